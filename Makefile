@@ -106,7 +106,7 @@ mutate: .venv/installed .venv-mutate/installed ## take away one thing at a time,
 	@$(RUN) -m tests.mutation $(if $(ONLY),--only "$(ONLY)")
 
 .PHONY: bench
-bench: .venv/installed | $(UV) ## run the benchmarks against simpler designs: ONLY=; WRITE=1 updates docs/internals/performance.md
+bench: .venv/installed .venv-trackers/installed | $(UV) ## run the benchmarks against simpler designs: ONLY=; WRITE=1 updates docs/internals/performance.md
 	@PYTHONPATH=client $(RUN) -m benchmarks $(ONLY) $(if $(WRITE),--write)
 
 .PHONY: docs
@@ -169,10 +169,6 @@ POINTS ?= 1000
 .PHONY: client-faults
 client-faults: .venv/installed ## kill POINTS programs that use the server client and count their events: SEED=, CLIENT_PYTHON=
 	@$(RUN) -m tests.client.faults --points $(POINTS) --seed $(SEED) $(if $(CLIENT_PYTHON),--python $(CLIENT_PYTHON))
-
-.PHONY: client-compare
-client-compare: .venv/installed .venv-trackers/installed ## compare server clients under the same failures and update docs/internals/performance.md (15 minutes)
-	@PYTHONPATH=client $(RUN) -m tests.client.compare --write
 
 ARCH ?= arm64
 .PHONY: build

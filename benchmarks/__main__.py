@@ -15,6 +15,7 @@ BENCHMARKS = {
     "forget": ("isal", "msgpack"),
     "scaling": (),
     "client": (),
+    "losses": (),
 }
 """The packages whose versions matter, by benchmark. Each benchmark is a module of this package with a function `run`."""
 

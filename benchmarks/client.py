@@ -1,19 +1,15 @@
 """Measures the server client: how long `track` takes, and how many events one core stores and sends."""
 
-import gzip
 import json
-import multiprocessing
 import queue
 import sqlite3
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import closing
-from multiprocessing.connection import Connection
 from pathlib import Path
 
+from benchmarks import services
 from benchmarks.report import Report
-from doubles.http_server import HttpServer, Request, Response
 from sluice_client import Client
 
 EVENTS = 60_000
@@ -28,12 +24,7 @@ COLUMNS = {
 
 def run(report: Report) -> None:
     """Measure `track` with the endpoint up and down, and simpler ways to keep an event."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    server = context.Process(target=_serve, args=(there,))
-    server.start()
-    url = here.recv()
-    try:
+    with services.running() as url:
         rows = [
             _row("Sluice, endpoint up", lambda folder: _client(folder, url)),
             _row("Sluice, endpoint down", lambda folder: _client(folder, "http://127.0.0.1:9")),
@@ -41,9 +32,6 @@ def run(report: Report) -> None:
             _row("SQLite with its defaults", _plain_sqlite, events=2_000),
             _row("a queue in memory, lost on kill -9", _memory),
         ]
-    finally:
-        here.send(None)
-        server.join()
     report.say(
         f"One thread tracks {EVENTS:,} events of {len(json.dumps(COLUMNS))} bytes, as fast as it can or at a pace; the endpoint confirms"
         " every batch. CPU is that of the whole process until everything is stored or confirmed."
@@ -109,16 +97,3 @@ def _plain_sqlite(folder: Path) -> Store:
 def _memory(_: Path) -> Store:
     waiting: queue.Queue[dict[str, object]] = queue.Queue()
     return lambda number: waiting.put({**COLUMNS, "n": number}), lambda: None
-
-
-def _serve(parent: Connection) -> None:
-    """Confirm every batch until the parent says to stop."""
-
-    def respond(request: Request) -> Response:
-        count = gzip.decompress(request.body).count(b'"event_id":')
-        body = b'{"accepted": %d, "rejected": []}' % count
-        return Response(200, body, (("content-type", "application/json"),))
-
-    with HttpServer(respond) as server, closing(parent):
-        parent.send(server.url)
-        parent.recv()

@@ -23,8 +23,6 @@ ROUNDS = 9
 REPEATS = 500
 
 _CREDENTIALS = Credentials("benchmark", "benchmark")
-
-
 PLAN_PART = "checking a tracking plan of 30 tables"
 
 

@@ -27,41 +27,23 @@ def peak_mb(per_envelope: int) -> float:
     return float(done.stdout) / _MB
 
 
-def forget_peak() -> None:
-    """Reset the peak memory of this process."""
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_kb() -> int:
-    """Return the peak memory of this process in KB."""
-    return _status("VmHWM")
-
-
-def resident_kb() -> int:
-    """Return the current memory of this process in KB."""
-    return _status("VmRSS")
-
-
 def _main(path: str) -> None:
     work = delivery()
     work.run(traffic.event(10), 120_000)
     gc.collect()
-    forget_peak()
-    idle = resident_kb()
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
+    idle = _kb("VmRSS")
     event = traffic.later(json.loads(Path(path).read_bytes()), 1)
     answer = work.run(event, 120_000)
     if answer["batchItemFailures"]:
         raise RuntimeError(answer)
-    print(peak_kb() - idle)
+    print(_kb("VmHWM") - idle)
 
 
-def _status(field: str) -> int:
-    """Return a figure of this process in KB."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name == field:
-            return int(value.split()[0])
-    raise LookupError(field)
+def _kb(figure: str) -> int:
+    """Return a figure of this process's memory."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition(f"{figure}:")[2].split()[0])
 
 
 if __name__ == "__main__":

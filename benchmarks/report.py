@@ -5,10 +5,12 @@ A section is between `<!-- bench-NAME -->` and `<!-- end -->`. It is written onl
 """
 
 import json
+import os
 import platform
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -29,13 +31,16 @@ class Report:
         name: the benchmark's name: `ingest` for `make bench ONLY=ingest`.
         packages: the packages whose versions matter.
         write: write into docs/ instead of .cache/bench/.
+
+    Attributes:
+        ratios: the figures added so far, by name.
     """
 
     def __init__(self, name: str, packages: Iterable[str] = (), *, write: bool = False) -> None:
         self._name = name
         self._write = write
         self._console = Console(width=None if sys.stdout.isatty() else 140)
-        self._ratios: dict[str, float] = {}
+        self.ratios: dict[str, float] = {}
         versions = ", ".join(f"{package} {version(package)}" for package in packages)
         self._parts = [
             f"Measured {datetime.now(UTC):%Y-%m-%d} by `make bench ONLY={name}` on {machine()}"
@@ -70,18 +75,13 @@ class Report:
 
     def ratio(self, name: str, value: float) -> None:
         """Add a figure to the final line of JSON."""
-        self._ratios[name] = round(value, 3)
-
-    @property
-    def ratios(self) -> dict[str, float]:
-        """The figures added so far, by name."""
-        return dict(self._ratios)
+        self.ratios[name] = round(value, 3)
 
     def finish(self) -> None:
         """Write the section if requested, and print the ratios as one line of JSON."""
         if self._write:
             PAGE.write_text(with_section(PAGE.read_text(), self._name, "\n\n".join(self._parts)))
-        print(json.dumps(self._ratios))
+        print(json.dumps(self.ratios))
 
 
 def with_section(page: str, name: str, text: str) -> str:
@@ -100,17 +100,10 @@ def with_section(page: str, name: str, text: str) -> str:
 def machine() -> str:
     """Describe this machine: cores, processor, system, Python."""
     processor = platform.processor() or platform.machine()
-    cores = 0
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            name, _, text = line.partition(":")
-            cores += name.strip() == "processor"
-            if name.strip() == "model name":
-                processor = text.strip()
-    except OSError:
-        pass
-    counted = f"{cores} cores of {processor}" if cores else processor
-    return f"{counted}, {platform.system()}, Python {platform.python_version()}"
+    with suppress(OSError):
+        found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        processor = found[1] if found else processor
+    return f"{os.cpu_count()} cores of {processor}, {platform.system()}, Python {platform.python_version()}"
 
 
 def times(ratio: float) -> str:

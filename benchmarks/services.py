@@ -1,9 +1,10 @@
-"""Kinesis, S3, Secrets Manager and Treasure Data in one process that responds immediately, so that only the caller is measured.
+"""Kinesis, S3, Secrets Manager, Treasure Data and Sluice's API in one process that responds immediately, so that only the caller is measured.
 
 `python -m benchmarks.services` prints its port and serves until its standard input is closed.
 """
 
 import asyncio
+import gzip
 import hashlib
 import json
 import subprocess
@@ -80,7 +81,11 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
                 await writer.drain()
                 continue
             operation = headers.get("x-amz-target", "").rpartition(".")[2]
-            answer = json.dumps(_ANSWERS.get(operation) or _imported(lines[0], body)).encode()
+            if lines[0].startswith("POST /v1/events"):
+                found = {"accepted": gzip.decompress(body).count(b'"event_id":'), "rejected": []}
+            else:
+                found = _ANSWERS.get(operation) or _imported(lines[0], body)
+            answer = json.dumps(found).encode()
             writer.write(
                 b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
                 % (len(answer), answer)

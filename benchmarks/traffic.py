@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 from uuid import UUID
 
@@ -21,12 +21,11 @@ _PLACES = ("search.example", "news.example", "mail.example", "www.shop.example")
 _BEGINNING = 1_795_000_000
 
 
-def rows(seed: int = 1) -> Iterator[dict[str, Any]]:
+def rows() -> Iterator[dict[str, Any]]:
     """Yield page views endlessly. Their ids are random, so that gzip compresses them no better than real rows."""
-    dice = random.Random(seed)
+    dice = random.Random(1)
     visitors = [str(UUID(int=dice.getrandbits(128), version=4)) for _ in range(500)]
-    number = 0
-    while True:
+    for number in count():
         page = dice.randrange(2000)
         yield row(
             str(UUID(int=dice.getrandbits(128), version=4)),
@@ -40,19 +39,18 @@ def rows(seed: int = 1) -> Iterator[dict[str, Any]]:
             position=dice.randrange(40),
             price=dice.randrange(100_000) / 100,
         )
-        number += 1
 
 
-def event(count: int, groups: int = 1, per_envelope: int = 10) -> dict[str, Any]:
+def event(size: int, groups: int = 1, per_envelope: int = 10) -> dict[str, Any]:
     """Return a Lambda event in which the envelopes of several accounts alternate.
 
     Args:
-        count: the number of rows.
+        size: the number of rows.
         groups: the number of accounts, each with one table.
         per_envelope: the number of rows in an envelope.
     """
     delivery = Delivery()
-    source = islice(rows(), count)
+    source = islice(rows(), size)
     number = 0
     while part := list(islice(source, per_envelope)):
         request = f"0190f1a2-7a5b-7c3d-8e4f-{number:012d}"

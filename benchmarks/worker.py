@@ -169,7 +169,7 @@ def _contenders(count: int, per_envelope: int) -> dict[str, float]:
 def _grow(report: Report) -> None:
     table, per_row = [], {}
     for size in SIZES:
-        seconds = _batches(size, 1)
+        seconds = _batches(size)
         per_row[size] = seconds / size
         events = f"{-(-size // traffic.EVENT_ROWS):,}"
         table.append([f"{size:,}", events, f"{seconds * 1e3:,.2f} ms", f"{per_row[size] * 1e6:.2f} µs"])
@@ -190,14 +190,14 @@ def _group(report: Report) -> None:
     report.ratio("worker_growth_groups_6mb", many / one)
 
 
-def _batches(size: int, groups: int) -> float:
+def _batches(size: int) -> float:
     """Return the CPU seconds of `size` rows in consecutive events as large as Lambda's."""
     count = min(size, traffic.EVENT_ROWS)
-    made = traffic.event(count, groups)
+    made = traffic.event(count)
     rounds = 5 if size >= 100_000 else ROUNDS
     repeats = max(1, 2_000 // size)
     events = [traffic.later(made, number) for number in range(size // count)]
-    works: list[Delivery] = [delivery(groups=groups) for _ in range((rounds + 1) * repeats)]
+    works = [delivery() for _ in range((rounds + 1) * repeats)]
 
     def carry_out() -> None:
         work = works.pop()

@@ -206,7 +206,11 @@ class Judge:
         owner, me = self._claims.get(record.request), (chain.shard, record.number)
         if not record.counts:
             yield "refuse for an owner", owner in {None, me}
-            yield "free what was passed over", owner is not None and self._is_free(owner, event.at)
+            is_young = event.at - record.arrival < self.times.damaged
+            yield (
+                "free what was passed over",
+                owner is not None and is_young and self._is_free(owner, event.at),
+            )
             return
         yield rule, bool(rule) and owner != me
         yield rule, rule == "claim late ones" and not record.claims

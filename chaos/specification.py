@@ -64,6 +64,7 @@ class Times:
     retention: float = 7 * 86_400  # how long the stream keeps a record, and lists a shard that has one
     index: float = 21 * 86_400  # how long an index stays: the stream's retention, and 14 days
     clock: float = 60
+    damaged: float = 3600  # a record of this age does not wait for an index that S3 answers with other bytes
 
 
 class Chain(NamedTuple):

@@ -14,6 +14,7 @@ from functools import partial
 from hashlib import md5
 from io import BytesIO
 from itertools import chain, filterfalse
+from math import inf
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -36,7 +37,7 @@ from shared.telemetry import NullTelemetry
 from worker import ledger, span_object
 from worker.answer import TdAnswer, moment
 from worker.chain import ChainId, Owner
-from worker.claims import LATE_SECONDS
+from worker.claims import DAMAGED_SECONDS, LATE_SECONDS
 from worker.index import Index, decode, digest_of
 from worker.passing import MARGIN_SECONDS
 from worker.record import AGAIN, DIGITS, NOBODY, Number
@@ -63,6 +64,8 @@ _UNPROVED = {"ask", "own clearing", "untried by version"}
 _BY_STAMPS = {"all shards", "until copies claim", "margin", "close", "look after passing"}
 """What cannot hold if stamps run ahead by more than MARGIN, while a listing is old."""
 
+_DAMAGE = {Kind.S3_OTHER_OBJECT, Kind.S3_TRUNCATED, Kind.S3_FOREIGN_PAGE}
+
 Known = tuple[Place, str, int]
 """A chunk's span, its key and its generation."""
 
@@ -70,6 +73,7 @@ Known = tuple[Place, str, int]
 def times_of(world: World) -> Times:
     """Return the protocol's times as the product and the schedule set them."""
     acts, setup = world.schedule.acts, world.schedule.setup
+    kinds = {window.kind for window in world.schedule.windows}
     hours = [setup.retention_hours, *(act.arguments[0] for act in acts if act.kind is Kind.RETENTION)]
     return Times(
         same_id=TD_MEMORY_SECONDS - LONGEST_INVOCATION_SECONDS,
@@ -81,6 +85,7 @@ def times_of(world: World) -> Times:
         orphan=UNREFERENCED_SECONDS - LONGEST_OVERRUN,
         retention=max(hours) * 3600,
         index=min(hours) * 3600 + INDEX_SECONDS,
+        damaged=DAMAGED_SECONDS if kinds & _DAMAGE else inf,
     )
 
 

@@ -11,6 +11,7 @@
             UnprovenError
         HeldError
             IndexLostError
+            IndexDamagedError
         UnforeseenError
         EditRefusedError
         SettingsError
@@ -113,7 +114,11 @@ class HeldError(SluiceError):
 
 
 class IndexLostError(HeldError):
-    """Nothing shows any more which records a span has: its object is deleted or damaged."""
+    """Nothing shows any more which records a span has: its object is deleted."""
+
+
+class IndexDamagedError(HeldError):
+    """S3 answers with another index than was written, at least for now."""
 
 
 class UnforeseenError(SluiceError):

@@ -12,6 +12,7 @@ from itertools import batched
 from operator import itemgetter
 from typing import NamedTuple
 
+from shared.clock import Clock
 from shared.errors import HeldError
 from worker.chain import ChainId, Owner
 from worker.executor import Executors, run_parallel
@@ -32,9 +33,10 @@ MOST_LOOKUPS = 250
 """A span has at most this many records whose claims others own, so that looking for these takes seconds, and their names fit into its item."""
 _REPEATED_SECONDS = 30 * 86_400  # how long a sender may repeat a request
 _QUEUED_SECONDS = 14 * 86_400  # how long an envelope may wait in the overflow queue
-_LATEST_SECONDS = (
-    86_400  # how long after it left the stream a worker may still have a record, with ample room
-)
+_LATEST_SECONDS = 86_400
+"""How long after it left the stream a worker may still have a record, with ample room."""
+DAMAGED_SECONDS = 3600
+"""For so long after a record arrived, it waits for an index that S3 answers with other bytes: most such answers are false, and pass."""
 FROM_JSON = "json#"
 """Begins the derived request id of a record in JSON form, before its number."""
 
@@ -54,7 +56,7 @@ class _Batch:
         begins: the sequence number of the first of them.
         first: by request id, the first record that must own its claim.
         claims: by request id, the claim that holds; None if nobody has it.
-        gaps: of the claims' owners, those that no span has, and where they would be appended.
+        gaps: of the claims' owners, those that no span has, and where they would be appended; None if a damaged index hides it.
         made: claims to make with the append.
         gone: chains of shards that were looked for, and whether the stream has lost them.
     """
@@ -64,7 +66,7 @@ class _Batch:
     begins: Number
     first: Mapping[str, _Wish]
     claims: Mapping[str, Claim | None]
-    gaps: Mapping[Owner, Gap]
+    gaps: Mapping[Owner, Gap | None]
     made: dict[str, Claiming] = field(default_factory=dict)
     gone: dict[ChainId, bool] = field(default_factory=dict)
 
@@ -97,6 +99,7 @@ class Claims:
     _membership: Membership
     _shards: Shards
     _executors: Executors
+    _clock: Clock
 
     def seconds_kept(self) -> int:
         """Return how long a claim is kept: longer than a copy of its envelope can still be planned."""
@@ -159,18 +162,16 @@ class Claims:
             _not_planned(batch, {number: wishes[number].request_id for number in uncounted}, kept),
         )
 
-    def awaited(self, span: Span, now: float) -> dict[str, Owner]:
+    def awaited(self, span: Span) -> dict[str, Owner]:
         """Return the owners of a span's copies that may still be planned: no span has them, and nobody has taken their claims over.
 
-        They were on the stream before the span was planned; what the stream has lost since is never planned. `now` is UNIX seconds.
+        They were on the stream before the span was planned; what the stream has lost since is never planned.
 
         Raises:
             HeldError, UnavailableError: as `decide`.
         """
-        if (
-            not span.copies
-            or now - span.planned_at / 1000 > self._shards.retention_seconds() + _LATEST_SECONDS
-        ):
+        age = self._clock.now() - span.planned_at / 1000
+        if not span.copies or age > self._shards.retention_seconds() + _LATEST_SECONDS:
             return {}
         gaps = self._membership.gaps_of(span.copies.values(), self._executors)
         found = {one: owner for one, owner in span.copies.items() if owner in gaps}
@@ -196,10 +197,12 @@ class Claims:
             if with_append:
                 batch.made.setdefault(wish.request_id, Claiming(me, me))
             return wish.request_id not in batch.made or batch.made[wish.request_id].owner == me
-        if is_first and not claim.is_fixed and self._is_passed(claim.owner, me, batch):
+        if not is_first or claim.is_fixed:
+            return False
+        is_passed = self._is_passed(claim.owner, wish.record, batch)
+        if is_passed:
             batch.made[wish.request_id] = Claiming(me, claim.owner)
-            return True
-        return False
+        return is_passed
 
     def _claims_of(self, owners: dict[str, Owner], *, with_append: bool) -> dict[str, Claim | None]:
         """Return the claim that holds for each request id, None if nobody has it; ids without an answer are left out."""
@@ -214,17 +217,22 @@ class Claims:
             found |= answer
         return found
 
-    def _is_passed(self, owner: Owner, me: Owner, batch: _Batch) -> bool:
+    def _is_passed(self, owner: Owner, record: Record, batch: _Batch) -> bool | None:
         """Return whether a claim's owner is in no span, and can only be appended in a gap any more, where it must claim again.
 
-        That is so if its chain has gone on behind it, or does so by this very append; or if its shard is gone for certain.
+        That is so if its chain has gone on behind it, or does so by this very append; or if its shard is gone for certain. None while
+        the record that wants the claim must wait for a damaged index.
         """
         gap = batch.gap
-        if owner.chain == me.chain == gap.chain and gap.after < owner.number < batch.begins:
+        if owner.chain == batch.shard == gap.chain and gap.after < owner.number < batch.begins:
             return True
-        place = batch.gaps.get(owner)
-        if place is None or place.chain != owner.chain:
-            return place is not None
+        if owner not in batch.gaps:
+            return False
+        place = batch.gaps[owner]
+        if place is None:
+            return None if self._clock.now() - record.arrived_at < DAMAGED_SECONDS else False
+        if place.chain != owner.chain:
+            return True
         if owner.chain not in batch.gone:
             batch.gone[owner.chain] = self._shards.is_gone(owner.chain)
         return batch.gone[owner.chain]

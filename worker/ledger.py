@@ -22,7 +22,7 @@ repeated write fails its condition. The writer name on the item then shows that 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import batched
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NoReturn
 from zlib import crc32
 
@@ -63,7 +63,7 @@ BEHIND_ALL: Number = "999"
 
 # attributes of a span that change after it is planned
 _CHANGING = ["v", "w", "st", "x", "wk", "ttl", "o", "c"]
-_READ_AT_ONCE = 100
+_READ_FIRST, _READ_AT_ONCE = 10, 100
 _CLAIM = "put#"
 _TAG = "tag#"
 _CHAINS = "chains"
@@ -300,10 +300,12 @@ class Ledger:
         yield from self._places(f"{kind}#{number}")
 
     def work(self, kind: str, number: int) -> Iterator[tuple[int, Span]]:
-        """Yield what `worklist` does, but each span as it is in the ledger now, reading 100 at a time."""
-        for some in batched(self.worklist(kind, number), _READ_AT_ONCE, strict=False):
+        """Yield what `worklist` does, but each span as it is in the ledger now. First reads a few, because many callers need no more."""
+        work, size = self.worklist(kind, number), _READ_FIRST
+        while some := list(islice(work, size)):
             spans = self.get_all([place for _, place in some])
             yield from ((at, spans[place]) for at, place in some if place in spans)
+            size = _READ_AT_ONCE
 
     def rejected(self, since: float, until: float) -> Iterator[Place]:
         """Yield the spans with rejected events and nothing else that were planned on the days from `since` to `until` (UNIX seconds)."""

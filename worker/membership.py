@@ -5,12 +5,18 @@ a span's first record, or between its borders, where the event source passed rec
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import batched
 
-from shared.errors import BucketUnavailableError, HeldError, IndexLostError, InvalidObjectError
+from shared.errors import (
+    BucketUnavailableError,
+    HeldError,
+    IndexDamagedError,
+    IndexLostError,
+    InvalidObjectError,
+    ObjectGoneError,
+)
 from worker.chain import ChainId, Owner
 from worker.executor import Executors, run_parallel
 from worker.ledger import Gap, Ledger
@@ -40,7 +46,7 @@ class Membership:
             beside: records that were delivered with it. If all that a span has are among them, its index need not be read.
 
         Raises:
-            IndexLostError: an index that would show it is lost.
+            IndexLostError, IndexDamagedError: an index that would show it is deleted, or damaged.
             HeldError: S3 does not answer.
         """
         return self._locate(root, number, beside, spans={})
@@ -68,11 +74,11 @@ class Membership:
             behind = min((one for one in numbers if one > number), default=None)
             chain, limit = chain.within(span.after), _lower(limit, behind)
 
-    def gaps_of(self, owners: Iterable[Owner], executors: Executors) -> dict[Owner, Gap]:
-        """Return the gaps in which those of the owners of claims would be appended that no span has.
+    def gaps_of(self, owners: Iterable[Owner], executors: Executors) -> dict[Owner, Gap | None]:
+        """Return the gaps in which those of the owners of claims would be appended that no span has; None if a damaged index hides it.
 
-        A span whose index is lost has them, too. All indexes are, two weeks after the stream's retention: a copy that counted beside the
-        record would be a second row, while a record that was passed over is reported in any case.
+        A span whose index is deleted has them, too. All indexes are, two weeks after the stream's retention: a copy that counted beside
+        the record would be a second row, while a record that was passed over is reported in any case.
 
         Raises:
             HeldError, LedgerUnavailableError: as `locate`.
@@ -83,12 +89,17 @@ class Membership:
         jobs = [partial(self._gaps_of, part) for part in batched(wanted, each, strict=False)]
         return {owner: gap for found in run_parallel(executors, jobs) for owner, gap in found.items()}
 
-    def _gaps_of(self, owners: Sequence[Owner]) -> dict[Owner, Gap]:
-        found: dict[Owner, Gap] = {}
+    def _gaps_of(self, owners: Sequence[Owner]) -> dict[Owner, Gap | None]:
+        found: dict[Owner, Gap | None] = {}
         spans: dict[ChainId, Span] = {}
         for owner in owners:
-            with suppress(IndexLostError):
+            try:
                 place = self._locate(*owner, spans=spans)
+            except IndexLostError:
+                continue
+            except IndexDamagedError:
+                found[owner] = None
+            else:
                 if isinstance(place, Gap):
                     found[owner] = place
         return found
@@ -97,7 +108,7 @@ class Membership:
         """Return the sequence numbers of a span's records. If all of them are among `beside`, its index is not read.
 
         Raises:
-            IndexLostError: its index is lost.
+            IndexLostError, IndexDamagedError: its index is deleted, or damaged.
             HeldError: S3 does not answer.
         """
         if span.records <= len(BORDERS):
@@ -109,8 +120,10 @@ class Membership:
             return self._objects.index(span).positions
         except BucketUnavailableError as error:
             raise HeldError(f"{HeldError.UNREADABLE_INDEX}: {error}") from error
-        except InvalidObjectError as error:
+        except ObjectGoneError as error:
             raise IndexLostError(f"{HeldError.UNREADABLE_INDEX}: {error}") from error
+        except InvalidObjectError as error:
+            raise IndexDamagedError(f"{HeldError.UNREADABLE_INDEX}: {error}") from error
 
 
 def _lower(limit: Number | None, other: Number | None) -> Number | None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import partial
 from itertools import chain, repeat
-from operator import lt
+from operator import itemgetter, lt
 from typing import Any, NamedTuple
 
 import msgpack
@@ -127,7 +127,10 @@ def _envelopes(
     It checks the envelopes' members by column, which takes half of the time.
     """
     try:
-        contents = [unpackb(b64decode(item["data"], validate=True), use_list=False) for item in items]
+        # one after the other: to free each text's bytes before the next is decoded has the heap shrink and grow, which takes longer
+        texts, validate = map(itemgetter("data"), items), repeat(True)  # noqa: FBT003 -- by keyword, it takes half as long again
+        data = list(map(b64decode, texts, repeat(None), validate))
+        contents = [unpackb(one, use_list=False) for one in data]
         columns = list(zip(*contents, strict=True))
         versions, accounts, key_ids, received_at, request_ids, claims, blocks, rejected = columns
         if _kinds(contents) != _TUPLE or set(versions) != {envelope.VERSION} or set(rejected) != {()}:

@@ -368,7 +368,7 @@ class Sender:
             turn.selected = turn.selected or selected
             if run.persons is None:
                 raise UnavailableError("nobody knows who is to be forgotten")
-            awaited = self._claims.awaited(span, self._clock.now())
+            awaited = self._claims.awaited(span)
             work = _Work(run, turn, replace(span, copies=awaited), run.persons)
             try:
                 self._decide_all(work, selected)

@@ -135,7 +135,7 @@ class Wiring:
         self.membership = membership = make(Membership)(ledger, objects)
         keys = AccountKeys(settings.ledger_table)
         self.accounts = accounts = make(AccountCache)(effects.redis, keys, clock, telemetry)
-        self.claims = make(Claims)(ledger, membership, shards, executors)
+        self.claims = make(Claims)(ledger, membership, shards, executors, clock)
         self.treasure_data = td = make(TreasureDataClient)(
             effects.session,
             settings.td_import_endpoint,

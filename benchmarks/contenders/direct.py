@@ -7,6 +7,7 @@ import json
 import os
 import time
 from base64 import b64decode
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 from urllib.parse import parse_qsl
@@ -16,7 +17,9 @@ import tdclient
 client = tdclient.Client(apikey="1/" + "a" * 40, endpoint=os.environ["TD_API_SERVER"])
 
 
-def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
+def handler(
+    event: dict[str, Any], _context: object, upload: Callable[[dict[str, Any]], object] | None = None
+) -> dict[str, Any]:
     """Upload the events of one request."""
     if event.get("body"):
         body = b64decode(event["body"]) if event["isBase64Encoded"] else event["body"]
@@ -24,6 +27,10 @@ def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
     else:
         events = [dict(parse_qsl(event["rawQueryString"]))]
     for each in events:
-        line = json.dumps({"time": int(time.time())} | each).encode()
-        client.import_file("shop", "pageviews", "json", BytesIO(line))
+        (upload or import_file)({"time": int(time.time())} | each)
     return {"statusCode": 200, "body": json.dumps({"accepted": len(events)})}
+
+
+def import_file(row: dict[str, Any]) -> None:
+    """Upload an event."""
+    client.import_file("shop", "pageviews", "json", BytesIO(json.dumps(row).encode()))

@@ -1,18 +1,13 @@
 """Fixtures that these tests share."""
 
-import io
 import json
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from local.lambda_runtime import ARCHITECTURE
-from release import artifact
 from tests.support.artifacts import artifacts
 from tests.support.emulation import Stack, deployed, networks, remove
-from tests.support.sam import ROOT
 
 __all__ = ["artifacts"]
 
@@ -43,12 +38,3 @@ def uploaded(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
     body = stack.emulator.client("cloudformation").get_template(StackName=stack.name)["TemplateBody"]
     (folder / "template.yaml").write_text(body if isinstance(body, str) else json.dumps(body))
     return folder
-
-
-@pytest.fixture(scope="session")
-def released(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an unpacked release, as `make package` packs it."""
-    folder = tmp_path_factory.mktemp("release")
-    with zipfile.ZipFile(io.BytesIO(artifact.pack(artifacts, ARCHITECTURE, "1.2.3", ROOT))) as packed:
-        packed.extractall(folder)
-    return folder / f"sluice-1.2.3-{ARCHITECTURE}"

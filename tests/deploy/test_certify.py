@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 
 from ops.deploy.certify.steps import STEPS
-from tests.support import ctrl_c
-from tests.support.emulation import STACK, Stack
-from tests.support.sluice import until
+from tests.support.emulation import Stack
 
 pytestmark = pytest.mark.xdist_group("deploy")
 
@@ -51,34 +49,3 @@ def test_certify_refuses_a_stage_with_other_traffic(stack: Stack, tmp_path: Path
     assert [] == list(tmp_path.iterdir())
     # Another test may put a wrong key, and a worker that starts for this row just then would keep that key for a minute.
     assert stack.destination.rows("shop", "foreign_traffic")
-
-
-def test_restore_repairs_what_a_killed_run_broke(stack: Stack, tmp_path: Path) -> None:
-    """The killed run has written to disk which version of the API key to restore."""
-    secrets, name = stack.emulator.client("secretsmanager"), stack.outputs["TdApiKeySecret"]
-    good = secrets.get_secret_value(SecretId=name)
-    file = tmp_path / "certify" / f"{STACK}-us-east-1.broken.json"
-    file.parent.mkdir()
-    broken = {"kind": "secret", "how": {"output": "TdApiKeySecret", "version": good["VersionId"]}}
-    file.write_text(json.dumps([broken]))
-    secrets.put_secret_value(SecretId=name, SecretString="1/wrong")
-    code, _, errors = stack.certify("--restore", folder=tmp_path)
-
-    assert 0 == code, errors
-    assert good["SecretString"] == secrets.get_secret_value(SecretId=name)["SecretString"]
-    assert not file.exists()
-
-
-def test_ctrl_c_restores_the_api_key(stack: Stack, tmp_path: Path) -> None:
-    """The run is interrupted while it has the key revoked. It says that everything is restored."""
-    secrets, name = stack.emulator.client("secretsmanager"), stack.outputs["TdApiKeySecret"]
-    good = secrets.get_secret_value(SecretId=name)["SecretString"]
-    arguments = ["--account", "shop", "--despite-traffic", "--only", "key"]
-    with stack.certifying(*arguments, folder=tmp_path) as running:
-        until(lambda: secrets.get_secret_value(SecretId=name)["SecretString"] != good)
-        _, errors = ctrl_c.press(running, 120)
-
-    assert 130 == running.returncode, errors
-    assert good == secrets.get_secret_value(SecretId=name)["SecretString"]
-    assert [] == list(tmp_path.rglob("*.broken.json"))
-    assert "everything is restored" in errors

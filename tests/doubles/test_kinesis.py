@@ -241,37 +241,15 @@ def test_resharding_closes_shards_and_opens_children(memory: MemoryKinesis, cloc
     assert [child] == memory.list_shards(StreamName="s")["Shards"]
 
 
-@pytest.fixture
-def three(clock: ManualClock) -> MemoryKinesis:
-    """A client of the double, with a stream `s` of three shards."""
-    client = MemoryKinesis(clock.now)
-    client.create_stream(StreamName="s", ShardCount=3)
-    return client
+def test_a_stream_at_most_doubles_or_halves(memory: MemoryKinesis) -> None:
+    """Kinesis refuses any other number of shards, and any at all on demand, where there are at least four."""
+    arn = memory.describe_stream_summary(StreamName="s")["StreamDescriptionSummary"]["StreamARN"]
+    resize = {"StreamName": "s", "ScalingType": "UNIFORM_SCALING"}
+    memory.update_shard_count(**resize, TargetShardCount=2)
+    memory.update_shard_count(**resize, TargetShardCount=3)
 
-
-def test_a_stream_at_most_doubles_or_halves(three: MemoryKinesis) -> None:
-    """Kinesis refuses any other number, and any at all on demand."""
     for refused in (7, 1):
-        assert "LimitExceededException" == code(resized, kinesis=three, count=refused)
-    resized(three, 6)
-    assert 6 == len(open_shards(three))
-
-    switched(three, "ON_DEMAND")
-    assert "ValidationException" == code(resized, kinesis=three, count=6)
-
-
-def resized(kinesis: MemoryKinesis, count: int) -> None:
-    """Change the number of shards."""
-    kinesis.update_shard_count(StreamName="s", TargetShardCount=count, ScalingType="UNIFORM_SCALING")
-
-
-def switched(kinesis: MemoryKinesis, mode: str) -> None:
-    """Change the mode."""
-    summary = kinesis.describe_stream_summary(StreamName="s")["StreamDescriptionSummary"]
-    kinesis.update_stream_mode(StreamARN=summary["StreamARN"], StreamModeDetails={"StreamMode": mode})
-
-
-def open_shards(kinesis: MemoryKinesis) -> list[dict[str, Any]]:
-    """Return the open shards."""
-    shards = kinesis.list_shards(StreamName="s")["Shards"]
-    return [one for one in shards if "EndingSequenceNumber" not in one["SequenceNumberRange"]]
+        assert "LimitExceededException" == code(memory.update_shard_count, **resize, TargetShardCount=refused)
+    memory.update_stream_mode(StreamARN=arn, StreamModeDetails={"StreamMode": "ON_DEMAND"})
+    assert 4 == memory.describe_stream_summary(StreamName="s")["StreamDescriptionSummary"]["OpenShardCount"]
+    assert "ValidationException" == code(memory.update_shard_count, **resize, TargetShardCount=4)

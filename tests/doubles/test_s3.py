@@ -46,7 +46,7 @@ _LISTS = _call(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(_CALLS | _LISTS, max_size=20))
 def test_any_sequence_of_calls_matches_moto(calls: list[Call]) -> None:
     """For any calls in any order, responses and error codes are moto's."""
@@ -90,17 +90,18 @@ def test_pages_add_up_to_the_whole(double: MemoryS3, options: dict[str, Any], ex
     assert expected == found
 
 
-@pytest.mark.parametrize(
-    ("wanted", "found"), [("bytes=0-2", b"abc"), ("bytes=2-3", b"cd"), ("bytes=4-99", b"ef")]
-)
-def test_a_part_of_an_object_can_be_read(double: MemoryS3, wanted: str, found: bytes) -> None:
+def test_a_part_of_an_object_can_be_read(double: MemoryS3) -> None:
     """Both ends are included, as in moto; a part that begins behind the end is an error of its own."""
     with mock_aws():
         real: Any = boto3.client("s3", "us-east-1")
         real.create_bucket(Bucket="aside")
         for client in (real, double):
             client.put_object(Bucket="aside", Key="k", Body=b"abcdef")
-            assert found == client.get_object(Bucket="aside", Key="k", Range=wanted)["Body"].read()
+            for wanted, found in (("0-2", b"abc"), ("2-3", b"cd"), ("4-99", b"ef")):
+                assert (
+                    found
+                    == client.get_object(Bucket="aside", Key="k", Range=f"bytes={wanted}")["Body"].read()
+                )
             with pytest.raises(ClientError, match="InvalidRange"):
                 client.get_object(Bucket="aside", Key="k", Range="bytes=6-7")
 

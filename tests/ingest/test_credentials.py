@@ -1,80 +1,70 @@
 """Where the ingest's credentials come from, and when they are renewed."""
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
-from typing import Any
 
 import pytest
 
 from doubles.clock import ManualClock
 from ingest.credentials import RENEW_SECONDS, Credentials, credentials_from
 from shared.errors import ConnectionFailedError, NoCredentialsError
+from tests.support import aws_server
 
 START = 1_800_000_000
 LIFE_SECONDS = 3600
 
 
-class Container:
-    """An endpoint for container credentials that serves a new key each time.
+class Handler(BaseHTTPRequestHandler):
+    """Answers with a new key each time."""
+
+    server: "Container"
+
+    def do_GET(self) -> None:
+        """Send the key, as the container changes it."""
+        asked = self.server.asked
+        asked.append(self.headers["authorization"])
+        expires = datetime.fromtimestamp(self.server.clock.now() + LIFE_SECONDS, UTC)
+        value = {"AccessKeyId": f"key {len(asked)}", "SecretAccessKey": "secret", "Token": self.path}
+        value["Expiration"] = expires.isoformat().replace("+00:00", "Z")
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.server.change(json.dumps(value).encode()))
+
+    def log_message(self, *_arguments: object) -> None:
+        """Log nothing."""
+
+
+class Container(HTTPServer):
+    """An endpoint for container credentials.
 
     Attributes:
         asked: the token of each request.
         change: changes the answer.
     """
 
-    def __init__(self, clock: ManualClock) -> None:
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.clock = ManualClock(START)
         self.asked: list[str | None] = []
         self.change: Callable[[bytes], bytes] = lambda body: body
-        container = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                container.asked.append(self.headers["authorization"])
-                expires = datetime.fromtimestamp(clock.now() + LIFE_SECONDS, UTC)
-                value = {
-                    "AccessKeyId": f"key {len(container.asked)}",
-                    "SecretAccessKey": "secret",
-                    "Token": self.path,
-                    "Expiration": expires.isoformat().replace("+00:00", "Z"),
-                }
-                body = container.change(json.dumps(value).encode())
-                self.send_response(200)
-                self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_arguments: Any) -> None:
-                """Log nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.environment = {
-            "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"http://127.0.0.1:{self.server.server_port}/keys?v=1",
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"http://127.0.0.1:{self.server_port}/keys?v=1",
             "AWS_CONTAINER_AUTHORIZATION_TOKEN": "let me in",
         }
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    """The clock of the endpoint and of its client."""
-    return ManualClock(START)
-
-
-@pytest.fixture
-def container(clock: ManualClock) -> Iterator[Container]:
+def container() -> Iterator[Container]:
     """Yield a running endpoint."""
-    made = Container(clock)
-    thread = Thread(target=made.server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
+    with Container() as made:
+        thread = Thread(target=made.serve_forever, args=(0.01,))
+        thread.start()
         yield made
-    finally:
-        made.server.shutdown()
+        made.shutdown()
         thread.join()
-        made.server.server_close()
 
 
 def test_credentials_come_from_the_environment() -> None:
@@ -85,32 +75,28 @@ def test_credentials_come_from_the_environment() -> None:
     assert Credentials("a", "b") == credentials_from(given | {"AWS_SESSION_TOKEN": ""})()
 
 
-def test_container_credentials_are_renewed_before_they_expire(
-    clock: ManualClock, container: Container
-) -> None:
+def test_container_credentials_are_renewed_before_they_expire(container: Container) -> None:
     """Each request carries the environment's current token: a restored function has another one."""
-    current = credentials_from(container.environment, clock.now)
+    current = credentials_from(container.environment, container.clock.now)
     first = current()
-    clock.time += LIFE_SECONDS - RENEW_SECONDS
+    container.clock.time += LIFE_SECONDS - RENEW_SECONDS
     again = current()
     container.environment["AWS_CONTAINER_AUTHORIZATION_TOKEN"] = "restored"
-    clock.time += 1
+    container.clock.time += 1
 
     assert Credentials("key 1", "secret", "/keys?v=1") == first == again
     assert "key 2" == current().access_key
     assert ["let me in", "restored"] == container.asked
 
 
-def test_credentials_that_cannot_be_renewed_stay_in_use_until_they_expire(
-    clock: ManualClock, container: Container
-) -> None:
+def test_credentials_that_cannot_be_renewed_stay_in_use_until_they_expire(container: Container) -> None:
     """A failing endpoint does not fail a call as long as the old credentials are valid."""
-    current = credentials_from(container.environment, clock.now)
+    current = credentials_from(container.environment, container.clock.now)
     first = current()
     container.change = lambda _body: b"<html>"
-    clock.time += LIFE_SECONDS - 1
+    container.clock.time += LIFE_SECONDS - 1
     kept = current()
-    clock.time += 1
+    container.clock.time += 1
 
     assert first == kept
     with pytest.raises(NoCredentialsError, match="returned no credentials: 200"):
@@ -118,32 +104,20 @@ def test_credentials_that_cannot_be_renewed_stay_in_use_until_they_expire(
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"Expiration": 1}', b'{"Expiration": "soon"}'])
-def test_an_unreadable_answer_gives_no_credentials(
-    clock: ManualClock, container: Container, body: bytes
-) -> None:
+def test_an_unreadable_answer_gives_no_credentials(container: Container, body: bytes) -> None:
     """The call fails with an error that its callers expect."""
     container.change = lambda _body: body
 
     with pytest.raises(NoCredentialsError):
-        credentials_from(container.environment, clock.now)()
-
-
-def test_an_endpoint_that_is_away_fails_the_call(clock: ManualClock) -> None:
-    """Nothing listens on the port."""
-    away = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:1/keys"}
-
-    with pytest.raises(ConnectionFailedError):
-        credentials_from(away, clock.now)()
+        credentials_from(container.environment, container.clock.now)()
 
 
 def test_missing_credentials_fail_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sandbox can start without credentials; only its calls fail."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
-        monkeypatch.setenv(name, os.devnull)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    credentials = credentials_from({})
+    """A sandbox can start without credentials, or with an endpoint on which nothing listens; only its calls fail."""
+    aws_server.unset_variables(monkeypatch)
+    nowhere = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:1/keys"}
 
-    with pytest.raises(NoCredentialsError):
-        credentials()
+    for environment, error in (({}, NoCredentialsError), (nowhere, ConnectionFailedError)):
+        credentials = credentials_from(environment)
+        with pytest.raises(error):
+            credentials()

@@ -6,7 +6,7 @@ from ingest.app import ROUTES, Paths
 from local.result import NO_EVENTS
 from ops.deploy.certify.request_steps import Dialect
 from tests.support.dialects import DIALECTS, EVENT_ROUTES, accepted, event_of
-from tests.support.ingest import Site, http_event
+from tests.support.ingest import KEY, Site, http_event
 
 
 def test_each_route_is_certified() -> None:
@@ -47,3 +47,14 @@ def test_nothing_is_recorded_without_a_key(method: str, path: str) -> None:
     answer = site.send(http_event(method, path, "t=pageviews", {}, b'{"shop.pageviews": [{}]}'))
 
     assert (401, "missing_key", []) == (answer.status, answer.code, site.kinesis.calls)
+
+
+@pytest.mark.parametrize("path", sorted({one.path for one in ROUTES if one.method == "HEAD"} - NO_EVENTS))
+def test_head_requests_record_no_event(path: str) -> None:
+    """Link checkers and mail proxies send them; the pixel has the headers of a GET."""
+    site, query = Site(), f"k={KEY}&td_write_key={KEY}&t=pageviews&data=e30="
+
+    answer = site.send(http_event("HEAD", path.format(database="shop", table="pageviews"), query))
+
+    assert (200, b"", []) == (answer.status, answer.body, site.envelopes())
+    assert ("/pixel.gif" == path) == ("image/gif" == answer.headers.get("content-type"))

@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.intake import PARTITION_KEYS
+from ingest.batch import Batch
+from ingest.intake import MAX_EVENTS, PARTITION_KEYS
+from ingest.refusal import Refused
+from ingest.request import Request
 from shared import rows, write_key
 from tests.support import json_values
 from tests.support.ingest import KEY, SECRETS, START, Site, http_event
@@ -74,12 +77,6 @@ def test_one_request_is_one_record() -> None:
 # Keys
 
 
-@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
-def test_the_key_may_be_a_bearer_token(scheme: str) -> None:
-    """The scheme's case does not matter."""
-    assert 200 == Site().post([EVENT], key="", authorization=f"{scheme} {KEY}").status
-
-
 def test_the_first_key_counts() -> None:
     """`authorization` comes first, then `x-write-key`, then `k`, then the body; later keys are ignored."""
     keys = {name: key_of(name) for name in ("first", "second", "third", "fourth")}
@@ -94,18 +91,43 @@ def test_the_first_key_counts() -> None:
     assert list(keys) == [item.account for item in site.envelopes()]
 
 
-@pytest.mark.parametrize("authorization", ["Basic dXNlcjpwYXNz", "Bearer", "Bearer ", KEY, ""])
-def test_other_authorization_schemes_are_ignored(authorization: str) -> None:
-    """Only a bearer token counts as a key."""
-    assert "missing_key" == Site().post([EVENT], key="", authorization=authorization).code
+FORGED = [
+    "shop",
+    "shop.k1.AAAAAAAAAAAAAAAAAAAAAA",
+    KEY.replace("shop", "shop2"),
+    KEY.replace("k1", "k2"),
+    write_key.sign("shop", "k1", "another secret"),
+    f"{KEY},{KEY}",
+    "x" * 9000,
+    "\x00",
+    "é.k1.x",
+    "\ud800.k1.x",
+]
+"""Keys without a valid signature, including altered copies of a valid key."""
 
 
-@pytest.mark.parametrize("key", [1, True, [], {}, [KEY], "", None])
-def test_a_key_in_the_body_must_be_a_string(key: Any) -> None:
-    """Other values are invalid, and null or empty ones count as missing."""
-    expected = "invalid_key" if key else "missing_key"
+@pytest.mark.parametrize(
+    ("headers", "in_body", "code"),
+    [
+        ({"authorization": f"bearer {KEY}"}, None, None),
+        ({"authorization": f"BEARER {KEY}"}, None, None),
+        ({"authorization": "Basic dXNlcjpwYXNz"}, None, "missing_key"),
+        ({"authorization": "Bearer "}, None, "missing_key"),
+        ({"authorization": KEY}, None, "missing_key"),
+        *[({}, key, "missing_key") for key in ("", [], None)],
+        *[({}, key, "invalid_key") for key in (1, True, [KEY], *FORGED)],
+        *[({"x_write_key": key}, None, "invalid_key") for key in FORGED],
+        *[({"authorization": f"Bearer {key}"}, None, "invalid_key") for key in FORGED],
+    ],
+)
+def test_a_key_must_be_valid(headers: dict[str, str], in_body: Any, code: str | None) -> None:
+    """The case of `Bearer` does not matter, and other schemes are ignored; null and empty keys count as missing."""
+    site = Site()
 
-    assert expected == Site().post({"events": [EVENT], "write_key": key}, key="").code
+    answer = site.post({"events": [EVENT], "write_key": in_body}, key="", **headers)
+
+    assert (401 if code else 200, code) == (answer.status, answer.code)
+    assert ([] if code else ["put_record"]) == [operation for operation, _ in site.kinesis.calls]
 
 
 def test_the_key_is_verified_before_the_body_is_read() -> None:
@@ -114,27 +136,21 @@ def test_the_key_is_verified_before_the_body_is_read() -> None:
     assert "invalid_json" == Site().post(b"{", key="").code
 
 
-# Tables
+# Tables and bodies
 
 
 def test_the_nearest_table_counts() -> None:
-    """The event's own table comes first, then the body's, then the query's."""
+    """The event's own table comes first, then the body's, then the query's; only null counts as absent."""
     site = Site()
 
-    site.post({"table": "body", "events": [{"table": "own"}, {}]}, "t=query")
+    site.post({"table": "body", "events": [{"table": "own"}, {}, {"table": ""}]}, "t=query")
+    site.post({"table": False, "events": [{}]}, "t=query")
     site.post({"events": [{}, {"table": None}]}, "t=query")
-    site.post([{}], "t=query")
     site.post({"a": 1}, "t=query")
 
-    assert ["own", "body", "query", "query", "query", "query"] == [table for table, _ in site.rows()]
-
-
-@pytest.mark.parametrize("table", ["", "No!", 7, False])
-def test_a_wrong_table_is_not_replaced_by_another(table: Any) -> None:
-    """The nearest table decides even if it is invalid; only null counts as absent."""
-    answer = Site().post({"table": table, "events": [{}]}, "t=query")
-
-    assert ["invalid_table"] == [item["code"] for item in answer.json["rejected"]]
+    assert ["own", "body", "query", "query", "query"] == [table for table, _ in site.rows()]
+    rejected = [event.code for item in site.envelopes() for event in item.rejected]
+    assert ["invalid_table"] * 2 == rejected
 
 
 def test_a_batch_is_recognized_by_its_events() -> None:
@@ -146,21 +162,38 @@ def test_a_batch_is_recognized_by_its_events() -> None:
     assert '{"n":1}' == site.row()["events"]
 
 
-# Responses
+NOT_JSON = [
+    b"",
+    b'{"events": [{"table": "pageviews"}',
+    b"k=key&t=pageviews",
+    b"\xef\xbb\xbf[]",
+    b"\xff\xfe[\x00]\x00",
+    b'[{"table": "pageviews", "a": "\xff"}]',
+    b"[" * 100_000,
+    b'{"a":' * 100_000,
+]
+"""Bodies that are not JSON documents in UTF-8."""
 
 
-@pytest.mark.parametrize("body", [1, "text", None, True])
-def test_a_body_must_contain_events(body: Any) -> None:
-    """A JSON value that is neither an object nor an array is rejected."""
-    answer = Site().post(body)
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        *[(body, "invalid_json") for body in NOT_JSON],
+        *[(body, "not_events") for body in (1, "text", None)],
+        *[(body, "no_events") for body in ([], {"events": []})],
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_a_body_must_contain_events(body: Any, code: str) -> None:
+    """It is rejected as a whole. An empty request is a client bug that should be visible."""
+    site = Site()
 
-    assert (400, "not_events", "not_events") == (answer.status, answer.code, answer.json["error"]["code"])
+    answer = site.post(body)
 
-
-@pytest.mark.parametrize("body", [[], {"events": []}])
-def test_an_empty_batch_is_rejected(body: Any) -> None:
-    """An empty request is a client bug that should be visible."""
-    assert "no_events" == Site().post(body).code
+    assert (400, code, code) == (answer.status, answer.code, answer.json["error"]["code"])
+    assert ([], []) == (site.kinesis.calls, site.sqs.calls)
+    if code == "invalid_json":
+        assert answer.json["error"]["message"].startswith("the body is not valid JSON in UTF-8: ")
 
 
 # Columns and partition keys
@@ -176,17 +209,17 @@ def test_the_events_own_columns_take_precedence() -> None:
 
 
 def test_one_visitors_events_share_a_partition_key() -> None:
-    """They stay in order, and the key belongs to the account."""
+    """They stay in order, and the key is one of the limited number that each account has."""
     site = Site()
 
-    for event in (EVENT | {"td_client_id": "c1"}, EVENT | {"td_client_id": "c2"}):
-        site.post([event])
-        site.post([event])
+    for visitor in range(20):
+        for _ in range(2):
+            site.post([EVENT | {"td_client_id": f"visitor {visitor}"}])
 
     keys = [record["PartitionKey"] for record in site.records()]
     assert keys[::2] == keys[1::2]
-    assert [True] * 4 == [key.startswith("shop/") for key in keys]
-    assert 2 == len(set(keys))
+    assert 20 == len(set(keys))
+    assert {f"shop/{number}" for number in range(PARTITION_KEYS)} >= set(keys)
 
 
 @pytest.mark.parametrize("event", [EVENT, EVENT | {"td_client_id": 7}, EVENT | {"td_client_id": ""}])
@@ -214,15 +247,103 @@ def test_an_accounts_partition_keys_spread_over_all_shards(shards: int, most: fl
     assert max(counts.values()) < most * PARTITION_KEYS / shards
 
 
-def test_visitors_use_the_accounts_partition_keys() -> None:
-    """A visitor's key is one of the limited number that each account has."""
-    site = Site()
-    for visitor in range(20):
-        site.post([EVENT | {"td_client_id": f"visitor {visitor}"}])
+# Clocks, by the rules in docs/http.md
 
-    keys = [record["PartitionKey"].removeprefix("shop/") for record in site.records()]
-    assert 20 == len(set(keys))
-    assert all(0 <= int(key) < PARTITION_KEYS for key in keys)
+DAY = 86_400
+
+
+def sent(time: Any, sent_at: Any) -> dict[str, Any]:
+    """Send a batch of one event with this time and return its row."""
+    site = Site()
+    site.post({"table": "pageviews", "events": [{} if time is None else {"time": time}], "sent_at": sent_at})
+    return site.row()
+
+
+@pytest.mark.parametrize(
+    ("time", "sent_at", "expected", "drift", "rule"),
+    [
+        (NOW - 10, NOW - 5, NOW - 10, None, None),
+        (NOW - 10, None, NOW - 10, None, None),
+        (NOW - 3610, NOW - 3600, NOW - 10, 3600, None),
+        (NOW + 365 * DAY - 10, NOW + 365 * DAY, NOW - 10, -365 * DAY, None),
+        (90, 100, NOW - 10, NOW - 100, None),  # a device that has lost its time counts from 1970
+        ((NOW - 3610) * 1000, NOW - 3600, NOW - 10, 3600, "milliseconds"),
+        (1000, NOW - 3600, NOW, 3600, "out_of_range"),
+        ("soon", NOW - 3600, NOW, None, "unreadable"),
+        (None, NOW - 3600, NOW, None, None),
+    ],
+)
+def test_times_are_corrected_by_the_documented_rules(
+    time: object, sent_at: object, expected: int, drift: int | None, rule: str | None
+) -> None:
+    """Each case follows the rules in docs/http.md on time and clock correction, with the columns that record the correction."""
+    row = sent(time, sent_at)
+
+    raw = time if drift or rule else None
+    columns = {"time": expected, "time_raw": raw, "time_rule": rule, "time_drift": drift}
+    assert {name: value for name, value in columns.items() if value is not None} == {
+        name: row[name] for name in row if name.startswith("time")
+    }
+
+
+stamps = st.integers(NOW - 400 * DAY, NOW + 400 * DAY) | st.floats(NOW - 400 * DAY, NOW + 400 * DAY)
+
+
+@given(stamps, stamps)
+def test_a_corrected_time_is_off_by_at_most_the_transit_time(age: float, sent_at: float) -> None:
+    """An event's age when it was sent becomes its age on arrival, give or take the transit time."""
+    age = abs(age - NOW) % (300 * DAY)
+
+    row = sent(sent_at - age, sent_at)
+
+    assert abs(NOW - age - row["time"]) <= rows.TRANSIT_SECONDS + 1
+
+
+# Bad input
+
+BAD_EVENTS = {
+    "null": "not_an_object",
+    "[]": "not_an_object",
+    "1e999": "not_an_object",
+    "{}": "missing_table",
+    '{"table": null}': "missing_table",
+    '{"table": "../../etc"}': "invalid_table",
+    '{"table": 7}': "invalid_table",
+    '{"table": "pageviews", "table": "NO"}': "invalid_table",
+    '{"table": "pageviews", "a": ' + "[" * 300 + "]" * 300 + "}": "too_deep",
+    '{"table": "pageviews", "a": ' + '{"a":' * 300 + "1" + "}" * 300 + "}": "too_deep",
+    '{"table": "pageviews", "a": ' + "[" * 300 + "1" * 30 + "]" * 300 + "}": "too_deep",
+    '{"table": "pageviews", "a": "' + "x" * 262_144 + '"}': "event_too_large",
+    '{"table": "pageviews", ' + ", ".join(f'"c{n}": 1' for n in range(510)) + "}": "too_many_columns",
+}
+
+
+@pytest.mark.parametrize("good", [0, 1])
+def test_only_bad_events_are_rejected(good: int) -> None:
+    """The events before and after are accepted, in order. If all events are bad, the response is 400 and no row is stored."""
+    site = Site()
+    first, last = ['{"table": "pageviews", "n": 1}'] * good, ['{"table": "pageviews", "n": 2}'] * good
+
+    answer = site.post(f"[{', '.join([*first, *BAD_EVENTS, *last])}]".encode())
+
+    assert (200 if good else 400, 2 * good) == (answer.status, answer.json["accepted"])
+    assert [(index + good, code) for index, code in enumerate(BAD_EVENTS.values())] == [
+        (item["index"], item["code"]) for item in answer.json["rejected"]
+    ]
+    assert [1, 2][: 2 * good] == [row["n"] for _, row in site.rows()]
+
+
+@pytest.mark.parametrize(("count", "code"), [(0, "no_events"), (MAX_EVENTS + 1, "too_many_events")])
+def test_the_number_of_events_is_limited_before_any_is_rewritten(count: int, code: str) -> None:
+    """The request is rejected whatever its dialect checks, and at no cost per event."""
+    site, rewritten = Site(), list[object]()
+    intake, request = site.handler._intake, Request.from_event(http_event("POST", "/new/dialect"))
+    batch = Batch([{}] * count, "pageviews", rewrite=rewritten.append)
+
+    with pytest.raises(Refused) as raised:
+        intake.accept(request, intake.verify(KEY), batch, intake.privacy.visitor(request))
+
+    assert (code, [], []) == (raised.value.code, rewritten, site.kinesis.calls)
 
 
 # Any events
@@ -231,7 +352,7 @@ def test_visitors_use_the_accounts_partition_keys() -> None:
 @settings(max_examples=150)
 @given(st.lists(json_values.events | json_values.values, min_size=1, max_size=6))
 def test_any_event_becomes_a_row_or_is_rejected(events: list[Any]) -> None:
-    """For any JSON, each event becomes a row by the rules or is rejected on its own."""
+    """For any JSON, each event becomes a row by the rules, or is rejected on its own and stored with index and code."""
     site = Site()
     body = json.dumps(events).encode().replace(b"NaN", b"null").replace(b"Infinity", b"1e999")
     sent = json.loads(body)
@@ -247,8 +368,8 @@ def test_any_event_becomes_a_row_or_is_rejected(events: list[Any]) -> None:
         except rows.Rejected as reason:
             rejected.append((index, reason.code))
     assert rejected == [(item["index"], item["code"]) for item in answer.json["rejected"]]
+    assert rejected == [(copy.place, copy.code) for item in site.envelopes() for copy in item.rejected]
     assert len(expected) == answer.json["accepted"]
     assert sorted(table for table, _ in expected) == sorted(table for table, _ in site.rows())
-    assert sum(size for _, size in expected) == sum(
-        len(t.rows) for item in site.envelopes() for t in item.tables
-    )
+    stored = [table for item in site.envelopes() for table in item.tables]
+    assert sum(size for _, size in expected) == sum(len(table.rows) for table in stored)

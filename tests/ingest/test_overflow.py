@@ -14,6 +14,7 @@ from tests.support.ingest import NOTICES_URL, QUEUE_URL, Faults, Queue
 from tests.support.telemetry import CollectedTelemetry
 
 NOT_STORED = "the overflow queue did not store an envelope"
+DOWN = client_error("InternalFailure", "SendMessage", status=500)
 
 
 class Bench:
@@ -22,7 +23,7 @@ class Bench:
     Attributes:
         queue: stores the messages.
         sqs: the queue's client.
-        clients: the number of clients created.
+        clients: what happens when a client is created, in turn: an exception, or None.
         clock: moved by the test.
     """
 
@@ -32,11 +33,12 @@ class Bench:
         self.sqs = Faults(self.queue, self.clock)
         self.sqs.faults = list(faults)
         self.telemetry = CollectedTelemetry()
-        self.clients = 0
+        self.clients: list[Exception | None] = [None]
         self.overflow = Overflow(self._client, QUEUE_URL, NOTICES_URL, self.clock, self.telemetry)
 
     def _client(self) -> Any:
-        self.clients += 1
+        if fault := self.clients.pop(0):
+            raise fault
         return self.sqs
 
     def send(self, claim: int = 0, *, refused: bool = False) -> bool:
@@ -65,22 +67,17 @@ def test_a_message_has_everything_that_the_drainer_needs(
     bench = Bench()
 
     assert bench.send(claim, refused=refused)
-    assert [
-        {
-            "QueueUrl": QUEUE_URL,
-            "MessageBody": b64encode(an_envelope(claim).encode()).decode(),
-            "MessageAttributes": {"partition_key": {"DataType": "String", "StringValue": "shop/3"}, **marks},
-            **delay,
-        }
-    ] == bench.queue.messages
+    attributes = {"partition_key": {"DataType": "String", "StringValue": "shop/3"}, **marks}
+    body = b64encode(an_envelope(claim).encode()).decode()
+    message = {"QueueUrl": QUEUE_URL, "MessageBody": body, "MessageAttributes": attributes, **delay}
+    assert [message] == bench.queue.messages
     assert ([], {}) == (bench.telemetry.lines, bench.telemetry.counts)
 
 
 @pytest.mark.parametrize(
     ("fault", "code"),
     [
-        (client_error("InternalFailure", "SendMessage", status=500), "InternalFailure"),
-        (client_error("AccessDenied", "SendMessage", status=403), "AccessDenied"),
+        (DOWN, "InternalFailure"),
         (ClientError({}, "SendMessage"), "Unknown"),
         (ReadTimeoutError(endpoint_url=QUEUE_URL), "ReadTimeoutError"),
         (NoCredentialsError(), "NoCredentialsError"),
@@ -106,29 +103,14 @@ def test_a_response_without_a_message_id_acknowledges_nothing(answer: dict[str, 
 
 
 def test_the_client_is_created_on_demand_and_kept() -> None:
-    """Most sandboxes never need a client, and each creates at most one."""
+    """Most sandboxes never need one. If it cannot be created, only this envelope fails; the next one tries again."""
     bench = Bench()
-    assert 0 == bench.clients
+    bench.clients = [NoCredentialsError(), None, AssertionError("a third client")]
 
-    assert [True, True] == [bench.send(), bench.send()]
-    assert (1, 2) == (bench.clients, len(bench.queue.messages))
-
-
-def test_creating_the_client_is_retried() -> None:
-    """If the client cannot be created, only this envelope fails; the next one tries again."""
-    created: list[Any] = []
-
-    def create() -> Any:
-        created.append(None)
-        if len(created) == 1:
-            raise NoCredentialsError
-        return queue
-
-    queue, telemetry = Queue(), CollectedTelemetry()
-    overflow = Overflow(create, QUEUE_URL, NOTICES_URL, ManualClock(), telemetry)
-
-    assert [False, True] == [overflow.send(an_envelope(), "shop/3", refused=False) for _ in range(2)]
-    assert [{"code": "NoCredentialsError"}] == telemetry.said(NOT_STORED)
+    assert 3 == len(bench.clients)
+    assert [False, True, True] == [bench.send() for _ in range(3)]
+    assert 2 == len(bench.queue.messages)
+    assert [{"code": "NoCredentialsError"}] == bench.telemetry.said(NOT_STORED)
 
 
 def test_the_client_times_out_quickly_and_tries_twice() -> None:
@@ -145,17 +127,14 @@ def test_a_notice_precedes_the_first_envelope_of_each_minute() -> None:
         bench.send()
     order = [arguments["QueueUrl"] for _, arguments in bench.sqs.calls]
 
-    assert [
-        *(NOTICES_URL, QUEUE_URL, QUEUE_URL, QUEUE_URL),
-        *(NOTICES_URL, QUEUE_URL),
-        *(NOTICES_URL, QUEUE_URL),
-    ] == order
+    later = [NOTICES_URL, QUEUE_URL]
+    assert [*later, QUEUE_URL, QUEUE_URL, *later, *later] == order
     assert all(notice["MessageBody"] for notice in bench.queue.notices)
 
 
 def test_no_envelope_is_sent_without_a_notice() -> None:
     """Nobody would know of the envelope; the next one tries to send a notice again."""
-    bench = Bench(client_error("InternalFailure", "SendMessage", status=500))
+    bench = Bench(DOWN)
 
     assert [False, True] == [bench.send(), bench.send()]
     assert (1, 1) == (len(bench.queue.messages), len(bench.queue.notices))

@@ -5,8 +5,6 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from shared.settings import IngestSettings
 from tests.support.ingest import SECRETS, Site
@@ -57,27 +55,22 @@ def test_only_trusted_proxies_are_believed(trusted: str, forwarded: str | None, 
     assert expected == address(site(trusted), forwarded)
 
 
-def test_cloudfront_is_trusted_by_its_secret() -> None:
-    """With the secret, the address before CloudFront's own is used, not what the visitor sent before it."""
-    assert "198.51.100.1" == address(site("cloudfront"), "9.9.9.9, 198.51.100.1", x_sluice_proxy=SECRET)
+@pytest.mark.parametrize(
+    ("secret", "sent", "expected"),
+    [
+        (SECRET, SECRET, "198.51.100.1"),
+        (SECRET, "", GATEWAY_SAW),
+        (SECRET, SECRET[:-1], GATEWAY_SAW),
+        (SECRET, "é", GATEWAY_SAW),
+        (None, "", GATEWAY_SAW),
+        ("", "", GATEWAY_SAW),
+    ],
+)
+def test_cloudfront_is_trusted_by_its_secret(secret: str | None, sent: str, expected: str) -> None:
+    """With it, the address before CloudFront's own is used, not what the visitor sent before it. Anyone can send the header."""
+    made = site("cloudfront", secret)
 
-
-@pytest.mark.parametrize("sent", ["", "another", SECRET[:-1], "é"])
-def test_a_wrong_secret_proves_nothing(sent: str) -> None:
-    """Anyone can send the header, so only the right secret counts."""
-    assert GATEWAY_SAW == address(site("cloudfront"), "198.51.100.1", x_sluice_proxy=sent)
-
-
-@pytest.mark.parametrize("secret", [None, ""])
-def test_without_a_secret_no_distribution_is_trusted(secret: str | None) -> None:
-    """An empty header does not match a missing or empty secret."""
-    assert GATEWAY_SAW == address(site("cloudfront", secret), "198.51.100.1", x_sluice_proxy="")
-
-
-@given(st.text(st.characters(codec="latin-1"), max_size=60))
-def test_an_untrusted_sender_never_chooses_its_address(forwarded: str) -> None:
-    """No value of `x-forwarded-for` changes the stored address."""
-    assert GATEWAY_SAW == address(site("203.0.113.0/24"), forwarded)
+    assert expected == address(made, "9.9.9.9, 198.51.100.1", x_sluice_proxy=sent)
 
 
 def test_every_path_works_behind_the_first_party_prefix() -> None:

@@ -47,23 +47,13 @@ def test_parameters_arrive_in_order(parameters: list[tuple[str, str]], encode: A
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
-        ("", ()),
         ("&&", ()),
-        ("a", (("a", ""),)),
-        ("a=", (("a", ""),)),
-        ("=1", (("", "1"),)),
-        ("a=1&a=2&b=3", (("a", "1"), ("a", "2"), ("b", "3"))),
-        ("a=b=c", (("a", "b=c"),)),
-        ("a=1;b=2", (("a", "1;b=2"),)),
+        ("a&b=&=1", (("a", ""), ("b", ""), ("", "1"))),
+        ("a=b=c&a=1;b=2", (("a", "b=c"), ("a", "1;b=2"))),
         ("a=x+y%20z%2B", (("a", "x y z+"),)),
-        ("a=%E3%81%82", (("a", "あ"),)),
-        ("a=あ", (("a", "あ"),)),
+        ("a=%E3%81%82あ", (("a", "ああ"),)),
         ("a=%ff%E3%81", (("a", "\ufffd\ufffd"),)),
-        ("a=%ED%A0%80", (("a", "\ufffd\ufffd\ufffd"),)),
-        ("a=%", (("a", "%"),)),
         ("a=%zz%2", (("a", "%zz%2"),)),
-        ("a=%00", (("a", "\x00"),)),
-        ("page=http://a.example/?b=1", (("page", "http://a.example/?b=1"),)),
     ],
 )
 def test_odd_query_strings_are_parsed_leniently(query: str, expected: tuple[tuple[str, str], ...]) -> None:
@@ -77,18 +67,11 @@ def test_escapes_are_decoded_as_urllib_does(text: str) -> None:
     assert (("name", unquote(text)),) == request.parse_query(f"name={text}")
 
 
-def test_the_raw_query_string_is_used() -> None:
-    """The gateway's own parameters are ignored, because they join repeated ones with commas."""
-    event = http_event("GET", "/pixel.gif", "a=1,2&a=3") | {"queryStringParameters": {"a": "1,2,3"}}
-
-    assert (("a", "1,2"), ("a", "3")) == Request.from_event(event).query
-
-
 def test_the_first_value_that_is_not_empty_counts() -> None:
-    """This applies to parameters that can have only one value."""
-    event = http_event("GET", "/pixel.gif", "k=&k=one&k=two&t=")
+    """This applies to parameters that can have only one value. The gateway joins repeated ones; that is not used."""
+    event = http_event("GET", "/pixel.gif", "k=&k=1,2&k=3&t=") | {"queryStringParameters": {"k": ",1,2,3"}}
 
-    assert ("one", None, None) == tuple(Request.from_event(event).parameter(name) for name in "ktx")
+    assert ("1,2", None, None) == tuple(Request.from_event(event).parameter(name) for name in "ktx")
 
 
 def test_optional_fields_may_be_missing() -> None:
@@ -101,58 +84,39 @@ def test_optional_fields_may_be_missing() -> None:
 # Bodies
 
 
-@pytest.mark.parametrize("encoding", ["", "identity", "gzip", "GZIP", "x-gzip", " gzip "])
-def test_gzip_is_recognized_by_its_bytes(encoding: str) -> None:
-    """A gzip body is decompressed with or without a header, which beacons cannot set."""
-    assert b"[{}]" == body_of(gzipped(b"[{}]"), encoding)
+GZIP, ZLIB = gzipped(b"[{}]"), zlib.compress(b"[{}]")
 
 
-@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "gzip,identity", "x"])
-def test_other_encodings_are_rejected(encoding: str) -> None:
-    """Only gzip and deflate are supported."""
-    assert "unsupported_encoding" == refusal(b"[{}]", encoding)
+@pytest.mark.parametrize("encoding", ["", "identity", "GZIP", " x-gzip ", "deflate"])
+@pytest.mark.parametrize("body", [b"[{}]", "[{}]", GZIP, ZLIB])
+def test_a_body_is_read_whatever_its_header_says(body: bytes | str, encoding: str) -> None:
+    """Beacons cannot set it, a proxy may have decompressed the body and kept it, and some clients call zlib gzip."""
+    is_unannounced = body == ZLIB and encoding in ("", "identity")
+
+    assert (body if is_unannounced else b"[{}]") == body_of(body, encoding)
 
 
-def test_deflate_is_the_zlib_format() -> None:
-    """The body must be complete and within the same limits (RFC 9110, 8.4.1.2)."""
-    deflated = zlib.compress(b"[{}]")
-
-    assert b"[{}]" == body_of(deflated, "deflate")
-    assert b"[{}]" == body_of(gzipped(b"[{}]"), "deflate")
-    assert "unreadable_body" == refusal(deflated[:-1], "deflate")
-    assert "body_too_large" == refusal(zlib.compress(b" " * 6_000_000), "deflate")
+@pytest.mark.parametrize(
+    ("body", "encoding", "code"),
+    [
+        *[(b"[{}]", encoding, "unsupported_encoding") for encoding in ("br", "gzip, gzip", "gzip,identity")],
+        *[(body, "", "unreadable_body") for body in (GZIP[:-1], GZIP[:2], GZIP[:3] + bytes(20))],
+        *[(GZIP + rest, "", "unreadable_body") for rest in (b"rest", GZIP[:5])],
+        (GZIP[:-5] + b"\x00" + GZIP[-4:], "", "unreadable_body"),
+        (GZIP[:-1] + b"\x01", "", "unreadable_body"),
+        (ZLIB[:-1], "deflate", "unreadable_body"),
+        (zlib.compress(b" " * 6_000_000), "deflate", "body_too_large"),
+    ],
+)
+def test_a_broken_body_is_rejected(body: bytes, encoding: str, code: str) -> None:
+    """It is truncated, followed by other data, has a wrong checksum, or another encoding than gzip and deflate (RFC 9110, 8.4.1)."""
+    assert code == refusal(body, encoding)
 
 
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=4))
 def test_gzip_members_are_joined(contents: list[bytes]) -> None:
     """A gzip file may have several members (RFC 1952, 2.2)."""
     assert b"".join(contents) == request.inflate(b"".join(gzipped(content) for content in contents))
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        gzipped(b"[{}]")[:-1],
-        gzipped(b"[{}]")[:-8],
-        gzipped(b"[{}]") + b"rest",
-        gzipped(b"[{}]") + bytes(8),
-        gzipped(b"[{}]") + gzipped(b"[{}]")[:5],
-        gzipped(b"[{}]")[:-5] + b"\x00" + gzipped(b"[{}]")[-4:],
-        gzipped(b"[{}]")[:-1] + b"\x01",
-        b"\x1f\x8b",
-        b"\x1f\x8b\x08" + bytes(20),
-    ],
-)
-def test_broken_gzip_is_rejected(data: bytes) -> None:
-    """The data is truncated, followed by other data, or has a wrong checksum."""
-    assert "unreadable_body" == refusal(data)
-
-
-@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "deflate"])
-@pytest.mark.parametrize("body", [b"[{}]", "[{}]", gzipped(b"[{}]"), zlib.compress(b"[{}]")])
-def test_a_body_is_read_whatever_its_header_says(body: bytes | str, encoding: str) -> None:
-    """A proxy may have decompressed it and kept the header, and some clients call zlib gzip."""
-    assert b"[{}]" == body_of(body, encoding)
 
 
 @pytest.mark.parametrize("data", [b"[{}]", b'{"events":[{}]}', b"{ }", b"[\n{}]", gzipped(b"[{}]")])
@@ -164,7 +128,7 @@ def test_unannounced_base64_is_decoded(data: bytes, encode: Any) -> None:
     assert expected == body_of(encode(data).decode()) == body_of(encode(data))
 
 
-@pytest.mark.parametrize("text", ["event=pageviews", "eyJ", "eeee", "WWWW", "H4", "e", "W=", "PING"])
+@pytest.mark.parametrize("text", ["eyJ", "eeee", "WWWW", "H4", "W=", "PING"])
 def test_other_text_is_not_taken_for_base64(text: str) -> None:
     """Text that resembles base64 stays as it is."""
     assert text.encode() == body_of(text)
@@ -203,8 +167,7 @@ def test_a_body_has_at_most_five_mebibytes_decompressed() -> None:
 
 def test_a_gzip_bomb_is_decompressed_only_up_to_the_limit() -> None:
     """A file that expands to a gigabyte takes little more memory than the limit."""
-    member = gzip.compress(bytes(200 * 1024 * 1024), 9)
-    bomb = member * 5
+    bomb = gzip.compress(bytes(20 * 1024 * 1024), 9) * 50
 
     tracemalloc.start()
     code = refusal(bomb)

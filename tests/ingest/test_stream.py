@@ -7,76 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.exceptions import (
-    ClientError,
-    ConnectionClosedError,
-    ConnectTimeoutError,
-    EndpointConnectionError,
-    HTTPClientError,
-    NoCredentialsError,
-    ProxyConnectionError,
-    ReadTimeoutError,
-    SSLError,
-)
+from botocore.exceptions import ReadTimeoutError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doubles.aws_errors import client_error
 from ingest import app, budget, keyring, overflow, stream
 from ingest.stream import LONGEST_PUT_SECONDS, PATIENCE_SECONDS
-from shared import errors
 from shared.envelope import MAX_ENVELOPE_BYTES, Envelope, TableRows
 from shared.puts import MAX_PER_PUT
-from tests.support.ingest import KEY, STREAM, Faults, ManualClock, Site, gzipped, http_event
+from tests.support.ingest import KEY, STREAM, Answer, Faults, ManualClock, Site, gzipped, http_event
 
 NOT_ACKNOWLEDGED = "the stream did not acknowledge a put"
-URL = "https://kinesis.invalid"
-REFUSED = [
-    client_error("ProvisionedThroughputExceededException", "PutRecord"),
-    client_error("LimitExceededException", "PutRecord"),
-    client_error("KMSThrottlingException", "PutRecord"),
-    client_error("ThrottlingException", "PutRecord"),
-    client_error("Throttling", "PutRecord"),
-    client_error("ThrottledException", "PutRecord"),
-    client_error("RequestLimitExceeded", "PutRecord"),
-    client_error("TooManyRequestsException", "PutRecord", status=429),
-    ConnectTimeoutError(endpoint_url=URL),
-    EndpointConnectionError(endpoint_url=URL),
-    ProxyConnectionError(proxy_url=URL),
-    SSLError(endpoint_url=URL, error="not who it should be"),
-    errors.ConnectTimeoutError(URL),
-    errors.ConnectionFailedError(URL),
-    errors.TlsError(URL),
-    errors.ErrorAnswerError(client_error("Throttling", "PutRecord").response, "PutRecord"),
-]
-DOUBTFUL = [
-    client_error("ResourceNotFoundException", "PutRecord"),
-    client_error("AccessDeniedException", "PutRecord"),
-    client_error("ExpiredTokenException", "PutRecord", status=403),
-    client_error("ValidationException", "PutRecord"),
-    client_error("400", "PutRecord"),
-    client_error("Throttling", "PutRecord", status=503),
-    client_error("RequestLimitExceeded", "PutRecord", status=503),
-    client_error("ThrottlingException", "PutRecord", status=399),
-    client_error("ThrottlingException", "PutRecord", status=500),
-    client_error("InternalFailure", "PutRecord", status=500),
-    client_error("ServiceUnavailable", "PutRecord", status=503),
-    ReadTimeoutError(endpoint_url=URL),
-    ConnectionClosedError(endpoint_url=URL),
-    HTTPClientError(error="anything"),
-    NoCredentialsError(),
-    errors.ReadTimeoutError(URL),
-    errors.ConnectionClosedError(URL),
-    errors.UnreadableAnswerError(URL),
-    errors.NoCredentialsError(URL),
-    errors.ErrorAnswerError(client_error("InternalFailure", "PutRecord", status=500).response, "PutRecord"),
-    ClientError({}, "PutRecord"),
-    {},
-    {"message": "<html>", "ResponseMetadata": {"HTTPStatusCode": 200}},
-    {"SequenceNumber": "a page"},
-    {"SequenceNumber": 1},
-]
-TIMEOUT = ReadTimeoutError(endpoint_url=URL)
+THROTTLED = "ProvisionedThroughputExceededException"
+REFUSED = client_error(THROTTLED, "PutRecord")
+DOUBTFUL = ReadTimeoutError(endpoint_url="https://kinesis.invalid")
 QUEUE_DOWN = client_error("InternalFailure", "SendMessage", status=500)
 
 
@@ -125,83 +70,60 @@ class Stopwatch(ManualClock):
         super().sleep(seconds)
 
 
-def half(size: int) -> bytes:
-    """Return random bytes in the exact middle of their range."""
-    return b"\x80" + bytes(size - 1)
+def timed(site: Site) -> Stopwatch:
+    """Replace the stream's clock, and its entropy by bytes in the exact middle of their range."""
+    clock = Stopwatch()
+    clock.time = 0.0  # float sums are exact here
+    site.kinesis = Faults(site.kinesis, clock)
+    site.stream._client, site.stream._clock = site.kinesis, clock
+    site.stream._entropy = lambda size: b"\x80" + bytes(size - 1)
+    return clock
 
 
 # One envelope
 
 
-@pytest.mark.parametrize("fault", REFUSED, ids=repr)
-def test_a_definite_rejection_is_retried(fault: Exception) -> None:
+def test_a_definite_rejection_is_retried() -> None:
     """The put is retried until the stream stores the envelope, which it then does once."""
     site = Site()
-    site.kinesis.faults = [fault, fault]
+    site.kinesis.faults = [REFUSED, REFUSED]
 
     assert [True] == site.stream.put(envelopes(1), "shop/3")
     assert (3, ["r0"], []) == (len(site.kinesis.calls), ids(site.envelopes()), site.queue.messages)
     assert 2 == site.telemetry.total(NOT_ACKNOWLEDGED, "refused")
 
 
-@pytest.mark.parametrize("fault", REFUSED, ids=repr)
-def test_retries_are_limited(fault: Exception) -> None:
-    """After at most a second of jittered retries, the envelope goes to the queue, marked as rejected."""
+def test_retries_are_limited() -> None:
+    """Each pause is a random part, here half, of 50, 100, 200 and then 400 ms. After a second the envelope goes to the queue."""
     site = Site()
-    site.kinesis.faults, site.kinesis.sticky = [fault], True
-    started = site.clock.now()
+    clock = timed(site)
+    site.kinesis.faults, site.kinesis.sticky = [REFUSED], True
 
     assert [True] == site.stream.put(envelopes(1), "shop/3")
-    assert [("r0", True, 0)] == queued(site)
-    assert 0.5 <= site.clock.now() - started <= PATIENCE_SECONDS
-    assert len(site.kinesis.calls) in range(4, 15)
-
-
-def test_pauses_double_up_to_400_ms() -> None:
-    """Each pause is a random part, here half, of 50, 100, 200 and from then on 400 ms."""
-    site, clock = Site(), Stopwatch()
-    site.stream._clock, site.stream._entropy = clock, half
-    site.kinesis.faults, site.kinesis.sticky = [REFUSED[0]], True
-
-    site.stream.put(envelopes(1), "shop/3")
-
     assert [0.025, 0.05, 0.1, 0.2, 0.2, 0.2, 0.2] == clock.pauses
+    assert ([("r0", True, 0)], 8) == (queued(site), len(site.kinesis.calls))
 
 
 def test_a_pause_never_lasts_until_the_deadline() -> None:
     """No attempt could follow such a pause, so the envelope goes to the queue at once."""
-    site, clock = Site(), Stopwatch()
-    clock.time = 0.0  # float sums are exact here
-    site.kinesis = Faults(site.kinesis, clock)
-    site.stream._client, site.stream._clock, site.stream._entropy = site.kinesis, clock, half
-    site.kinesis.faults, site.kinesis.seconds = [REFUSED[0]], PATIENCE_SECONDS - 0.025
+    site = Site()
+    clock = timed(site)
+    site.kinesis.faults, site.kinesis.seconds = [REFUSED], PATIENCE_SECONDS - 0.025
 
     assert [True] == site.stream.put(envelopes(1), "shop/3")
     assert ([], ["r0"]) == (clock.pauses, ids(site.queued()))
 
 
-@pytest.mark.parametrize("fault", DOUBTFUL, ids=repr)
-def test_a_doubtful_put_is_never_retried(fault: Any) -> None:
-    """The envelope goes to the queue at once, with the queue's own delay."""
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_doubtful_put_is_never_retried(count: int) -> None:
+    """All envelopes of the call go to the queue at once, in order, with the queue's own delay."""
     site = Site()
-    site.kinesis.faults = [fault]
+    site.kinesis.faults = [DOUBTFUL]
 
-    assert [True] == site.stream.put(envelopes(1), "shop/3")
-    assert (1, [("r0", False, None)]) == (len(site.kinesis.calls), queued(site))
-    assert 1 == site.telemetry.total(NOT_ACKNOWLEDGED, "doubtful")
-
-
-@pytest.mark.parametrize(
-    "fault", [QUEUE_DOWN, ReadTimeoutError(endpoint_url=URL), NoCredentialsError(), {}], ids=repr
-)
-def test_an_envelope_that_neither_stream_nor_queue_stores_is_not_durable(fault: Any) -> None:
-    """Only an acknowledgement makes an envelope durable."""
-    site = Site()
-    site.kinesis.faults, site.kinesis.sticky = [DOUBTFUL[0]], True
-    site.sqs.faults = [fault]
-
-    assert [False] == site.stream.put(envelopes(1), "shop/3")
-    assert 1 == site.telemetry.counts["EnvelopesNotStored"]
+    assert [True] * count == site.stream.put(envelopes(count), "shop/3")
+    assert 1 == len(site.kinesis.calls)
+    assert [(f"r{number}", False, None) for number in range(count)] == queued(site)
+    assert count == site.telemetry.total(NOT_ACKNOWLEDGED, "doubtful")
 
 
 # Several envelopes
@@ -210,51 +132,30 @@ def test_an_envelope_that_neither_stream_nor_queue_stores_is_not_durable(fault: 
 def test_only_rejected_entries_are_retried() -> None:
     """The retry is a put of its own; the other envelopes are already acknowledged."""
     site = Site()
-    site.kinesis.faults = [entries(None, "ProvisionedThroughputExceededException", None), None]
+    site.kinesis.faults = [entries(None, THROTTLED, None), None]
 
     assert [True] * 3 == site.stream.put(envelopes(3), "shop/3")
-    assert (["put_records", "put_record"], ["r1"]) == (
-        [operation for operation, _ in site.kinesis.calls],
-        ids(site.envelopes()),
-    )
-    assert ([], 1) == (site.queue.messages, site.telemetry.total(NOT_ACKNOWLEDGED, "refused"))
-
-
-@pytest.mark.parametrize("fault", DOUBTFUL, ids=repr)
-def test_a_call_in_doubt_sends_all_envelopes_to_the_queue(fault: Any) -> None:
-    """They go to the queue in order, all of them in doubt."""
-    site = Site()
-    site.kinesis.faults = [fault]
-
-    assert [True] * 3 == site.stream.put(envelopes(3), "shop/3")
-    assert 1 == len(site.kinesis.calls)
-    assert [("r0", False, None), ("r1", False, None), ("r2", False, None)] == queued(site)
-    assert 3 == site.telemetry.total(NOT_ACKNOWLEDGED, "doubtful")
+    assert ["put_records", "put_record"] == [operation for operation, _ in site.kinesis.calls]
+    assert (["r1"], []) == (ids(site.envelopes()), site.queue.messages)
+    assert 1 == site.telemetry.total(NOT_ACKNOWLEDGED, "refused")
 
 
 def test_a_call_stays_within_the_limits_of_kinesis() -> None:
-    """A call has at most 500 envelopes, and at most seven of the largest size, which stay below 5 MiB."""
+    """A call has at most 500 envelopes, and together with their keys they stay below 5 MiB."""
     site = Site()
+    groups = [(16, MAX_ENVELOPE_BYTES - 100), (1001, 10), (100, 52_300)]
 
-    assert [True] * 16 == site.stream.put(envelopes(16, MAX_ENVELOPE_BYTES - 100), "shop/3")
-    assert [True] * 1001 == site.stream.put(envelopes(1001), "shop/3")
-    assert [7, 7, 2, MAX_PER_PUT, MAX_PER_PUT, 1] == put_sizes(site)
+    for count, size in groups:
+        assert [True] * count == site.stream.put(envelopes(count, size), "shop/3")
+    assert [7, 7, 2, MAX_PER_PUT, MAX_PER_PUT, 1, 99, 1] == put_sizes(site)
     assert {STREAM} == {arguments["StreamName"] for _, arguments in site.kinesis.calls}
-
-
-def test_partition_keys_count_towards_the_limits() -> None:
-    """A hundred envelopes that fit into 5 MiB, but not with their keys, take two calls."""
-    site = Site()
-
-    assert [True] * 100 == site.stream.put(envelopes(100, 52_300), "shop/3")
-    assert [99, 1] == put_sizes(site)
 
 
 @pytest.mark.parametrize("seconds", [PATIENCE_SECONDS, 1.5])
 def test_a_hanging_stream_costs_one_call(seconds: float) -> None:
     """Once the time limit has passed, the remaining envelopes go straight to the queue."""
     site = Site()
-    site.kinesis.faults, site.kinesis.sticky, site.kinesis.seconds = [TIMEOUT], True, seconds
+    site.kinesis.faults, site.kinesis.sticky, site.kinesis.seconds = [DOUBTFUL], True, seconds
 
     assert [True] * 16 == site.stream.put(envelopes(16, MAX_ENVELOPE_BYTES - 100), "shop/3")
     assert 1 == len(site.kinesis.calls)
@@ -264,7 +165,7 @@ def test_a_hanging_stream_costs_one_call(seconds: float) -> None:
 def test_a_failing_queue_costs_one_call() -> None:
     """After a failure, the request's other envelopes are not sent; those that it already stored stay stored."""
     site = Site()
-    site.kinesis.faults, site.kinesis.sticky = [DOUBTFUL[0]], True
+    site.kinesis.faults, site.kinesis.sticky = [DOUBTFUL], True
     site.sqs.faults = [None, None, None, QUEUE_DOWN]
 
     assert [True, True, False, False, False] == site.stream.put(envelopes(5), "shop/3")
@@ -274,10 +175,13 @@ def test_a_failing_queue_costs_one_call() -> None:
 def test_a_clock_set_back_does_not_cause_endless_retries() -> None:
     """The number of attempts is limited too."""
     site = Site()
-    site.kinesis.faults, site.kinesis.sticky, site.kinesis.seconds = [REFUSED[0]], True, -1.0
+    site.kinesis.faults, site.kinesis.sticky, site.kinesis.seconds = [REFUSED], True, -1.0
 
     assert [True] == site.stream.put(envelopes(1), "shop/3")
     assert len(site.kinesis.calls) <= 20
+
+
+# Time
 
 
 def longest_wait(options: Mapping[str, Any]) -> float:
@@ -319,56 +223,50 @@ def test_an_offer_is_made_only_if_it_ends_in_time() -> None:
     assert ["shop/4"] == [arguments["PartitionKey"] for _, arguments in site.kinesis.calls]
 
 
-def slow(site: Site) -> float:
-    """Let every call of a request take as long as it can, and return the time at which the request begins."""
-    for client, part in (
-        (site.kinesis, stream),
-        (site.sqs, overflow),
-        (site.secrets, keyring),
-        (site.dynamodb, budget),
-    ):
-        client.seconds = longest_wait(part.CLIENT_OPTIONS)
-    return site.clock.now()
+TABLES = {f"shop.table_{number:03}": [{"a": 1}] for number in range(100)}
+"""Each table in a request of an old mobile SDK is a put of its own; the SDK repeats events without a receipt."""
 
 
-@pytest.mark.parametrize("fault", [REFUSED[0], DOUBTFUL[0]], ids=["refused", "doubtful"])
-@pytest.mark.parametrize("count", [1, 30])
-def test_the_slowest_request_ends_in_time(fault: Exception, count: int) -> None:
-    """This holds for any size: events that were not stored in time are not accepted."""
+@pytest.mark.parametrize("fault", [REFUSED, DOUBTFUL, None])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/events", [{"table": "pageviews", "a": "x" * 60_000}]),
+        ("/v1/events", [{"table": "pageviews", "a": "x" * 60_000}] * 30),
+        ("/ios/v3/event", TABLES),
+    ],
+    ids=["small", "large", "many tables"],
+)
+def test_the_slowest_request_ends_in_time(path: str, body: Any, fault: Exception | None) -> None:
+    """Every call takes as long as it can; events that were not stored in time are not accepted."""
     site = Site()
     site.kinesis.faults, site.kinesis.sticky = [fault], True
-    started = slow(site)
+    parts = {stream: site.kinesis, overflow: site.sqs, keyring: site.secrets, budget: site.dynamodb}
+    for part, client in parts.items():
+        client.seconds = longest_wait(part.CLIENT_OPTIONS)
+    started, headers = site.clock.now(), {"x-td-write-key": KEY, "x-write-key": KEY}
 
-    answer = site.post(gzipped(json.dumps([{"table": "pageviews", "a": "x" * 60_000}] * count).encode()))
-
-    assert site.clock.now() - started <= app.ANSWER_SECONDS
-    queued = sum(item.row_count for item in site.queued())
-    assert (200, queued) == (answer.status, answer.json["accepted"])
-    assert queued >= 1
-
-
-def test_a_request_with_many_slow_puts_ends_in_time() -> None:
-    """Each table in a request of an old mobile SDK is a put of its own; the SDK repeats events without a receipt."""
-    site = Site()
-    started = slow(site)
-    tables = {f"shop.table_{number:03}": [{"a": 1}] for number in range(100)}
-
-    answer = site.send(
-        http_event("POST", "/ios/v3/event", "", {"x-td-write-key": KEY}, json.dumps(tables).encode())
-    )
+    answer = site.send(http_event("POST", path, "", headers, gzipped(json.dumps(body).encode())))
 
     assert site.clock.now() - started <= app.ANSWER_SECONDS
-    accepted = [table for table, [receipt] in answer.json.items() if receipt["success"]]
-    stored = [f"shop.{table.table}" for item in [*site.envelopes(), *site.queued()] for table in item.tables]
-    assert accepted == stored
+    tables = [table for item in [*site.envelopes(), *site.queued()] for table in item.tables]
+    stored = [f"shop.{table.table}" for table in tables for _ in range(table.row_count)]
+    if body is TABLES:
+        accepted = [table for table, [receipt] in answer.json.items() if receipt["success"]]
+    else:
+        accepted = ["shop.pageviews"] * answer.json["accepted"]
+    assert (200, stored) == (answer.status, accepted)
+    assert stored
+
+
+# Any schedule
 
 
 @st.composite
 def schedules(draw: st.DrawFn) -> list[Any]:
     """Draw the stream's response to each call; surplus entries are ignored."""
-    code = st.sampled_from([None, "ProvisionedThroughputExceededException", "InternalFailure"])
-    answer = st.lists(code, min_size=10, max_size=10)
-    return draw(st.lists(answer | st.sampled_from([None, *REFUSED, *DOUBTFUL[:-4]]), max_size=8))
+    answer = st.lists(st.sampled_from([None, THROTTLED, "InternalFailure"]), min_size=10, max_size=10)
+    return draw(st.lists(answer | st.sampled_from([None, REFUSED, DOUBTFUL]), max_size=8))
 
 
 class Partial:
@@ -382,24 +280,21 @@ class Partial:
     def put_record(self, *, StreamName: str, **entry: Any) -> dict[str, Any]:  # noqa: N803 -- boto3's names
         """Put one record."""
         [result] = self.put_records(StreamName=StreamName, Records=[entry])["Records"]
-        if result.get("ErrorCode"):
-            raise client_error(
-                result["ErrorCode"], "PutRecord", status=400 if "Exc" in result["ErrorCode"] else 500
-            )
+        if code := result.get("ErrorCode"):
+            raise client_error(code, "PutRecord", status=400 if code == THROTTLED else 500)
         return dict(result)
 
     def put_records(self, *, StreamName: str, Records: list[Any]) -> dict[str, Any]:  # noqa: ARG002, N803
         """Put several records."""
         step = self.schedule.pop(0) if self.schedule else None
+        if step is DOUBTFUL:
+            self.doubtful += [entry["Data"] for entry in Records]
         if isinstance(step, Exception):
-            if step in DOUBTFUL:
-                self.doubtful += [entry["Data"] for entry in Records]
             raise step
         codes = (step or [None] * 10)[: len(Records)]
-        self.acknowledged += [e["Data"] for e, code in zip(Records, codes, strict=True) if code is None]
-        self.doubtful += [
-            e["Data"] for e, code in zip(Records, codes, strict=True) if code == "InternalFailure"
-        ]
+        for entry, code in zip(Records, codes, strict=True):
+            if code != THROTTLED:
+                (self.doubtful if code else self.acknowledged).append(entry["Data"])
         return entries(*codes)
 
 
@@ -433,7 +328,7 @@ def test_durable_means_acknowledged_once(count: int, schedule: list[Any], queue:
 def test_a_request_that_is_not_stored_gets_503() -> None:
     """`Retry-After` says when to send it again, and no event of the request was accepted."""
     site = Site()
-    site.kinesis.faults, site.kinesis.sticky = [DOUBTFUL[0]], True
+    site.kinesis.faults, site.kinesis.sticky = [DOUBTFUL], True
     site.sqs.faults, site.sqs.sticky = [QUEUE_DOWN], True
 
     for answer in (site.pixel(""), site.post([{"table": "pageviews"}, {"no": "table"}])):
@@ -452,10 +347,89 @@ def test_a_request_may_be_stored_in_part() -> None:
     answer = site.post(gzipped(json.dumps(events).encode()))
 
     assert (200, 6) == (answer.status, answer.json["accepted"])
-    assert [
-        (3, "stream_unavailable"),
-        (4, "not_an_object"),
-        (5, "stream_unavailable"),
-        (6, "stream_unavailable"),
-    ] == [(item["index"], item["code"]) for item in answer.json["rejected"]]
+    lost = [(index, "stream_unavailable") for index in (3, 5, 6)]
+    assert sorted([*lost, (4, "not_an_object")]) == [
+        (item["index"], item["code"]) for item in answer.json["rejected"]
+    ]
     assert {"EventsRejected": 4, "EnvelopesNotStored": 1} == site.telemetry.counts
+
+
+# `GET /health/ready` tells uptime checks whether the ingest can store events.
+
+
+def ready(site: Site) -> Answer:
+    """Ask whether the site is ready."""
+    return site.get("/health/ready")
+
+
+def described(status: str) -> dict[str, dict[str, str]]:
+    """Return a description of the stream."""
+    return {"StreamDescriptionSummary": {"StreamStatus": status}}
+
+
+def test_a_new_sandbox_describes_the_stream() -> None:
+    """It asks Kinesis once, and again only after the answer has expired. A stream accepts records while its shards change."""
+    site = Site()
+    site.kinesis.faults = [None, described("UPDATING")]
+
+    answers = [ready(site), ready(site), ready(site)]
+    site.clock.sleep(5)
+    answers.append(ready(site))
+
+    assert [(200, {"status": "ready"}, "no-store")] * 4 == [
+        (one.status, one.json, one.headers["cache-control"]) for one in answers
+    ]
+    assert ["describe_stream_summary"] * 2 == [operation for operation, _ in site.kinesis.calls]
+    assert {} == site.telemetry.counts
+
+
+@pytest.mark.parametrize(
+    ("fault", "codes"),
+    [
+        (client_error("AccessDeniedException", "DescribeStreamSummary"), ["AccessDeniedException"]),
+        (DOUBTFUL, ["ReadTimeoutError"]),
+        ({}, ["unreadable"]),
+        ({"StreamDescriptionSummary": None}, ["unreadable"]),
+        (described("DELETING"), []),
+        (described("CREATING"), []),
+    ],
+    ids=repr,
+)
+def test_a_stream_that_is_not_known_to_be_active_is_not_ready(fault: object, codes: list[str]) -> None:
+    """Only the documented response counts; a failed call is logged, but is not an error of the ingest."""
+    site = Site()
+    site.kinesis.faults = [fault]
+
+    answer = ready(site)
+
+    assert (503, {"status": "unavailable"}, None) == (answer.status, answer.json, answer.code)
+    assert {"NotReady": 1} == site.telemetry.counts
+    lines = [line for line in site.telemetry.lines if line.message == "the stream cannot be described"]
+    assert codes == [line.fields["code"] for line in lines]
+
+
+def test_an_acknowledged_put_is_enough() -> None:
+    """For five minutes after a put, Kinesis is not asked."""
+    site = Site()
+    site.pixel("a=1")
+    site.clock.sleep(299)
+    assert 200 == ready(site).status
+    assert ["put_record"] == [operation for operation, _ in site.kinesis.calls]
+
+    site.clock.sleep(1)
+
+    assert 200 == ready(site).status
+    assert "describe_stream_summary" == site.kinesis.calls[-1][0]
+
+
+def test_after_a_failed_put_the_ingest_is_not_ready_until_one_succeeds() -> None:
+    """The stream's description does not matter meanwhile. Rejected events are only offered, so they change nothing."""
+    site = Site()
+    site.kinesis.faults, site.sqs.faults = [QUEUE_DOWN, None, QUEUE_DOWN], [QUEUE_DOWN]
+
+    statuses = []
+    for send in (lambda: site.post([{}]), lambda: site.pixel("a=1"), lambda: site.pixel("a=1")):
+        send()
+        statuses.append(ready(site).status)
+
+    assert [200, 503, 200] == statuses

@@ -12,56 +12,89 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
 
 import click
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tests.mutation.outcome import Outcome
-from tests.mutation.run import ROOT, Mutant, TestsError, Verdict, judge, prepare
-from tests.mutation.targets import Change, Targets
+from tests.mutation.run import ROOT, Mutant, TestsError, judge, prepare
+from tests.mutation.targets import MAY_SURVIVE, TESTS, Change
 
 MIN_SHARE = 0.95
 
 _GENERATOR = (".venv-mutate/bin/python", "tests/mutation/mutants.py")
-_COLUMNS = ("module", "taken away", "", "noticed", "timed out", "survived", "share")
 
 
-def mutants_of(module: str) -> list[Mutant]:
-    """Return a module's mutants."""
-    command = [*_GENERATOR, module]
-    lines = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return [Mutant(**json.loads(line)) for line in lines.splitlines()]
+class Outcome:
+    """What was noticed.
 
+    Attributes:
+        tried: how many mutants or defences were taken away, by module.
+        missed: how many of them no test noticed.
+        complaints: what must be mended.
+    """
 
-def examine(module: str, tests: Sequence[str], processes: int, progress: Console) -> Outcome:
-    """Run a module's tests against each of its mutants."""
-    outcome = Outcome(module)
-    mutants = mutants_of(module)
-    limit = 10 + 10 * prepare(module, tests)
-    for mutant, verdict in judge(mutants, tests, limit=limit, processes=processes):
-        outcome.verdicts[verdict] += 1
-        if verdict is Verdict.SURVIVED:
-            outcome.survivors.append(mutant)
-        if (done := outcome.verdicts.total()) % 50 == 0 or done == len(mutants):
-            progress.print(f"{module}: {done} of {len(mutants)} mutants, {len(outcome.survivors)} survived")
-    return outcome
+    def __init__(self) -> None:
+        self.tried: Counter[str] = Counter()
+        self.missed: Counter[str] = Counter()
+        self.complaints: list[str] = []
+        self._progress = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
+    def examine(self, module: str, processes: int) -> None:
+        """Run a module's tests against each of its mutants."""
+        command = [*_GENERATOR, module]
+        lines = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+        mutants = [Mutant(**json.loads(line)) for line in lines.splitlines()]
+        survivors = set()
+        limit = 10 + 10 * prepare(module, TESTS[module])
+        for mutant, is_noticed in judge(mutants, TESTS[module], limit=limit, processes=processes):
+            self._count(module, is_noticed=is_noticed)
+            change = Change(module, mutant.was, mutant.now)
+            if not is_noticed:
+                survivors.add(change)
+                if change not in MAY_SURVIVE:
+                    self.complaints.append(
+                        f"{module}:{mutant.line}: no test notices\n- {change.was}\n+ {change.now}\n"
+                    )
+            if (done := self.tried[module]) % 50 == 0 or done == len(mutants):
+                self._progress.print(
+                    f"{module}: {done} of {len(mutants)} mutants, {self.missed[module]} survived"
+                )
+        for change in sorted(MAY_SURVIVE - survivors):
+            if change.module == module:
+                text = f"{module}: explained in targets.toml, but gone\n- {change.was}\n+ {change.now}\n"
+                self.complaints.append(text)
 
-def table_of(outcomes: Sequence[Outcome]) -> Table:
-    """Return a table with a row for each module and one for the total."""
-    table = Table(box=box.SIMPLE)
-    for name in _COLUMNS:
-        table.add_column(name, justify="left" if name in _COLUMNS[:2] else "right")
-    total = Outcome("all", "")
-    for outcome in outcomes:
-        table.add_row(*outcome.cells())
-        total.verdicts += outcome.verdicts
-        total.survivors += outcome.survivors
-    table.add_row(*total.cells())
-    return table
+    def leave_out(self, only: str, processes: int) -> None:
+        """Leave out each defence whose module's path or name contains `only`."""
+        from tests.mutation import (
+            protocol,
+        )  # not before: it imports the modules that mutants take the place of
+
+        for defence, is_noticed, told in protocol.leave_out(only, processes):
+            self._count(f"{defence.module}, defences", is_noticed=is_noticed)
+            self._progress.print(f"{defence.name}: {told}")
+            if not is_noticed:
+                self.complaints.append(
+                    f"{defence.module}: nothing shows that this is needed: {defence.name}\n"
+                )
+
+    def share(self, module: str) -> float:
+        """Return the share that was noticed."""
+        return 1 - self.missed[module] / self.tried[module]
+
+    def table(self) -> Table:
+        """Return a table with a row for each module."""
+        table = Table("module", "taken away", "survived", "noticed", box=box.SIMPLE)
+        for module, tried in self.tried.items():
+            table.add_row(module, str(tried), str(self.missed[module]), f"{self.share(module):.1%}")
+        return table
+
+    def _count(self, module: str, *, is_noticed: bool) -> None:
+        self.tried[module] += 1
+        self.missed[module] += not is_noticed
 
 
 @click.command(help=__doc__)
@@ -70,41 +103,22 @@ def table_of(outcomes: Sequence[Outcome]) -> Table:
 @click.option("--processes", default=0, help="How many to try at once; 0 for one per core.")
 def main(only: str, what: str | None, processes: int) -> None:
     """Take everything away in turn, and print what no test noticed."""
-    targets = Targets.load()
-    chosen = {
-        module: tests for module, tests in targets.tests.items() if only in module and what != "defences"
-    }
-    began = time.monotonic()
-    progress = Console(stderr=True, highlight=False, soft_wrap=True)
+    began, outcome = time.monotonic(), Outcome()
     processes = processes or os.process_cpu_count() or 1
     try:
-        outcomes = [examine(module, tests, processes, progress) for module, tests in chosen.items()]
+        for module in TESTS:
+            if only in module and what != "defences":
+                outcome.examine(module, processes)
     except TestsError as error:
         raise click.ClickException(str(error)) from None
-    survivors = {Change(m.module, m.was, m.now): m for outcome in outcomes for m in outcome.survivors}
-    unexplained = [mutant for change, mutant in survivors.items() if change not in targets.reasons]
-    stale = [change for change in targets.reasons if change.module in chosen and change not in survivors]
-    from tests.mutation import protocol  # not before: it imports the modules that mutants take the place of
-
-    noticed = [] if what == "mutants" else protocol.leave_out(only, processes, progress)
-    outcomes += protocol.outcomes_of(noticed)
-    if not outcomes:
+    if what != "mutants":
+        outcome.leave_out(only, processes)
+    if not outcome.tried:
         raise click.UsageError(f"No module's path and no defence's name contains {only!r}.")
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    for one in noticed:
-        if not one.holds:
-            defence = protocol.ALL[one.number]
-            console.print(f"{defence.module}: nothing shows that this is needed: {defence.name}\n")
-    for mutant in unexplained:
-        console.print(f"{mutant.module}:{mutant.line}: no test notices\n- {mutant.was}\n+ {mutant.now}\n")
-    for change in stale:
-        console.print(
-            f"{change.module}: explained in targets.toml, but gone\n- {change.was}\n+ {change.now}\n"
-        )
-    console.print(table_of(outcomes))
+    console.print(*outcome.complaints, outcome.table(), sep="\n")
     console.print(f"{(time.monotonic() - began) / 60:.1f} minutes")
-    is_bad = bool(unexplained or stale) or not all(one.holds for one in noticed)
-    sys.exit(is_bad or any(outcome.share < MIN_SHARE for outcome in outcomes))
+    sys.exit(bool(outcome.complaints) or min(map(outcome.share, outcome.tried)) < MIN_SHARE)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from importlib.abc import MetaPathFinder, SourceLoader
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -62,14 +61,6 @@ class Mutant:
     was: str
     now: str
     source: str
-
-
-class Verdict(Enum):
-    """The tests' verdict on a mutant."""
-
-    KILLED = "a test fails"
-    TIMED_OUT = "the tests take far too long"
-    SURVIVED = "all tests pass"
 
 
 class _CheapFirst:
@@ -121,7 +112,7 @@ def prepare(module: str, tests: Sequence[str]) -> float:
     os.close(writer)
     with os.fdopen(reader) as pipe:
         names = pipe.read().split()
-    if _verdict(os.waitpid(pid, 0)[1]) is not Verdict.SURVIVED:
+    if os.waitpid(pid, 0)[1]:
         command = " ".join(("pytest", *_PYTEST, *tests))
         raise TestsError(f"{module}: its tests fail without a mutation. To see why, run: {command}")
     seconds = time.monotonic() - began
@@ -131,15 +122,15 @@ def prepare(module: str, tests: Sequence[str]) -> float:
     gc.collect()
     gc.freeze()
     empty = Mutant(module, 0, "", "", "raise ImportError")
-    if [(empty, Verdict.SURVIVED)] == list(judge([empty], tests, limit=600)):
+    if [(empty, False)] == list(judge([empty], tests, limit=600)):
         raise TestsError(f"{module}: its tests pass without it. Do they import it?")
     return seconds
 
 
 def judge(
     mutants: Iterable[Mutant], tests: Sequence[str], *, limit: float, processes: int = 1
-) -> Iterator[tuple[Mutant, Verdict]]:
-    """Yield each mutant with its verdict, in the order in which they finish.
+) -> Iterator[tuple[Mutant, bool]]:
+    """Yield each mutant, in the order in which they finish, and whether it was noticed: a test fails, or the tests take far too long.
 
     Args:
         mutants: to run the tests against.
@@ -148,23 +139,12 @@ def judge(
         processes: the number of mutants that run at once.
     """
     running: dict[int, Mutant] = {}
-    for mutant in mutants:
-        if len(running) >= processes:
-            yield _ended(running)
-        running[_fork(mutant, tests, limit)] = mutant
-    while running:
-        yield _ended(running)
-
-
-def _ended(running: dict[int, Mutant]) -> tuple[Mutant, Verdict]:
-    pid, status = os.wait()
-    return running.pop(pid), _verdict(status)
-
-
-def _verdict(status: int) -> Verdict:
-    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM:
-        return Verdict.TIMED_OUT
-    return Verdict.KILLED if status else Verdict.SURVIVED
+    for mutant in (*mutants, None):
+        while running and (mutant is None or len(running) >= processes):
+            pid, status = os.wait()
+            yield running.pop(pid), bool(status)
+        if mutant:
+            running[_fork(mutant, tests, limit)] = mutant
 
 
 def _fork(mutant: Mutant, tests: Sequence[str], limit: float, pipe: int | None = None) -> int:

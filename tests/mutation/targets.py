@@ -1,11 +1,10 @@
 """Reads targets.toml: the modules to mutate, their tests, and the mutants that may survive."""
 
 import tomllib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
-_PATH = Path(__file__).with_name("targets.toml")
+_DOCUMENT: dict[str, Any] = tomllib.loads(Path(__file__).with_name("targets.toml").read_text())
 
 
 class Change(NamedTuple):
@@ -16,27 +15,12 @@ class Change(NamedTuple):
     now: str
 
 
-@dataclass(frozen=True, slots=True)
-class Targets:
-    """The modules to mutate.
+TESTS: dict[str, list[str]] = _DOCUMENT["modules"]
+"""The test files of each module; all paths are relative to the root."""
 
-    Attributes:
-        tests: the test files of each module; all paths are relative to the root.
-        reasons: why each of these mutants may survive.
-    """
-
-    tests: dict[str, list[str]]
-    reasons: dict[Change, str]
-
-    @classmethod
-    def load(cls) -> Self:
-        """Read the file."""
-        document: dict[str, Any] = tomllib.loads(_PATH.read_text())
-        return cls(
-            document["modules"],
-            {
-                Change(survivor["module"], *change): survivor["why"]
-                for survivor in document["survivors"]
-                for change in survivor["changes"]
-            },
-        )
+MAY_SURVIVE = frozenset(
+    Change(survivor["module"], *change)
+    for survivor in _DOCUMENT["survivors"]
+    for change in survivor["changes"]
+)
+"""What no test needs to notice; the file says why."""

@@ -2,21 +2,17 @@
 
 from itertools import chain
 
-import pytest
-
 from tests.mutation.run import ROOT
-from tests.mutation.targets import Change, Targets
-
-TARGETS = Targets.load()
+from tests.mutation.targets import MAY_SURVIVE, TESTS
 
 
-@pytest.mark.parametrize("path", sorted({*TARGETS.tests, *chain(*TARGETS.tests.values())}))
-def test_paths_exist(path: str) -> None:
+def test_paths_exist() -> None:
     """Every module and every test file is in this repository."""
-    assert (ROOT / path).is_file()
+    assert [] == [path for path in {*TESTS, *chain(*TESTS.values())} if not (ROOT / path).is_file()]
 
 
-@pytest.mark.parametrize("change", sorted(TARGETS.reasons))
-def test_explained_lines_are_in_the_module(change: Change) -> None:
+def test_explained_lines_are_in_the_module() -> None:
     """A line that was rewritten needs a new explanation, or none."""
-    assert change.was in " ".join((ROOT / change.module).read_text().split())
+    texts = {module: " ".join((ROOT / module).read_text().split()) for module in TESTS}
+
+    assert [] == [change for change in MAY_SURVIVE if change.was not in texts[change.module]]

@@ -10,26 +10,15 @@ from shared.errors import InvalidAccountError
 from shared.policy import AccountLimits
 from shared.tracking_plan import PlannedColumn, PlannedTable, TrackingPlan
 
+titles = PlannedTable({"title": PlannedColumn("string", description="ä")})
+positive = st.integers(1, 2**40)
 made = st.builds(
     Account,
     database=st.from_regex(r"[a-z0-9_]{3,128}", fullmatch=True),
     status=st.sampled_from(["active", "disabled"]),
     revoked_key_ids=st.frozensets(st.from_regex(r"[a-z0-9]{1,16}(-[0-9]{1,4})?", fullmatch=True), max_size=3),
-    plan=st.sampled_from(
-        [
-            None,
-            TrackingPlan(),
-            TrackingPlan({"pageviews": PlannedTable({"title": PlannedColumn("string", description="ä")})}),
-        ]
-    ),
-    limits=st.builds(
-        AccountLimits,
-        st.integers(1, 500),
-        st.none() | st.integers(1, 2**40),
-        st.none(),
-        st.integers(1, 2**40),
-        st.integers(1, 2**40),
-    ),
+    plan=st.sampled_from([None, TrackingPlan(), TrackingPlan({"pageviews": titles})]),
+    limits=st.builds(AccountLimits, st.integers(1, 500), st.none() | positive, st.none(), positive, positive),
 )
 
 

@@ -8,38 +8,16 @@ from shared import names
 
 
 @pytest.mark.parametrize(
-    ("legal", "name", "expected"),
+    ("is_legal", "legal", "illegal"),
     [
-        (names.is_account, "shop_1", True),
-        (names.is_account, "a" * 64, True),
-        (names.is_account, "a" * 65, False),
-        (names.is_account, "ab", False),
-        (names.is_account, "Shop", False),
-        (names.is_account, "shop-1", False),
-        (names.is_account, "shop\n", False),
-        (names.is_account, "shöp", False),
-        (names.is_account, "", False),
-        (names.is_key_id, "k1", True),
-        (names.is_key_id, "k1-9999", True),
-        (names.is_key_id, "k" * 16, True),
-        (names.is_key_id, "k" * 17, False),
-        (names.is_key_id, "k1-", False),
-        (names.is_key_id, "k1-10000", False),
-        (names.is_key_id, "k1-a", False),
-        (names.is_key_id, "K1", False),
-        (names.is_key_id, "", False),
-        (names.is_database, "events_2026", True),
-        (names.is_database, "a" * 128, True),
-        (names.is_database, "a" * 129, False),
-        (names.is_database, "ab", False),
-        (names.is_database, "Events", False),
-        (names.is_table, "pageviews", True),
-        (names.is_table, "a" * 128, True),
-        (names.is_table, "a" * 129, False),
-        (names.is_table, "page views", False),
-        (names.is_table, "٣٣٣", False),
+        (names.is_account, ["shop_1", "a" * 64], ["a" * 65, "ab", "Shop", "shop-1", "shop\n", "shöp", ""]),
+        (names.is_key_id, ["k1", "k1-9999", "k" * 16], ["k" * 17, "k1-", "k1-10000", "k1-a", "K1", ""]),
+        (names.is_database, ["events_2026", "a" * 128], ["a" * 129, "ab", "Events"]),
+        (names.is_table, ["pageviews", "a" * 128], ["a" * 129, "page views", "٣٣٣"]),
     ],
 )
-def test_names_are_checked_by_their_kind(legal: Callable[[str], bool], name: str, expected: bool) -> None:
+def test_names_are_checked_by_their_kind(
+    is_legal: Callable[[str], bool], legal: list[str], illegal: list[str]
+) -> None:
     """A legal name has lower case ASCII letters, digits and `_`, and the length that its kind allows."""
-    assert expected == legal(name)
+    assert legal == [name for name in [*legal, *illegal] if is_legal(name)]

@@ -33,16 +33,12 @@ def columns(event: object) -> dict[str, Any]:
     }
 
 
-def rejection(event: object) -> rows.Rejected:
-    """Return the exception that rejects the event."""
+def refusal(event: object) -> tuple[str, str]:
+    """Return the code with which the event is rejected, and the message."""
     with pytest.raises(rows.Rejected) as caught:
         rows.encode(event, ARRIVAL, lambda: "new")
-    return caught.value
-
-
-def refusal(event: object) -> str:
-    """Return the code with which the event is rejected."""
-    return rejection(event).code
+    assert str(caught.value) == caught.value.message
+    return caught.value.code, caught.value.message
 
 
 # A second implementation of the rules, as simple as possible.
@@ -102,8 +98,18 @@ def odd_time(event: dict[str, Any]) -> bool:
 @example({"a!": 1, "a?": 2, "A": 3, "a_": 4, "a__2": 5})
 @example({"event_id": "", "event_id_2": 1})
 @example({"v": 1, "V": 2, "_v": 3})
+@example({"a" * 200: 1, "A" * 128: 2, "1" * 128: 3, "İ" * 128: 4, "": 5})
+@example({"event_id": "x" * 128})
+@example({"event_id": "x" * 129})
+@example({"event_id": 0})
+@example({"event_id": True})
+@example({"a": 2**63, "b": 2**63 - 1, "c": -(2**63), "d": -(2**63) - 1})
+@example({"event_id": "\ud800"})
 def test_any_event_becomes_a_row_by_the_rules(event: dict[str, Any]) -> None:
-    """Every member gets a legal, unused name and keeps its value or a documented replacement."""
+    """Every member gets a legal, unused name and keeps its value or a documented replacement.
+
+    Equal names get numbers, in place of the last four characters of a long one.
+    """
     actual = row(event)
 
     time, odd = rows.event_time(event.get("time"), NOW)
@@ -156,67 +162,33 @@ def test_table_may_be_a_column(is_column: bool, expected: dict[str, str]) -> Non
         ({"table": None}, "default", "default"),
         ({}, "default", "default"),
         ({"table": "a" * 128}, None, "a" * 128),
+        ({"table": "a" * 129}, None, None),
+        ({"table": "ab"}, "default", None),
+        ({"table": ""}, "default", None),
+        ({"table": "Pageviews"}, None, None),
+        ({"table": "pageviews\n"}, None, None),
+        ({"table": 123}, None, None),
+        ({}, ["pageviews"], None),
     ],
 )
-def test_the_event_names_its_table(event: dict[str, Any], default: object, expected: str) -> None:
-    """The event's table takes precedence over the request's, and null counts as absent."""
-    assert expected == rows.table_of(event, default)
-
-
-@pytest.mark.parametrize(
-    ("event", "default", "expected", "words"),
-    [
-        ({}, None, "missing_table", "`table`"),
-        ({"table": "ab"}, "default", "invalid_table", "3 to 128"),
-        ({"table": "a" * 129}, None, "invalid_table", "3 to 128"),
-        ({"table": "Pageviews"}, None, "invalid_table", "a-z"),
-        ({"table": "page-views"}, None, "invalid_table", "a-z"),
-        ({"table": "pageviews\n"}, None, "invalid_table", "a-z"),
-        ({"table": ""}, "default", "invalid_table", "3 to 128"),
-        ({"table": 123}, None, "invalid_table", "a-z"),
-        ({}, ["pageviews"], "invalid_table", "a-z"),
-    ],
-)
-def test_illegal_tables_are_rejected(
-    event: dict[str, Any], default: object, expected: str, words: str
-) -> None:
-    """A missing table, or a name that is illegal in Treasure Data, rejects the event; the message says why."""
-    with pytest.raises(rows.Rejected, match=words) as caught:
+def test_the_event_names_its_table(event: dict[str, Any], default: object, expected: str | None) -> None:
+    """The event's table takes precedence over the request's, even if it is illegal; null counts as absent."""
+    if expected is not None:
+        assert expected == rows.table_of(event, default)
+        return
+    with pytest.raises(rows.Rejected, match="use 3 to 128 characters of a-z, 0-9 and _") as caught:
         rows.table_of(event, default)
+    assert "invalid_table" == caught.value.code
 
-    assert expected == caught.value.code
+
+def test_a_missing_table_is_rejected() -> None:
+    """The message says what to do."""
+    with pytest.raises(rows.Rejected, match="set its field `table`") as caught:
+        rows.table_of({})
+    assert "missing_table" == caught.value.code
 
 
 # Columns
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("td_url", "td_url"),
-        ("Price", "price"),
-        ("pageURL", "pageurl"),
-        ("a.b-c d", "a_b_c_d"),
-        ("naïve", "na_ve"),
-        ("\ud800", "_"),
-        ("", "_"),
-        ("1st", "_1st"),
-        ("v", "_v"),
-        ("V", "_v"),
-        ("_v", "_v"),
-        ("a" * 200, "a" * 128),
-        ("1" * 128, "_" + "1" * 127),
-        ("İ" * 128, "i_" * 64),
-    ],
-)
-def test_column_names_follow_treasure_datas_rules(name: str, expected: str) -> None:
-    """A name is lower case, has only `a-z0-9_`, no leading digit, at most 128 characters, and is not `v`."""
-    assert expected == rows.column_name(name)
-
-
-def test_a_numbered_name_has_at_most_128_characters() -> None:
-    """The number replaces the last four characters, enough for 512 columns."""
-    assert {"a" * 128: 1, "a" * 124 + "_2": 2} == columns({"a" * 128: 1, "A" * 128: 2})
 
 
 def test_numbering_takes_linear_time() -> None:
@@ -247,22 +219,13 @@ def test_cached_names_are_short() -> None:
 
 
 def test_a_row_has_at_most_512_columns() -> None:
-    """`time`, `event_id` and `received_at` count; `table` does not."""
+    """`time`, `event_id` and `received_at` count; `table` does not. Members are counted before any is converted."""
     many = {f"c{n}": n for n in range(509)}
 
     assert 512 == len(row(many | {"table": "pageviews", "time": NOW, "event_id": "e"}))
-    assert "too_many_columns" == refusal(many | {"one_more": 1})
-    assert "too_many_columns" == refusal({f"c{n}": n for n in range(100_000)})
-
-
-def test_too_many_members_are_not_converted() -> None:
-    """Members are counted first, so a hostile event costs almost nothing."""
-    converted = []
-
-    with pytest.raises(rows.Rejected):
-        rows.encode({f"c{n}": n for n in range(516)}, ARRIVAL, lambda: converted.append("event_id") or "new")
-
-    assert [] == converted
+    assert "too_many_columns" == refusal(many | {"one_more": 1})[0]
+    with pytest.raises(rows.Rejected, match="more than 512 columns"):
+        rows.encode({f"c{n}": n for n in range(516)}, ARRIVAL, pytest.fail)
 
 
 # Values
@@ -275,77 +238,73 @@ def test_values_have_at_most_254_levels() -> None:
         deep = [deep]
 
     assert "[" * 254 == columns({"a": deep})["a"][:254]
-    assert "too_deep" == refusal({"a": [deep]})
+    assert ("too_deep", "a value is nested deeper than 254 levels") == refusal({"a": [deep]})
 
 
 def test_an_event_has_at_most_256_kib() -> None:
     """The limit applies to the event as compact JSON in UTF-8."""
-    room = rows.MAX_EVENT_BYTES - len('{"é":""}'.encode())
+    room = 262_144 - len('{"é":""}'.encode())
 
     assert room == len(row({"é": "x" * room})["_"])
-    assert "event_too_large" == refusal({"é": "x" * (room + 1)})
+    code, message = refusal({"é": "x" * (room + 1)})
+    assert "event_too_large" == code
+    assert "the event is 262145 bytes as JSON; at most 262144 are allowed" == message
+
+
+@pytest.mark.parametrize("event", [None, 1, "text", [{}]])
+def test_an_event_is_an_object(event: object) -> None:
+    """No other JSON value is one."""
+    assert ("not_an_object", "the event is not a JSON object") == refusal(event)
+    with pytest.raises(rows.Rejected, match=r"^the event is not a JSON object$"):
+        rows.table_of(event)
+
+
+added = st.dictionaries(st.sampled_from(["td_ip", "td_user_agent", "bot", "a"]), st.text(max_size=500))
+arrivals = st.builds(lambda *added: rows.Arrival(NOW * 1000, *added), added, st.integers(-1000, 1000))
 
 
 @settings(deadline=None)
-@given(
-    json_values.events,
-    st.integers(0, 520),
-    st.integers(262_000, 262_200),
-    st.builds(
-        rows.Arrival,
-        st.just(NOW * 1000),
-        st.dictionaries(st.sampled_from(["td_ip", "td_user_agent", "bot", "a"]), st.text(max_size=500)),
-        drift=st.integers(-1000, 1000),
-        earliest=st.just(rows.EARLIEST_TIME),
-        table_is_column=st.just(value=False),
-        is_small=st.just(value=False),
-    ),
-    st.sampled_from([None, lambda row: row.pop("text", None)]),
-)
+@given(json_values.events, st.integers(0, 520), st.integers(262_000, 262_200), arrivals, st.booleans())
 def test_rejection_does_not_depend_on_added_columns(
-    event: dict[str, Any],
-    columns: int,
-    size: int,
-    arrival: rows.Arrival,
-    screen: Callable[[dict[str, Any]], None] | None,
+    event: dict[str, Any], columns: int, size: int, arrival: rows.Arrival, is_screened: bool
 ) -> None:
     """An event at a limit is rejected or accepted whatever the receiver adds or removes."""
     event = event | {f"c{number}": number for number in range(columns)} | {"text": ""}
     event["text"] = "x" * max(0, size - len(rows.text_of(event).encode(errors="replace")))
+    screen = (lambda row: row.pop("text", None)) if is_screened else None
 
     codes = []
     for one, then in ((rows.Arrival(NOW * 1000), None), (arrival, screen)):
         try:
             data = rows.encode(event, one, lambda: "x" * 36, then)
         except rows.Rejected as reason:
-            codes.append(reason.code)
+            codes.append(str(reason.code))
         else:
             codes.append("")
             assert len(msgpack.unpackb(data)) <= rows.MAX_COLUMNS
     assert codes[0] == codes[1]
 
 
-def test_optional_columns_are_added_only_while_there_is_room() -> None:
-    """A row with 511 columns gets one more, and the columns for an odd time are left out."""
-    full = {f"c{n}": n for n in range(508)}
+@pytest.mark.parametrize(
+    ("members", "time", "added"),
+    [
+        (508, NOW, ["td_ip"]),
+        (508, "odd", ["td_ip"]),
+        (507, "odd", ["time_raw", "time_rule"]),
+        (506, "odd", ["time_raw", "time_rule", "td_ip"]),
+    ],
+)
+def test_optional_columns_are_added_only_while_there_is_room(
+    members: int, time: object, added: list[str]
+) -> None:
+    """The columns for an odd time come first, both or none."""
+    full = {f"c{n}": n for n in range(members)}
     arrival = rows.Arrival(NOW * 1000, {"td_ip": "192.0.2.7", "td_user_agent": "UA"})
 
-    one_left = msgpack.unpackb(rows.encode(full | {"time": NOW}, arrival, lambda: "new"))
-    none_left = msgpack.unpackb(rows.encode(full | {"time": "odd"}, arrival, lambda: "new"))
+    made = row(full | {"time": time}, arrival)
 
-    assert {"time", "event_id", "received_at", *full, "td_ip"} == set(one_left)
-    assert {"time", "event_id", "received_at", *full, "td_ip"} == set(none_left)
-
-
-def test_a_row_with_exactly_512_columns_keeps_them_all() -> None:
-    """Columns that describe an odd time are dropped only if there is no room for them."""
-    event = {f"c{n}": n for n in range(507)} | {"time": "odd"}
-
-    made = msgpack.unpackb(
-        rows.encode(event, rows.Arrival(NOW * 1000, {"td_ip": "192.0.2.7"}), lambda: "new")
-    )
-
-    assert (512, True, True) == (len(made), "time_raw" in made, "time_rule" in made)
+    assert {"time", "event_id", "received_at", *full, *added} == set(made)
+    assert "192.0.2.7" == made.get("td_ip", "192.0.2.7")
 
 
 @given(json_values.events | json_values.values)
@@ -388,19 +347,6 @@ def test_an_event_of_a_small_request_cannot_be_too_large() -> None:
     rows.encode(json_codec.parse(text.encode()), rows.Arrival(NOW * 1000), lambda: "new")
 
 
-# Ids
-
-
-@pytest.mark.parametrize(
-    ("event_id", "expected"),
-    [("e-1", "e-1"), ("x" * 128, "x" * 128), (17, "17"), (0, "0"), ("\ud800", "\ufffd"), (None, "new")],
-)
-def test_the_clients_id_is_kept(event_id: object, expected: str) -> None:
-    """A string of 1 to 128 characters or an integer is an id; without one, a new id is generated."""
-    assert {"event_id": expected} == {"event_id": row({"event_id": event_id})["event_id"]}
-    assert {} == columns({"event_id": event_id})
-
-
 # Time
 
 
@@ -408,7 +354,6 @@ def test_the_clients_id_is_kept(event_id: object, expected: str) -> None:
     ("value", "expected", "rule"),
     [
         (None, NOW, None),
-        (1_700_000_000, 1_700_000_000, None),
         ("1700000000", 1_700_000_000, None),
         (1_700_000_000.0, 1_700_000_000, None),
         (1_700_000_000.9, 1_700_000_000, "fraction"),
@@ -419,27 +364,21 @@ def test_the_clients_id_is_kept(event_id: object, expected: str) -> None:
         (1_700_000_000_123_456, 1_700_000_000, "microseconds"),
         (1_700_000_000_123_456_789, 1_700_000_000, "nanoseconds"),
         ("2023-11-14T22:13:20Z", 1_700_000_000, "text"),
-        ("2023-11-14T22:13:20", 1_700_000_000, "text"),
         ("2023-11-14t22:13:20z", 1_700_000_000, "text"),
         ("2023-11-14T23:13:20.9+01:00", 1_700_000_000, "text"),
         (NOW + 3 * 86_400, NOW + 3 * 86_400, None),
         (NOW + 3 * 86_400 + 1, NOW, "out_of_range"),
         (946_684_800, 946_684_800, None),
         (946_684_799, NOW, "out_of_range"),
-        (0, NOW, "out_of_range"),
         (-1, NOW, "out_of_range"),
         (10**40, NOW, "out_of_range"),
-        (1e300, NOW, "out_of_range"),
-        ("1969-12-31T00:00:00Z", NOW, "out_of_range"),
         (math.inf, NOW, "unreadable"),
         (True, NOW, "unreadable"),
-        ("", NOW, "unreadable"),
         ("yesterday", NOW, "unreadable"),
         ("9999-12-31T23:59:59-14:00", NOW, "out_of_range"),
         ("0001-01-01T00:00:00+14:00", NOW, "out_of_range"),
         ("\ud800", NOW, "unreadable"),
         ([1], NOW, "unreadable"),
-        ({}, NOW, "unreadable"),
     ],
 )
 def test_time_is_parsed_by_the_rules(value: object, expected: int, rule: str | None) -> None:
@@ -451,24 +390,14 @@ def test_time_is_parsed_by_the_rules(value: object, expected: int, rule: str | N
     assert {"time": expected, **odd} == {name: actual[name] for name in actual if name.startswith("time")}
 
 
-@pytest.mark.parametrize(
-    ("count", "seconds"),
-    [
-        (10**11 - 1, 10**11 - 1),
-        (10**11, 10**8),
-        (10**14 - 1, 10**11 - 1),
-        (10**14, 10**8),
-        (10**17 - 1, 10**11 - 1),
-        (10**17, 10**8),
-    ],
-)
+@pytest.mark.parametrize("border", [10**11, 10**14, 10**17])
 @pytest.mark.parametrize("spelled", [int, str, float])
-def test_units_have_exact_borders(count: int, seconds: int, spelled: Callable[[int], object]) -> None:
+def test_units_have_exact_borders(border: int, spelled: Callable[[int], object]) -> None:
     """Each unit ends exactly where the next finer one begins."""
-    stamp = spelled(count)
-    as_float = spelled is float and int(float(count)) != count  # rounded up to the border
+    is_rounded = spelled is float and int(float(border - 1)) == border
+    times = [rows.event_time(spelled(count), 10**11, earliest=0)[0] for count in (border - 1, border)]
 
-    assert (10**8 if as_float else seconds) == rows.event_time(stamp, 10**11, earliest=0)[0]
+    assert [10**8 if is_rounded else 10**11 - 1, 10**8] == times
 
 
 @pytest.fixture
@@ -499,13 +428,21 @@ def test_text_without_an_offset_is_utc() -> None:
         (-1, 0),
         ("9999-12-31T23:59:59Z", NOW - 253_402_300_799),
         ("9999-12-31T23:59:00-00:01", 0),
-        (None, 0),
         ("yesterday", 0),
     ],
 )
 def test_a_clock_is_wrong_if_it_differs_by_more_than_the_transit_time(sent_at: object, expected: int) -> None:
     """The drift is the whole difference. A timestamp that no clock shows gives no drift."""
     assert expected == rows.clock_drift(sent_at, NOW)
+
+
+@pytest.mark.parametrize(("time", "rule"), [(NOW - 3610, {}), (NOW - 3800, {"time_rule": "out_of_range"})])
+def test_the_drift_of_a_wrong_clock_is_added(time: int, rule: dict[str, str]) -> None:
+    """The range applies to the corrected time."""
+    made = row({"time": time}, rows.Arrival(NOW * 1000, drift=3600, earliest=NOW - 100))
+
+    expected = {"time": NOW if rule else time + 3600, "time_raw": time, "time_drift": 3600} | rule
+    assert expected == {name: made[name] for name in made if name.startswith("time")}
 
 
 @given(json_values.values)

@@ -15,6 +15,8 @@ from shared.telemetry import ATTENTION, COUNTERS, DEPENDENCY, METRICS, QUIET_SEC
 from tests.support.ingest import START
 from tests.support.telemetry import Output
 
+RFC_3339 = r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}(Z|[+-]\d{2}:\d{2})"
+
 
 def context(request_id: str) -> Context:
     """Return the context of an invocation with this request id."""
@@ -35,44 +37,29 @@ def output(clock: ManualClock) -> Output:
     return Output(clock)
 
 
-def test_an_invocation_writes_its_metrics_in_one_line(output: Output) -> None:
-    """The line has the counters too, and is in CloudWatch's embedded format. If nothing was counted, there is no line."""
+def test_an_invocation_writes_its_metrics_in_one_line(clock: ManualClock) -> None:
+    """The line has the counters too, and is in CloudWatch's embedded format. If nothing was counted, there is no line.
+
+    Failed requests are in a line of their own, so that no other metric has the dimension `version`.
+    """
+    output = Output(clock, AWS_LAMBDA_FUNCTION_VERSION="7")
+    counts = {"RowsWaiting": 9, "Holds": 1, "RowsDead": 2}
     with output.telemetry.invocation(context("1")):
-        output.telemetry.count("RowsWaiting", 9)
-        output.telemetry.count("Holds")
-        output.telemetry.count("RowsDead", 2)
+        for counter, value in (counts | {"RequestsFailed": 3}).items():
+            output.telemetry.count(counter, value)
     with output.telemetry.invocation(context("2")):
         pass
 
-    [line] = output.lines()
-    [directive] = line["_aws"]["CloudWatchMetrics"]
-    assert ("Sluice", [[]]) == (directive["Namespace"], directive["Dimensions"])
-    assert {DEPENDENCY: "Count", ATTENTION: "Count"} == {
-        metric["Name"]: metric["Unit"] for metric in directive["Metrics"]
-    }
-    assert ([10.0], [2.0], 9, 1, 2) == (
-        line[DEPENDENCY],
-        line[ATTENTION],
-        line["RowsWaiting"],
-        line["Holds"],
-        line["RowsDead"],
-    )
-    assert ("test", output.service) == (line["stage"], line["service"])
-
-
-def test_failed_requests_are_counted_by_version(clock: ManualClock) -> None:
-    """They are in a line of their own, so that no other metric has the dimension `version`."""
-    output = Output(clock, AWS_LAMBDA_FUNCTION_VERSION="7")
-    output.telemetry.count("RequestsFailed")
-    output.telemetry.count("EnvelopesNotStored")
-    output.telemetry.flush()
-
-    assert [([[]], [DEPENDENCY]), ([["version"]], ["RequestsFailed"])] == [
-        (directive["Dimensions"], [metric["Name"] for metric in directive["Metrics"]])
-        for line in output.metrics()
-        for directive in line["_aws"]["CloudWatchMetrics"]
-    ]
-    assert ["7", "7"] == [line["version"] for line in output.metrics()]
+    lines = output.lines()
+    [first], [second] = [line["_aws"]["CloudWatchMetrics"] for line in lines]
+    assert ("Sluice", [[]], [["version"]]) == (first["Namespace"], first["Dimensions"], second["Dimensions"])
+    count = {"Unit": "Count"}
+    assert [{"Name": DEPENDENCY} | count, {"Name": ATTENTION} | count] == first["Metrics"]
+    assert ["RequestsFailed"] == [metric["Name"] for metric in second["Metrics"]]
+    about = {"stage": "test", "service": output.service, "function_request_id": "1", "version": "7"}
+    totals = [{DEPENDENCY: [10.0], ATTENTION: [2.0]}, {"RequestsFailed": [3.0]}]
+    for line, total in zip(lines, totals, strict=True):
+        assert (total | counts | about).items() <= line.items()
 
 
 def test_an_unknown_counter_is_rejected(output: Output) -> None:
@@ -96,32 +83,47 @@ def test_metrics_of_an_invocation_that_fails_are_written(output: Output) -> None
     assert [] == output.log()
 
 
-def test_an_unforeseen_error_is_logged_without_its_message(output: Output) -> None:
-    """It is counted too. Lambda logs the message of what ends an invocation, so another error takes its place."""
+def _look_up(visitor: str) -> None:
+    try:
+        {}[visitor]
+    except KeyError as error:
+        raise ValueError(f"no visitor {visitor}") from error
+
+
+def test_an_unforeseen_error_is_logged_by_type_and_stack(output: Output) -> None:
+    """Its message and its cause's are left out, because they may contain personal data.
+
+    It is counted too. Lambda logs the message of what ends an invocation, so another error takes its place.
+    """
 
     def invoke() -> None:
         with output.telemetry.invocation(context("1")):
-            raise RuntimeError("visitor@example.com")
+            _look_up("203.0.113.9")
 
-    with pytest.raises(UnforeseenError) as raised:
+    with pytest.raises(UnforeseenError, match=r"^ValueError: the function's log has its stack$") as raised:
         invoke()
 
+    assert raised.value.__suppress_context__
     [line] = output.log()
-    assert ("ERROR", "RuntimeError", "1") == (
+    places = [frame.rpartition("/")[2] for frame in line["frames"]]
+    frames = [(invoke.__code__, 2), (_look_up.__code__, 4)]
+    assert [
+        f"test_telemetry.py:{code.co_firstlineno + lines} {code.co_name}" for code, lines in frames
+    ] == places[-2:]
+    assert ("ERROR", "ValueError", "1") == (
         line["level"],
         line["exception_name"],
         line["function_request_id"],
     )
-    assert line["frames"][-1].endswith(" invoke")
     assert [1] == [line["UnforeseenErrors"] for line in output.metrics()]
-    assert ("RuntimeError: the function's log has its stack", True) == (
-        str(raised.value),
-        raised.value.__suppress_context__,
-    )
+    assert "203.0.113.9" not in json.dumps(output.lines())
 
 
-def test_a_line_says_who_wrote_it(output: Output) -> None:
-    """A line has its level, the caller's module and line, the service, the stage and the invocation's request id."""
+def test_a_line_says_who_wrote_it_and_when(output: Output) -> None:
+    """It has its level, the caller's module and line, the service, the stage and the invocation's request id.
+
+    The time is in RFC 3339: Lambda treats a warning with another timestamp as INFO.
+    """
     frame = currentframe()
     assert frame is not None
     with output.telemetry.invocation(context("1a2b")):
@@ -130,26 +132,16 @@ def test_a_line_says_who_wrote_it(output: Output) -> None:
         output.telemetry.error("unexpected exception")
         last = frame.f_lineno - 1
 
+    lines = output.log()
+    assert all(re.fullmatch(RFC_3339, line.pop("timestamp")) for line in lines)
     common = {"service": output.service, "stage": "test", "function_request_id": "1a2b"}
-    assert [
-        {"level": "INFO", "location": f"test_telemetry:{last - 2}", "message": "span", "rows": 3} | common,
-        {
-            "level": "WARNING",
-            "location": f"test_telemetry:{last - 1}",
-            "message": "held",
-            "reason": "http_503",
-        }
-        | common,
-        {"level": "ERROR", "location": f"test_telemetry:{last}", "message": "unexpected exception"} | common,
-    ] == [{name: value for name, value in line.items() if name != "timestamp"} for line in output.log()]
-
-
-def test_a_line_says_when_it_was_written(output: Output) -> None:
-    """The time is in RFC 3339: Lambda treats a warning with another timestamp as INFO."""
-    output.telemetry.warning("held")
-
-    [line] = output.log()
-    assert re.fullmatch(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}(Z|[+-]\d{2}:\d{2})", line["timestamp"])
+    own = [
+        {"level": "INFO", "message": "span", "rows": 3},
+        {"level": "WARNING", "message": "held", "reason": "http_503"},
+        {"level": "ERROR", "message": "unexpected exception"},
+    ]
+    places = [f"test_telemetry:{number}" for number in (last - 2, last - 1, last)]
+    assert [line | common | {"location": place} for line, place in zip(own, places, strict=True)] == lines
 
 
 def test_concurrent_invocations_are_distinguished(output: Output) -> None:
@@ -165,9 +157,8 @@ def test_concurrent_invocations_are_distinguished(output: Output) -> None:
     with ThreadPoolExecutor() as threads:
         list(threads.map(invoke, ("1", "2")))
 
-    assert [("1", "1"), ("2", "2")] == sorted(
-        (line["request"], line["function_request_id"]) for line in output.log()
-    )
+    ids = [(line["request"], line["function_request_id"]) for line in output.log()]
+    assert [("1", "1"), ("2", "2")] == sorted(ids)
 
 
 def test_lines_with_a_code_are_rate_limited(output: Output, clock: ManualClock) -> None:
@@ -189,48 +180,14 @@ def test_lines_with_a_code_are_rate_limited(output: Output, clock: ManualClock) 
     ] == [(line["level"], line["message"], line["code"], line["suppressed"]) for line in output.log()]
 
 
-def _look_up(visitor: str) -> None:
-    try:
-        {}[visitor]
-    except KeyError as error:
-        raise ValueError(f"no visitor {visitor}") from error
-
-
-def test_an_exception_is_logged_by_type_and_stack(output: Output) -> None:
-    """Its message and its cause's message are left out, because they may contain personal data."""
-    try:
-        _look_up("203.0.113.9")
-    except ValueError as error:
-        output.telemetry.error("unexpected exception", error)
-
-    [line] = output.log()
-    places = [frame.rpartition("/")[2] for frame in line["frames"]]
-    test, helper = test_an_exception_is_logged_by_type_and_stack.__code__, _look_up.__code__
-    assert ("ERROR", "ValueError") == (line["level"], line["exception_name"])
-    assert [
-        f"test_telemetry.py:{test.co_firstlineno + 3} {test.co_name}",
-        f"test_telemetry.py:{helper.co_firstlineno + 4} {helper.co_name}",
-    ] == places
-    assert "203.0.113.9" not in json.dumps(line)
-
-
 @pytest.mark.parametrize(
-    ("level", "expected"),
-    [
-        ("DEBUG", ["INFO", "WARNING", "ERROR"]),
-        ("INFO", ["INFO", "WARNING", "ERROR"]),
-        ("", ["INFO", "WARNING", "ERROR"]),
-        ("WARN", ["WARNING", "ERROR"]),
-        ("WARNING", ["WARNING", "ERROR"]),
-        ("ERROR", ["WARNING", "ERROR"]),
-        ("CRITICAL", ["WARNING", "ERROR"]),
-    ],
+    ("level", "has_info"), [("DEBUG", True), ("info", True), ("", True), ("WARN", False), ("CRITICAL", False)]
 )
 def test_no_level_silences_warnings_or_metrics(
-    clock: ManualClock, monkeypatch: pytest.MonkeyPatch, level: str, expected: list[str]
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch, level: str, has_info: bool
 ) -> None:
     """The log level affects only info lines, whatever Powertools does with it."""
-    monkeypatch.setenv("POWERTOOLS_LOG_LEVEL", level)
+    monkeypatch.setenv("POWERTOOLS_LOG_LEVEL", level.upper())
     output = Output(clock, POWERTOOLS_LOG_LEVEL=level)
     with output.telemetry.invocation(context("1")):
         output.telemetry.info("span")
@@ -238,7 +195,7 @@ def test_no_level_silences_warnings_or_metrics(
         output.telemetry.error("unexpected exception")
         output.telemetry.count("Holds")
 
-    assert expected == [line["level"] for line in output.log()]
+    assert [*["INFO"] * has_info, "WARNING", "ERROR"] == [line["level"] for line in output.log()]
     assert 1 == len(output.metrics())
 
 

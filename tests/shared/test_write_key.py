@@ -28,21 +28,21 @@ def test_signing_never_changes() -> None:
     assert KEY == write_key.sign("shop_a", "k1", "first secret")
 
 
-@given(accounts, key_ids, st.data())
-def test_a_changed_key_is_rejected(account: str, key_id: str, data: st.DataObject) -> None:
-    """Changing, adding or removing any character makes the key invalid."""
-    key = write_key.sign(account, key_id, SECRETS[write_key.secret_id(key_id)])
-    place = data.draw(st.integers(0, len(key) - 1))
-    other = data.draw(st.sampled_from("abcxyz019_-.AZ=é ")).replace(key[place], "~")
+@st.composite
+def forged(draw: st.DrawFn) -> str:
+    """Draw a key in which a character was changed, added or removed."""
+    key_id = draw(key_ids)
+    key = write_key.sign(draw(accounts), key_id, SECRETS[write_key.secret_id(key_id)])
+    place = draw(st.integers(0, len(key) - 1))
+    other = draw(st.sampled_from("abcxyz019_-.AZ=é ")).replace(key[place], "~")
+    return draw(
+        st.sampled_from([key[:place] + other + key[place + 1 :], key[:place] + key[place + 1 :], key + other])
+    )
 
-    for forged in (key[:place] + other + key[place + 1 :], key[:place] + key[place + 1 :], key + other):
-        with pytest.raises(InvalidKeyError):
-            write_key.verify(forged, SECRETS)
 
-
-@given(st.text(st.characters(exclude_categories=()), max_size=200))
+@given(forged() | st.text(st.characters(exclude_categories=()), max_size=200))
 def test_any_other_text_is_rejected(text: str) -> None:
-    """Any text raises InvalidKeyError and nothing else."""
+    """Any text but a signed key raises InvalidKeyError and nothing else."""
     with pytest.raises(InvalidKeyError):
         write_key.verify(text, SECRETS)
 
@@ -55,18 +55,7 @@ def test_messages_do_not_repeat_the_key() -> None:
         assert "forged" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("account", "key_id"),
-    [
-        ("ab", "k1"),
-        ("Shop", "k1"),
-        ("a" * 65, "k1"),
-        ("shop.a", "k1"),
-        ("shop", ""),
-        ("shop", "K1"),
-        ("shop", "k1-12345"),
-    ],
-)
+@pytest.mark.parametrize(("account", "key_id"), [("ab", "k1"), ("shop.a", "k1"), ("shop", "K1")])
 def test_illegal_names_are_not_signed(account: str, key_id: str) -> None:
     """A key that could not be verified is not created."""
     with pytest.raises(ValueError, match="is not a legal"):

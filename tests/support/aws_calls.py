@@ -2,14 +2,12 @@
 
 import json
 import re
-import threading
 from collections.abc import Callable, Mapping
 from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import urlsplit
 
+from doubles.http_server import HttpServer, Request, Response
 from local.resources import Resources
 from shared import policy
 
@@ -18,11 +16,13 @@ _OBJECT_ACTIONS = {"GET": "s3:GetObject", "PUT": "s3:PutObject", "DELETE": "s3:D
 _RESOURCES = {"kinesis": "Stream", "sqs": "OverflowQueue"}
 _COUNTERS = Resources("", "").counters_table
 
+_OF_CONNECTION = ("connection", "content-length", "date", "server", "transfer-encoding", "x-amz-crc32")
+
 type Call = tuple[str, str]
 """An action named as in IAM, and the template's resource that it accesses; `/*` for a bucket's objects."""
 
 
-class CallRecorder:
+class CallRecorder(HttpServer):
     """Forwards requests to AWS and records their calls, as a context manager.
 
     Args:
@@ -38,63 +38,27 @@ class CallRecorder:
     def __init__(self, endpoint: str, secrets: Mapping[str, str]) -> None:
         self.calls: set[Call] = set()
         self.change: Callable[[Call, bytes], bytes] = lambda _, content: content
-        address, recorder = urlsplit(endpoint).netloc, self
+        self._address, self._secrets = urlsplit(endpoint).netloc, secrets
+        super().__init__(self._forward)
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True
-
-            def _serve(self) -> None:
-                body = self.rfile.read(int(self.headers.get("content-length") or 0))
-                calls = _calls(self.command, self.path, dict(self.headers.items()), body, secrets)
-                recorder.calls |= calls
-                call = next(iter(calls))
-                connection = HTTPConnection(address, timeout=60)
-                try:
-                    connection.request(self.command, self.path, body, dict(self.headers.items()))
-                    answer = connection.getresponse()
-                    content = recorder.change(call, answer.read())
-                finally:
-                    connection.close()
-                self.send_response_only(answer.status)
-                for name, value in answer.getheaders():
-                    if name.lower() not in (
-                        "connection",
-                        "content-length",
-                        "transfer-encoding",
-                        "x-amz-crc32",
-                    ):
-                        self.send_header(name, value)
-                self.send_header("content-length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = _serve  # noqa: N815 -- names of the base class
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- as in the base class
-                """Print nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+    def _forward(self, request: Request) -> Response:
+        calls = _calls(request, self._secrets)
+        self.calls |= calls
+        connection = HTTPConnection(self._address, timeout=60)
+        try:
+            connection.request(request.method, request.target, request.body, dict(request.headers))
+            answer = connection.getresponse()
+            content = self.change(next(iter(calls)), answer.read())
+        finally:
+            connection.close()
+        kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in _OF_CONNECTION]
+        return Response(answer.status, content, kept)
 
 
-def _calls(
-    method: str, path: str, headers: Mapping[str, str], body: bytes, secrets: Mapping[str, str]
-) -> set[Call]:
+def _calls(request: Request, secrets: Mapping[str, str]) -> set[Call]:
     """Return the calls of a request: one, or one for each kind of write in a transaction."""
-    headers = {name.lower(): value for name, value in headers.items()}
-    signed_for = _SIGNED_FOR.search(headers.get("authorization", ""))
+    method, path, body = request.method, request.target, request.body
+    signed_for = _SIGNED_FOR.search(request.header("authorization"))
     assert signed_for is not None, f"an unsigned request: {method} {path}"
     service = signed_for[1]
     if service == "s3":
@@ -105,7 +69,7 @@ def _calls(
         place = name if name == policy.KEY else f"{name.partition('/')[0]}/*"
         of_version = "Version" if "versionId=" in url.query else ""
         return {(_OBJECT_ACTIONS[method] + of_version, f"DataBucket/{place}")}
-    operation = headers["x-amz-target"].rpartition(".")[2]
+    operation = request.header("x-amz-target").rpartition(".")[2]
     if service == "secretsmanager":
         return {(f"{service}:{operation}", secrets[json.loads(body)["SecretId"]])}
     if service == "dynamodb":

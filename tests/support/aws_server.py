@@ -1,11 +1,14 @@
 """A loopback server that acts as Kinesis, SQS, S3 and Secrets Manager, and fails on request."""
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+import pytest
 
 Fault = Callable[["_Handler"], None]
 
@@ -122,3 +125,14 @@ def error(status: int, code: str) -> Fault:
 def close(handler: _Handler) -> None:
     """Close the connection after the request has arrived."""
     handler.close_connection = True
+
+
+def unset_variables(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Remove every variable and file that AWS clients would read; return the variables that do so."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    files = ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE")
+    variables = dict.fromkeys(files, os.devnull) | {"AWS_EC2_METADATA_DISABLED": "true"}
+    for name, text in variables.items():
+        monkeypatch.setenv(name, text)
+    return variables

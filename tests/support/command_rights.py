@@ -1,119 +1,25 @@
-"""The AWS permissions that each command needs, and policies that grant them.
+"""The AWS permissions that each command needs, as docs/policies/commands.json lists them, and policies that grant them.
 
 A test runs every command and compares.
 """
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-_FIND = ("cloudformation:DescribeStacks",)
-_ADMINISTER = (*_FIND, "lambda:InvokeFunction AdminFunction")
-_SIGNED = (*_ADMINISTER, "secretsmanager:GetSecretValue WriteKeySecret")
-_READ = (*_FIND, "kinesis:ListShards", "kinesis:GetShardIterator", "kinesis:GetRecords")
-_RECORDS = (*_READ, "kinesis:DescribeStreamSummary")
-_ROWS = ("s3:GetObject DataBucket", "s3:ListBucket DataBucket")
-_SPANS = (*_ROWS, "dynamodb:Query", "dynamodb:BatchGetItem", "dynamodb:GetItem")
-_CHUNKS = ("dynamodb:Query worklist", "dynamodb:BatchGetItem")
-_PERSONS = (
-    *_FIND,
-    "dynamodb:GetItem",
-    "lambda:InvokeFunction SenderFunction",
-    "secretsmanager:GetSecretValue WriteKeySecret",
-    "secretsmanager:PutSecretValue WriteKeySecret",
-    "sqs:GetQueueAttributes",
-    "sqs:ReceiveMessage",
-)
-_STATE = (
-    *_RECORDS,
-    *_CHUNKS,
-    "dynamodb:GetItem",
-    "dynamodb:DescribeTable",
-    "dynamodb:Query",
-    "dynamodb:Scan counters",
-    "s3:ListBucket DataBucket",
-    "sqs:GetQueueAttributes",
-    "lambda:GetFunctionConfiguration",
-    "lambda:ListEventSourceMappings",
-    "logs:FilterLogEvents",
-    "cloudwatch:DescribeAlarms",
-    "sns:ListSubscriptionsByTopic",
-)
-_COUNTS = ("dynamodb:Scan", "s3:GetObject DataBucket")
+from tests.support.sam import ROOT
 
-_CLOSED = ("lambda:InvokeFunction AdminFunction", "secretsmanager:GetSecretValue WriteKeySecret")
-
-RIGHTS: Mapping[str, tuple[str, ...]] = {
-    "accounts apply": _ADMINISTER,
-    "accounts disable": _ADMINISTER,
-    "accounts enable": _ADMINISTER,
-    "accounts list": _ADMINISTER,
-    "accounts show": (*_ADMINISTER, "dynamodb:Query counters"),
-    "accounts export": _ADMINISTER,
-    "cost": _FIND,
-    "console": (*_STATE, *_COUNTS, "lambda:InvokeFunction AdminFunction"),
-    "dead drop": (*_FIND, *_CHUNKS, "lambda:InvokeFunction SenderFunction"),
-    "dead list": (*_FIND, *_CHUNKS),
-    "dead show": (*_FIND, *_CHUNKS, *_ROWS),
-    "doctor": (*_STATE, *_CLOSED),
-    "export": (*_PERSONS, *_ROWS),
-    "forget": _PERSONS,
-    "find": (
-        *_RECORDS,
-        *_SPANS,
-        "sqs:GetQueueAttributes",
-        "sqs:ReceiveMessage",
-    ),
-    "keys issue": _SIGNED,
-    "keys revoke": _ADMINISTER,
-    "keys rotate": (
-        *_FIND,
-        "secretsmanager:GetSecretValue WriteKeySecret",
-        "secretsmanager:PutSecretValue WriteKeySecret",
-    ),
-    "keys verify": _SIGNED,
-    "plan diff": (*_ADMINISTER, *_SPANS),
-    "plan infer": (*_FIND, *_SPANS),
-    "record": _RECORDS,
-    "redrive": (
-        *_ADMINISTER,
-        *_CHUNKS,
-        *_ROWS,
-        "lambda:InvokeFunction SenderFunction",
-    ),
-    "replay": (
-        *_RECORDS,
-        *_SPANS,
-        "lambda:InvokeFunction SenderFunction",
-        "lambda:InvokeFunction WorkerFunction",
-    ),
-    "sdk publish": (
-        *_FIND,
-        "s3:ListBucket SdkBucket",
-        "s3:GetObject SdkBucket",
-        "s3:PutObject SdkBucket",
-    ),
-    "setup": (
-        *_STATE,
-        *_CLOSED,
-        "secretsmanager:GetSecretValue TdApiKeySecret",
-        "secretsmanager:PutSecretValue TdApiKeySecret",
-    ),
-    "status": (*_STATE, *_COUNTS, "cloudwatch:GetMetricData"),
-    "tail": (*_READ, "lambda:GetFunctionConfiguration", "logs:FilterLogEvents"),
-    "wait": (
-        *_READ,
-        "dynamodb:Query",
-        "dynamodb:Query worklist",
-        "dynamodb:GetItem",
-    ),
-}
+FILE = ROOT / "docs/policies/commands.json"
+RIGHTS: Mapping[str, list[str]] = json.loads(FILE.read_text())
 """IAM actions by command. If a stack has several resources of a type, the output that names the resource, or the index, follows."""
 
 OWNERS = {"certify", "deploy", "preflight", "remove"}
 """Commands that check a deploy, deploy, change functions and secrets, and remove the stack. They need the permissions to deploy it."""
 
-OPTIONAL: Mapping[str, tuple[str, ...]] = {"status": _CLOSED}
+OPTIONAL: Mapping[str, tuple[str, ...]] = {
+    "status": ("lambda:InvokeFunction AdminFunction", "secretsmanager:GetSecretValue WriteKeySecret")
+}
 """Actions that a command uses if it may. Without them, `status` does not look at accounts, Redis, Treasure Data and write keys."""
 
 _MISSING = ("s3:ListBucket DataBucket",)

@@ -170,7 +170,6 @@ class Delivery:
     clock: ManualClock = field(default_factory=ManualClock)
     cut: Cut = field(default_factory=lambda: Cut(50_000, 16 << 20))
     threads: int = 16
-    retention: float = 7 * 86_400.0
     memory: float = 3600.0
     query_delay: float = 600.0
     unaskable_doubt: str = "send"

@@ -36,63 +36,14 @@ _MARKED = re.compile(r"<!-- (?P<name>[a-z]+: \w+|(?!end )[a-z]+) -->\n.*?<!-- en
 def parameters_list() -> str:
     """Return a list of the template's parameters, each with its default and with who needs it."""
     rows = []
+    needed = template()["Metadata"]["Needed"]
     for name, parameter in template()["Parameters"].items():
         default = f"`{parameter['Default']}`" if parameter["Default"] != "" else "none"
         others = [one for one in parameter.get("AllowedValues", ()) if one != parameter["Default"]]
         values = ", ".join(f"`{one}`" for one in others) if parameter["Type"] == "String" else ""
         shown = f"{default}; {values}" if values else default
-        rows.append(f"- `{name}` ({shown}): {parameter['Description']} *{NEEDED[name]}*\n")
+        rows.append(f"- `{name}` ({shown}): {parameter['Description']} *{needed[name]}*\n")
     return "".join(rows)
-
-
-NEEDED = {
-    "Stage": "Everybody: try changes before production.",
-    "Architecture": "We build where only x86_64 runs.",
-    "LogLevel": "Our log archive is billed by the line.",
-    "LogRetentionDays": "Our auditors want a year; our lawyers a week.",
-    "AccessLog": "We must show which address sent a request.",
-    "TdApiKeySecretArn": "Our secrets are managed in one place.",
-    "RedisUrlSecretArn": "The same.",
-    "PermissionsBoundary": "Our organization requires one.",
-    "Network": "We have a Redis, or may not have a public endpoint.",
-    "SubnetIds": "Our Redis is in a VPC.",
-    "SecurityGroupIds": "The same.",
-    "DomainName": "Blockers and cookies treat our own host better.",
-    "HostedZoneId": "The same.",
-    "DisableExecuteApiEndpoint": "All traffic must pass our CDN's firewall.",
-    "TrustedProxies": "A CDN is in front, and we need visitors' addresses.",
-    "SdkHosting": "AWS has not verified our account for CloudFront, or we host scripts ourselves.",
-    "AlarmEmail": "Everybody: somebody must hear of trouble.",
-    "AlarmTopicArn": "Our alarms go to a pager.",
-    "AllowedOrigins": "We use td-js-sdk 3 or 4.",
-    "ThrottlingRate": "Our peak is higher, or the bill must have a lower ceiling.",
-    "ThrottlingBurst": "The same.",
-    "KeyEventsPerSecond": "Our server sends large batches by one key.",
-    "IngestConcurrency": "Other functions share our account.",
-    "HonorGpc": "Our lawyers decide on signals themselves.",
-    "HonorDnt": "We have promised to honour Do Not Track.",
-    "VisitorIp": "We may not store full addresses.",
-    "VisitorCookies": "Treasure Data's SDKs must recognise visitors.",
-    "DroppedColumns": "A column must never be stored.",
-    "HashedColumns": "We join by email, but may not store it.",
-    "Bots": "We do not want to pay for crawlers' rows.",
-    "RedirectHosts": "An ad network's clicks pass through a postback.",
-    "StreamMode": "We know our peak, and want its shards beforehand.",
-    "MaxShards": "Our traffic is higher, or the bill must have a lower ceiling.",
-    "ShardCount": "The same as StreamMode.",
-    "ArchiveDays": "Rows must be gone sooner, or replayable for longer.",
-    "BatchWindowSeconds": "We want rows sooner, or fewer imports.",
-    "WorkerConcurrency": "Other functions share our account.",
-    "TdSite": "Our Treasure Data account is not in the United States.",
-    "TdImportEndpoint": "We reach Treasure Data through a proxy, or at a new site.",
-    "TdApiEndpoint": "The same.",
-    "RejectedDays": "Copies of bad events must be gone sooner.",
-    "TdMemoryMinutes": "`sluice certify` found that it forgets ids earlier.",
-    "TdQueryDelayMinutes": "The same.",
-    "WatermarkTable": "Jobs in Treasure Data wait until a day is complete.",
-    "UnaskableDoubt": "Our key may not query, and a duplicate is worse than a delay.",
-}
-"""Why somebody sets a parameter. One that nobody needs is removed from the template."""
 
 
 def standard_columns() -> str:
@@ -152,79 +103,18 @@ def roles() -> str:
     found: dict[str, list[dict[str, Any]]] = {}
     mode = Mode({})
     for function in FUNCTIONS:
-        for policy in mode.properties(function.replace("Function", "Role"))["Policies"]:
+        role = mode.resources()[function.replace("Function", "Role")]
+        for policy in role["Properties"]["Policies"]:
             for statement in policy["PolicyDocument"]["Statement"]:
                 if statement["Sid"] == "Log" or statement["Effect"] == "Deny":
                     continue
                 allowed = {
-                    "why": _WHY[function, statement["Sid"]],
+                    "why": role["Metadata"]["Why"][statement["Sid"]],
                     "actions": sorted(listed(statement["Action"])),
                     "on": [named(place) for place in listed(statement["Resource"])],
                 }
                 found.setdefault(function, []).append(allowed)
     return json.dumps(found, indent=2) + "\n"
-
-
-_WHY = {
-    ("IngestFunction", "PutEnvelopes"): "Accept events.",
-    ("IngestFunction", "QueueEnvelopes"): "Accept events that the stream does not acknowledge.",
-    ("IngestFunction", "ReadSecrets"): "Verify write keys.",
-    ("IngestFunction", "CountSpending"): "Count what accounts spend of their budgets.",
-    ("IngestFunction", "ReadPolicy"): "Reject disabled accounts and revoked keys; check tracking plans.",
-    ("WorkerFunction", "ReadAccounts"): "Look up accounts in the managed Redis.",
-    ("WorkerFunction", "ReadStream"): "Lambda reads batches; the worker looks at shards that it has not met.",
-    ("WorkerFunction", "KeepLedger"): "Append spans, claim envelopes, record what becomes of chunks.",
-    ("WorkerFunction", "StoreSpans"): "Store all rows; read the indexes of earlier spans.",
-    ("WorkerFunction", "StoreRejected"): "Keep rejected events as their senders wrote them.",
-    ("WorkerFunction", "KeepUndecodable"): "Lambda keeps batches that it gives up on.",
-    (
-        "WorkerFunction",
-        "FindSpans",
-    ): "Lambda needs it for the failure destination of the stream's mapping. Without it, S3 does not say that an object is gone.",
-    ("WorkerFunction", "ReadSecrets"): "Import rows.",
-    ("SenderFunction", "ReadAccounts"): "Look up accounts in the managed Redis.",
-    (
-        "SenderFunction",
-        "ReadStream",
-    ): "For watermarks, if WatermarkTable is set.",
-    ("SenderFunction", "CountMessages"): "For watermarks, check that the overflow queue is empty.",
-    (
-        "SenderFunction",
-        "LookAtNotices",
-    ): "For watermarks, check that the overflow queue was not used in the last minutes.",
-    ("SenderFunction", "KeepLedger"): "Read spans, and record what becomes of chunks.",
-    ("SenderFunction", "FindWork"): "Find spans with chunks that wait.",
-    ("SenderFunction", "PutMarkers"): "Look at all shards, and put markers on idle ones.",
-    (
-        "SenderFunction",
-        "KeepSpans",
-    ): "Send stored rows, store edited ones, delete objects that nobody needs.",
-    ("SenderFunction", "FindSpans"): "Sweep. Without it, S3 does not say that an object is gone.",
-    (
-        "SenderFunction",
-        "ForgetPersons",
-    ): "Keep the requests to forget persons; take their events out of rejected ones.",
-    ("SenderFunction", "RefusePersons"): "Tell the ingest whose events it refuses, in the edge policy.",
-    ("SenderFunction", "DeleteVersions"): "Delete what held a person's rows, with its old versions.",
-    ("SenderFunction", "FindVersions"): "Find the old versions.",
-    ("SenderFunction", "HashPersons"): "Recognise persons to forget by keyed hashes.",
-    ("SenderFunction", "ReadSecrets"): "Import rows, and query rows in doubt.",
-    (
-        "DrainFunction",
-        "TakeFromQueue",
-    ): "Lambda receives messages and deletes handled ones; the drainer makes the others visible again.",
-    ("DrainFunction", "PutAgain"): "Put the envelopes on the stream.",
-    ("DrainFunction", "AppendSpans"): "Append messages that are not envelopes, as dead spans.",
-    ("DrainFunction", "StoreSpans"): "Store what they hold.",
-    ("ScaleFunction", "ChangeStream"): "Read and change the stream's mode and its number of shards.",
-    ("ScaleFunction", "CountMessages"): "See whether the overflow queue holds too much.",
-    ("ScaleFunction", "PublishPolicy"): "Let the ingest refuse what makes it grow.",
-    ("ScaleFunction", "ReadMetrics"): "Measure the stream's load. CloudWatch supports no resources for this.",
-    ("AdminFunction", "WriteAccounts"): "Change accounts in the managed Redis.",
-    ("AdminFunction", "PublishPolicy"): "Tell the ingest of changed accounts.",
-    ("AdminFunction", "ReadSecrets"): "Check that Treasure Data accepts the API key.",
-}
-"""Why a function has a permission, by its statement's Sid."""
 
 
 def _policy(found: Mapping[str, Any]) -> str:
@@ -248,7 +138,7 @@ _CERTIFY = {
 
 
 def policies() -> dict[str, str]:
-    """Return the generated files of docs/policies: IAM policies for roles of people, and what each command needs."""
+    """Return the generated files of docs/policies: IAM policies for roles of people, and what the functions' roles allow."""
     rights = command_rights
     found = {"setup": rights.policy(["setup"], is_deployed=False)}
     found |= {role: rights.policy(commands) for role, commands in rights.ROLES.items()}
@@ -256,11 +146,7 @@ def policies() -> dict[str, str]:
         "Version": "2012-10-17",
         "Statement": [{"Effect": "Allow", "Action": sorted(_CERTIFY), "Resource": "*"}],
     }
-    each = {name: sorted(needed) for name, needed in rights.RIGHTS.items()}
-    return {f"{name}.json": _policy(policy) for name, policy in found.items()} | {
-        "commands.json": json.dumps(each, indent=2) + "\n",
-        "functions.json": roles(),
-    }
+    return {f"{name}.json": _policy(policy) for name, policy in found.items()} | {"functions.json": roles()}
 
 
 def exits_list() -> str:
@@ -351,7 +237,7 @@ def alternatives_table() -> str:
     """Return what others cost a month for ten million events."""
     return _table(
         ("alternative", "USD", "covers", "source"),
-        [(one.name, f"{one.usd(10 * MILLION):.2f}", one.covers, one.source) for one in ALTERNATIVES],
+        [(one.name, f"{one.usd:.2f}", one.covers, one.source) for one in ALTERNATIVES],
     )
 
 

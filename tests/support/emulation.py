@@ -151,14 +151,6 @@ class Stack:
             Data=json.dumps(record).encode(),
         )
 
-    def invoke(self, function: str, event: dict[str, Any]) -> Any:
-        """Invoke a function of the stack and return its result."""
-        answer = self.emulator.client("lambda").invoke(
-            FunctionName=self.outputs[function], Payload=json.dumps(event)
-        )
-        assert "FunctionError" not in answer, self.emulator.log.read_text()
-        return json.loads(answer["Payload"].read())
-
     def variables(self, function: str, **version: str) -> dict[str, str]:
         """Return the environment variables of a function of the stack, or of one of its versions."""
         client = self.emulator.client("lambda")
@@ -172,37 +164,32 @@ class Stack:
 
     def certify(self, *arguments: str, folder: Path) -> tuple[int, str, str]:
         """Run `sluice certify` on the stack with its state and reports in a folder. Return exit code, stdout and stderr."""
-        with self.certifying(*arguments, folder=folder) as running:
-            said, errors = running.communicate()
-        return running.returncode, said, errors
-
-    def certifying(self, *arguments: str, folder: Path) -> subprocess.Popen[str]:
-        """Start `sluice certify` on the stack with its state and reports in a folder."""
         command = [sys.executable, "-m", "ops.cli", "certify", *arguments, "--stack", self.name]
-        return subprocess.Popen(
+        done = subprocess.run(
             [*command, "--to", str(folder), "--yes"],
             cwd=ROOT,
             env=self.emulator.environment | {"SLUICE_HOME": str(folder)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            check=False,
+            capture_output=True,
             text=True,
         )
+        return done.returncode, done.stdout, done.stderr
 
     def preflight(self, environment: str) -> list[dict[str, str]]:
         """Run `sluice preflight` for a stage with Network=external, as its deployer, and return its findings."""
         overrides = " ".join(f"{name}={value}" for name, value in {"Stage": environment, **EXTERNAL}.items())
-        where = (
-            "--config-file",
-            str(ROOT / "samconfig.toml"),
-            "--config-env",
-            environment,
-            "--region",
-            "us-east-1",
-        )
+        where = ["--config-file", str(ROOT / "samconfig.toml"), "--config-env", environment]
         boundary = deployer(self.emulator, f"sluice-{environment}")
         overrides += f" PermissionsBoundary={boundary['BOUNDARY']}"
         printed = self._run(
-            "preflight", "--json", *where, "--parameter-overrides", overrides, environment=boundary
+            "preflight",
+            "--json",
+            *where,
+            "--region",
+            "us-east-1",
+            "--parameter-overrides",
+            overrides,
+            environment=boundary,
         )
         found: list[dict[str, str]] = json.loads(printed)["findings"]
         return found
@@ -245,24 +232,20 @@ def deployer(emulator: Ministack, stack: str) -> dict[str, str]:
     return emulator.users[name]
 
 
-def sam(emulator: Ministack, stack: str, *arguments: str, code: int = 0) -> str:
-    """Run sam against the emulator, as the deployer of a stack, and return its output."""
-    command = [str(Path(sys.executable).with_name("sam")), *arguments]
-    environment = deployer(emulator, stack)
-    done = subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
-    assert done.returncode == code, f"{done.stdout}{done.stderr}"
-    return done.stdout + done.stderr
-
-
-def deploy(emulator: Ministack, artifacts: Path, stage: str, code: int = 0, **parameters: str) -> str:
-    """Deploy a stage's stack with samconfig.toml and additional parameters, and return sam's output."""
+def deploy(emulator: Ministack, artifacts: Path, stage: str, code: int = 0, **parameters: str) -> None:
+    """Deploy a stage's stack with samconfig.toml and additional parameters, as its deployer."""
     stack = f"sluice-{stage}"
     boundary = deployer(emulator, stack)["BOUNDARY"]
     given = {"Stage": stage, "Architecture": ARCHITECTURE, "PermissionsBoundary": boundary, **parameters}
     command = ["deploy", "--template-file", str(artifacts / "template.yaml"), "--config-env", stage]
     command += ["--config-file", str(ROOT / "samconfig.toml"), "--no-confirm-changeset"]
-    overrides = [f"{name}={value}" for name, value in given.items()]
-    return sam(emulator, stack, *command, "--parameter-overrides", *overrides, code=code)
+    command += ["--parameter-overrides", *(f"{name}={value}" for name, value in given.items())]
+    sam = str(Path(sys.executable).with_name("sam"))
+    environment = deployer(emulator, stack)
+    done = subprocess.run(
+        [sam, *command], cwd=ROOT, env=environment, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == code, f"{done.stdout}{done.stderr}"
 
 
 def remove(emulator: Ministack, stack: str) -> None:
@@ -273,11 +256,6 @@ def remove(emulator: Ministack, stack: str) -> None:
     # For a few look-ups, the emulator wants another permission than AWS, so they are not made.
     said = f"{done.stdout}{done.stderr}"
     assert 0 == done.returncode or "may be left" in said, said
-
-
-def delete(emulator: Ministack, stack: str) -> None:
-    """Delete a stack with `sam delete`, which retains the data of prod, and fails elsewhere while there is any."""
-    sam(emulator, stack, "delete", "--stack-name", stack, "--no-prompts", "--region", "us-east-1")
 
 
 def outputs(emulator: Ministack, stack: str) -> dict[str, str]:

@@ -10,8 +10,6 @@ from fnmatch import fnmatchcase
 
 from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
 
-from ops.template import sluice_template
-
 _KEYS = "every key belongs to AWS, and needs no permission"
 _NONE = "the template sets nothing of this kind"
 _WITH_ROLE = "listed once, with the roles"
@@ -154,21 +152,3 @@ def needed(kind: str, listed: set[str]) -> set[str]:
 def matches(action: str, patterns: Iterable[str]) -> bool:
     """Return whether one of the patterns stands for an action, as in IAM."""
     return any(fnmatchcase(action.lower(), pattern.lower()) for pattern in patterns)
-
-
-def by_operation() -> dict[str, dict[str, list[str]]]:
-    """Return the actions that a deploy of the template needs, by type and operation: each reads what it has changed."""
-    found: dict[str, dict[str, list[str]]] = {}
-    for kind in sluice_template().all_types():
-        handlers = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", kind).schema["handlers"]
-        unused = [*UNUSED["*"], *UNUSED.get(kind, {})]
-        actions = {
-            name: {one for one in handlers.get(name, {}).get("permissions", ()) if not matches(one, unused)}
-            for name in ("create", "read", "update", "delete")
-        }
-        found[kind] = {
-            "create": sorted(actions["create"] | actions["read"]),
-            "update": sorted(actions["update"] | actions["read"]),
-            "delete": sorted(actions["delete"]),
-        }
-    return found

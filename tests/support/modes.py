@@ -1,13 +1,18 @@
 """Evaluates the template as CloudFormation does for given parameters, without deploying it."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from tests.support.sam import template, transformed
 
 _ABSENT = object()
 _NAME = re.compile(r"\$\{([^}!]+)\}")
+DATA = {
+    *("AWS::Kinesis::Stream", "AWS::SQS::Queue", "AWS::DynamoDB::Table", "AWS::S3::Bucket"),
+    "AWS::SecretsManager::Secret",
+}
+"""The types of resources that store data."""
 _SECTIONS = ("Resources", "Outputs")
 
 
@@ -16,12 +21,15 @@ class Mode:
 
     Args:
         parameters: the parameters that differ from their defaults.
+
+    Attributes:
+        parameters: the values of all parameters.
     """
 
     def __init__(self, parameters: Mapping[str, str]) -> None:
         defaults = {name: str(found["Default"]) for name, found in template()["Parameters"].items()}
         assert parameters.keys() <= defaults.keys()
-        self._parameters = defaults | parameters
+        self.parameters = defaults | parameters
         self._conditions: Mapping[str, Any] = template()["Conditions"]
 
     def template(self) -> dict[str, Any]:
@@ -41,24 +49,6 @@ class Mode:
         """Return a resource's properties."""
         found: dict[str, Any] = self.resources()[name]["Properties"]
         return found
-
-    def refusals(self) -> list[str]:
-        """Return the descriptions of the template rules that fail."""
-        return [
-            assertion["AssertDescription"]
-            for rule in template()["Rules"].values()
-            if "RuleCondition" not in rule or self._holds(rule["RuleCondition"])
-            for assertion in rule["Assertions"]
-            if not self._holds(assertion["Assert"])
-        ]
-
-    def dangling(self) -> list[str]:
-        """Return the resources that a resource or an output refers to but that are not created."""
-        made = self.template()
-        names = {name for section in _SECTIONS for name in _named(made[section])}
-        return sorted(
-            name for name in names if name not in made["Resources"] and not name.startswith("AWS::")
-        )
 
     def _section(self, found: Mapping[str, Any]) -> dict[str, Any]:
         return {
@@ -89,10 +79,10 @@ class Mode:
                 return _ABSENT
             case {"Fn::FindInMap": [mapping, first, second]}:
                 return template()["Mappings"][mapping][self._decided(first)][second]
-            case {"Ref": name} if name in self._parameters:
-                return self._parameters[name]
+            case {"Ref": name} if name in self.parameters:
+                return self.parameters[name]
             case {"Fn::Sub": str(text)}:
-                filled = _NAME.sub(lambda found: self._parameters.get(found[1], found[0]), text)
+                filled = _NAME.sub(lambda found: self.parameters.get(found[1], found[0]), text)
                 return {"Fn::Sub": filled} if _NAME.search(filled) else filled
             case dict():
                 members = {key: self._decided(member) for key, member in value.items()}
@@ -100,24 +90,3 @@ class Mode:
             case list():
                 return [found for member in value if (found := self._decided(member)) is not _ABSENT]
         return value
-
-
-def _named(value: Any) -> Iterator[str]:
-    """Yield the names that functions and dependencies refer to."""
-    match value:
-        case {"Ref": str(name)} | {"Fn::GetAtt": [str(name), _]}:
-            yield name
-        case {"Fn::Sub": [str(text), dict(own)]}:
-            yield from (found.partition(".")[0] for found in _NAME.findall(text) if found not in own)
-            yield from _named(own)
-        case {"Fn::Sub": str(text)}:
-            yield from (found.partition(".")[0] for found in _NAME.findall(text))
-        case dict():
-            for key, member in value.items():
-                if key == "DependsOn":
-                    yield from [member] if isinstance(member, str) else member
-                else:
-                    yield from _named(member)
-        case list():
-            for member in value:
-                yield from _named(member)

@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from doubles.background import never
 from doubles.clock import START, ManualClock
 from doubles.iam import Authorized
-from doubles.kinesis import HASH_KEYS, MemoryKinesis
+from doubles.kinesis import MemoryKinesis
 from doubles.sqs import MemorySQS, QueueSource
 from ingest.app import Ingest, IngestEffects
 from local.functions import DRAIN, INGEST
@@ -77,17 +77,6 @@ class WatchedKinesis:
 
         return call
 
-    def called(self, operation: str) -> list[dict[str, Any]]:
-        """Return the arguments of each call of an operation."""
-        return [arguments for name, _, arguments in self.calls if name == operation]
-
-
-def stream(clock: ManualClock, shards: int = 1) -> MemoryKinesis:
-    """Return a client of an empty stream."""
-    kinesis = MemoryKinesis(clock.now)
-    kinesis.create_stream(StreamName=STREAM, ShardCount=shards)
-    return kinesis
-
 
 def an_envelope(
     request_id: str, *, account: str = "shop", claim: int = 0, at: float = START, rows: int = 1
@@ -102,7 +91,7 @@ def an_envelope(
 
 
 class Way:
-    """Everything from the ingest's put to Treasure Data, in memory unless clients for stream and queue are given.
+    """Everything from the ingest's put to Treasure Data, in memory.
 
     Attributes:
         delivery: stream, worker, redrive, ledger, bucket and Treasure Data.
@@ -114,19 +103,13 @@ class Way:
         telemetry: what the last drainer reported.
     """
 
-    def __init__(self, retention: float = 7 * 86_400, kinesis: Any = None, sqs: Any = None) -> None:
-        self.delivery = Delivery(retention=retention)
-        if kinesis is not None:
-            kinesis.create_stream(StreamName=STREAM, ShardCount=3)
-            self.delivery.kinesis.client = kinesis
-        self.delivery.kinesis.increase_stream_retention_period(
-            StreamName=STREAM, RetentionPeriodHours=round(retention / 3600)
-        )
+    def __init__(self) -> None:
+        self.delivery = Delivery()
+        self.delivery.kinesis.increase_stream_retention_period(StreamName=STREAM, RetentionPeriodHours=168)
         self.delivery.map(shop="shop_db")
         self.clock: ManualClock = self.delivery.clock
         self.kinesis = WatchedKinesis(self.delivery.kinesis, self.clock)
-        self.sqs: Any = sqs or MemorySQS(self.clock.now, visibility_seconds=360)
-        self._batch_size = 1000 if sqs is None else 10
+        self.sqs: Any = MemorySQS(self.clock.now, visibility_seconds=360)
         self.queue_url: str = self.sqs.create_queue(QueueName="overflow")["QueueUrl"]
         self.notices_url: str = self.sqs.create_queue(QueueName="overflow-notices")["QueueUrl"]
         self.telemetry = CollectedTelemetry()
@@ -166,18 +149,9 @@ class Way:
             lambda event: self.drainer().run(event, self.delivery.deadline(remaining_ms))
         ).poll()
 
-    def crash_draining(self) -> None:
-        """Kill the drainer after it has done its work and before it returns."""
-
-        def invoke(event: dict[str, Any]) -> None:
-            self.drainer().run(event, self.delivery.deadline(60_000))
-            raise InterruptedError
-
-        self._source(invoke).poll()
-
     def _source(self, invoke: Callable[[dict[str, Any]], Any]) -> QueueSource:
         arn = "arn:aws:sqs:us-east-1:123456789012:overflow"
-        return QueueSource(self.sqs, self.queue_url, arn, invoke, self._batch_size)
+        return QueueSource(self.sqs, self.queue_url, arn, invoke, 1000)
 
     def deliver(self, *shards: str) -> None:
         """Invoke the worker with everything on the stream, or on some shards, from the beginning, shard by shard."""
@@ -193,12 +167,6 @@ class Way:
             self.delivery.send()
             self.deliver()
             self.delivery.send()
-
-    def split(self, shard: str = delivery.SHARD) -> None:
-        """Split a shard in the middle of all hash keys."""
-        self.delivery.kinesis.split_shard(
-            StreamName=STREAM, ShardToSplit=shard, NewStartingHashKey=str(HASH_KEYS // 2)
-        )
 
     def ids(self) -> list[str]:
         """Return the ids of the rows in Treasure Data, sorted."""

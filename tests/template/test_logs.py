@@ -53,6 +53,12 @@ def _report(telemetry: PowertoolsTelemetry) -> None:
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_lambda_logs_failed_invocations(function: str) -> None:
     """`sluice status` and an alarm read these reports, which have the level WARN; those of other invocations have INFO."""
-    config = Mode({}).properties(function)["LoggingConfig"]
+    mode = Mode({})
+    config = mode.properties(function)["LoggingConfig"]
 
-    assert ("JSON", "WARN") == (config["LogFormat"], config["SystemLogLevel"])
+    assert ("JSON", "WARN", {"Ref": "Logs"}) == (
+        config["LogFormat"],
+        config["SystemLogLevel"],
+        config["LogGroup"],
+    )
+    assert {"RetentionInDays": mode.parameters["LogRetentionDays"]} == mode.properties("Logs")

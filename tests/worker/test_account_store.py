@@ -1,11 +1,10 @@
 """The account store: how accounts are written to Redis."""
 
-from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from redis import Redis
 
-from local import valkey
+from doubles.redis import MemoryRedis
 from shared.accounts import Account, AccountKeys
 from worker import account_store
 
@@ -14,41 +13,30 @@ SHOP = Account("shop")
 NEWS = Account("media", "disabled", frozenset({"k1", "k1-2"}))
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """Run a Valkey server and return its port."""
-    process, port = valkey.start(tmp_path_factory.mktemp("valkey"), is_cluster=True)
-    yield port
-    process.terminate()
-    process.wait()
-
-
 @pytest.fixture
-def redis(server: int) -> Iterator[Redis]:
-    """Return a client of an empty Valkey."""
-    with Redis(port=server, decode_responses=True) as client:
-        client.flushall()
-        yield client
+def redis() -> Any:
+    """Return an empty Redis."""
+    return MemoryRedis()
 
 
-def test_applied_accounts_can_be_read_back(redis: Redis) -> None:
+def test_applied_accounts_can_be_read_back(redis: Any) -> None:
     """Status and revoked key ids round-trip as well as databases."""
     account_store.apply(redis, KEYS, {"shop": SHOP, "news": NEWS}, now=0)
 
     assert {"news": NEWS, "shop": SHOP} == account_store.applied(redis, KEYS)
 
 
-def test_applying_removes_accounts_that_are_not_in_the_mapping(redis: Redis) -> None:
+def test_applying_removes_accounts_that_are_not_in_the_mapping(redis: Any) -> None:
     """An account that the new mapping lacks is deleted from Redis; keys that are not Sluice's stay."""
-    redis.set("something", "else")
+    redis.hset("something", mapping={"a": "else"})
     account_store.apply(redis, KEYS, {"shop": SHOP, "news": NEWS}, now=0)
     account_store.apply(redis, KEYS, {"news": SHOP}, now=0)
 
     assert {"news": SHOP} == account_store.applied(redis, KEYS)
-    assert "else" == redis.get("something")
+    assert "else" == redis.hget("something", "a")
 
 
-def test_stacks_that_share_a_redis_are_isolated(redis: Redis) -> None:
+def test_stacks_that_share_a_redis_are_isolated(redis: Any) -> None:
     """One stack's accounts and sentinel are invisible to the other, and applying does not delete them."""
     other = AccountKeys("two")
     account_store.apply(redis, KEYS, {"shop": SHOP}, now=0)
@@ -61,11 +49,11 @@ def test_stacks_that_share_a_redis_are_isolated(redis: Redis) -> None:
     assert {"news": NEWS, "shop": NEWS} == account_store.applied(redis, other)
 
 
-def test_the_sentinel_records_the_time_and_the_number_of_accounts(redis: Redis) -> None:
+def test_the_sentinel_records_the_time_and_the_number_of_accounts(redis: Any) -> None:
     """The number shows later whether Redis has lost accounts."""
     account_store.apply(redis, KEYS, {"shop": SHOP}, now=1_700_000_000)
 
-    assert {"at": "2023-11-14T22:13:20+00:00", "count": "1"} == redis.hgetall(KEYS.sentinel)
+    assert ["2023-11-14T22:13:20+00:00", "1"] == redis.hmget(KEYS.sentinel, ["at", "count"])
 
 
 def test_the_sentinel_is_written_last() -> None:

@@ -3,16 +3,12 @@
 from collections.abc import Collection
 from dataclasses import replace
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doubles.treasure_data import Action, Fault, Kind
 from tests.support.delivery import Delivery, envelope, row
-from worker.health import PROBE_TABLE
 from worker.sender import Report
-from worker.settlement import MOST_VAIN_HALVINGS
-from worker.treasure_data import TreasureDataClient
 
 
 def delivery(count: int, bad: Collection[int]) -> Delivery:
@@ -23,25 +19,6 @@ def delivery(count: int, bad: Collection[int]) -> Delivery:
     made.put(envelope("shop", {"views": [row(f"e{n}", n=n) for n in range(count)]}))
     made.td.settings = replace(made.td.settings, rejects=lambda one: one.get("n") in bad)
     return made
-
-
-def imports_tried(made: Delivery) -> list[str]:
-    """Return a list that collects the imports from now on."""
-    tried: list[str] = []
-    for client in (made.wiring.treasure_data, made.sender_wiring.treasure_data):
-        _count(client, tried)
-    return tried
-
-
-def _count(client: TreasureDataClient, tried: list[str]) -> None:
-    send = client.send
-
-    def counted(*request: object) -> object:
-        if request[1] != PROBE_TABLE:
-            tried.append(str(request[2]))
-        return send(*request)  # type: ignore[arg-type]
-
-    client.send = counted  # type: ignore[method-assign, assignment]
 
 
 def settle(made: Delivery) -> None:
@@ -73,44 +50,15 @@ def test_a_bad_row_affects_only_itself(rows: tuple[int, set[int]]) -> None:
 def test_one_bad_row_costs_two_imports_per_halving() -> None:
     """Of 4096 rows the bad one is found after 12 halvings."""
     made = delivery(4096, {1234})
-    tried = imports_tried(made)
+    tried: list[str] = []
+    handle = made.td.handle
+    made.td.handle = lambda request: (tried.append(request.target), handle(request))[1]  # type: ignore[method-assign]  # observed
+    settle(made.start())
+    imports = [one for one in tried if "/import_with_id/shop_db/views/" in one]
 
-    settle(made)
     assert [("dead", "http_422", 1)] == list(made.chunks().values())
     assert 4095 == made.td.counts()["shop_db"]["views"]
-    assert 1 + 2 * 12 == len(tried) == len(set(tried))
-
-
-def test_a_chunk_of_bad_rows_is_set_aside_after_15_vain_halvings() -> None:
-    """If no part is accepted, no single row is to blame, so the search stops."""
-    made = delivery(1000, range(1000))
-    tried = imports_tried(made)
-
-    settle(made)
-    assert {("dead", "http_422")} == {one[:2] for one in made.chunks().values()}
-    assert (MOST_VAIN_HALVINGS + 1, 1000) == (
-        len(made.chunks()),
-        sum(one[2] for one in made.chunks().values()),
-    )
-    assert 1 + 2 * MOST_VAIN_HALVINGS == len(tried)
-
-
-def test_a_413_from_a_proxy_leaves_the_chunk_in_doubt() -> None:
-    """Once Treasure Data shows that it lacks the rows, the chunk is halved without being tried whole again."""
-    made = delivery(4, ())
-    made.fail(413, body="<html>")
-    assert made.deliver() is None
-    assert {"shop/views/0": ("waiting", "http_413", 4)} == made.chunks()
-    made.td.faults.clear()
-    made.fail(413, body="<html>", count=2)  # by the schedule, under the old id
-    made.send()
-    made.send()
-    made.clock.sleep(2 * 3600)
-    tried = imports_tried(made)
-
-    assert Report(delivered=4) == made.send()
-    assert [2, 2] == [len(one.rows) for one in made.td.imports()]
-    assert 2 == len(tried)
+    assert 1 + 2 * 12 == len(imports) == len(set(imports))
 
 
 def test_a_413_from_a_proxy_makes_no_single_row_a_dead_letter() -> None:
@@ -124,21 +72,6 @@ def test_a_413_from_a_proxy_makes_no_single_row_a_dead_letter() -> None:
     assert {"shop/views/0": ("waiting", "row_too_large", 1)} == made.chunks()
     made.td.faults.clear()
     assert Report(delivered=1) == made.send()
-
-
-@pytest.mark.parametrize("status", [400, 404, 409, 422])
-@pytest.mark.parametrize("lands", [None, 0])
-def test_a_refusal_with_another_body_settles_nothing(status: int, lands: int | None) -> None:
-    """Whether or not Treasure Data has the rows, they end up there once and never become a dead letter."""
-    made = delivery(4, ())
-    made.fail(status, body="<html>", lands=lands)
-    assert made.deliver() is None
-    assert ["waiting"] == [one[0] for one in made.chunks().values()]
-    made.clock.sleep(2 * 3600)
-    made.td.faults.clear()
-    made.send()
-
-    assert ({}, 4) == (made.chunks(), made.td.counts()["shop_db"]["views"])
 
 
 def test_a_404_from_the_wrong_host_does_not_prove_a_database_gone() -> None:

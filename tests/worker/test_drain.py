@@ -2,20 +2,16 @@
 
 import base64
 from collections import Counter
-from time import time
 from typing import Any
 
-import boto3
 import msgpack
 import pytest
 from botocore.exceptions import EndpointConnectionError
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from moto import mock_aws
 
+from doubles.sqs import Message, record_of
 from shared import envelope
-from tests.support.delivery import lose_answer, once
-from tests.support.overflow import KEY, STREAM, Way, an_envelope, refusal, throttled, timeout
+from tests.support.delivery import lose_answer
+from tests.support.overflow import KEY, STREAM, Way, an_envelope, throttled, timeout
 from worker.states import State
 
 DAY = 86_400.0
@@ -248,126 +244,9 @@ def test_an_invocation_logs_one_line(way: Way) -> None:
     assert {} == way.telemetry.counts
 
 
-@mock_aws
-def test_drains_with_the_services_own_response_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With boto3's clients against an AWS emulator."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    way = Way(kinesis=boto3.client("kinesis"), sqs=boto3.client("sqs"))
-    way.clock.time = time()
-    refuse(way, "first", "second")
-    _send(way, "this is no envelope")
-
-    assert 3 == way.drain()
-    way.deliver()
-    assert ["first-0", "second-0"] == way.ids()
-
-
-class _Adversary:
-    """Decides the fate of puts and what happens next.
-
-    Args:
-        data: draws.
-        way: the pipeline under test.
-    """
-
-    def __init__(self, data: st.DataObject, way: Way) -> None:
-        self.draw = data.draw
-        self.way = way
-
-    def decide_puts(self) -> None:
-        """Set the fate of the next puts."""
-        self.way.kinesis.faults["put_record"] = [self._fate() for _ in range(4)]
-
-    def act(self) -> None:
-        """Do one thing."""
-        self.decide_puts()
-        match self.draw(st.sampled_from(["wait", "drain", "crash", "deliver", "send", "split", "break"])):
-            case "wait":
-                self.way.wait(self.draw(st.sampled_from([5, 60, 200, 4000, 100_000])))
-            case "drain":
-                self.way.drain(self.draw(st.sampled_from([1_000, 60_000])))
-            case "crash":
-                self.way.crash_draining()
-            case "deliver":
-                self.heal()
-                self.way.deliver()
-            case "send":
-                self.heal()
-                self.way.delivery.send()
-            case "split" if len(self.way.delivery.kinesis.list_shards(StreamName=STREAM)["Shards"]) == 1:
-                self.way.split()
-            case "break":
-                call = self.draw(st.sampled_from(["batch_execute_statement", "put_item", "update_item"]))
-                when = self.draw(st.sampled_from(["before", "after"]))
-                getattr(self.way.delivery.dynamodb, when)[call] = once(lose_answer)
-        self.way.wait()
-
-    def heal(self) -> None:
-        """Make the ledger answer from now on."""
-        self.way.delivery.dynamodb.before.clear()
-        self.way.delivery.dynamodb.after.clear()
-
-    def _fate(self) -> Any:
-        match self.draw(st.sampled_from(["taken", "gone", "unheard", "late", "doubted", "refused"])):
-            case "gone":
-                return timeout()
-            case "unheard":
-                return self.way.landing_unheard
-            case "late":
-                return self.way.landing_late(self.draw(st.sampled_from([0.5, 30, 299, 301, 5000])))
-            case "doubted":
-                return refusal("InternalFailure", "PutRecord")
-            case "refused":
-                return throttled(1)[0]
-        return None
-
-
-@settings(deadline=None, max_examples=60)
-@given(data=st.data())
-def test_every_envelope_becomes_one_row(data: st.DataObject) -> None:
-    """Puts meet any fate, drainers, workers and senders run or die at any time, shards split, and messages grow old."""
-    way = Way()
-    adversary, expected = _Adversary(data, way), []
-    for number in range(data.draw(st.integers(1, 6))):
-        adversary.decide_puts()
-        key, claim = f"shop/{data.draw(st.integers(0, 3))}", data.draw(st.integers(0, 1))
-        assert way.collect(f"r{number}", key=key, claim=claim)
-        expected.append(f"r{number}-0")
-        for _ in range(data.draw(st.integers(0, 3))):
-            adversary.act()
-            if claim and data.draw(st.booleans()):
-                assert way.collect(f"r{number}", key=f"shop/{data.draw(st.integers(0, 3))}", claim=1)
-    way.kinesis.faults.clear()
-    adversary.heal()
-    for _ in range(4):
-        way.wait(1201)
-        way.drain()
-    way.deliver()
-    for _ in range(3):
-        way.settle()
-        way.wait(4300)
-
-    assert (expected, 0) == (way.ids(), way.waiting())
-
-
-def _event(message: Any) -> dict[str, Any]:
+def _event(message: Message) -> dict[str, Any]:
     """Return Lambda's event with a message as the queue holds it."""
-    return {
-        "Records": [
-            {
-                "messageId": message.message_id,
-                "receiptHandle": f"{message.message_id}/1",
-                "body": message.body,
-                "attributes": {"SentTimestamp": str(int(message.sent_at * 1000))},
-                "messageAttributes": {
-                    name: {"stringValue": value["StringValue"], "dataType": value["DataType"]}
-                    for name, value in message.attributes.items()
-                },
-            }
-        ]
-    }
+    return {"Records": [record_of(message.received(), "arn:aws:sqs:us-east-1:123456789012:overflow")]}
 
 
 def _send(way: Way, body: str, key: str = KEY) -> None:

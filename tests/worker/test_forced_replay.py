@@ -4,7 +4,6 @@ import json
 from contextlib import suppress
 from typing import Any
 
-import msgpack
 import pytest
 
 from shared.errors import InvalidReplayError, UnavailableError
@@ -54,16 +53,6 @@ def test_a_forced_replay_restores_lost_rows(delivery: Delivery) -> None:
     assert ({}, {}, 1) == (answer["repeated"], answer["left_out"], answer["done"])
     assert ["v0", "v1", "v3"] == delivery.ids("shop", "views")
     assert ["c2"] == delivery.ids("media", "clicks")
-
-
-def test_the_same_tag_sends_nothing_twice(delivery: Delivery) -> None:
-    """Run again in a new sandbox, it adds nothing."""
-    force(delivery)
-    delivery.start()
-    answer = force(delivery)
-
-    assert ({}, 3) == (answer["appended"], answer["repeated"]["shop/views"])
-    assert ["v0", "v1", "v3"] == delivery.ids("shop", "views")
 
 
 def test_another_tag_sends_again(delivery: Delivery) -> None:
@@ -135,18 +124,14 @@ def test_delivered_halves_are_replayed_by_their_rows(bad: set[int], together: in
     assert [f"e{n}" for n in range(4) if n not in bad] == sorted(made.ids("shop_db", "views"))
 
 
-REFUSED = {"status": 415, "table": "views"}
-FAILING = {"status": 500}
-
-
-@pytest.mark.parametrize("fault", [REFUSED, FAILING])
-def test_rows_that_were_not_delivered_are_not_forced(fault: dict[str, Any]) -> None:
+@pytest.mark.parametrize("status", [415, 500])
+def test_rows_that_were_not_delivered_are_not_forced(status: int) -> None:
     """The sender sends them once. They are reported as left out."""
     made = Delivery()
     made.map(shop="shop", news="media")
     made.td.create("shop", "views")
     made.put(envelope("shop", {"views": [row("v0")]}), envelope("news", {"views": [row("v2")]}))
-    made.fail(database="shop", **fault)
+    made.fail(status, database="shop")
     assert made.deliver() is None
     lose(made)
     answer = made.invoke_sender({"force": {"tag": "t", "places": [[made.spans()[0].chain.name, "000"]]}})
@@ -212,22 +197,6 @@ def test_a_replay_short_of_time_says_how_far_it_came(delivery: Delivery) -> None
     outcome, done = replays.run(Wanted("lost"), places, delivery.deadline(100))
 
     assert (0, {}) == (done, dict(outcome))
-
-
-def test_an_edited_span_can_be_forced(delivery: Delivery) -> None:
-    """Its chain's name is part of the replay's."""
-    delivery.fail(status=415, count=1)
-    delivery.put(envelope("shop", {"views": [row("v9")]}, request_id="r9"))
-    delivery.deliver(4)
-    delivery.td.faults.clear()
-    [place] = [span.place for span in delivery.spans() if State.DEAD in span.states()]
-    [key] = [key for span in delivery.spans() for key, one in span.all_leaves() if one.state is State.DEAD]
-    delivery.sender_wiring.replacements.edit(place, key, msgpack.packb(row("v9", edited=1)))
-    delivery.send()
-    lose(delivery)
-    force(delivery, table="views", account="shop")
-
-    assert ["v0", "v1", "v3", "v9"] == sorted(delivery.ids("shop", "views"))
 
 
 @pytest.mark.parametrize(

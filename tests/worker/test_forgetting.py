@@ -22,7 +22,6 @@ from shared.policy import EdgePolicy, PolicyEntry
 from tests.support.delivery import (
     BUCKET,
     HASH_KEY,
-    KEYS,
     WRITE_KEY_SECRET,
     Delivery,
     KilledError,
@@ -41,7 +40,7 @@ from worker.record import number
 from worker.rows import decompress
 from worker.span import ChunkKey, Database, Group, RowSender, Span, milliseconds
 from worker.span_object import Chunk, encode, name_of
-from worker.states import Decision, Entry, State
+from worker.states import Entry, State
 
 AT_MS = 1_700_000_000_000
 NOW = 4_000_000_000_000
@@ -60,6 +59,13 @@ def delivery(**changes: Any) -> Delivery:
     return made
 
 
+def applied() -> Delivery:
+    """Return a delivery whose ingest has an edge policy."""
+    made = delivery()
+    made.s3.put_object(Bucket=BUCKET, Key=policy.KEY, Body=policy.encode({"shop": PolicyEntry()}, 1))
+    return made
+
+
 def stored(status: int, *data: bytes) -> Delivery:
     """Return a delivery of these records, whose imports to shop_db were answered with a status; from now on they succeed."""
     made = delivery()
@@ -67,6 +73,15 @@ def stored(status: int, *data: bytes) -> Delivery:
     made.put(*data)
     made.deliver()
     made.td.faults.clear()
+    return made
+
+
+def delivered(*data: bytes) -> Delivery:
+    """Return a delivery that has delivered these records, so long ago that queries see their rows."""
+    made = delivery()
+    made.put(*data)
+    made.deliver()
+    made.clock.sleep(2 * HOUR)
     return made
 
 
@@ -84,6 +99,12 @@ def forget(made: Delivery) -> dict[str, int]:
     for hour, *_ in ask(made, "objects")["hours"]:
         ask(made, "forget", hour=hour, after="")
     return dict(receipt(made)["forgotten"])
+
+
+def sweep(made: Delivery, seconds: float) -> None:
+    """Sweep in a new sandbox after a while."""
+    made.clock.sleep(seconds)
+    made.start().invoke_sender({"sweep": True})
 
 
 def receipt(made: Delivery) -> dict[str, Any]:
@@ -117,44 +138,11 @@ def rows(*names: str) -> list[dict[str, Any]]:
     return [row(name, email=P if name.startswith("p") else f"{name}@example.com") for name in names]
 
 
-def test_a_dead_chunk_loses_the_person_s_rows_and_nothing_else() -> None:
-    """The others are sent again when an operator says so."""
-    made = stored(
-        415, envelope("shop", {"views": rows("a", "p1")}), envelope("shop", {"views": rows("p2", "b")})
-    )
-
-    assert {"dead": 2} == forget(made)
-    assert {"dead": 2, "forgotten": 2} == books(made)
-    assert P.encode() not in everything(made)
-
-    made.send(State.DEAD)
-    assert ["a", "b"] == made.ids("shop_db", "views")
-    assert {"delivered": 2, "forgotten": 2} == books(made)
-
-
-def test_a_waiting_chunk_is_sent_under_another_id() -> None:
-    """What stands under an id never changes."""
-    made = stored(429, envelope("shop", {"views": rows("a", "p1", "b")}))
-    (before,) = made.spans()
-    (old,) = before.chunks
-    assert {"waiting": 1} == forget(made)
-    (after,) = made.spans()
-    new = next(key for key, entry in after.all_leaves() if entry.state is State.WAITING)
-
-    assert {"waiting": 2, "forgotten": 1} == books(made)
-    assert before.unique_id(old, "shop_db") != after.unique_id(new, "shop_db")
-    made.clock.sleep(180)
-    made.send()
-    assert ["a", "b"] == made.ids("shop_db", "views")
-    assert {"delivered": 2, "forgotten": 1} == books(made)
-
-
 def test_delivered_rows_are_deleted_in_treasure_data_before_they_leave_the_object() -> None:
     """The object is what says which rows they are."""
-    made = delivery()
-    made.put(envelope("shop", {"views": rows("a", "p1", "b")}), envelope("blog", {"views": rows("p9")}))
-    made.deliver()
-    made.clock.sleep(2 * HOUR)
+    made = delivered(
+        envelope("shop", {"views": rows("a", "p1", "b")}), envelope("blog", {"views": rows("p9")})
+    )
 
     assert {"delivered": 1} == forget(made)
     assert {"delivered": 2, "forgotten": 1} == books(made)
@@ -163,38 +151,10 @@ def test_delivered_rows_are_deleted_in_treasure_data_before_they_leave_the_objec
     assert {"shop_db.views": 1} == receipt(made)["treasure_data"]
 
 
-def test_what_is_in_doubt_is_left_until_that_is_over() -> None:
-    """What stands under an id must not change while Treasure Data may have it."""
-    made = stored(500, envelope("shop", {"views": rows("a", "p1")}))
-    before = made.spans()
-
-    assert {} == forget(made)
-    assert before == made.spans()
-
-    made.clock.sleep(180)
-    made.send()
-    assert ["a", "p1"] == made.ids("shop_db", "views")
-    made.clock.sleep(2 * HOUR)
-    made.invoke_sender({"sweep": True})
-    assert ["a"] == made.ids("shop_db", "views")
-    assert {"delivered": 1, "forgotten": 1} == books(made)
-
-
-def test_the_sender_sends_nothing_of_a_person_who_is_forgotten() -> None:
-    """No search has to come before: it looks into every object that it sends from."""
-    made = stored(429, envelope("shop", {"views": rows("a", "p1")}), envelope("blog", {"views": rows("p2")}))
-    ask(made, "note")
-    made.clock.sleep(180)
-    made.send()
-
-    assert (["a"], ["p2"]) == (made.ids("shop_db", "views"), made.ids("blog_db", "views"))
-    assert {"delivered": 1, "forgotten": 1} == books(made)
-
-
 @pytest.mark.parametrize("broken", ["document", "key"])
-def test_the_sender_waits_while_it_cannot_know_who_is_forgotten(broken: str) -> None:
-    """S3 does not say, or the key of the hashes cannot be read."""
-    made = stored(429, envelope("shop", {"views": rows("a", "p1")}))
+def test_the_sender_sends_nothing_of_a_person_who_is_forgotten(broken: str) -> None:
+    """No search has to come before. It waits while S3 does not say who that is, or the key of the hashes cannot be read."""
+    made = stored(429, envelope("shop", {"views": rows("a", "p1")}), envelope("blog", {"views": rows("p2")}))
     ask(made, "note")
     made.clock.sleep(180)
     made.start()
@@ -204,43 +164,20 @@ def test_the_sender_waits_while_it_cannot_know_who_is_forgotten(broken: str) -> 
     else:
         made.s3.before["get_object"] = lambda request: request["Key"] == KEY and lose_answer()
     report = made.send()
-
     assert (0, 2, False) == (report.delivered, report.kept, report.complete)
     made.secrets.values[WRITE_KEY_SECRET] = members
     made.s3.before.clear()
     made.clock.sleep(61)
     made.send()
-    assert ["a"] == made.ids("shop_db", "views")
 
-
-def test_a_record_that_comes_again_brings_nothing_back() -> None:
-    """The index still has its number, request id and claim."""
-    made = delivery()
-    made.put(envelope("shop", {"views": rows("p1")}), envelope("shop", {"views": rows("a")}, request_id="s"))
-    made.deliver()
-    made.clock.sleep(2 * HOUR)
-    forget(made)
-    made.start().deliver()
-    made.put(envelope("shop", {"views": rows("p1")}, claim=AT_MS))
-    made.start().deliver(2)
-    made.clock.sleep(2 * HOUR)
-    made.put(
-        envelope("shop", {"views": rows("z")}, request_id="z", received_at=milliseconds(made.clock.now()))
-    )
-    made.start().deliver(3)
-    made.send()
-
-    assert ["a", "z"] == made.ids("shop_db", "views")
-    assert {"delivered": 2, "forgotten": 1, "copy": 1} == books(made)
+    assert (["a"], ["p2"]) == (made.ids("shop_db", "views"), made.ids("blog_db", "views"))
+    assert {"delivered": 1, "forgotten": 1} == books(made)
 
 
 def test_a_forced_replay_brings_nothing_back() -> None:
     """Neither from what was cut, nor from what it read just before."""
-    made = delivery()
-    made.put(envelope("shop", {"views": rows("a", "p1", "b")}))
-    made.deliver()
+    made = delivered(envelope("shop", {"views": rows("a", "p1", "b")}))
     places = [[span.chain.name, span.after] for span in made.spans()]
-    made.clock.sleep(2 * HOUR)
     force = {"force": {"tag": "early", "places": places}}
     made.s3.after["get_object"] = once(
         lambda: made.sender_wiring.forget.run(
@@ -259,12 +196,8 @@ def test_a_forced_replay_brings_nothing_back() -> None:
 
 def test_a_forced_replay_reads_again_what_was_cut_meanwhile() -> None:
     """The object that it was about to read is gone; it leaves out nothing for that."""
-    made = delivery()
-    made.put(envelope("shop", {"views": rows("a", "p1", "b")}))
-    made.deliver()
+    made = delivered(envelope("shop", {"views": rows("a", "p1", "b")})).start()
     (span,) = made.spans()
-    made.clock.sleep(2 * HOUR)
-    made.start()
     made.dynamodb.after["get_item"] = once(
         lambda: forget(other_sandbox(made)), lambda request: request["Key"]["pk"]["S"] == span.chain.name
     )
@@ -310,35 +243,9 @@ def test_a_search_that_dies_anywhere_is_repeated(
     assert P.encode() not in everything(made)
 
 
-def test_who_writes_a_span_meanwhile_wins() -> None:
-    """The search reads the span again."""
-    made = stored(415, envelope("shop", {"views": rows("a", "p1")}))
-    other = other_sandbox(made)
-    made.dynamodb.before["update_item"] = once(
-        lambda: other.send(State.DEAD, decision=Decision.DROP),
-        lambda request: ":g" in request["ExpressionAttributeValues"],
-    )
-
-    assert {"dropped": 1} == forget(made)
-    assert {"dropped": 2} == books(made)
-
-
-def test_dropped_rows_stay_counted_as_dropped() -> None:
-    """Their bytes go with the person's."""
-    made = stored(415, envelope("shop", {"views": rows("a", "p1")}))
-    made.send(State.DEAD, decision=Decision.DROP)
-
-    assert {"dropped": 1} == forget(made)
-    assert {"dropped": 2} == books(made)
-    assert P.encode() not in everything(made)
-
-
 def test_what_the_key_may_not_delete_is_told_before_the_rows_leave() -> None:
     """The receipt has the statement, by the ids of the rows: the value is nowhere."""
-    made = delivery()
-    made.put(envelope("shop", {"views": rows("a", "p1", "b")}))
-    made.deliver()
-    made.clock.sleep(2 * HOUR)
+    made = delivered(envelope("shop", {"views": rows("a", "p1", "b")}))
     made.td.settings = replace(made.td.settings, refuses_delete=True)
 
     assert {"delivered": 1} == forget(made)
@@ -352,13 +259,9 @@ def test_what_the_key_may_not_delete_is_told_before_the_rows_leave() -> None:
 
 def test_a_hashed_column_is_recognised_by_the_same_value() -> None:
     """HashedColumns keeps a keyed hash in the row."""
-    made = delivery()
     hashed = hmac.digest(HASH_KEY.encode(), P.encode(), "sha256")[:16].hex()
-    made.fail(415, database="shop_db")
-    made.put(
-        envelope("shop", {"views": [row("p1", email=hashed), row("a", email="x"), row("n", email=None)]})
-    )
-    made.deliver()
+    views = [row("p1", email=hashed), row("a", email="x"), row("n", email=None)]
+    made = stored(415, envelope("shop", {"views": views}))
 
     assert {"dead": 1} == forget(made)
     assert {"dead": 2, "forgotten": 1} == books(made)
@@ -414,14 +317,12 @@ def test_the_last_search_finds_what_was_sent_meanwhile_and_drops_the_hashes() ->
     made.put(envelope("shop", {"views": rows("a", "p1")}))
     made.deliver()
     assert ["a", "p1"] == made.ids("shop_db", "views")
-    made.start().invoke_sender({"sweep": True})
-    made.clock.sleep(2 * DAY)
-    made.start().invoke_sender({"sweep": True})
+    sweep(made, 0)
+    sweep(made, 2 * DAY)
     assert not receipt(made)["done"]
     for days in (6, 14):
         assert not receipt(made)["done"]
-        made.clock.sleep(days * DAY)
-        made.start().invoke_sender({"sweep": True})
+        sweep(made, days * DAY)
 
     assert ["a"] == made.ids("shop_db", "views")
     assert {"delivered": 1, "forgotten": 1} == books(made)
@@ -458,8 +359,7 @@ def test_the_ingest_is_told_whose_events_to_refuse_until_that_is_lifted() -> Non
     ask(made, "lift", ids=both[1:])
     made.s3.put_object(Bucket=BUCKET, Key=policy.KEY, Body=accounts)
     for days in (1, 20, 14):
-        made.clock.sleep(days * DAY)
-        made.start().invoke_sender({"sweep": True})
+        sweep(made, days * DAY)
 
     assert {one.hex() for one in refused(made)} == hashes[0] | hashes[2]
     assert ["a"] == made.ids("shop_db", "views")
@@ -491,8 +391,7 @@ def test_a_search_does_not_undo_a_refusal_that_was_asked_for_meanwhile() -> None
 
 def test_what_arrives_after_a_refusal_was_lifted_is_kept() -> None:
     """Even within the five minutes in which some instances would not have known of the refusal."""
-    made = delivery()
-    made.s3.put_object(Bucket=BUCKET, Key=policy.KEY, Body=policy.encode({"shop": PolicyEntry()}, 1))
+    made = applied()
     (note,) = ask(made, "note", refuse=True)["requests"]
     for name in ("p1", "p2"):
         made.clock.sleep(60)
@@ -501,8 +400,7 @@ def test_what_arrives_after_a_refusal_was_lifted_is_kept() -> None:
         made.clock.sleep(1)
         ask(made, "lift", ids=[note["id"]])
     made.deliver()
-    made.clock.sleep(DAY)
-    made.start().invoke_sender({"sweep": True})
+    sweep(made, DAY)
 
     assert ["p2"] == made.ids("shop_db", "views")
 
@@ -603,8 +501,7 @@ def test_treasure_data_is_asked_by_rows_that_no_statement_deleted() -> None:
     assert ["a"] == made.ids("shop_db", "views")
     made.clock.sleep(HOUR)
     made.start().send()
-    made.clock.sleep(2 * HOUR)
-    made.invoke_sender({"sweep": True})
+    sweep(made, 2 * HOUR)
 
     assert ["a"] == made.ids("shop_db", "views")
     assert {"delivered": 1, "forgotten": 1} == books(made)
@@ -636,24 +533,6 @@ def test_rows_that_a_statement_deletes_during_a_question_do_not_prove_that_other
     assert {"delivered": 1, "forgotten": 2} == books(made)
 
 
-def test_what_nobody_settled_is_settled_before_it_is_cut() -> None:
-    """Its worker was killed before it wrote that it could not send."""
-    made = delivery()
-    made.redis.flushall()
-    made.put(envelope("shop", {"views": rows("a", "p1")}))
-    made.dynamodb.before["update_item"] = once(kill)
-    with suppress(KilledError):
-        made.deliver()
-    made.redis.hset(KEYS.sentinel, mapping={"at": "now", "count": "0"})
-    made.map(shop="shop_db")
-    ask(made, "note")
-    made.clock.sleep(HOUR)
-    made.start().send()
-
-    assert ["a"] == made.ids("shop_db", "views")
-    assert {"delivered": 1, "forgotten": 1} == books(made)
-
-
 def test_a_chunk_whose_doubt_is_over_is_cut_before_it_is_sent_again() -> None:
     """Treasure Data has nothing of it, so that nothing keeps the person's rows."""
     made = stored(500, envelope("shop", {"views": rows("a", "p1")}))
@@ -669,15 +548,11 @@ def test_a_chunk_whose_doubt_is_over_is_cut_before_it_is_sent_again() -> None:
 
 def test_delivered_rows_are_deleted_by_their_ids_although_a_query_by_value_counts_none() -> None:
     """Treasure Data's text of a truth value is another than the row's; so may be that of a number, in a column with fractions."""
-    made = delivery()
-    made.put(envelope("shop", {"views": [row("p1", email=True), row("a", email=False)]}))
-    made.deliver()
-    made.clock.sleep(2 * HOUR)
+    made = delivered(envelope("shop", {"views": [row("p1", email=True), row("a", email=False)]}))
     (note,) = ask(made, "note", values=["True"])["requests"]
     assert {} == ask(made, "count", values=["True"], database="shop_db", table="views")["counts"]
     ask(made, "cleared", deleted={note["id"]: {}})
-    made.clock.sleep(3 * HOUR)
-    made.invoke_sender({"sweep": True})
+    sweep(made, 3 * HOUR)
 
     assert ["a"] == made.ids("shop_db", "views")
     assert {"shop_db.views": 1} == receipt(made)["treasure_data"]

@@ -29,13 +29,6 @@ def health(made: Delivery) -> DatabaseHealth:
     return made.wiring.health
 
 
-def test_nothing_is_known_at_first(made: Delivery) -> None:
-    """A database is neither failing nor proven."""
-    one = health(made)
-
-    assert (False, False, []) == (one.is_failing(DB), one.works(DB), one.due([DB]))
-
-
 def test_a_database_fails_until_a_probe_is_answered(made: Delivery) -> None:
     """A probe is due now and then, and every failure puts it off."""
     one = health(made)

@@ -9,7 +9,6 @@ from tests.support.delivery import Delivery, envelope, row
 from tests.support.virtual_time import SideBySide, VirtualClock
 from worker.health import PROBE_EVERY_SECONDS
 from worker.states import State
-from worker.worker import SEND_SECONDS
 
 SICK = "sick_db"
 READ_SECONDS = 10.0
@@ -49,38 +48,6 @@ def doubts(made: Delivery) -> int:
     """Return the number of chunks with a doubt."""
     entries = (entry for span in made.spans() for _, entry in span.all_leaves())
     return sum(entry.since is not None for entry in entries)
-
-
-BROKEN = [
-    (Kind.STATUS, {"status": 500}, True),
-    (Kind.STATUS, {"status": 429, "retry_after": 3600}, False),
-    (Kind.STATUS, {"status": 403}, False),
-    (Kind.HANG, {}, True),
-    (Kind.RESET, {}, True),
-    (Kind.REFUSE, {}, False),
-    (Kind.UNREACHABLE, {}, False),
-    (Kind.CLOSE, {}, True),
-    (Kind.NOT_JSON, {}, True),
-]
-"""Ways in which a database fails, and whether Treasure Data may have its rows."""
-
-
-@pytest.mark.parametrize(("kind", "members", "may_have"), BROKEN)
-def test_a_failing_database_delays_no_other_and_not_the_stream(
-    kind: Kind, members: dict[str, Any], may_have: bool
-) -> None:
-    """The others' rows arrive within 1 s, and the invocation ends within one time-out. The next one opens no doubt, and takes no time."""
-    made = delivery()
-    fault(made, kind, **members)
-    began = made.clock.now()
-    assert deliver_round(made, 0) < READ_SECONDS + 1
-    assert all(accepted.at - began < 1 for accepted in made.td.imports() if accepted.database != SICK)
-    assert {"sick/views/0"} == set(made.chunks())
-    assert int(may_have) == doubts(made)
-
-    assert deliver_round(made, 1) < 1
-    assert int(may_have) == doubts(made)
-    assert 20 == sum(len(accepted.rows) for accepted in made.td.imports() if accepted.database != SICK)
 
 
 def test_after_an_outage_the_probes_of_many_databases_do_not_hold_the_stream() -> None:
@@ -135,82 +102,3 @@ def test_a_long_outage_of_treasure_data_opens_few_doubts_and_holds_nothing(kind:
 
     assert 88 == sum(len(accepted.rows) for accepted in made.td.imports())
     assert {} == made.chunks(State.WAITING)
-
-
-def test_a_slow_treasure_data_keeps_nobody_waiting() -> None:
-    """If all databases are slow, or there is only one, none is left to the sender for it."""
-    for accounts in (10, 0):
-        made = delivery()
-        made.td.settings = Settings(answer_seconds=8.0)
-        for number in range(6):
-            deliver_round(made, number, accounts)
-        assert {} == made.chunks()
-        assert [] == made.telemetry.said("a database is slow")
-
-
-def test_a_slow_database_is_left_to_the_sender() -> None:
-    """It holds a batch for a few seconds, then no more for a while, and its rows arrive all the same."""
-    made = delivery()
-    tables = {f"table_{n:02d}": [row(f"s{n}")] for n in range(50)}
-    made.td.create(SICK, *tables)
-    fault(made, Kind.SLOW, seconds=4.0)
-    made.put(envelope("sick", tables), *(envelope(f"acct_{n}", {"views": [row(f"e{n}")]}) for n in range(10)))
-    began = made.clock.now()
-    assert made.deliver() is None
-    assert made.clock.now() - began < SEND_SECONDS + 4.1
-    made.clock.sleep(1)
-    for _ in range(6):
-        made.send()
-        made.clock.sleep(60)
-
-    assert {} == made.chunks(State.WAITING)
-    assert 50 == len([one for one in made.td.imports(SICK) if one.rows])
-
-
-def test_a_flood_of_tables_delays_the_others_by_little() -> None:
-    """Their own lanes go on beside it."""
-    made = delivery(3)
-    tables = {f"table_{n:03d}": [row(f"s{n}")] for n in range(150)}
-    made.td.create(SICK, *tables)
-    made.put(envelope("sick", tables), *(envelope(f"acct_{n}", {"views": [row(f"e{n}")]}) for n in range(3)))
-    began = made.clock.now()
-    assert made.deliver() is None
-
-    assert all(one.at - began < 1.5 for one in made.td.imports() if one.database != SICK)
-
-
-@pytest.mark.parametrize("value", ["1/0000", " "])
-def test_an_api_key_that_is_refused_or_missing_holds_no_stream(value: str) -> None:
-    """Rows wait without a doubt, and arrive once an operator has put a key there."""
-    made = delivery()
-    key = made.secrets.values["td"]
-    made.secrets.values["td"] = value
-    made.start()
-    deliver_round(made, 0)
-    assert (11, 0) == (len(made.chunks(State.WAITING)), doubts(made))
-    made.secrets.values["td"] = key
-    made.clock.sleep(700)
-
-    assert 11 == made.send().delivered
-
-
-def test_redis_delays_nothing() -> None:
-    """Without it, rows wait without a doubt; the stream moves on."""
-    made = delivery()
-    made.redis.flushall()
-    assert deliver_round(made, 0) < 1
-    assert (11, 0) == (len(made.chunks(State.WAITING)), doubts(made))
-
-
-def test_many_waiting_spans_are_sent_quickly() -> None:
-    """An outage's spans of many databases drain side by side."""
-    made = delivery()
-    fault(made, Kind.STATUS, database=None, status=429)
-    for number in range(20):
-        deliver_round(made, number)
-    made.td.faults.clear()
-    made.clock.sleep(60)
-    began = made.clock.now()
-
-    assert 220 == made.send().delivered
-    assert made.clock.now() - began < 5

@@ -1,18 +1,15 @@
-"""The ledger's reads and writes, against the double and moto."""
+"""The ledger's reads and writes."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from operator import itemgetter
 from typing import Any
 
-import boto3
 import pytest
 from botocore.exceptions import ClientError
-from botocore.stub import Stubber
 from hypothesis import given
 from hypothesis import strategies as st
-from moto import mock_aws
 
 from doubles.clock import START as BEGAN
 from doubles.clock import ManualClock
@@ -48,25 +45,17 @@ AGAIN = key("shop/views~r/0")
 REJECTED = ChunkKey(VIEWS._replace(code="too_deep", is_rejected=True), 0)
 
 
-@pytest.fixture(params=["memory", "moto"])
-def client(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """Return a client with the ledger's table."""
-    if request.param == "memory":
-        yield memory()
-        return
-    with mock_aws():
-        moto = boto3.client(
-            "dynamodb", region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b"
-        )
-        moto.create_table(TableName=TABLE, **LEDGER)
-        yield moto
-
-
 def memory() -> MemoryDynamoDB:
     """Return the double with the ledger's table."""
     double = MemoryDynamoDB(page_items=2)
     double.create_table(TableName=TABLE, **LEDGER)
     return double
+
+
+@pytest.fixture
+def client() -> MemoryDynamoDB:
+    """Return the double with the ledger's table."""
+    return memory()
 
 
 def ledger(client: Any, first: int = 1) -> Ledger:
@@ -388,30 +377,7 @@ def test_the_first_claim_wins() -> None:
     assert {"q": Claim(A)} == one.claims(["q", "s"])
 
 
-def test_claims_match_dynamodb_s_service_model() -> None:
-    """Botocore validates requests and responses. The owner of a refused claim is read consistently."""
-    real = boto3.client("dynamodb", region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b")
-    insert = "INSERT INTO \"ledger\" VALUE {'pk': ?, 'sk': ?, 'owner': ?, 'ttl': ?}"
-    ttl = {"N": str(int(BEGAN) + 60)}
-    parameters = [[{"S": f"put#{one}"}, {"S": "-"}, {"S": B.name}, ttl] for one in ("q", "r")]
-    item = {**CLAIMED, "owner": {"S": A.name}, "fixed": {"BOOL": True}}
-    with Stubber(real) as stub:
-        stub.add_response(
-            "batch_execute_statement",
-            {"Responses": [{"Error": {"Code": "DuplicateItem"}}, {"TableName": TABLE}]},
-            {"Statements": [{"Statement": insert, "Parameters": one} for one in parameters]},
-        )
-        stub.add_response(
-            "batch_get_item",
-            {"Responses": {TABLE: [item]}, "UnprocessedKeys": {}},
-            {"RequestItems": {TABLE: {"Keys": [CLAIMED], "ConsistentRead": True}}},
-        )
-
-        assert {"q": Claim(A, is_fixed=True), "r": Claim(B)} == ledger(real).claim({"q": B, "r": B}, 60)
-
-
-@pytest.mark.parametrize("code", ["ThrottlingError", "InternalServerError", "ProvisionedThroughputExceeded"])
-def test_a_failed_statement_leaves_its_claim_undecided(code: str) -> None:
+def test_a_failed_statement_leaves_its_claim_undecided() -> None:
     """A batch's 200 says nothing about single statements; the others are decided."""
     double = memory()
     meddled = Meddled(double)
@@ -421,7 +387,7 @@ def test_a_failed_statement_leaves_its_claim_undecided(code: str) -> None:
 
     def throttled(**request: Any) -> Any:
         answer = real(**request)
-        answer["Responses"][3] = {"Error": {"Code": code}}
+        answer["Responses"][3] = {"Error": {"Code": "ThrottlingError"}}
         return answer
 
     meddled.client = type("Client", (), {"batch_execute_statement": staticmethod(throttled)})()
@@ -500,15 +466,6 @@ def test_the_most_claims_fit_into_a_transaction(client: Any) -> None:
     assert isinstance(ledger(client).append(span(), claims, 60), tuple)
 
 
-def test_transactions_match_dynamodb_s_service_model() -> None:
-    """Botocore validates the request."""
-    real = boto3.client("dynamodb", region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b")
-    with Stubber(real) as stub:
-        stub.add_response("transact_write_items", {})
-
-        assert isinstance(ledger(real).append(span(), {"q": Claiming(A, B)}, 60), tuple)
-
-
 @pytest.mark.parametrize("code", ["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"])
 def test_a_transaction_that_failed_for_another_reason_proves_nothing(code: str) -> None:
     """Another transaction is under way, or DynamoDB throttles."""
@@ -528,28 +485,16 @@ def test_a_transaction_that_failed_for_another_reason_proves_nothing(code: str) 
 # What else it remembers
 
 
-def test_a_tag_stands_for_its_first_use(client: Any) -> None:
-    """A later use learns what that was."""
-    one = ledger(client)
-
-    assert ["a", "a", "b"] == [one.bind_tag(*use) for use in (("t", "a"), ("t", "b"), ("u", "b"))]
-
-
-def test_the_chains_of_shards_are_remembered(client: Any) -> None:
-    """Those that the stream no longer lists are among them."""
+def test_tags_chains_and_the_sweep_s_progress_are_remembered(client: Any) -> None:
+    """A tag stands for its first use. Chains that the stream no longer lists are among them."""
     one = ledger(client)
     for chain in (CHAIN, OTHER, CHAIN):
         one.note_chain(chain)
 
+    assert ["a", "a", "b"] == [one.bind_tag(*use) for use in (("t", "a"), ("t", "b"), ("u", "b"))]
     assert [CHAIN, OTHER] == one.chains()
-
-
-def test_the_sweep_s_progress_is_remembered(client: Any) -> None:
-    """It is empty at first."""
-    one = ledger(client)
     assert "" == one.swept_to()
     one.note_swept("spans/x")
-
     assert "spans/x" == one.swept_to()
 
 

@@ -1,10 +1,7 @@
 """Markers: records without rows, which show that a shard has passed a time."""
 
-from botocore.exceptions import ConnectionClosedError
-
-from tests.support.delivery import SHARD, STREAM, Delivery
+from tests.support.delivery import SHARD, STREAM, Delivery, lose_answer
 from worker.markers import EVERY_SECONDS, Markers
-from worker.record import NOBODY, decode, number
 from worker.shards import HASH_KEYS, Shard, Shards
 
 
@@ -59,29 +56,11 @@ def test_a_marker_reaches_its_shard_however_few_keys_that_has() -> None:
     ]
 
 
-def test_a_marker_is_a_record_without_rows() -> None:
-    """It names no account, so it waits for nothing, and nothing is sent."""
-    made = Delivery()
-    made.redis.flushall()
-    markers(made).put(open_shards(made)[0])
-    (stored,) = made.records()
-    record = decode(stored["Data"], SHARD, number(stored["SequenceNumber"]), 0.0)
-
-    assert (NOBODY, (), (), ()) == (record.account, record.blocks, record.refused, record.rejected)
-    assert made.deliver() is None
-    (span,) = made.spans()
-    assert ({}, True, None) == (span.chunks, span.settled, span.object)
-
-
 def test_a_failed_marker_is_put_later() -> None:
     """It stops nothing."""
     made = Delivery()
     some, [shard] = markers(made), open_shards(made)
-
-    def fail(_: object) -> None:
-        raise ConnectionClosedError(endpoint_url="https://kinesis.invalid")
-
-    made.kinesis.before["put_record"] = fail
+    made.kinesis.before["put_record"] = lambda _: lose_answer()
     some.put(shard)
     made.kinesis.before.clear()
     made.clock.sleep(EVERY_SECONDS)

@@ -3,14 +3,12 @@
 from itertools import pairwise
 
 import msgpack
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.accounts import Account
-from shared.envelope import Envelope, RejectedEvent, TableRows
 from tests.support.delivery import envelope, row
-from worker.plan import MAX_KEPT_EVENTS, Cut, plan
+from worker.plan import Cut, plan
 from worker.record import NOBODY, Record, decode, number
 from worker.span import (
     MAX_PLAN_BYTES,
@@ -197,20 +195,3 @@ def test_rows_of_tables_that_are_too_many_share_a_chunk() -> None:
     assert [["clicks", 1, msgpack.packb(row("clicks"))], ["orders", 1, msgpack.packb(row("orders"))]] == [
         msgpack.unpackb(block) for block in mixed.blocks
     ]
-
-
-@pytest.mark.parametrize(("events", "kept"), [(1, 1), (MAX_KEPT_EVENTS + 50, MAX_KEPT_EVENTS)])
-def test_rejected_events_are_counted_and_kept_up_to_a_limit(events: int, kept: int) -> None:
-    """They are in no chunk: their objects have days of their own."""
-    wrong = RejectedEvent(0, "too_deep", "views", b"{}", "why")
-    rows = (TableRows("views", 1, msgpack.packb(row("e"))),)
-    data = Envelope("shop", "k1", 1_700_000_000_000, "r", 0, rows, (wrong,) * events).encode()
-    planned = plan(records(data), SHOP_DB, UNCUT)
-    group = Group(SHOP, "views", "too_deep", is_rejected=True)
-    _, number_, packed = planned.rejected[group]
-    unpacker = msgpack.Unpacker()
-    unpacker.feed(packed)
-
-    assert counts((VIEWS, 1), (group, events)) == planned.counts
-    assert [VIEWS] == [chunk.key.group for chunk in planned.chunks]
-    assert (events, kept) == (number_, len(list(unpacker)))

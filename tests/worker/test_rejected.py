@@ -8,17 +8,15 @@ from typing import Any
 import msgpack
 import pytest
 
-from doubles.aws_errors import client_error
 from shared.envelope import Envelope, RejectedEvent, TableRows
 from shared.errors import ObjectGoneError
-from tests.support.delivery import BUCKET, Delivery, row
+from tests.support.delivery import BUCKET, Delivery, lose_answer, row
 from worker.bucket import Bucket
 from worker.executor import Threads
 from worker.plan import MAX_KEPT_BYTES, MAX_KEPT_EVENTS, MAX_REJECTED_TABLES
 from worker.record import decode
 from worker.rejected_events import PREFIX, RejectedEvents
 from worker.rejected_events import KeptEvent as Kept
-from worker.selection import Selection
 from worker.states import Decision, State
 
 ORIGINAL = b'{"table":"views","a":1}'
@@ -87,26 +85,6 @@ def test_rejected_events_are_counted_and_kept() -> None:
     assert name not in made.rejected_objects()
 
 
-def test_a_record_of_rejected_events_alone_is_settled() -> None:
-    """Nothing is sent for it."""
-    made = delivered(rejecting(event()))
-
-    [span] = made.spans()
-    assert (True, True) == (span.settled, span.final_at is not None)
-    assert [State.REJECTED] == [entry.state for _, entry in span.all_leaves()]
-    assert (1, 1) == (len(made.span_objects()), len(made.rejected_objects()))
-    assert [] == made.td.imports()
-    assert {} == {name: made.telemetry.counts[name] for name in made.telemetry.counts if "Row" in name}
-
-
-def test_copies_count_rejected_events_once() -> None:
-    """The client sent the request twice."""
-    one = rejecting(event(), request_id="b", claim=1)
-    made = delivered(one, one)
-
-    assert {"shop/views!too_deep": 1} == counted(made)
-
-
 def test_a_flood_is_counted_and_kept_in_part() -> None:
     """All events are counted, but only some kept. Each account has its own limit."""
     flood = [rejecting(*[event(table=f"t_{number:03}")] * 50) for number in range(20)]
@@ -154,12 +132,7 @@ def test_a_failing_bucket_delays_nothing() -> None:
     """If S3 does not accept rejected events, they are only counted."""
     made = Delivery()
     made.map(shop="shop_db")
-
-    def fail(request: dict[str, Any]) -> None:
-        if request["Key"].startswith(PREFIX):
-            raise client_error("SlowDown", "PutObject", status=503)
-
-    made.s3.before["put_object"] = fail
+    made.s3.before["put_object"] = lambda request: request["Key"].startswith(PREFIX) and lose_answer()
     made.put(rejecting(event(), rows=1))
 
     assert made.deliver() is None
@@ -194,23 +167,6 @@ def test_only_an_operator_drops_rejected_events() -> None:
 
     assert (1, 0) == (report.dropped, report.kept)
     assert {"shop/views!too_deep": 1} == counted(made)
-
-
-def test_rejected_events_are_found_by_day() -> None:
-    """Those in a span with a dead chunk are found on the worklist of dead chunks."""
-    made = delivered(rejecting(event()), rejecting(event(), rows=1, account="nobody"))
-    now = made.clock.now()
-    [first] = [span.place for span in made.spans()]
-    listed = [
-        list(Selection(states=(state,)).places(made.ledger, now)) for state in (State.DEAD, State.WAITING)
-    ]
-    assert [[first], []] == listed
-    made.put(rejecting(event()))
-    assert made.deliver(2) is None
-
-    second = made.spans()[1].place
-    assert [second] == list(made.ledger.rejected(now, now))
-    assert [] == list(made.ledger.rejected(now - 3 * 86_400, now - 2 * 86_400))
 
 
 @pytest.mark.parametrize(

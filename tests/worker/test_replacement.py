@@ -13,7 +13,7 @@ from shared import rows
 from shared.accounts import Account
 from shared.errors import BucketUnavailableError, EditRefusedError, LedgerUnavailableError
 from shared.policy import AccountLimits
-from tests.support.delivery import BUCKET, KEYS, Delivery, KilledError, envelope, kill, lose_answer, once, row
+from tests.support.delivery import BUCKET, KEYS, Delivery, KilledError, envelope, kill, lose_answer, row
 from tests.worker.test_rejected import AT, delivered, event, rejecting
 from tests.worker.test_tables import delivery as with_limits
 from tests.worker.test_tables import put
@@ -88,21 +88,6 @@ def test_edited_rows_are_a_span_of_their_own() -> None:
     assert {"replaced"} == {one[0] for one in made.chunks().values()}
 
 
-def test_edited_rows_that_are_refused_can_be_edited_again() -> None:
-    """They are a dead chunk like any other."""
-    made = refused()
-    where = edit(made)
-    made.fail(405, table="views")
-    made.send()
-    made.td.faults.clear()
-    assert {"shop/views/0": ("dead", "http_405", 2)} == made.chunks(State.DEAD)
-    again = packed(row("e1", page="/a"), row("e2", page="/d"))
-    made.sender_wiring.replacements.edit(where, CHUNK, again)
-
-    assert 2 == made.send().delivered
-    assert ["/a", "/d"] == pages(made)
-
-
 @pytest.mark.parametrize("order", [(FIRST, SECOND), (SECOND, FIRST)])
 def test_halves_are_edited_independently(order: tuple[ChunkKey, ChunkKey]) -> None:
     """Each edit is a span of its own, and rows of the other half are refused."""
@@ -136,21 +121,6 @@ def test_an_edit_happens_whole_or_not_at_all(service: str, call: str, moment: st
     made.send()
     made.send(State.DEAD)
 
-    assert ["/a", "/c"] == pages(made)
-
-
-def test_an_edit_and_a_send_never_both_happen() -> None:
-    """Whichever writes to the ledger first wins."""
-    made = refused()
-    made.dynamodb.before["transact_write_items"] = once(lambda: made.send(State.DEAD))
-    with pytest.raises(EditRefusedError, match="written right now"):
-        edit(made)
-    assert ["/a", "/b"] == pages(made)
-
-    made = refused()
-    made.dynamodb.before["update_item"] = once(lambda: edit(made))
-    made.send(State.DEAD)
-    made.send()
     assert ["/a", "/c"] == pages(made)
 
 
@@ -250,21 +220,6 @@ def test_a_repaired_event_is_delivered_at_once() -> None:
     [one] = made.td.rows("shop_db", "views")
     assert ("mended", AT // 1000, AT, 1) == (one["event_id"], one["time"], one["received_at"], one["a"])
     assert {"shop/!missing_table/0": ("replaced", "", 1)} == made.chunks()
-
-
-def test_a_repair_whose_answer_is_lost_is_not_repeated_with_other_events() -> None:
-    """One of two was repaired, and both are tried next: the answer says that it has happened, and does not claim success."""
-    made = delivered(rejecting(event(original=b"{}"), event(original=b"[]")))
-    made.dynamodb.after["transact_write_items"] = once(lose_answer)
-    with pytest.raises(LedgerUnavailableError):
-        made.invoke_sender(asked(made, (AT, GOOD)))
-    both = asked(made, (AT, GOOD), (AT, GOOD.replace("mended", "second")))
-
-    answer = made.invoke_sender(both)
-
-    assert ("repair_refused", True) == (answer["error"], "not rejected any more" in answer["message"])
-    made.send()
-    assert ["mended"] == made.ids("shop_db", "views")
 
 
 def test_a_repaired_event_without_a_table_keeps_its_own() -> None:

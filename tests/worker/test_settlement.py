@@ -79,23 +79,21 @@ def test_a_doubt_is_cleared_only_by_its_opener_on_its_own_version(outcome: Outco
     assert (State.WAITING, span().planned_at) == (found.entry(KEY).state, found.entry(KEY).since)
 
 
-def test_delivered_beats_what_another_wrote() -> None:
-    """Treasure Data's acceptance is a fact, whoever settled the span meanwhile."""
+@pytest.mark.parametrize(
+    ("written", "outcome", "state"),
+    [
+        (State.DEAD, OK, State.DELIVERED),
+        *((state, REFUSED, state) for state in (State.DELIVERED, State.DROPPED, State.REPLACED)),
+    ],
+)
+def test_an_outcome_is_applied_to_what_another_invocation_wrote(
+    written: State, outcome: Outcome, state: State
+) -> None:
+    """Acceptance is a fact, whoever settled the span meanwhile; what is final stays."""
     made = Made()
-    made.overtake(entries={KEY: Entry(State.DEAD, reason="x")})
-    found = made.settle({KEY: OK})
+    made.overtake(entries={KEY: Entry(written, reason="x")})
 
-    assert State.DELIVERED is found.entry(KEY).state
-
-
-@pytest.mark.parametrize("state", [State.DELIVERED, State.DROPPED, State.REPLACED])
-def test_what_is_final_stays(state: State) -> None:
-    """Another invocation has decided it."""
-    made = Made()
-    made.overtake(entries={KEY: Entry(state)})
-    found = made.settle({KEY: REFUSED})
-
-    assert state is found.entry(KEY).state
+    assert state is made.settle({KEY: outcome}).entry(KEY).state
 
 
 def test_an_answer_that_is_lost_is_an_error() -> None:

@@ -5,10 +5,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError, ReadTimeoutError
+from botocore.exceptions import ReadTimeoutError
 from botocore.parsers import ResponseParserError
-from hypothesis import given
-from hypothesis import strategies as st
 
 from doubles.aws_errors import client_error
 from doubles.clock import START as BEGAN
@@ -21,7 +19,6 @@ from worker.record import number
 from worker.shards import (
     BELIEVED_SECONDS,
     RETENTION_FRESH_SECONDS,
-    SECONDS_BETWEEN_READS,
     Cursor,
     Position,
     Shards,
@@ -30,19 +27,14 @@ from worker.shards import (
 STAMP = datetime.fromtimestamp(BEGAN, UTC)
 
 
-def refusal(code: str) -> ClientError:
-    """Return boto3's exception for an error code."""
-    return ClientError({"Error": {"Code": code, "Message": code}}, "GetRecords")
-
-
 OLDEST = Position()
 LOST = ReadTimeoutError(endpoint_url="https://kinesis.invalid")
 THROTTLED = [
-    refusal(code)
+    client_error(code, "GetRecords")
     for code in ("ProvisionedThroughputExceededException", "LimitExceededException", "KMSThrottlingException")
 ]
-FAILING = [refusal("InternalFailure"), LOST, ResponseParserError("html")]
-EXPIRED = refusal("ExpiredIteratorException")
+FAILING = [client_error("InternalFailure", "GetRecords", status=500), LOST, ResponseParserError("html")]
+EXPIRED = client_error("ExpiredIteratorException", "GetRecords")
 
 
 def page(*numbers: int, behind: int | None = 0, ended: bool = False) -> dict[str, Any]:
@@ -139,19 +131,6 @@ def test_a_read_begins_at_its_position(position: Position, request_: dict[str, A
     assert [request_, "first"] == kinesis.calls
 
 
-def test_each_read_continues_the_previous_one() -> None:
-    """It uses the previous iterator, after the minimum pause."""
-    one, kinesis, clock = cursor(page(1, 2, behind=5000), page(behind=5000), page(3))
-    pages = []
-    for _ in range(3):
-        pages.append(one.read())
-        assert clock.now() + SECONDS_BETWEEN_READS == one.due
-        clock.sleep(SECONDS_BETWEEN_READS)
-
-    assert [["1", "2"], [], ["3"]] == [numbers_of(each.records) for each in pages if each]
-    assert [{"ShardIteratorType": "TRIM_HORIZON"}, "first", "after 2", "next"] == kinesis.calls
-
-
 @pytest.mark.parametrize(
     ("answer", "at_tip", "ended"),
     [
@@ -178,16 +157,8 @@ def test_an_expired_iterator_is_renewed_after_the_last_record() -> None:
     one, kinesis, _ = cursor(page(1, 2, behind=9), EXPIRED, page(3))
 
     assert [["1", "2"], None, ["3"]] == [(each := one.read()) and numbers_of(each.records) for _ in range(3)]
-    assert {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": "2"} == kinesis.calls[3]
-
-
-def test_an_iterator_that_expires_before_any_record_starts_over() -> None:
-    """It begins at the original position."""
-    one, kinesis, _ = cursor(page(behind=9), EXPIRED, page(7), position=Position(at=number("7")))
-    for _ in range(3):
-        one.read()
-
-    assert kinesis.calls[0] == kinesis.calls[3]
+    after = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": "2"}
+    assert [{"ShardIteratorType": "TRIM_HORIZON"}, "first", "after 2", after, "first"] == kinesis.calls
 
 
 def test_a_cursor_can_be_moved() -> None:
@@ -376,16 +347,6 @@ def test_the_list_of_shards_may_have_several_pages() -> None:
     assert 3 == paged.calls.count("list_shards")
 
 
-def shard_at(first: int, last: int) -> Any:
-    """Return a client of a stream with one shard of these hash keys."""
-    described = {
-        "ShardId": SHARD,
-        "HashKeyRange": {"StartingHashKey": str(first), "EndingHashKey": str(last)},
-        "SequenceNumberRange": {"StartingSequenceNumber": "1"},
-    }
-    return type("Client", (), {"list_shards": lambda _self, **_: {"Shards": [described]}})()
-
-
 def test_a_whole_listing_covers_every_key() -> None:
     """One that lacks an open shard proves nothing, also about a shard that it lacks."""
     kinesis, shards = split_stream()
@@ -430,18 +391,3 @@ def test_the_retention_is_the_stream_s_own() -> None:
     kinesis.before["describe_stream_summary"] = lambda _: lose_answer()
     clock.sleep(RETENTION_FRESH_SECONDS)
     assert 2 * 86_400 == shards.retention_seconds()
-
-
-@given(st.integers(1, HASH_KEYS - 2))
-def test_a_shard_includes_the_keys_at_both_borders(key: int) -> None:
-    """The keys next to them are on other shards."""
-
-    def takes(first: int, last: int) -> bool:
-        (shard,) = Shards(shard_at(first, last), STREAM, ManualClock()).all()
-        return key in shard.keys
-
-    assert takes(key, key)
-    assert takes(0, key)
-    assert takes(key, HASH_KEYS - 1)
-    assert not takes(0, key - 1)
-    assert not takes(key + 1, HASH_KEYS)

@@ -1,6 +1,5 @@
 """Span objects: what they hold, and that damage is never read as data."""
 
-import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,7 +7,6 @@ from typing import Any
 
 import msgpack
 import pytest
-from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,7 +18,7 @@ from tests.support.delivery import BUCKET, Meddled, lose_answer, once
 from tests.support.spans import CHAIN, KEY, REF, chains, key, numbers, refs, span
 from worker.bucket import Bucket
 from worker.chain import ChainId
-from worker.executor import InlineExecutor, Threads
+from worker.executor import InlineExecutor
 from worker.index import Index, digest_of
 from worker.record import Number, number
 from worker.rows import compress, decompress
@@ -28,7 +26,6 @@ from worker.span import ChunkKey, ObjectRef
 from worker.span_object import Chunk, SpanObjects, Stored, encode, hour_of, name_of, parse
 
 NOW = 1_700_000_000.0
-NONE = Index()
 INDEX = Index([number("1"), number("9")], (1, 2), (1, 2), ("a", "b"), (0, 1), frozenset(), {})
 ONE, TWO, THREE = (msgpack.packb({"n": n}) for n in range(3))
 CLICKS = key("shop/clicks/0")
@@ -278,27 +275,6 @@ def test_a_failed_put_is_tried_once_more(made: Made) -> None:
         put(made, InlineExecutor())
 
 
-def test_a_put_without_an_answer_is_sent_a_second_time(made: Made) -> None:
-    """The first answer counts, whichever put it is to."""
-    hanging = threading.Event()
-    calls: list[int] = []
-    real = made.s3.client.put_object
-
-    def slow(**request: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 1:
-            hanging.wait(30)
-        else:
-            hanging.set()
-        return real(**request)
-
-    made.s3.client.put_object = slow
-    with Threads() as executor:
-        put(made, executor)
-
-    assert 2 == len(calls)
-
-
 class Ordered:
     """Runs the jobs of these numbers whenever it is asked for a result; None stands for no result in time."""
 
@@ -332,7 +308,7 @@ def test_a_bucket_that_refuses_is_unavailable(made: Made) -> None:
     """So is one that refuses a deletion or a listing."""
 
     def refuse(_: Any) -> None:
-        raise ClientError({"Error": {"Code": "AccessDenied"}}, "x")
+        raise client_error("AccessDenied", "x")
 
     made.s3.before = dict.fromkeys(("put_object", "delete_object", "list_objects_v2"), refuse)
 

@@ -6,7 +6,7 @@ import pytest
 
 from doubles.treasure_data import Action, Fault, Kind
 from tests.support.delivery import Delivery, envelope, row
-from worker.statement import End, RowId, Statements, by_id, by_value, counting, deleting, selecting
+from worker.statement import End, Statements, by_value, counting, deleting, selecting
 
 HOUR = 3600.0
 
@@ -38,15 +38,6 @@ def test_rows_are_counted_read_and_deleted_by_value() -> None:
     assert ["b"] == made.ids("shop_db", "views")
 
 
-def test_rows_are_deleted_by_their_ids_and_times() -> None:
-    """An id of a client may have any signs."""
-    made, statements = delivery()
-    condition = by_id([RowId(1_700_000_000, one, 1_700_000_000_000) for one in ("b", "it's")])
-
-    assert End.SUCCESS is statements.run("shop_db", deleting("views", condition), made.deadline()).end
-    assert ["a"] == made.ids("shop_db", "views")
-
-
 @pytest.mark.parametrize(
     ("fault", "end"),
     [
@@ -73,15 +64,6 @@ def test_a_job_of_earlier_proves_nothing() -> None:
     job = statements.run("shop_db", counting("views", by_value("email", ["x"], 10**13)), made.deadline())
 
     assert (End.UNKNOWN, None) == (job.end, job.count)
-
-
-def test_a_job_that_may_not_delete_fails() -> None:
-    """The table stays as it is."""
-    made, statements = delivery()
-    made.td.settings = replace(made.td.settings, refuses_delete=True)
-    job = statements.run("shop_db", deleting("views", by_value("email", ["x"], 10**13)), made.deadline())
-
-    assert (End.FAILED, ["a", "b"]) == (job.end, made.ids("shop_db", "views"))
 
 
 def test_tables_are_listed_with_their_columns() -> None:

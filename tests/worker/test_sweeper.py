@@ -5,15 +5,13 @@ from typing import Any
 
 import pytest
 
-from doubles.aws_errors import client_error
 from shared.errors import LedgerUnavailableError
 from tests.support.delivery import BUCKET, INVOCATION_MS, Delivery, envelope, kill, lose_answer, once, row
 from tests.support.delivery import KilledError as Killed
 from tests.support.virtual_time import SideBySide, VirtualClock
-from worker.sender import UNSETTLED_SECONDS
 from worker.span import Span
 from worker.span_object import name_of
-from worker.states import Decision, State
+from worker.states import State
 from worker.sweeper import INDEX_SECONDS, UNREFERENCED_SECONDS
 
 DAY = 86_400.0
@@ -109,31 +107,6 @@ def test_rows_that_somebody_needs_never_expire(status: int) -> None:
     assert {"deleted": 1} == sweep(made, 400 * DAY)
 
 
-@pytest.mark.parametrize("decision", [Decision.DROP, None])
-def test_a_dead_chunk_goes_once_it_is_decided(decision: Decision | None) -> None:
-    """Dropped or sent."""
-    made = delivery(415)
-    made.send(State.DEAD, decision=decision)
-
-    assert {"deleted": 1} == sweep(made, ROWS_SECONDS)
-
-
-def test_an_unsettled_span_keeps_its_object() -> None:
-    """However long its worker has been dead."""
-    made = Delivery()
-    made.map(shop="shop_db")
-    made.put(envelope("shop", {"views": [row("e1")]}))
-    made.dynamodb.before["update_item"] = once(kill)
-    with pytest.raises(Killed):
-        made.deliver()
-    made.start()
-    assert {"needed": 1} == sweep(made, 400 * DAY)
-    made.clock.sleep(UNSETTLED_SECONDS)
-    made.send()
-
-    assert ["e1"] == made.ids("shop_db", "views")
-
-
 def test_an_object_without_a_span_goes_after_a_day() -> None:
     """Its worker was killed before the append, or another one appended first."""
     made = Delivery()
@@ -179,29 +152,13 @@ def test_a_sweep_may_be_killed_at_any_time(service: str, call: str, moment: str)
     assert ["e1"] == made.ids("shop_db", "views")
 
 
-def test_a_send_during_a_sweep_wins() -> None:
-    """The sweep writes the item on the version that it read."""
-    made = delivery(415)
-    made.clock.sleep(ROWS_SECONDS)
-    made.dynamodb.before["update_item"] = once(lambda: made.send(State.DEAD))
-    made.invoke_sender({"sweep": True})
-
-    assert ["e1"] == made.ids("shop_db", "views")
-    sweep(made, 3 * DAY)
-    assert [] == made.span_objects()
-
-
 def test_an_object_that_cannot_be_swept_delays_no_other() -> None:
     """S3 refuses it, or it is damaged. The next sweep tries again."""
     made = delivery(415)
     made.put(envelope("blog", {"views": [row("e3")]}))
     made.deliver(2)
-
-    def refuse(_: Any) -> None:
-        raise client_error("AccessDenied", "GetObject", status=403)
-
     made.start()
-    made.s3.before["get_object"] = refuse
+    made.s3.before["get_object"] = lambda _: lose_answer()
 
     assert {"deleted": 1, "failed": 1} == sweep(made, ROWS_SECONDS)
     made.s3.before.clear()
@@ -301,34 +258,3 @@ def test_an_index_stays_while_an_envelope_that_was_put_again_waits_for_it() -> N
 
     assert ["q"] == made.ids("shop_db", "views")
     assert {("copy", "", 1)} == set(made.chunks().values())
-
-
-def test_an_envelope_put_again_after_its_first_copy_s_rows_have_gone_is_a_copy() -> None:
-    """With the shortest archive, three days later."""
-    first = envelope("shop", {"views": [row("q")]}, request_id="q")
-    made = delivery(200, first, archive_days=2)
-    assert {"reduced": 1} == sweep(made, 3 * DAY)
-    made.put(envelope("shop", {"views": [row("q")]}, request_id="q", claim=1_700_000_000_000))
-    made.deliver()
-    for _ in range(3):
-        made.clock.sleep(700)
-        made.send()
-        made.deliver()
-
-    assert ["q"] == made.ids("shop_db", "views")
-    assert {("copy", "", 1)} == set(made.chunks().values())
-
-
-def test_a_record_redelivered_after_its_rows_have_gone_is_in_its_span() -> None:
-    """The index has it."""
-    made = delivery(
-        200,
-        *(envelope("shop", {"views": [row(f"e{n}")]}, request_id=str(n)) for n in range(3)),
-        archive_days=2,
-    )
-    event = made.event()
-    sweep(made, 2 * DAY + 3600)
-    made.start()
-
-    assert {"batchItemFailures": []} == made.run({"Records": event["Records"][1:2]})
-    assert ["e0", "e1", "e2"] == made.ids("shop_db", "views")

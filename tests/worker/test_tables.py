@@ -1,16 +1,13 @@
 """An account may have a limited number of tables. Rows over the limit become one dead letter per span."""
 
-import json
 from typing import Any
 
 import msgpack
 
-from doubles.aws_errors import client_error
 from shared.accounts import Account
 from shared.policy import AccountLimits
 from tests.support.delivery import KEYS, TABLE, Delivery, envelope, row
 from worker.span import ChunkKey
-from worker.states import State
 
 LIMIT = 200
 
@@ -75,16 +72,6 @@ def test_existing_tables_stay_in_use_at_the_limit() -> None:
     assert {("dead", "too_many_tables")} == {entry[:2] for entry in made.chunks().values()}
 
 
-def test_other_accounts_are_not_affected() -> None:
-    """Each account has its own limit and its own dead letter."""
-    made = delivery(tables=1)
-    put(made, 0, 50)
-    put(made, 0, 50, account="news")
-
-    assert made.deliver() is None
-    assert (1, 50) == (created(made), created(made, "news_db"))
-
-
 def test_an_account_within_its_limit_costs_no_call() -> None:
     """The ledger is read only for new tables, or if a span has more than the account may have."""
     made = delivery()
@@ -97,38 +84,6 @@ def test_an_account_within_its_limit_costs_no_call() -> None:
 
     assert made.deliver() is None
     assert ["query", "put_item", "put_item", "update_item"] == made.dynamodb.calls
-
-
-def deliver_few_tables(made: Delivery) -> None:
-    """Deliver two new tables in one span, and two more in the next."""
-    put(made, 0, 2)
-    put(made, 2, 4)
-    assert made.deliver(0, 1) is None
-    assert made.deliver(1, 2) is None
-
-
-def test_few_new_tables_become_separate_dead_letters() -> None:
-    """They are too few for the limit to be checked before the plan. In the next span they share one."""
-    made = delivery(tables=2)
-    deliver_few_tables(made)
-    assert [("dead", "too_many_tables", 1)] * 2 == list(made.chunks().values())
-    put(made, 4, 6)
-
-    assert made.deliver(2) is None
-    assert 2 == made.chunks()["shop/-too_many_tables/0"][2]
-    assert 2 == created(made)
-
-
-def test_a_higher_limit_lets_the_redrive_deliver() -> None:
-    """It sends dead letters that are chunks of one table."""
-    made = delivery(tables=2)
-    deliver_few_tables(made)
-    account = Account("shop_db", limits=AccountLimits(tables=9))
-    made.redis.hset(KEYS.of("shop"), mapping=account.to_fields())
-    made.clock.sleep(61)
-
-    assert 2 == made.send(State.DEAD).delivered
-    assert (4, {}) == (created(made), made.chunks())
 
 
 def test_concurrent_creations_keep_to_the_limit() -> None:
@@ -160,22 +115,3 @@ def test_a_note_that_a_backup_lacks_keeps_nobody() -> None:
     assert made.ledger.note_table("shop", "carts", 9)
     assert {"views", "orders", "carts"} == made.ledger.tables("shop")
     assert not made.ledger.note_table("shop", "more", 3)
-
-
-def test_without_the_ledger_no_table_is_created() -> None:
-    """The rows are parked, as when Treasure Data fails to create a table."""
-    made = delivery()
-    put(made, 0, 1)
-
-    def fail(request: dict[str, Any]) -> None:
-        if "tables#" in json.dumps(request):
-            raise client_error("InternalServerError", "Query", status=500)
-
-    made.dynamodb.before["query"] = fail
-
-    assert made.deliver() is None
-    assert [("waiting", "ledger_unavailable", 1)] == list(made.chunks().values())
-    assert 0 == created(made)
-    del made.dynamodb.before["query"]
-    assert 1 == made.send().delivered
-    assert 1 == created(made)

@@ -77,6 +77,7 @@ def test_everything_is_sent_side_by_side() -> None:
     ("kind", "members", "surely_not"),
     [
         (Kind.STATUS, {"status": 500}, False),
+        (Kind.STATUS, {"status": 404, "body": "<html>"}, False),
         (Kind.STATUS, {"status": 429}, True),
         (Kind.STATUS, {"status": 403}, True),
         (Kind.HANG, {}, False),
@@ -123,19 +124,6 @@ def test_a_database_gets_one_chunk_until_it_has_accepted_one() -> None:
     made.run(made.uploads(16), begin=60)
 
     assert made.clock.now() - made.began == pytest.approx(-(-16 // per), abs=0.1)
-
-
-def test_no_send_begins_late_and_none_is_cut_off() -> None:
-    """What is left is surely unsent."""
-    made = Made(1)
-    made.td.settings = Settings(answer_seconds=3.0)
-    outcomes = made.run(made.uploads(4), begin=5.0)
-
-    assert 2 == events(outcomes).count(Event.ACCEPTED)
-    assert {("deadline", True)} == {
-        (one.reason, one.surely_not) for one in outcomes.values() if one.event is UNANSWERED
-    }
-    assert made.clock.now() - made.began == pytest.approx(6.0, abs=0.1)
 
 
 def test_a_send_ends_with_the_invocation() -> None:
@@ -238,19 +226,6 @@ def test_a_database_that_failed_since_the_plan_gets_nothing() -> None:
     assert [UNANSWERED, Event.ACCEPTED] == events(outcomes)
     assert Outcome(UNANSWERED, surely_not=True) == outcomes[uploads[0].key]
     assert [] == made.td.imports("db_0")
-
-
-def test_a_proxy_s_404_creates_nothing_and_closes_the_database() -> None:
-    """It proves nothing, so it is a failure like any other: the chunk keeps its doubt, and the next one is not sent."""
-    made = Made(1)
-    uploads = made.uploads(2)
-    made.fault(Kind.STATUS, status=404, body="<html>", count=1)
-    outcomes = made.run(uploads)
-
-    assert [UNANSWERED, UNANSWERED] == events(outcomes)
-    assert [False, True] == [outcomes[upload.key].surely_not for upload in uploads]
-    assert made.delivery.wiring.health.is_failing("db_0")
-    assert "http_404" == outcomes[uploads[0].key].reason
 
 
 def test_another_account_s_database_is_not_created() -> None:

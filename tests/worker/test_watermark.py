@@ -120,48 +120,6 @@ def test_a_waiting_row_limits_its_own_table(stack: Stack) -> None:
     assert stack.proved == found.before("blog", "pageviews")
 
 
-def test_rows_that_were_put_again_limit_their_table(stack: Stack) -> None:
-    """They may count."""
-    received_at = stack.put(claim=1_700_000_000_000)
-    stack.deliver()
-    stack.clock.sleep(900)
-    found = stack.settled()
-
-    assert received_at * 1000 == found.before(*SHOP)
-
-
-def test_a_copy_whose_owner_is_in_no_span_limits_everything(stack: Stack) -> None:
-    """Its rows are those of a record that is still to come."""
-    name = "batch"
-    received_at = stack.clock.now()
-    one = an_envelope(name, at=received_at, claim=1).encode()
-    stack.delivery.put(one, one)
-    records = stack.delivery.event()["Records"]
-    stack.delivery.dynamodb.after["batch_execute_statement"] = support.once(support.kill)
-    with pytest.raises(support.KilledError):
-        stack.delivery.run({"Records": records[2:]})
-    stack.delivery.start()
-    stack.delivery.run({"Records": records[1:2]})
-    found = stack.take()
-
-    assert found.horizon is None or found.horizon <= received_at * 1000
-    stack.deliver()
-    stack.clock.sleep(900)
-    stack.delivery.send()
-    assert stack.settled().before(*SHOP) == stack.proved
-    assert 1 == stack.delivery.ids("shop_db", "pageviews").count("batch-0")
-
-
-def test_dead_rows_are_counted_beside_it(stack: Stack) -> None:
-    """They do not hold it."""
-    stack.put("nobody")
-    stack.deliver()
-    found = stack.settled()
-
-    assert stack.proved == found.before("nobody", "pageviews")
-    assert 1 == found.dead["nobody", "pageviews"]
-
-
 @pytest.mark.parametrize("account", ["shop", "nobody"])
 @pytest.mark.parametrize("gap", [False, True])
 def test_recent_spans_are_seen_before_the_index_shows_them(stack: Stack, account: str, gap: bool) -> None:
@@ -245,28 +203,6 @@ def test_notices_outlast_the_lag_of_the_counts() -> None:
 
 
 # Shards
-
-
-def test_a_shard_without_records_proves_nothing_until_its_marker_is_in_a_span(stack: Stack) -> None:
-    """Then it does."""
-    stack.delivery.split()
-    found = stack.take()
-    assert (None, "the shard shardId-000000000001 has delivered no record yet") == (
-        found.horizon,
-        found.obstacle,
-    )
-
-    assert stack.settled().horizon is not None
-
-
-def test_a_closed_shard_counts_once_it_was_read_to_its_end(stack: Stack) -> None:
-    """A record behind its chain's end, or an end that Kinesis does not show, leaves the watermark unknown."""
-    stack.put()
-    stack.delivery.split()
-    stack.take()
-    assert stack.take().horizon is None
-
-    assert stack.settled().horizon is not None
 
 
 def test_a_chain_that_the_sender_closed_counts_only_if_the_shard_held_nothing_more(stack: Stack) -> None:

@@ -60,23 +60,6 @@ def test_each_account_gets_watermarks_of_its_tables() -> None:
         assert {stack.proved} == {at for _, at, _ in watermarks}
 
 
-def test_a_waiting_row_limits_the_watermark_of_all_tables() -> None:
-    """Both watermarks are the time at which the first waiting row was received."""
-    stack = Stack()
-    stack.put()
-    stack.deliver()
-    stack.clock.sleep(60)
-    received_at = stack.put()
-    stack.clock.sleep(60)
-    stack.delivery.fail(503, table="pageviews")
-    stack.write()
-
-    assert [
-        ("*", round(received_at * 1000), 0),
-        ("pageviews", round(received_at * 1000), 0),
-    ] == stack.watermarks_in("shop_db")
-
-
 def test_an_idle_account_keeps_getting_watermarks() -> None:
     """Its tables are remembered after their records have expired."""
     stack = Stack()

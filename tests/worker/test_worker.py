@@ -1,7 +1,8 @@
 """Batches, from Lambda's event to Treasure Data, bucket and ledger."""
 
 import gc
-from collections.abc import Iterator
+import json
+from contextlib import suppress
 from typing import Any
 
 import msgpack
@@ -9,17 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from doubles.treasure_data import Action, Fault, Kind
+from doubles.lambda_context import Context
+from doubles.treasure_data import API_KEY, Action, Fault, Kind
+from local.functions import WORKER
 from shared.accounts import Account
 from shared.envelope import RejectedEvent, decode
 from tests.support.delivery import (
-    BUCKET,
     KEYS,
-    SHARD,
     STREAM,
     Delivery,
     envelope,
-    is_settling,
     kill,
     lose_answer,
     member,
@@ -28,14 +28,13 @@ from tests.support.delivery import (
     row,
 )
 from tests.support.delivery import KilledError as Killed
+from tests.support.telemetry import Output
 from worker.plan import Cut
-from worker.sender import UNSETTLED_SECONDS
 from worker.span import ChunkKey
 from worker.states import Entry, State
 from worker.worker import SEND_SECONDS
 
 ROWS = [envelope("shop", {"views": [row(f"e{n}")]}) for n in range(3)]
-CHUNK = ChunkKey.parse("shop/views/0")
 
 
 def delivery(**changes: Any) -> Delivery:
@@ -61,53 +60,7 @@ def test_rows_arrive_once_in_order() -> None:
     assert ({}, {}) == (made.chunks(), made.telemetry.counts)
 
 
-def test_the_object_holds_what_is_sent() -> None:
-    """For each chunk the import body, and an index of the records."""
-    made = delivery()
-    made.put(*ROWS, envelope("blog", {"views": [row("b")]}, request_id="b", claim=1))
-    made.deliver()
-    [span] = made.spans()
-    index = made.objects.index(span)
-
-    assert 1 == len(made.span_objects())
-    assert b"".join(msgpack.packb(row(f"e{n}")) for n in range(3)) == made.objects.payload(span, CHUNK)
-    assert [one["SequenceNumber"] for one in made.records()] == [number[3:] for number in index.numbers]
-    assert [0, 0, 0, 1] == list(index.claims)
-    assert [0, 1, 2] == list(index.members[CHUNK].positions)
-
-
 # Store, append, send, settle
-
-
-def order(made: Delivery) -> list[str]:
-    """Return what is written from now on, in order."""
-    seen: list[str] = []
-    handle = made.td.handle
-
-    def sent(request: Any) -> Any:
-        seen.append("send")
-        return handle(request)
-
-    made.td.handle = sent  # type: ignore[method-assign]  # observed
-    made.s3.before["put_object"] = lambda _: seen.append("store")
-    made.dynamodb.before["put_item"] = lambda request: seen.append(
-        "append" if "g" in request["Item"] else "note"
-    )
-    made.dynamodb.before["update_item"] = lambda _: seen.append("settle")
-    made.start()
-    return seen
-
-
-def test_rows_are_stored_before_they_are_appended_and_appended_before_they_are_sent() -> None:
-    """From the append on the stream may move on."""
-    made = delivery()
-    made.td.create("shop_db", "views")
-    made.put(*ROWS)
-    made.wiring.guard.check()
-    seen = order(made)
-    made.deliver()
-
-    assert ["store", "note", "append", "send", "settle"] == seen
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
@@ -151,20 +104,6 @@ def test_without_treasure_data_the_stream_moves_on() -> None:
     assert {"RowsWaiting": 3} == made.telemetry.counts
 
 
-def test_a_span_whose_settlement_fails_is_found_by_the_sender() -> None:
-    """The append has put it on the worklist."""
-    made = delivery()
-    made.put(*ROWS)
-    made.dynamodb.before["update_item"] = lambda _: lose_answer()
-    assert made.deliver() is None
-    made.dynamodb.before.clear()
-    made.clock.sleep(UNSETTLED_SECONDS)
-
-    assert 3 == made.send().delivered
-    assert ["e0", "e1", "e2"] == made.ids("shop_db", "views")
-    assert 1 == made.td.duplicates
-
-
 def test_no_send_begins_after_five_seconds() -> None:
     """What is left waits without a doubt; what has begun may end."""
     made = delivery(cut=Cut(1, 1 << 20))
@@ -177,24 +116,6 @@ def test_no_send_begins_after_five_seconds() -> None:
     assert {"shop/views/2": ("waiting", "deadline", 1)} == made.chunks()
     [span] = made.spans()
     assert span.entry(ChunkKey.parse("shop/views/2")).since is None
-
-
-def test_a_settled_doubt_is_written_once() -> None:
-    """One write names what is not delivered."""
-    made = delivery()
-    made.td.create("shop_db", "views")
-    made.td.create("blog_db", "views")
-    made.fail(database="blog_db", status=415)
-    made.put(ROWS[0], envelope("blog", {"views": [row("b")]}), envelope("gone", {"views": [row("g")]}))
-    made.dynamodb.calls.clear()
-    made.deliver()
-
-    assert 1 == made.dynamodb.calls.count("update_item")
-    assert {
-        "blog/views/0": ("dead", "http_415", 1),
-        "gone/views/0": ("dead", "unknown_account", 1),
-    } == made.chunks()
-    assert {"RowsDead": 2} == made.telemetry.counts
 
 
 # Locate
@@ -242,24 +163,6 @@ def test_each_row_arrives_once_whatever_batches_leave_out(
     assert 12 == sum(span.records for span in made.spans())
 
 
-def test_a_gap_without_its_index_is_held() -> None:
-    """Nobody knows whether the record is in the span."""
-    made = delivery()
-    numbers = made.put(*ROWS, envelope("shop", {"views": [row("e3")]}))
-    event = made.event()
-    made.run({"Records": [event["Records"][n] for n in (0, 2, 3)]})
-    made.start()
-    made.s3.before["get_object"] = lambda _: lose_answer()
-
-    assert [{"itemIdentifier": numbers[0]}] == made.run(event)["batchItemFailures"]
-    assert ["the index of a span cannot be read"] == [
-        line["reason"].partition(":")[0] for line in made.telemetry.said("held")
-    ]
-    made.s3.before.clear()
-    assert made.deliver() is None
-    assert ["e0", "e1", "e2", "e3"] == sorted(made.ids("shop_db", "views"))
-
-
 def test_an_overtaken_warm_sandbox_locates_again() -> None:
     """The end that it remembers is outdated; what another sandbox has appended is not appended again."""
     made = delivery()
@@ -276,36 +179,20 @@ def test_an_overtaken_warm_sandbox_locates_again() -> None:
 # What it costs
 
 
-@pytest.fixture(params=[False, True])
-def gc_enabled(request: pytest.FixtureRequest) -> Iterator[bool]:
-    """Enable or disable the cyclic garbage collector before a batch."""
-    before = gc.isenabled()
-    (gc.enable if request.param else gc.disable)()
-    yield request.param
-    (gc.enable if before else gc.disable)()
-
-
 @pytest.mark.parametrize("outage", [False, True])
-def test_the_cyclic_gc_is_off_only_during_a_batch(outage: bool, gc_enabled: bool) -> None:
+@pytest.mark.parametrize("is_enabled", [False, True])
+def test_the_cyclic_gc_is_off_only_during_a_batch(is_enabled: bool, outage: bool) -> None:
     """Afterwards it is as before, even if the batch was killed."""
-    made = delivery()
-    made.put(envelope("shop", {"views": [row("e1")]}))
-    seen: list[bool] = []
-
-    def look(_: dict[str, Any]) -> None:
-        seen.append(gc.isenabled())
-        if outage:
-            kill()
-
-    made.s3.before["put_object"] = look
-    if outage:
-        with pytest.raises(Killed):
+    made, before, seen = delivery(), gc.isenabled(), list[bool]()
+    made.put(ROWS[0])
+    made.s3.before["put_object"] = lambda _: (seen.append(gc.isenabled()), outage and kill())
+    (gc.enable if is_enabled else gc.disable)()
+    try:
+        with suppress(Killed):
             made.deliver()
-    else:
-        made.deliver()
-
-    assert [False] == seen
-    assert gc_enabled == gc.isenabled()
+        assert ([False], is_enabled) == (seen, gc.isenabled())
+    finally:
+        (gc.enable if before else gc.disable)()
 
 
 @pytest.mark.parametrize("size", [1, 150])
@@ -346,37 +233,24 @@ def test_a_span_without_chunks_has_no_object() -> None:
     assert [True] == [span.settled for span in made.spans()]
 
 
-def test_accounts_cost_one_round_trip() -> None:
-    """All accounts of a batch are read at once, and not again while the answers are fresh."""
-    made = delivery()
-    made.put(envelope("shop", {"views": [row("e1")]}), envelope("blog", {"views": [row("e2")]}))
-    trips = []
-    pipeline = made.redis.pipeline
-    made.redis.pipeline = lambda **options: (trips.append(options), pipeline(**options))[1]
-    made.deliver()
-    for number in (3, 4):
-        made.put(envelope("shop", {"views": [row(f"e{number}")]}))
-        made.deliver(number - 1, number)
-
-    assert [{"transaction": False}] == trips
-
-
-def test_a_batch_with_too_many_accounts_for_an_item_becomes_several_spans() -> None:
-    """Each span's plan fits its ledger item."""
-    made = Delivery()
-    names = [f"account_with_a_long_name_{n:05d}" for n in range(900)]
-    made.map(**{name: f"db_{name}" for name in names})
-    made.put(*(envelope(name, {"views": [row(name)]}) for name in names))
-
-    assert made.deliver() is None
-    assert len(made.spans()) > 1
-    assert 900 == sum(span.records for span in made.spans())
-    made.clock.sleep(60)
-    made.send()
-    assert 900 == len(made.td.imports())
-
-
 # What cannot be delivered
+
+
+def test_a_batch_is_logged_and_measured_without_its_rows_and_without_secrets() -> None:
+    """One line describes the span, and one has the metrics, also if Treasure Data refuses the key."""
+    made = delivery()
+    output = Output(made.clock)
+    made.put(envelope("shop", {"views": [row("e1", name="Taro"), row("e2")]}), b"junk")
+    made.fail(status=401)
+    context = Context(function_name="worker", deadline=made.clock.now() + 60, now=made.clock.now)
+    with output.telemetry.invocation(context):
+        made.wiring_of(WORKER, telemetry=output.telemetry).worker.run(made.event(), made.deadline())
+    (span,) = [line for line in output.log() if line["message"] == "span"]
+    (metrics,) = output.metrics()
+
+    assert (2, 2, 2) == (span["records"], span["chunks"], span["waiting"])
+    assert ([1], 1, 2) == (metrics["NeedsAttention"], metrics["RowsDead"], metrics["RowsWaiting"])
+    assert not [one for one in (API_KEY, "event_id", "Taro") if one in json.dumps(output.lines())]
 
 
 def test_dead_chunks_do_not_affect_their_neighbours() -> None:
@@ -410,36 +284,6 @@ def test_dead_chunks_do_not_affect_their_neighbours() -> None:
     [span] = made.spans()
     junk = made.objects.payload(span, ChunkKey.parse("-/-undecodable/0"))
     assert b"junk" == msgpack.unpackb(junk)
-
-
-def test_rows_of_a_revoked_key_die_unless_they_may_be_a_copy() -> None:
-    """The key's id is in the plan. What came through the overflow queue is looked for first."""
-    made = delivery()
-    revoked = Account("shop_db", "active", frozenset({"k1"}))
-    made.redis.hset(KEYS.of("shop"), mapping=revoked.to_fields())
-    made.put(
-        envelope("shop", {"views": [row("e1")]}, request_id="a", claim=1),
-        envelope("shop", {"views": [row("e2")]}, request_id="b", claim=1_700_000_000_000),
-    )
-
-    assert made.deliver() is None
-    assert {
-        "shop:k1/views/0": ("dead", "revoked_key", 1),
-        "shop:k1/views~b/0": ("again", "", 1),
-    } == made.chunks()
-
-
-def test_a_warm_sandbox_uses_stale_accounts_while_redis_fails() -> None:
-    """It counts the accounts that it resolves this way."""
-    made = delivery()
-    made.put(envelope("shop", {"views": [row("e1")]}))
-    made.deliver()
-    made.clock.sleep(3600)
-    made.redis.flushall()
-    made.put(envelope("shop", {"views": [row("e2")]}, request_id="2"))
-
-    assert made.deliver(1, 2) is None
-    assert 1 == made.telemetry.counts["AccountsStale"]
 
 
 # Time, errors and other streams
@@ -483,32 +327,6 @@ def test_an_event_may_hold_several_shards() -> None:
     assert ["e0"] == made.ids("shop_db", "views")
 
 
-def recreate_stream(made: Delivery) -> None:
-    """Delete the stream and recreate it instantly, with the same first sequence numbers."""
-    made.kinesis.delete_stream(StreamName=STREAM)
-    made.kinesis.restart_numbers()
-    made.kinesis.create_stream(StreamName=STREAM, ShardCount=1)
-    made.read.clear()
-
-
-def test_a_stream_recreated_under_a_warm_sandbox_has_its_own_chains() -> None:
-    """Its records are never taken for delivered ones of the old stream, nor added to the old chain."""
-    made = delivery()
-    made.put(*ROWS)
-    assert made.deliver() is None
-    [before] = made.spans()
-    recreate_stream(made)
-    made.put(envelope("shop", {"views": [row("new-1")]}))
-    made.clock.sleep(10)
-    assert made.deliver() is None
-    made.put(envelope("shop", {"views": [row("new-2")]}))
-    assert made.deliver(1) is None
-
-    assert ["e0", "e1", "e2", "new-1", "new-2"] == made.ids("shop_db", "views")
-    chains = [span.chain for span in made.spans()]
-    assert (1, 2) == (chains.count(before.chain), chains.count(made.wiring.shards.chain(SHARD)))
-
-
 def test_records_of_a_deleted_stream_are_held() -> None:
     """The new stream's chain does not show which of them the old one delivered."""
     made = delivery()
@@ -519,36 +337,6 @@ def test_records_of_a_deleted_stream_are_held() -> None:
 
     assert [{"itemIdentifier": numbers[0]}] == made.run(event, 60_000)["batchItemFailures"]
     assert ([], []) == (made.spans(), made.td.imports())
-
-
-def test_a_plan_survives_a_change_of_mapping_and_limits() -> None:
-    """A span keeps its chunks and its doubts, whatever was deployed or mapped before the sender sends them."""
-    made = delivery(cut=Cut(2, 1 << 20))
-    made.put(*ROWS)
-    made.dynamodb.before = {"update_item": once(kill, is_settling)}
-    with pytest.raises(Killed):
-        made.deliver()
-    made.cut = Cut(50_000, 16 << 20)
-    made.map(shop="other_db")
-    made.start().clock.sleep(UNSETTLED_SECONDS)
-    made.send()
-
-    assert {"shop_db": {"views": 3}} == made.td.counts()
-    assert [2, 1] == [len(one.rows) for one in made.td.imports() if one.rows]
-
-
-def test_the_chain_of_a_shard_is_noted() -> None:
-    """Its spans are found when the stream no longer lists the shard. A warm sandbox notes it once."""
-    made = delivery()
-    made.td.create("shop_db", "views")
-    made.put(*ROWS)
-    for n in range(3):
-        made.deliver(n, n + 1)
-
-    assert [made.wiring.shards.chain(SHARD)] == made.ledger.chains()
-    assert 1 + 4 == made.dynamodb.calls.count("put_item")
-    assert State.DELIVERED is made.spans()[0].entry(CHUNK).state
-    assert 3 == len(made.s3.objects(BUCKET))
 
 
 @pytest.mark.parametrize(

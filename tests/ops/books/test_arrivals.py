@@ -98,20 +98,6 @@ def test_the_streams_own_count_is_compared_over_closed_windows(delivery: Deliver
     assert 2 == getattr(counted(delivery, CloudWatch(8)), "lost", None)
 
 
-def test_waiting_records_are_not_lost(delivery: Delivery) -> None:
-    """They are on the stream, behind the ledger's last span."""
-    delivery.clock.sleep(WINDOW_SECONDS - delivery.clock.now() % WINDOW_SECONDS + 20)
-    for _ in range(3):
-        put(delivery)
-    delivery.deliver(0, 1)
-    delivery.clock.sleep(2 * WINDOW_SECONDS)
-
-    found = counted(delivery, CloudWatch(3))
-
-    assert found
-    assert (3, 0) == (found.seen, found.lost)
-
-
 def test_a_record_close_to_a_border_may_count_on_either_side(delivery: Delivery) -> None:
     """The stream and CloudWatch may disagree by seconds."""
     delivery.clock.sleep(2 * WINDOW_SECONDS - delivery.clock.now() % WINDOW_SECONDS + 1)

@@ -30,7 +30,7 @@ from ops.deploy.certify.certification_report import (
     conclude,
 )
 from ops.deploy.certify.opening import check_stage
-from ops.deploy.certify.restore import Repairs
+from ops.deploy.certify.restore import Repair, Repairs
 from ops.deploy.certify.run import CertifyRun
 from ops.deploy.certify.stage import DeployedStage
 from ops.deploy.certify.step import CertifyStep, Impossible, StepFinding, Untried
@@ -46,49 +46,31 @@ PASSED, FAILED = StepVerdict.PASSED, StepVerdict.FAILED
 NOT_POSSIBLE, NOT_TRIED = StepVerdict.NOT_POSSIBLE, StepVerdict.NOT_TRIED
 
 
-def reports(**verdicts: StepVerdict) -> dict[str, StepReport]:
-    """Return reports of steps by their verdicts."""
-    return {name: StepReport(name, verdict, f"{name} said") for name, verdict in verdicts.items()}
-
-
 def denied(operation: str) -> ClientError:
     """Return the error that AWS answers with if the caller lacks a permission."""
     return ClientError({"Error": {"Code": "AccessDenied", "Message": "no."}}, operation)
 
 
 @pytest.mark.parametrize(
-    ("verdicts", "together"),
+    ("verdicts", "together", "said"),
     [
-        ({"a": PASSED, "b": PASSED}, PASSED),
-        ({"a": PASSED, "b": FAILED}, FAILED),
-        ({"a": NOT_TRIED, "b": FAILED}, FAILED),
-        ({"a": PASSED, "b": NOT_TRIED}, NOT_TRIED),
-        ({"a": NOT_TRIED, "b": NOT_POSSIBLE}, NOT_POSSIBLE),
-        ({"a": PASSED}, NOT_TRIED),
+        ({"a": PASSED, "b": PASSED}, PASSED, ""),
+        ({"a": PASSED, "b": FAILED}, FAILED, "b: b said"),
+        ({"a": NOT_TRIED, "b": FAILED}, FAILED, "b: b said"),
+        ({"a": PASSED, "b": NOT_TRIED}, NOT_TRIED, "b: b said"),
+        ({"a": NOT_TRIED, "b": NOT_POSSIBLE}, NOT_POSSIBLE, "b: b said"),
+        ({"a": PASSED, "b": None}, NOT_TRIED, "b: not selected"),
+        ({}, NOT_TRIED, "no step"),
     ],
 )
 def test_a_promise_passes_only_if_all_its_steps_pass(
-    verdicts: dict[str, StepVerdict], together: StepVerdict
+    verdicts: dict[str, StepVerdict | None], together: StepVerdict, said: str
 ) -> None:
-    """A failed step fails the promise; a step without a verdict leaves it open."""
-    assert together == conclude("promise", ("a", "b"), reports(**verdicts)).verdict
+    """A failed step fails the promise; a step without a verdict leaves it open. The conclusion quotes them."""
+    reports = {name: StepReport(name, one, f"{name} said") for name, one in verdicts.items() if one}
+    found = conclude("promise", tuple(verdicts), reports)
 
-
-def test_a_promise_without_steps_is_not_tried() -> None:
-    """Without a step, nothing was proved."""
-    assert NOT_TRIED == conclude("promise", (), {}).verdict
-
-
-def test_a_conclusion_names_the_steps_that_failed() -> None:
-    """It quotes what each of them said."""
-    found = conclude("promise", ("a", "b"), reports(a=PASSED, b=FAILED))
-
-    assert "b: b said" == found.said
-
-
-def test_every_promise_has_steps() -> None:
-    """Each step names the promises that it supports."""
-    assert set(PROMISES) == {number for step in STEPS for number in step.promises}
+    assert (together, said) == (found.verdict, found.said)
 
 
 def a_report(*steps: StepReport, where: str = "AWS") -> CertificationReport:
@@ -112,46 +94,45 @@ def a_report(*steps: StepReport, where: str = "AWS") -> CertificationReport:
 
 
 def test_a_report_has_each_step_promise_and_measured_time() -> None:
-    """Each is one line, with its verdict, its reason and the evidence."""
-    steps = [StepReport(one.name, FAILED, "no\nwords", {"ids": ["a", "b"]}, 12.0) for one in STEPS]
-    lines = a_report(*steps).markdown().splitlines()
+    """Each is one line, with its verdict, its reason and the evidence. Nobody mistakes a run in an emulator for one on AWS."""
+    report = a_report(
+        *(StepReport(one.name, FAILED, "no\nwords", {"ids": ["a", "b"]}, 12.0) for one in STEPS)
+    )
+    lines = report.markdown().splitlines()
+    document = json.loads(json.dumps(report.document()))
 
     assert {f"- **{one.name}**: failed (12 s). no words ids: a, b." for one in STEPS} <= set(lines)
     assert "- 4. Accounts are isolated: **failed** (redrive: no words)" in lines
     assert "- time to row: 42.0 s" in lines
-
-
-def test_a_report_from_an_emulator_says_so() -> None:
-    """Nobody can mistake it for a certification on AWS."""
+    assert "emulator" not in report.markdown()
     assert "This run used an emulator" in a_report(where="https://127.0.0.1:4566").markdown()
-    assert "emulator" not in a_report().markdown()
+    assert (True, "failed") == (document["failed"], document["steps"][0]["verdict"])
+    assert {"ids": ["a", "b"]} == document["steps"][0]["evidence"]
 
 
-def test_a_report_can_be_written_as_json() -> None:
-    """Verdicts are plain words."""
-    document = json.loads(json.dumps(a_report(StepReport("books", FAILED, "no", {"rows": 1})).document()))
-
-    assert document["failed"] is True
-    assert ("failed", {"rows": 1}) == (document["steps"][0]["verdict"], document["steps"][0]["evidence"])
-
-
-class Lamp:
-    """Something to break, and its repair.
+class Bench:
+    """Lamps to break, in a folder.
 
     Attributes:
-        is_on: whether it is intact.
+        is_on: whether they are intact.
         failures: how many of the next repairs fail.
         during: called by each repair.
     """
 
-    def __init__(self, failures: int = 0, during: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, folder: Path, failures: int = 0, during: Callable[[], None] = lambda: None) -> None:
+        self.file = folder / "broken.json"
         self.is_on = True
         self.failures = failures
         self.during = during
         self.restored: list[str] = []
+        self.said: list[str] = []
 
-    def restore(self, how: Mapping[str, str]) -> None:
-        """Switch it on."""
+    def repairs(self) -> Repairs:
+        """Return the repairs as a new process reads them from disk."""
+        lamp = Repair(self._restore, lambda how: f"switch on {how['name']}")
+        return Repairs(self.file, {"lamp": lamp}, ManualClock(), self.said.append)
+
+    def _restore(self, how: Mapping[str, str]) -> None:
         self.during()
         if self.failures:
             self.failures -= 1
@@ -159,118 +140,73 @@ class Lamp:
         self.is_on = True
         self.restored.append(how["name"])
 
-    def by_hand(self, how: Mapping[str, str]) -> str:
-        """Return the command."""
-        return f"switch on {how['name']}"
-
-
-class Bench:
-    """Repairs of lamps, in a folder."""
-
-    def __init__(self, folder: Path, lamp: Lamp) -> None:
-        self.file = folder / "broken.json"
-        self.lamp = lamp
-        self.said: list[str] = []
-        self.clock = ManualClock()
-
-    def repairs(self) -> Repairs:
-        """Return the repairs as a new process reads them from disk."""
-        return Repairs(self.file, {"lamp": self.lamp}, self.clock, self.said.append)
-
-
-def break_and_end(bench: Bench, end: BaseException) -> None:
-    """Break the lamp, then raise as a step may."""
-    with bench.repairs().breaking("lamp", name="desk"):
-        assert bench.file.exists()
-        bench.lamp.is_on = False
-        raise end
+    def break_one(self, end: BaseException | None = None) -> None:
+        """Break a lamp, then end as a step may."""
+        with self.repairs().breaking("lamp", name="desk"):
+            assert self.file.exists()
+            self.is_on = False
+            if end is not None:
+                raise end
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt(), SystemExit(143), Failure("no"), RuntimeError()])
 def test_repairs_run_however_a_step_ends(tmp_path: Path, end: BaseException) -> None:
-    """After Ctrl-C, SIGTERM, a failure or a bug, the repair is made and nothing is left on disk."""
-    bench = Bench(tmp_path, Lamp())
+    """After Ctrl-C, SIGTERM, a failure or a bug, and if AWS throttles the repair: nothing is left broken, or on disk."""
+    bench = Bench(tmp_path, failures=3)
     with pytest.raises(type(end)):
-        break_and_end(bench, end)
+        bench.break_one(end)
 
-    assert bench.lamp.is_on
+    assert bench.is_on
     assert not bench.file.exists()
 
 
 def test_the_next_run_restores_what_a_killed_run_broke(tmp_path: Path) -> None:
     """A repair is on disk before anything is broken; the last thing broken is restored first."""
-    bench = Bench(tmp_path, Lamp())
+    bench = Bench(tmp_path)
     killed = bench.repairs()
-    outer = killed.breaking("lamp", name="first")
-    inner = killed.breaking("lamp", name="second")
-    outer.__enter__()
-    inner.__enter__()
-    bench.lamp.is_on = False
+    opened = [killed.breaking("lamp", name=name) for name in ("first", "second")]
+    for one in opened:
+        one.__enter__()
+    bench.is_on = False
 
     bench.repairs().restore_all()
-    assert (["second", "first"], True) == (bench.lamp.restored, bench.lamp.is_on)
+    assert (["second", "first"], True) == (bench.restored, bench.is_on)
     assert not bench.file.exists()
-
-
-def test_a_failed_repair_is_retried(tmp_path: Path) -> None:
-    """AWS may throttle the call, or a new permission may take effect late."""
-    bench = Bench(tmp_path, Lamp(failures=3))
-    with bench.repairs().breaking("lamp", name="desk"):
-        bench.lamp.is_on = False
-
-    assert bench.lamp.is_on
 
 
 def test_a_repair_that_keeps_failing_names_the_command_to_run(tmp_path: Path) -> None:
     """The repair stays on disk, so that the next run tries again."""
-    bench = Bench(tmp_path, Lamp(failures=99))
-    with (
-        pytest.raises(Failure, match=r"NOT RESTORED: lamp .*`switch on desk`"),
-        bench.repairs().breaking("lamp", name="desk"),
-    ):
-        bench.lamp.is_on = False
-    bench.lamp.failures = 0
+    bench = Bench(tmp_path, failures=99)
+    with pytest.raises(Failure, match=r"NOT RESTORED: lamp .*`switch on desk`"):
+        bench.break_one()
+    bench.failures = 0
 
     bench.repairs().restore_all()
-    assert bench.lamp.is_on
+    assert bench.is_on
 
 
 def test_ctrl_c_does_not_stop_a_repair(tmp_path: Path) -> None:
     """It prints that the repair is still running, and continues."""
-    bench = Bench(tmp_path, Lamp(during=lambda: os.kill(os.getpid(), signal.SIGINT)))
-    with bench.repairs().breaking("lamp", name="desk"):
-        bench.lamp.is_on = False
+    bench = Bench(tmp_path, during=lambda: os.kill(os.getpid(), signal.SIGINT))
+    bench.break_one()
 
-    assert bench.lamp.is_on
+    assert bench.is_on
     assert "still restoring what was broken, please wait" in bench.said
     assert signal.default_int_handler == signal.getsignal(signal.SIGINT)
 
 
-class Untouched:
-    """A stage that the steps of these tests never use."""
-
-    def __init__(self, run: CertifyRun | None = None) -> None:
-        self.clock = ManualClock()
-        self.run = run
-
-
-def a_step(name: str, outcome: BaseException | StepFinding) -> CertifyStep:
-    """Return a step with this outcome."""
+def a_step(name: str, outcome: BaseException | StepFinding | signal.Signals) -> CertifyStep:
+    """Return a step with this outcome, or that a signal interrupts."""
 
     def run(_stage: DeployedStage) -> StepFinding:
+        if isinstance(outcome, signal.Signals):
+            signal.raise_signal(outcome)
+            return StepFinding("not heard")
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
 
     return CertifyStep(name, "proves something", run)
-
-
-def carried_out(*steps: CertifyStep, run: CertifyRun | None = None) -> Certification:
-    """Carry out steps that need no stage."""
-    stage: Any = Untouched(run or CertifyRun.new(1_800_000_000))
-    certification = Certification(stage, steps, hidden=True)
-    certification.carry_out([one.name for one in steps])
-    return certification
 
 
 @pytest.mark.parametrize(
@@ -284,41 +220,24 @@ def carried_out(*steps: CertifyStep, run: CertifyRun | None = None) -> Certifica
         (ClientError({"Error": {"Code": "InternalError"}}, "GetAlias"), FAILED),
         (KeyError("a bug"), FAILED),
         (KeyboardInterrupt(), NOT_TRIED),
+        *((one, NOT_TRIED) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)),
     ],
 )
 def test_a_step_has_a_verdict_however_it_ends(
-    outcome: BaseException | StepFinding, verdict: StepVerdict
+    outcome: BaseException | StepFinding | signal.Signals, verdict: StepVerdict
 ) -> None:
-    """A step that could not run is not a failure of the stage."""
+    """A step that could not run is not a failure of the stage. After Ctrl-C or a signal nothing else is tried."""
     run = CertifyRun.new(1_800_000_000)
-    carried_out(a_step("only", outcome), run=run)
+    stage: Any = SimpleNamespace(clock=ManualClock(), run=run)
+    outcomes = {"first": StepFinding("well"), "second": outcome, "third": Failure("no")}
+    steps = [a_step(name, one) for name, one in outcomes.items()]
+    certification = Certification(stage, steps, hidden=True)
+    certification.carry_out([*outcomes])
+    is_interrupted = isinstance(outcome, signal.Signals | KeyboardInterrupt)
 
-    assert verdict == run.reports["only"].verdict
-
-
-def test_after_ctrl_c_nothing_else_is_tried() -> None:
-    """Steps that are already done keep their verdicts."""
-    run = CertifyRun.new(1_800_000_000)
-    steps = [
-        a_step("first", StepFinding("well")),
-        a_step("second", KeyboardInterrupt()),
-        a_step("third", Failure("never")),
-    ]
-    certification = carried_out(*steps, run=run)
-
-    assert certification.is_interrupted
-    assert [PASSED, NOT_TRIED, NOT_TRIED] == [one.verdict for one in run.reports.values()]
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_interrupts_a_step(number: signal.Signals) -> None:
-    """SIGTERM and SIGHUP act like Ctrl-C, so that the step restores what it broke."""
-
-    def run(_stage: DeployedStage) -> StepFinding:
-        signal.raise_signal(number)
-        return StepFinding("not heard")
-
-    assert carried_out(CertifyStep("only", "proves something", run)).is_interrupted
+    assert is_interrupted == certification.is_interrupted
+    last = NOT_TRIED if is_interrupted else FAILED
+    assert [PASSED, verdict, last] == [one.verdict for one in run.reports.values()]
 
 
 @pytest.mark.parametrize(
@@ -326,10 +245,12 @@ def test_a_signal_interrupts_a_step(number: signal.Signals) -> None:
 )
 def test_a_shared_secret_is_left_alone(breaking: Any, parameter: str) -> None:
     """A secret outside the stack makes the step impossible."""
-    stage: Any = Untouched()
-    stage.stack = SimpleNamespace(parameters={parameter: "arn:aws:secretsmanager:…:secret:shared"})
+    stack = SimpleNamespace(parameters={parameter: "arn:aws:secretsmanager:…:secret:shared"})
 
-    with pytest.raises(Impossible, match="in a secret outside the stack"), breaking(stage):
+    with (
+        pytest.raises(Impossible, match="in a secret outside the stack"),
+        breaking(SimpleNamespace(stack=stack)),
+    ):
         raise AssertionError
 
 
@@ -370,14 +291,11 @@ def test_a_query_reads_rows_back() -> None:
             counts("1/unknown")
 
 
-def test_dialect_names_are_unique() -> None:
-    """Each name is part of an event's id."""
+def test_steps_and_dialects_have_names_of_their_own() -> None:
+    """`--only` selects steps by name, each promise has some, and a dialect's name is part of its event's id."""
     found = list(request_steps.dialects("shop", "key", lambda name: f"run-{name}"))
 
+    assert set(PROMISES) == {number for step in STEPS for number in step.promises}
+    assert len(STEPS) == len({one.name for one in STEPS})
     assert len(found) == len({one.name for one in found})
     assert all("run-" in f"{one.target}{one.body!r}" or "data=" in one.target for one in found)
-
-
-def test_step_names_are_unique() -> None:
-    """`--only` selects steps by name."""
-    assert len(STEPS) == len({one.name for one in STEPS})

@@ -1,6 +1,6 @@
 """Removing a stack: in which order, what a failure leaves, and how it is known that nothing is left."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -48,7 +48,7 @@ class Aws:
     retained: set[str] = field(default_factory=set)
     stubborn: set[str] = field(default_factory=set)
     is_protected: bool = False
-    objects: dict[str, int] = field(default_factory=dict)
+    objects: dict[str, int] = field(default_factory=lambda: {"aside": 3})
     concurrency: dict[str, int | None] = field(default_factory=dict)
     unreadable: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)
@@ -59,9 +59,8 @@ class Aws:
     def __post_init__(self) -> None:
         self.there = {name.lower() for name in self.resources}
         self.in_stack = set(self.resources)
-        for name, kind in self.resources.items():
-            if kind == FUNCTION:
-                self.concurrency.setdefault(name.lower(), None)
+        functions = [name.lower() for name, kind in self.resources.items() if kind == FUNCTION]
+        self.concurrency = dict.fromkeys(functions) | self.concurrency
 
     def client(self, _service: str, **_: Any) -> "Aws":
         """Return this, as the client of a service."""
@@ -73,43 +72,36 @@ class Aws:
         """Return the stack."""
         return {"Stacks": [{"StackName": StackName, "EnableTerminationProtection": self.is_protected}]}
 
-    def get_paginator(self, operation: str) -> Any:
-        """Return a paginator with one page."""
-        return _Pages(getattr(self, operation))
-
-    def list_stack_resources(self, **_: Any) -> Any:
-        """Return the resources that the stack has or had."""
-        return {
-            "StackResourceSummaries": [
-                {
-                    "LogicalResourceId": name,
-                    "PhysicalResourceId": name.lower(),
-                    "ResourceType": kind,
-                    "ResourceStatus": "CREATE_COMPLETE" if name in self.in_stack else "DELETE_COMPLETE",
-                }
-                for name, kind in self.resources.items()
-            ]
-        }
+    def get_paginator(self, _operation: str) -> Any:
+        """Return the resources that the stack has or had, in one page."""
+        listed = [
+            {
+                "LogicalResourceId": name,
+                "PhysicalResourceId": name.lower(),
+                "ResourceType": kind,
+                "ResourceStatus": "CREATE_COMPLETE" if name in self.in_stack else "DELETE_COMPLETE",
+            }
+            for name, kind in self.resources.items()
+        ]
+        return SimpleNamespace(paginate=lambda **_: [{"StackResourceSummaries": listed}])
 
     def delete_stack(self, **_: Any) -> None:
         """Delete what can be deleted."""
         if "delete_stack" in self.refused:
             raise client_error("AccessDenied", "DeleteStack", "you may not")
         self.log.append("delete stack")
-        for name, kind in self.resources.items():
-            keeps = kind == BUCKET and self.objects.get(name.lower(), 0)
+        for name in self.resources:
             if name in self.retained:
                 self.in_stack.discard(name)
-            elif name not in self.stubborn and not keeps:
+            elif name not in self.stubborn and not self.objects.get(name.lower()):
                 self.in_stack.discard(name)
                 self.there.discard(name.lower())
 
     def get_waiter(self, _name: str) -> Any:
-        """Return a waiter that knows the end already."""
-        return self
+        """Return a waiter that knows the end already, and fails if the deletion has."""
+        return SimpleNamespace(wait=self._wait)
 
-    def wait(self, **_: Any) -> None:
-        """Fail if the deletion has."""
+    def _wait(self, **_: Any) -> None:
         if self.in_stack:
             raise WaiterError("stack_delete_complete", "DELETE_FAILED", {})
 
@@ -132,17 +124,16 @@ class Aws:
         """Reserve none."""
         self._look(FunctionName)
         self.concurrency[FunctionName] = None
-        self.log.append(f"{FunctionName} free")
 
     # S3
 
     def resource(self, _service: str) -> Any:
         """Return the resource of S3, whose buckets can be emptied."""
-        return SimpleNamespace(
-            Bucket=lambda name: SimpleNamespace(
-                object_versions=SimpleNamespace(delete=lambda: self._empty(name))
-            )
-        )
+
+        def bucket(name: str) -> Any:
+            return SimpleNamespace(object_versions=SimpleNamespace(delete=lambda: self._empty(name)))
+
+        return SimpleNamespace(Bucket=bucket)
 
     def _empty(self, bucket: str) -> list[Any]:
         if self.objects.pop(bucket, 0):
@@ -154,37 +145,29 @@ class Aws:
         self.written(self)
         if self.objects.get(Bucket):
             raise client_error("BucketNotEmpty", "DeleteBucket")
-        self.there.discard(Bucket)
-        self.log.append(f"delete {Bucket}")
-
-    def head_bucket(self, Bucket: str, **_: Any) -> Any:  # noqa: N803
-        """Return whether the bucket is there."""
-        if Bucket not in self.there and Bucket not in self.unreadable:
-            raise client_error("404", "HeadBucket")
-        return self._look(Bucket)
+        self._delete(Bucket)
 
     # others
 
-    def get_caller_identity(self) -> Any:
-        """Return the account."""
-        return {"Account": ACCOUNT}
-
-    def delete_stream(self, StreamName: str, **_: Any) -> None:  # noqa: N803
-        """Delete the stream."""
-        self.there.discard(StreamName)
-        self.log.append(f"delete {StreamName}")
-
     def __getattr__(self, name: str) -> Any:
-        """Return a call that describes what its only parameter names."""
-        if name in ("describe_stream_summary", "get_role", "get_function"):
-            return lambda **named: self._look(*named.values())
+        """Return a call that describes or deletes what its first parameter names."""
+        if name == "get_caller_identity":
+            return lambda: {"Account": ACCOUNT}
+        if name == "delete_stream":
+            return lambda **named: self._delete(named["StreamName"])
+        if name in ("describe_stream_summary", "get_role", "get_function", "head_bucket"):
+            return lambda **named: self._look(next(iter(named.values())))
         raise AttributeError(name)
+
+    def _delete(self, name: str) -> None:
+        self.there.discard(name)
+        self.log.append(f"delete {name}")
 
     def _look(self, name: str) -> Any:
         if name in self.unreadable:
             raise client_error("AccessDenied", "Describe", "you may not look")
         if name not in self.there:
-            raise client_error("ResourceNotFoundException", "Describe")
+            raise client_error("404", "Describe")
         return {}
 
     def removed(self) -> Removed:
@@ -199,21 +182,10 @@ class Aws:
         return error.value.message
 
 
-class _Pages:
-    def __init__(self, call: Callable[..., Any]) -> None:
-        self._call = call
-
-    def paginate(self, StackName: str = "", **arguments: Any) -> Iterator[Any]:  # noqa: N803
-        yield self._call(**({"StackName": StackName} if StackName else {}), **arguments)
-
-
-def a_stack(**state: Any) -> Aws:
-    """Return a stack with a function, a bucket with objects, a stream and a role."""
+def a_stack(worker: str = "", **state: Any) -> Aws:
+    """Return a stack with a function, a bucket with objects, a stream and a role, and perhaps another function."""
     resources = {"Ingest": FUNCTION, "Aside": BUCKET, "Stream": STREAM, "Role": ROLE}
-    return Aws(resources, objects={"aside": 3}, **state)
-
-
-NOTHING = ({}, {})
+    return Aws(resources | ({"Worker": worker} if worker else {}), **state)
 
 
 def test_the_bucket_is_emptied_once_nothing_else_is_left() -> None:
@@ -227,57 +199,46 @@ def test_the_bucket_is_emptied_once_nothing_else_is_left() -> None:
     first = ["ingest 0", "delete stack", "empty aside", "delete stack"]
 
     assert [*first, f"empty {code}", f"delete {code}"] == aws.log
-    assert (4, *NOTHING) == found
+    assert (4, {}, {}) == found
     assert set() == aws.there
 
 
 def test_what_the_stack_retains_is_deleted_after_it() -> None:
-    """In prod, CloudFormation leaves the data."""
-    aws = a_stack(retained={"Stream", "Aside"})
+    """In prod, CloudFormation leaves the data. Lambda may write once more, so an emptied bucket is emptied again."""
+    late = iter([2, 0])
+    aws = a_stack(
+        retained={"Stream", "Aside"}, written=lambda one: one.objects.__setitem__("aside", next(late))
+    )
 
-    assert NOTHING == aws.removed()[1:]
-    assert ["ingest 0", "delete stack", "empty aside", "delete aside", "delete stream"] == aws.log
+    assert (4, {}, {}) == aws.removed()
+    emptied = ["empty aside", "empty aside", "delete aside"]
+    assert ["ingest 0", "delete stack", *emptied, "delete stream"] == aws.log
     assert set() == aws.there
-
-
-def test_a_protected_stack_loses_nothing() -> None:
-    """Termination protection is seen before anything is stopped."""
-    aws = a_stack(is_protected=True)
-
-    assert "--no-enable-termination-protection --stack-name sluice-dev" in aws.failed()
-    assert [] == aws.log
 
 
 @pytest.mark.parametrize("reserved", [None, 7])
 @pytest.mark.parametrize(
     ("state", "why"),
     [
+        ({"is_protected": True}, "--no-enable-termination-protection --stack-name sluice-dev"),
         (
-            {"stubborn": {"Role", "Ingest"}},
-            "did not delete Ingest, Role of sluice-dev: `aws cloudformation describe-stack-events`",
+            {"stubborn": {"Role", "Ingest", "Worker"}},
+            "did not delete Ingest, Role, Worker of sluice-dev: `aws cloudformation describe-stack-events`",
         ),
         ({"refused": {"delete_stack"}}, "do not allow DeleteStack"),
+        ({"refused": {"worker"}}, "do not allow PutFunctionConcurrency"),
     ],
 )
 def test_a_stack_that_survives_keeps_its_objects_and_runs_again(
     state: dict[str, Any], why: str, reserved: int | None
 ) -> None:
     """A missing right stops the deletion: no object is deleted, and each function has the concurrency that it had."""
-    aws = a_stack(concurrency={"ingest": reserved}, **state)
+    aws = a_stack(concurrency={"ingest": reserved}, worker=FUNCTION, **state)
 
     assert why in aws.failed()
     assert {"aside": 3} == aws.objects
-    assert {"ingest": reserved} == aws.concurrency
-
-
-def test_functions_that_cannot_be_stopped_run_again() -> None:
-    """Nothing is deleted while one of them may still accept events."""
-    aws = Aws(
-        {"Ingest": FUNCTION, "Worker": FUNCTION, "Aside": BUCKET}, objects={"aside": 1}, refused={"worker"}
-    )
-
-    assert "do not allow PutFunctionConcurrency" in aws.failed()
-    assert ["ingest 0", "ingest free"] == aws.log
+    assert {"ingest": reserved, "worker": None} == aws.concurrency
+    assert state.keys() != {"is_protected"} or [] == aws.log  # nothing was stopped either
 
 
 def test_a_second_attempt_finishes_the_first() -> None:
@@ -286,16 +247,7 @@ def test_a_second_attempt_finishes_the_first() -> None:
     aws.failed()
     aws.stubborn.clear()
 
-    assert NOTHING == aws.removed()[1:]
-    assert set() == aws.there
-
-
-def test_an_object_that_arrives_meanwhile_does_not_keep_its_bucket() -> None:
-    """Lambda may write once more, so an emptied bucket is emptied again."""
-    late = iter([2, 0])
-    aws = a_stack(retained={"Aside"}, written=lambda one: one.objects.__setitem__("aside", next(late)))
-
-    assert NOTHING == aws.removed()[1:]
+    assert (2, {}, {}) == aws.removed()
     assert set() == aws.there
 
 
@@ -320,62 +272,41 @@ def test_what_is_left_and_what_cannot_be_checked_is_named() -> None:
 
 
 def test_every_resource_type_is_looked_for() -> None:
-    """A type without a check of its own disappears with a resource that has one."""
+    """A type without a check of its own disappears with a resource that has one. What prod retains is deleted."""
     types = set(sluice_template().all_types())
-
-    assert set() == types - LOOKS.keys() - GO_WITH.keys()
-    assert set() == {whole for whole in GO_WITH.values() if whole.startswith("AWS::") and whole not in LOOKS}
-
-
-def test_everything_that_prod_retains_is_deleted() -> None:
-    """Versions of the ingest go with their function."""
     kept = {
         found["Type"]
         for found in Mode({"Stage": "prod"}).resources().values()
         if found.get("DeletionPolicy", "Delete") != "Delete"
     }
 
-    assert kept - {"AWS::Lambda::Version"} == RETAINED.keys() | {BUCKET}
-
-
-def test_the_local_stack_is_not_removed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It ends with its command."""
-    session: Any = None
-    monkeypatch.setattr("ops.stack.local", lambda: Stack("local", {}, session, functions={}))
-    result = CliRunner(mix_stderr=False).invoke(main, ["remove", "--local", "--yes"])
-
-    assert 1 == result.exit_code
-    assert "needs a deployed stack" in result.stderr
+    assert set() == types - LOOKS.keys() - GO_WITH.keys()
+    assert set() == {whole for whole in GO_WITH.values() if whole.startswith("AWS::") and whole not in LOOKS}
+    assert kept - {"AWS::Lambda::Version"} == RETAINED.keys() | {BUCKET}  # versions go with their function
 
 
 @pytest.mark.parametrize(
-    ("state", "code", "said"),
+    ("state", "more", "code", "said"),
     [
-        ({}, 0, "4 resources removed. Nothing is left."),
-        ({"retained": {"Role"}}, 3, "1 resource may be left:"),
-        ({"is_protected": True}, 1, ""),
+        ({}, ["--yes"], 0, "4 resources removed. Nothing is left."),
+        ({"retained": {"Role"}}, ["--yes"], 3, "1 resource may be left:"),
+        ({"is_protected": True}, ["--yes"], 1, "has termination protection"),
+        ({}, [], 1, "This removes sluice-dev"),
+        ({}, ["--json"], 1, "This removes sluice-dev"),
+        (None, ["--yes"], 1, "needs a deployed stack"),
     ],
 )
-def test_the_command_says_how_it_ended(
-    monkeypatch: pytest.MonkeyPatch, state: dict[str, Any], code: int, said: str
+def test_the_command_asks_and_says_how_it_ended(
+    monkeypatch: pytest.MonkeyPatch, state: dict[str, Any] | None, more: list[str], code: int, said: str
 ) -> None:
-    """Its exit code tells whether everything is gone."""
-    session: Any = a_stack(**state)
-    monkeypatch.setattr("ops.stack.deployed", lambda *_: Stack("sluice-dev", {}, session))
+    """Its exit code tells whether everything is gone. --json does not answer its question. The local stack ends with its command."""
+    aws: Any = a_stack(**state or {})
+    functions: Any = {} if state is None else None
+    monkeypatch.setattr("ops.stack.deployed", lambda *_: Stack("sluice-dev", {}, aws, functions=functions))
     monkeypatch.setattr("ops.commands.remove.SystemClock", ManualClock)
-    result = CliRunner(mix_stderr=False).invoke(main, ["remove", "--stack", "sluice-dev", "--yes"])
+    line = ["remove", "--stack", "sluice-dev", *more]
+    result = CliRunner(mix_stderr=False).invoke(main, line, input="n\n")
 
     assert code == result.exit_code
-    assert said in result.stdout
-
-
-@pytest.mark.parametrize("more", [[], ["--json"]])
-def test_nothing_is_removed_without_a_yes(monkeypatch: pytest.MonkeyPatch, more: list[str]) -> None:
-    """The question names the stack. --json does not answer it."""
-    session: Any = a_stack()
-    monkeypatch.setattr("ops.stack.deployed", lambda *_: Stack("sluice-dev", {}, session))
-    result = CliRunner(mix_stderr=False).invoke(main, ["remove", "--stack", "sluice-dev", *more], input="n\n")
-
-    assert 0 != result.exit_code
-    assert "This removes sluice-dev" in result.stderr
-    assert [] == session.log
+    assert said in f"{result.stdout}{result.stderr}"
+    assert (code == 1) == ([] == aws.log)
