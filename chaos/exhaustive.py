@@ -307,7 +307,6 @@ def run(scenario: Scenario, choice: Choice = (), build: Build = Functions) -> En
         simulation.run(simulation.now + 1.1 * _DAY)
     verdict = judge(pipeline)
     verdict.rules = trace.broken
-    world.close()
     gc.enable()  # a worker invocation that was killed leaves it off
     return Ended(steps, dict(verdict.violations))
 

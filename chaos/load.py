@@ -359,7 +359,6 @@ def simulate(case: Case, say: Callable[[str], None] | None = None) -> Result:
     traffic.until = simulation.now
     simulation.run(simulation.now + _REST)
     _balance(pipeline, traffic.sent, result)
-    world.close()
     return result
 
 

@@ -174,7 +174,7 @@ def tell(told: Story, say: Callable[[str], None]) -> bool:
         say(f"  {'✓' if right else '✗'} {what}")
 
     def note(what: str) -> None:
-        note(f"{what}")
+        say(f"{screen.utc(clock.now())}  {what}")
 
     def total(counted: dict[Place, Any]) -> int:
         return sum(one.total() if isinstance(one, Counter) else len(one) for one in counted.values())

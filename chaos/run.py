@@ -55,7 +55,6 @@ def finished[P: Pipeline](
         verdict.rules, verdict.told = judged.broken, judged.told
         return pipeline, verdict
     finally:
-        world.close()
         gc.enable()  # a worker invocation that stays frozen leaves it off
         if trace is not None:
             trace += world.simulation.trace or []

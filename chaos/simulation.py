@@ -4,7 +4,6 @@ A process is one invocation of a function: a main greenlet and those that its ex
 at a time, and it yields only in `delay` and `wait`, so a run depends on nothing but its seed.
 """
 
-import zlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,8 +54,6 @@ class Simulation:
 
     def __init__(self, start: float, *, traced: bool = False) -> None:
         self.now = start
-        self.steps = 0
-        self.checksum = 0
         self.trace: list[str] | None = [] if traced else None
         self.current: Task | None = None
         self.behalf: Process | None = None  # whose write lands late, outside all processes
@@ -67,12 +64,10 @@ class Simulation:
         self._hub = getcurrent()
 
     def note(self, line: str) -> None:
-        """Write a line to the trace."""
-        name = self.current.process.name if self.current is not None else "-"
-        line = f"{self.now - self._start:11.3f} {name:>5} {line}"
-        self.checksum = zlib.crc32(line.encode(), self.checksum)
+        """Write a line to the trace, if it is kept."""
         if self.trace is not None:
-            self.trace.append(line)
+            name = self.current.process.name if self.current is not None else "-"
+            self.trace.append(f"{self.now - self._start:11.3f} {name:>5} {line}")
 
     def at(self, when: float, call: Callable[[], object]) -> None:
         """Schedule a call outside all processes at a time, UNIX seconds."""
@@ -108,7 +103,6 @@ class Simulation:
             Killed: its process is dead.
         """
         task = self._alive()
-        self.steps += 1
         when = self.now + seconds
         if when < self._until and (not self._due or when < self._due[0][0]):
             self.now = when

@@ -64,8 +64,6 @@ class Verdict:
     watermarks: int = 0  # the number of watermarks given
     largest_delay: float = 0.0  # the longest time from acceptance to Treasure Data, in seconds
     strikes: Counter[Kind] = field(default_factory=Counter)  # how often each kind of trouble occurred
-    checksum: int = 0  # the trace's checksum
-    steps: int = 0  # the number of simulated steps
     # how often each rule of the specification was broken
     rules: Counter[str] = field(default_factory=Counter)
     # the first broken rules, each with its event and what happened before
@@ -91,8 +89,6 @@ def judge(pipeline: Pipeline) -> Verdict:  # noqa: C901 -- a list of promises
         unasked=0 if may_query else world.counts["RowsAmbiguous"],
         watermarks=len(pipeline.observer.given),
         strikes=world.trouble.strikes,
-        checksum=world.simulation.checksum,
-        steps=world.simulation.steps,
     )
     verdict.lost += pipeline.missing
     places = _delivered(pipeline, verdict)

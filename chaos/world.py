@@ -147,7 +147,6 @@ class World:
         self.put_back: Callable[[str, bytes], None] = lambda _name, _body: None
         # returns whether a row is of a person whom the run forgets
         self.is_forgotten: Callable[[Mapping[str, Any]], bool] = lambda _row: False
-        self.on_end: list[Callable[[], None]] = []  # called when the schedule has been judged
         # called with each gauge that a function reports
         self.on_gauge: Callable[[str, float], None] = lambda _metric, _value: None
         self._sandboxes = 0
@@ -250,11 +249,6 @@ class World:
     def count(self, metric: str, value: int = 1) -> None:
         """Add to a metric of any function."""
         self.counts[metric] += value
-
-    def close(self) -> None:
-        """Release everything."""
-        for call in self.on_end:
-            call()
 
     def _set_tables_up(self) -> None:
         if not self.schedule.setup.may_query:
