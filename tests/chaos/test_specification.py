@@ -146,6 +146,30 @@ FORCED = Place(Chain("", tag="f", source="s1 0"))
 BOUND = Event("tag bound", 300, OPERATOR, "f", started=0, until=50)
 GONE = Event("object lost", 30 * DAY, "sweep/1", planned()[0].name)
 
+
+def takes_over(place: Place, shard: str) -> list[Event]:
+    """Return the put and the append of a record that takes a claim over."""
+    put, append = planned(place, replace(RECORD, claims=True))
+    return [put, replace(append, claims=(("r", (shard, 1)),))]
+
+
+def cut(
+    version: int,
+    *added: Chunk,
+    removed: tuple[str, ...] = ("a",),
+    kept: tuple[str, ...] = (),
+    **changes: Entry,
+) -> list[Event]:
+    """Return the put of an object without a person's rows, and the write that names it: chunks whose names end in f are forgotten."""
+    chunks = [(one.name, one.rows, f"bytes of {one.name}") for one in added if not one.name.endswith("f")]
+    old = [(name, 2, f"bytes of {name}") for name in kept]
+    put = Event("object put", 700, SENDER, "cut", "d", records=(RECORD,), chunks=(*chunks, *old))
+    of = {one.name: Entry("forgotten") for one in added if one.name.endswith("f")}
+    write = wrote(700, SENDER, version, **of, **changes)
+    return [put, replace(write, name="cut", digest="d", removed=removed, added=added)]
+
+
+FORGOTTEN = cut(2, Chunk("b", 1), Chunk("cf", 1), b=Entry("delivered"))
 GOOD = {
     "a worker plans, sends and settles": DELIVERED,
     "a worker is killed; a sender sends under the same id and is told that it was there": [
@@ -176,23 +200,14 @@ GOOD = {
     "the object of a chunk in doubt is gone; an operator asks": [
         *planned(), GONE, wrote(31 * DAY, SENDER, 1, a=Entry("dead", may_be_there=True)), asked(32 * DAY, OPERATOR, "counted none"), wrote(32 * DAY, OPERATOR, 2, a=Entry("waiting", None, 1)),
     ],
+    "a copy takes a claim over from a record that was passed over": [claimed(1), *marker(S1, 2, 10), *takes_over(THERE, "s2")],
+    "a copy takes a claim over from a record whose shard is gone": [claimed(7, shard="s7"), listed(19, WORKER), *takes_over(HERE, "s1")],
+    "a person is forgotten in what was delivered, and the old object goes at once": [*DELIVERED, *FORGOTTEN, replace(GONE, what="object deleted", at=701, by=SENDER)],
+    "a person is forgotten in one half, while the other is in doubt": [
+        *SPLIT, wrote(100, SENDER, 2, a_0=doubt(100), a_1=doubt(100)), *imported(101, SENDER, "imported", "a/1"), *imported(102, SENDER, "unknown", "a/0", 2),
+        wrote(103, SENDER, 3, a_1=Entry("delivered")), *cut(4, Chunk("cf", 1), removed=(), kept=("a",), a_1=Entry("replaced")),
+    ],
 }  # fmt: skip  # one line a step or two
-
-
-def takes_over(place: Place, shard: str) -> list[Event]:
-    """Return the put and the append of a record that takes a claim over."""
-    put, append = planned(place, replace(RECORD, claims=True))
-    return [put, replace(append, claims=(("r", (shard, 1)),))]
-
-
-GOOD["a copy takes a claim over from a record that was passed over"] = [
-    *(claimed(1), *marker(S1, 2, 10)),
-    *takes_over(THERE, "s2"),
-]
-GOOD["a copy takes a claim over from a record whose shard is gone"] = [
-    *(claimed(7, shard="s7"), listed(19, WORKER)),
-    *takes_over(HERE, "s1"),
-]
 
 
 def again(*before: Event, **more: Entry) -> list[Event]:
@@ -200,36 +215,6 @@ def again(*before: Event, **more: Entry) -> list[Event]:
     return [*PUT_AGAIN, *before, wrote(1401, SENDER, 1, THERE, **(more or {"a": WAITING}))]
 
 
-def cut(
-    version: int,
-    *added: Chunk,
-    removed: tuple[str, ...] = ("a",),
-    kept: tuple[str, ...] = (),
-    **changes: Entry,
-) -> list[Event]:
-    """Return the put of an object without a person's rows, and the write that names it: chunks whose names end in f are forgotten."""
-    chunks = [(one.name, one.rows, f"bytes of {one.name}") for one in added if not one.name.endswith("f")]
-    old = [(name, 2, f"bytes of {name}") for name in kept]
-    put = Event("object put", 700, SENDER, "cut", "d", records=(RECORD,), chunks=(*chunks, *old))
-    of = {one.name: Entry("forgotten") for one in added if one.name.endswith("f")}
-    write = wrote(700, SENDER, version, **of, **changes)
-    return [put, replace(write, name="cut", digest="d", removed=removed, added=added)]
-
-
-FORGOTTEN = cut(2, Chunk("b", 1), Chunk("cf", 1), b=Entry("delivered"))
-GOOD["a person is forgotten in what was delivered, and the old object goes at once"] = [
-    *DELIVERED,
-    *FORGOTTEN,
-    replace(GONE, what="object deleted", at=701, by=SENDER),
-]
-GOOD["a person is forgotten in one half, while the other is in doubt"] = [
-    *SPLIT,
-    wrote(100, SENDER, 2, a_0=doubt(100), a_1=doubt(100)),
-    *imported(101, SENDER, "imported", "a/1"),
-    *imported(102, SENDER, "unknown", "a/0", 2),
-    wrote(103, SENDER, 3, a_1=Entry("delivered")),
-    *cut(4, Chunk("cf", 1), removed=(), kept=("a",), a_1=Entry("replaced")),
-]
 TAKEN_UP = wrote(600, SENDER, 1, a=doubt(20))
 GAP = Place(Chain("s1", gap="1"))
 WRONG = {
