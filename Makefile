@@ -106,7 +106,7 @@ mutate: .venv/installed .venv-mutate/installed ## take away one thing at a time,
 	@$(RUN) -m tests.mutation $(if $(ONLY),--only "$(ONLY)")
 
 .PHONY: bench
-bench: .venv/installed .venv-trackers/installed | $(UV) ## run the benchmarks against simpler designs: ONLY=; WRITE=1 updates docs/internals/performance.md
+bench: .venv/installed $(if $(filter-out losses,$(ONLY)),,.venv-trackers/installed) | $(UV) ## run the benchmarks against simpler designs: ONLY=; WRITE=1 updates docs/internals/performance.md
 	@PYTHONPATH=client $(RUN) -m benchmarks $(ONLY) $(if $(WRITE),--write)
 
 .PHONY: docs
