@@ -19,7 +19,7 @@ from ops.console.server import ConsolePage, RefusedError, Server
 from ops.console.view import ConsoleView
 from ops.stack import Stack
 from shared.clock import SystemClock
-from tests.support.console_example import EVENTS, STATE
+from tests.support.console_pages import EVENTS, STATE
 from tests.support.delivery import envelope, row
 from tests.support.deployed import NAME, deployed
 from tests.support.faulty_stack import FaultyStack
