@@ -11,8 +11,8 @@ import pytest
 
 from doubles.iam import Role
 from ops.deploy import deployer
-from ops.template import sluice_template
 from tests.support.handlers import needed
+from tests.support.sam import transformed
 
 BOUNDARY = "arn:aws:iam::123456789012:policy/boundary"
 GIVEN = {"STACK": "sluice-dev", "<PermissionsBoundary>": BOUNDARY, "<HostedZoneId>": "Z1"}
@@ -77,7 +77,7 @@ def role() -> Role:
     return Role("Deployer", [one for one in json.loads(text) if "<" not in one["Resource"]])
 
 
-@pytest.mark.parametrize("kind", sluice_template().all_types())
+@pytest.mark.parametrize("kind", sorted({one["Type"] for one in transformed()["Resources"].values()}))
 def test_cloudformation_may_do_its_work_on_the_stacks_resources(role: Role, kind: str) -> None:
     """Each action that a handler names is allowed on the resource as CloudFormation names it, and with the boundary."""
     actions = needed(kind, set())
