@@ -82,11 +82,8 @@ class Functions:
 
     def wiring(self, function: Function) -> Wiring:
         """Return the parts of a new sandbox of a delivery function, with the permissions that the template grants."""
-        world, weakness, access = (
-            self.world,
-            self._weakness,
-            partial[Any](Limited, function, self.world.effects),
-        )
+        world, weakness = self.world, self._weakness
+        access: Callable[[str, Any], Any] = partial(Limited, function, world.effects)
         entropy = world.entropy()
         rows, size = world.cuts[next(self._cuts) % len(world.cuts)]
         settings = WorkerSettings(
@@ -142,7 +139,8 @@ class Functions:
 
     def ingest(self, _sandbox: Sandbox) -> Handler:
         """Return the ingest of a new sandbox."""
-        world, access = self.world, partial[Any](Limited, INGEST, self.world.effects)
+        world = self.world
+        access: Callable[[str, Any], Any] = partial(Limited, INGEST, world.effects)
         settings = IngestSettings(
             stream_name=STREAM,
             overflow_queue_url=world.queue_url,
