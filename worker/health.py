@@ -64,7 +64,7 @@ _UNKNOWN = _Health()
 
 @dataclass(eq=False)
 class DatabaseHealth:
-    """The health of databases. Safe to use from several threads: each call changes one database."""
+    """The health of databases. Safe to use from several threads: each call changes one database, or the one flag that all are away."""
 
     _treasure_data: TreasureDataClient
     _clock: Clock
