@@ -25,7 +25,7 @@ from shared.telemetry import Telemetry, about
 from worker.chain import ChainId
 from worker.deadline import Deadline
 from worker.ledger import Ledger
-from worker.record import CLAIMED, packed
+from worker.record import CLAIMED, UNDECODABLE, packed
 from worker.settlement import report_dead
 from worker.span import NO_SENDER, ChunkKey, Group, milliseconds
 from worker.span_object import Chunk, SpanObjects, span_of_rows
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from mypy_boto3_kinesis import KinesisClient
     from mypy_boto3_sqs import SQSClient
 
-UNDECODABLE = "undecodable"
 NO_PARTITION_KEY = "no_partition_key"
 
 _RETRY_SECONDS = 120  # how soon a message that stays on the queue is handled again

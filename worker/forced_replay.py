@@ -195,14 +195,13 @@ class ForcedReplays:
         found, number = [], 0
         own = key.within(member.rows)
         whole = self._objects.payload(span, key.planned)
-        row = byte = 0
-        for position, rows, size in zip(member.positions, member.row_counts, member.byte_counts, strict=True):
-            begin, end = max(own.start, row), min(own.stop, row + rows)
+        for position, rows, part in member.parts():
+            begin, end = max(own.start, rows.start), min(own.stop, rows.stop)
             if wanted.has_arrival(index.arrivals[position]) and begin < end:
                 # a half may end within a record
-                found.append(slice_of(whole[byte : byte + size], range(begin - row, end - row), rows))
+                within = range(begin - rows.start, end - rows.start)
+                found.append(slice_of(whole[part], within, len(rows)))
                 number += end - begin
-            row, byte = row + rows, byte + size
         return b"".join(found), number
 
 

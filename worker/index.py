@@ -25,13 +25,11 @@ from typing import NamedTuple
 import msgpack
 
 from shared.errors import InvalidObjectError
-from worker.record import START, Number, number
+from worker.record import DIGITS, START, Number, number
 from worker.span import ChunkKey
 
 VERSION = 1
 DIGEST_BYTES = 16
-
-_DIGITS = slice(3, None)
 
 
 class Member(NamedTuple):
@@ -55,12 +53,11 @@ class Member(NamedTuple):
     row_counts: Sequence[int] = ()
     byte_counts: Sequence[int] = ()
 
-    def of(self, position: int) -> Iterator[tuple[range, range]]:
-        """Yield the rows and the bytes of the chunk that a record has."""
+    def parts(self) -> Iterator[tuple[int, range, slice]]:
+        """Yield the chunk's parts in order: the position of the record that each is of, its rows, and its bytes."""
         row = byte = 0
-        for owner, rows, size in zip(self.positions, self.row_counts, self.byte_counts, strict=True):
-            if owner == position:
-                yield range(row, row + rows), range(byte, byte + size)
+        for position, rows, size in zip(self.positions, self.row_counts, self.byte_counts, strict=True):
+            yield position, range(row, row + rows), slice(byte, byte + size)
             row, byte = row + rows, byte + size
 
 
@@ -97,16 +94,12 @@ class Index:
         """The position of each record, by its sequence number."""
         return {number: position for position, number in enumerate(self.numbers)}
 
-    def __contains__(self, number: Number) -> bool:
-        """Return whether the span has a record."""
-        return number in self.positions
-
     def encode(self) -> bytes:
         """Return the index as MessagePack."""
         data: bytes = msgpack.packb(
             (
                 VERSION,
-                " ".join([one[_DIGITS] for one in self.numbers]),
+                " ".join([one[DIGITS] for one in self.numbers]),
                 self.arrivals,
                 self.receipts,
                 self.request_ids,

@@ -81,14 +81,10 @@ class Passing:
             return False
         return min(end.latest, end.planned_at) / 1000 >= self._shards.created_at() + MARGIN_SECONDS
 
-    def obstacle(self, moment: int, *, closes: bool = True) -> str:
+    def obstacle(self, moment: int) -> str:
         """Return which shard has not passed a time (UNIX milliseconds) yet, with the reason; empty if all have.
 
         Open shards that have not get a marker. The listing must be made after `moment` and the margin by this machine's clock.
-
-        Args:
-            moment: the time.
-            closes: close the chains of closed shards.
 
         Raises:
             UnprovenError, UnavailableError: as `lineages`.
@@ -96,9 +92,7 @@ class Passing:
         bound = moment + MARGIN_SECONDS * 1000
         if self._clock.now() * 1000 <= bound:
             return "it is too early"
-        behind = [
-            one for one in self.lineages() if not self.has_passed(one, bound) and not self._close(one, closes)
-        ]
+        behind = [one for one in self.lineages() if not self.has_passed(one, bound) and not self._close(one)]
         self._mark(behind)
         return f"the shard {behind[0].chain.shard} has not passed that time" if behind else ""
 
@@ -130,9 +124,9 @@ class Passing:
             raise UnprovenError("Kinesis does not list the newest shards")
         return end is not None and (end.latest > bound or end.last == BEHIND_ALL)
 
-    def _close(self, lineage: Lineage, closes: bool) -> bool:  # noqa: FBT001 -- internal
+    def _close(self, lineage: Lineage) -> bool:
         """Close the chain of a closed shard; return whether it is closed."""
-        if lineage.is_open or not closes:
+        if lineage.is_open:
             return False
         end = self._ledger.end(lineage.chain)
         if end is not None and end.last == BEHIND_ALL:

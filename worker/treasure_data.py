@@ -185,10 +185,6 @@ class TreasureDataClient:
         except (requests.RequestException, SecretUnavailableError) as error:
             return host, 0, type(error).__name__
 
-    def lacks_database(self, database: str) -> bool:
-        """Return whether Treasure Data lists its databases without this one; False if no answer settles it."""
-        return bool(self.missing_databases([database]))
-
     def missing_databases(self, databases: Iterable[str]) -> list[str] | None:
         """Return which of these databases Treasure Data does not list; None if no answer settles it."""
         names = self._try("GET", *DATABASES).names("databases")

@@ -179,7 +179,7 @@ class Uploader:
                 created = td.create_database(database, seconds())
                 if created.status in (200, 409):
                     created = td.create_table(database, key.group.table, seconds())
-            elif td.lacks_database(database):
+            elif td.missing_databases([database]):
                 return Reply(Meaning.REFUSED, "no_such_database")
         return _obstacle(*created)
 

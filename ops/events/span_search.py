@@ -1,6 +1,6 @@
 """Searches spans for events: their indexes tell requests, their chunks and the copies of rejected events tell the rest."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -92,18 +92,14 @@ class SpanSearch:
 
         if asked.isdisjoint(member.positions) and not has(payload):
             return
-        parts: Iterable[tuple[int | None, int, int]] = [(None, member.rows, len(payload))]
-        if member.positions:
-            parts = zip(member.positions, member.row_counts, member.byte_counts, strict=True)
-        row = byte = 0
-        for position, rows, size in parts:
-            part = payload[byte : byte + size]
+        whole = (None, range(member.rows), slice(None))
+        for position, rows, place in member.parts() if member.positions else (whole,):
+            part = payload[place]
             if position in asked or has(part):
-                for number, value in enumerate(unpacked(part), row):
+                for number, value in enumerate(unpacked(part), rows.start):
                     seen = _seen(span, index, key, position, value)
                     if query.is_about(seen):
                         yield self._of_row(span, key, number, seen)
-            row, byte = row + rows, byte + size
 
     def _of_row(self, span: Span, planned: ChunkKey, row: int, seen: SeenEvent) -> FoundEvent:
         leaves = span.leaves(planned)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -138,7 +139,9 @@ def test_every_command_can_be_interrupted(tmp_path: Path) -> None:
             with connection:
                 _, said = ctrl_c.press(running, 30)
 
-        assert (130, False) == (running.returncode, b"Traceback" in said), (line, said)
+        # killed by the second press, while it ended, is 130 to a shell, too
+        assert running.returncode in (130, -signal.SIGINT), (line, said)
+        assert b"Traceback" not in said, line
 
 
 @pytest.mark.parametrize(

@@ -117,16 +117,6 @@ def test_a_listing_that_is_older_than_the_end_of_a_chain_decides_nothing() -> No
     assert len(made.records()) == 1
 
 
-def test_a_watermark_closes_no_chain() -> None:
-    """It only looks."""
-    made = delivery(-1)
-    made.split()
-    made.clock.sleep(10)
-
-    assert "" != obstacle(made, closes=False)
-    assert [] == [one for one in made.spans() if one.last == BEHIND_ALL]
-
-
 def test_all_listed_shards_are_noted() -> None:
     """So their spans are found later."""
     made = Delivery()

@@ -422,8 +422,8 @@ def test_only_documented_answers_count_for_listings_and_status() -> None:
     """An HTML page does not prove a database gone, a key known, or Treasure Data available."""
     page, other = (200, b"<html>"), document(databases=[{"name": "other"}])
 
-    assert [True, False, False, False] == [
-        scripted(one).lacks_database("shop_db")
+    assert [["shop_db"], [], None, None] == [
+        scripted(one).missing_databases(["shop_db"])
         for one in (other, document(databases=[{"name": "shop_db"}]), page, GONE)
     ]
     assert [True, True, False, False] == [
