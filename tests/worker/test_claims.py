@@ -387,6 +387,18 @@ def delivery(**changes: Any) -> Delivery:
     return made
 
 
+def test_a_claim_outlives_every_copy() -> None:
+    """Senders retry for 30 days, the queue keeps messages for 14, and the stream keeps records for its own retention."""
+    made = delivery()
+    made.put(copy("live"), copy("replayed", claim=0))
+    made.deliver(0, 1)
+    made.run(made.event(1) | {"replay": True})
+    ttl = str(int(made.clock.now() + 44 * DAY + made.wiring.shards.retention_seconds()))
+    items = {item["pk"]["S"]: item for item in made.dynamodb.client.items("ledger")}
+
+    assert [ttl, ttl] == [items[f"put#{one}"]["ttl"]["N"] for one in ("live", "replayed")]
+
+
 def test_a_span_waits_only_for_the_owners_of_its_own_copies() -> None:
     """A plan that does not fit ends before the others: thousands of them would not fit into the item, and hold the shard."""
     made = delivery()
