@@ -377,6 +377,19 @@ def test_the_first_claim_wins() -> None:
     assert {"q": Claim(A)} == one.claims(["q", "s"])
 
 
+def test_every_read_of_the_table_is_consistent() -> None:
+    """An older item would show a claim without its owner, or a place without its span. Only the index lags."""
+    meddled, asked = Meddled(memory()), list[dict[str, Any]]()
+    meddled.before = dict.fromkeys(("get_item", "batch_get_item", "query", "scan"), asked.append)
+    one, place = ledger(meddled), Place(CHAIN, START)
+    for read in (one.get(place), one.get_all([place]), one.claims("q"), one.end(CHAIN), *one.spans()):
+        assert not read
+    assert [] == list(one.spans_of(CHAIN))
+
+    assert 6 == len(asked)
+    assert all({**call, **call.get("RequestItems", {}).get(TABLE, {})}["ConsistentRead"] for call in asked)
+
+
 def test_a_failed_statement_leaves_its_claim_undecided() -> None:
     """A batch's 200 says nothing about single statements; the others are decided."""
     double = memory()
