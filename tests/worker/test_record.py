@@ -102,11 +102,11 @@ def test_records_come_by_shard_and_in_its_order_each_once() -> None:
         envelope("shop", {"views": [row("e")]})[:-1],
         envelope("shop", {"views": [row("e")]}) + b"\x00",
         msgpack.packb([1, "shop", "k", 1, "r", 0, [["views", True, b"\x80"]], []]),
-        msgpack.packb([1, "shop", "k", 1, "r", 0, [[f"t{n}", 1, b"\x80"] for n in range(301)], []]),
+        msgpack.packb([1, "shop", "k", 1, "r", 0, [[f"table_{n}", 1, b"\x80"] for n in range(301)], []]),
         b"{",
         b"{}",
         b'{"account":"shop","events":[]}',
-        b'{"account":"shop","events":{}}',
+        b'{"account":"shop","events":{"a":1}}',
         b'{"account":"No!","events":[{}]}',
         b'{"account":"shop","events":[' + b",".join(b'{"table":"t%04d"}' % n for n in range(501)) + b"]}",
         b'{"a":' * 100_000,
@@ -123,6 +123,7 @@ def test_an_undecodable_record_keeps_its_bytes(data: bytes) -> None:
         record.refused,
     )
     assert data == msgpack.unpackb(record.refused[0][2])
+    assert [record.refused] == [one.refused for one in from_event(kinesis_event(("77", data)))[SHARD]]
 
 
 def test_json_rows_get_a_derived_id_and_time() -> None:
@@ -178,7 +179,8 @@ def test_any_json_event_becomes_a_row_or_an_original(event: Any) -> None:
     assert 1 == sum(block[1] for block in (*record.blocks, *record.refused))
 
 
-LEGAL = (1, "shop", "k1", 1, "r", 0, [["views", 1, b"\x80"]], [])
+LEGAL = (1, "shop", "k1", 1, "request", 0, [["views", 1, b"\x80"]], [])
+MARKER = (1, NOBODY, "", 1, "", 0, [], [])
 REJECTED = [0, "too_deep", "views", b"{}", "why"]
 ODD = (None, -1, 0, 2, "", "-", "Views!", "r" * 129, "r/1", b"", [], [REJECTED])
 PLACES = [*((n,) for n in range(8)), (6, 0), *((6, 0, n) for n in range(3))]
@@ -191,9 +193,8 @@ def with_member(content: Any, path: tuple[int, ...], value: Any) -> Any:
     return [with_member(one, path[1:], value) if n == path[0] else one for n, one in enumerate(content)]
 
 
-contents = st.just(LEGAL) | st.builds(
-    with_member, st.just(LEGAL), st.sampled_from(PLACES), st.sampled_from(ODD)
-)
+bases = st.sampled_from((LEGAL, MARKER))
+contents = bases | st.builds(with_member, bases, st.sampled_from(PLACES), st.sampled_from(ODD))
 
 
 @settings(max_examples=400)

@@ -72,6 +72,26 @@ def test_existing_tables_stay_in_use_at_the_limit() -> None:
     assert {("dead", "too_many_tables")} == {entry[:2] for entry in made.chunks().values()}
 
 
+def test_other_accounts_are_not_affected() -> None:
+    """Each account has its own limit and its own dead letter."""
+    made = delivery(tables=1)
+    put(made, 0, 50)
+    put(made, 0, 50, account="news")
+
+    assert made.deliver() is None
+    assert (1, 50) == (created(made), created(made, "news_db"))
+
+
+def test_few_new_tables_become_separate_dead_letters() -> None:
+    """They are too few for the limit to be checked before the plan. In the next span they share one."""
+    made = delivery(tables=2)
+    put(made, 0, 6, each=2)
+    for number in range(3):
+        made.deliver(number, number + 1)
+
+    assert [1, 1, 2] == sorted(rows for *_, rows in made.chunks().values())
+
+
 def test_an_account_within_its_limit_costs_no_call() -> None:
     """The ledger is read only for new tables, or if a span has more than the account may have."""
     made = delivery()

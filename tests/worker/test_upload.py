@@ -238,6 +238,30 @@ def test_another_account_s_database_is_not_created() -> None:
     assert "gone" not in made.td.counts()
 
 
+def test_without_an_answer_of_redis_a_missing_database_is_neither_created_nor_given_up() -> None:
+    """It may be the account's."""
+    made = Made(1)
+    made.delivery.redis.flushall()
+    upload, reply = attempt(made, database="gone")
+
+    assert (UNANSWERED, "account_unavailable") == (upload.outcome(reply).event, reply.reason)
+    assert "gone" not in made.td.counts()
+
+
+def test_a_proxy_s_404_creates_nothing() -> None:
+    """It proves nothing, so the chunk keeps its doubt."""
+    made = Made(1)
+    made.fault(Kind.STATUS, status=404, body="<html>")
+    upload, reply = attempt(made)
+
+    assert (UNANSWERED, "http_404", False) == (
+        upload.outcome(reply).event,
+        reply.reason,
+        upload.surely_not,
+    )
+    assert "new" not in made.td.counts()["db_0"]
+
+
 def test_creations_end_with_the_time_for_sends() -> None:
     """Else Lambda would end the function before it has settled what it sent."""
     made = Made(1)
