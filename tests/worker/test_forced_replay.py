@@ -210,10 +210,7 @@ def test_an_edited_span_can_be_forced(delivery: Delivery) -> None:
     delivery.put(envelope("shop", {"views": [row("v9")]}, request_id="r9"))
     delivery.deliver(4)
     [(span, key)] = [
-        (span, key)
-        for span in delivery.spans()
-        for key, one in span.all_leaves()
-        if one.state is State.DEAD
+        (span, key) for span in delivery.spans() for key, one in span.all_leaves() if one.state is State.DEAD
     ]
     delivery.sender_wiring.replacements.edit(span.place, key, msgpack.packb(row("v9", edited=1)))
     delivery.send()

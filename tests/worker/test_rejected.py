@@ -176,6 +176,13 @@ def test_only_an_operator_drops_rejected_events() -> None:
     assert {"shop/views!too_deep": 1} == counted(made)
 
 
+def test_rejected_events_beside_dead_rows_are_found() -> None:
+    """Their span is on the worklist of dead chunks."""
+    made = delivered(rejecting(event(), rows=1, account="nobody"))
+
+    assert 1 == made.send(State.REJECTED, decision=Decision.DROP).dropped
+
+
 @pytest.mark.parametrize(
     "member",
     [None, 7, [7], [[0, "x/y", "views", b""]], [[0, "too_deep", "V", b""]], [[0, "too_deep", "views"]]],

@@ -63,6 +63,15 @@ def test_rows_arrive_once_in_order() -> None:
 # Store, append, send, settle
 
 
+def test_a_put_to_s3_that_fails_once_holds_nothing() -> None:
+    """It is made again at once."""
+    made = delivery()
+    made.put(*ROWS)
+    made.s3.before["put_object"] = once(lose_answer)
+
+    assert made.deliver() is None
+
+
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_without_s3_nothing_is_appended_or_sent(moment: str) -> None:
     """The batch is held, with an alarm at once."""
