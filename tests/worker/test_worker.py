@@ -336,6 +336,26 @@ def test_an_event_may_hold_several_shards() -> None:
     assert ["e0"] == made.ids("shop_db", "views")
 
 
+@pytest.mark.parametrize("same_numbers", [False, True])
+def test_a_stream_recreated_under_a_warm_sandbox_has_its_own_chains(same_numbers: bool) -> None:
+    """Its records are never taken for delivered ones of the old stream, nor added to the old chain."""
+    made = delivery()
+    made.put(*ROWS)
+    assert made.deliver() is None
+    made.kinesis.delete_stream(StreamName=STREAM)
+    if same_numbers:
+        made.kinesis.restart_numbers()
+    made.kinesis.create_stream(StreamName=STREAM, ShardCount=1)
+    made.read.clear()
+    made.put(*(envelope("shop", {"views": [row(f"new-{n}")]}) for n in range(9)))
+    made.clock.sleep(10)
+    assert made.deliver() is None
+
+    assert [f"e{n}" for n in range(3)] + [f"new-{n}" for n in range(9)] == made.ids("shop_db", "views")
+    assert [3, 9] == sorted(span.records for span in made.spans())
+    assert 2 == len({span.chain for span in made.spans()})
+
+
 def test_records_of_a_deleted_stream_are_held() -> None:
     """The new stream's chain does not show which of them the old one delivered."""
     made = delivery()
