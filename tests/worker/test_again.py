@@ -88,17 +88,6 @@ def test_rows_of_a_disabled_account_are_a_copy_too() -> None:
     assert ["alone", "q"] == sorted(made.ids("shop_db", "views"))
 
 
-def test_a_first_copy_that_does_not_count_decides_nothing() -> None:
-    """It came late and found the claim taken."""
-    made = delivery(again())
-    made.clock.sleep(LATE_SECONDS + 1)
-    put(made, first())
-    wait(made)
-
-    assert ["q"] == made.ids("shop_db", "views")
-    assert {} == made.chunks()
-
-
 class Counted(Ledger):
     """Counts the spans that are read from the ends of chains back."""
 

@@ -30,6 +30,7 @@ from tests.support.delivery import (
 from tests.support.delivery import KilledError as Killed
 from tests.support.telemetry import Output
 from worker.plan import Cut
+from worker.sender import UNSETTLED_SECONDS
 from worker.span import ChunkKey
 from worker.states import Entry, State
 from worker.worker import SEND_SECONDS
@@ -113,6 +114,18 @@ def test_without_treasure_data_the_stream_moves_on() -> None:
     assert {"RowsWaiting": 3} == made.telemetry.counts
 
 
+def test_a_span_whose_settlement_fails_is_found_by_the_sender() -> None:
+    """The append has put it on the worklist."""
+    made = delivery()
+    made.put(*ROWS)
+    made.dynamodb.before["update_item"] = lambda _: lose_answer()
+    assert made.deliver() is None
+    made.dynamodb.before.clear()
+    made.clock.sleep(UNSETTLED_SECONDS)
+
+    assert (3, 1) == (made.send().delivered, made.td.duplicates)
+
+
 def test_no_send_begins_after_five_seconds() -> None:
     """What is left waits without a doubt; what has begun may end."""
     made = delivery(cut=Cut(1, 1 << 20))
@@ -186,6 +199,18 @@ def test_an_overtaken_warm_sandbox_locates_again() -> None:
 
 
 # What it costs
+
+
+def test_the_latest_arrival_only_grows_along_a_chain() -> None:
+    """A warm sandbox remembers it: records are late by it, however far their own arrivals run back."""
+    made = delivery()
+    made.put(*ROWS[:2])
+    first, second = made.event()["Records"]
+    first["kinesis"]["approximateArrivalTimestamp"] += 400
+    for record in (first, second):
+        made.run({"Records": [record]})
+
+    assert 1 == len({span.latest for span in made.spans()})
 
 
 @pytest.mark.parametrize("outage", [False, True])
