@@ -123,6 +123,18 @@ def test_many_events_cost_as_much_as_many_bytes() -> None:
     assert MINUTE_SECONDS * 1000 == accepted
 
 
+def test_the_budget_refills_continuously() -> None:
+    """An account is not shut out until an hour or a day ends: it regains what the minute before spent as that passes."""
+    made = Instances()
+    made.clock.sleep(30)
+    made.until_refused(PER_SECOND)
+    made.clock.sleep(60)
+    assert made.spends(PER_SECOND)
+    made.clock.sleep(15)
+
+    assert LARGE_SECONDS - 46 // 4 - 1 == made.until_refused(PER_SECOND)
+
+
 LARGE = Request("POST", "/v1/events", (), {}, "", "", "x" * (SMALL_BYTES + 1), is_base64=False)
 
 

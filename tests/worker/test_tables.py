@@ -85,11 +85,12 @@ def test_other_accounts_are_not_affected() -> None:
 def test_few_new_tables_become_separate_dead_letters() -> None:
     """They are too few for the limit to be checked before the plan. In the next span they share one."""
     made = delivery(tables=2)
-    put(made, 0, 6, each=2)
-    for number in range(3):
-        made.deliver(number, number + 1)
+    for record in range(3):
+        put(made, 2 * record, 2 * record + 2)
+        assert made.deliver(record) is None
 
-    assert [1, 1, 2] == sorted(rows for *_, rows in made.chunks().values())
+    dead = {f"shop/table_{number:05}/0": ("dead", "too_many_tables", 1) for number in (2, 3)}
+    assert dead | {"shop/-too_many_tables/0": ("dead", "too_many_tables", 2)} == made.chunks()
 
 
 def test_an_account_within_its_limit_costs_no_call() -> None:
