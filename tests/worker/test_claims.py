@@ -113,10 +113,11 @@ def test_the_first_of_several_copies_in_a_batch_counts(made: Made) -> None:
 
 
 def test_a_redelivered_record_keeps_its_claim(made: Made) -> None:
-    """The result is the same however often it is decided, at its chain's end or in a gap of it."""
-    gap = Gap(made.chain.before(START), START, number("9"))
+    """The result is the same however often it is decided, at its chain's end or in a gap of it, where another could take the claim over."""
+    gap, me = Gap(made.chain.before(START), START, number("9")), Owner(made.chain, number("1"))
     for where in (None, None, gap, None):
         assert (["1", "2"], ["2"]) == made.counted(records(copy("q"), copy("q")), gap=where)
+    assert {"q": Claiming(me, me)} == made.decide(records(copy("q")), gap=gap).with_append
 
 
 @pytest.mark.parametrize(
