@@ -427,6 +427,20 @@ def test_no_copy_waits_for_an_owner_that_the_stream_has_lost(days: float, awaite
     assert awaited == ["q"] * (worklist_key(span) != "")
 
 
+def test_no_copy_waits_for_an_owner_whose_claim_was_taken_over() -> None:
+    """Another record's rows count."""
+    made = delivery()
+    owner = Owner(made.wiring.shards.chain(SHARD), number("9" * 56))
+    made.ledger.claim({"q": owner}, 10**7)
+    made.put(copy("q"))
+    assert made.deliver() is None
+    other = span(settled=True)
+    made.ledger.append(other, {"q": Claiming(Owner(other.chain, other.first), owner)}, 10**7)
+    made.send()
+
+    assert [{}, {}] == [one.copies for one in made.spans()]
+
+
 def test_a_span_with_many_copies_costs_few_looks_at_claims() -> None:
     """The sender looks in every run, as long as an owner is in no span."""
     made = delivery()
