@@ -40,7 +40,7 @@ from worker.chain import ChainId, Owner
 from worker.claims import DAMAGED_SECONDS, LATE_SECONDS
 from worker.index import Index, decode, digest_of
 from worker.passing import MARGIN_SECONDS
-from worker.record import AGAIN, DIGITS, NOBODY, Number
+from worker.record import CLAIMED, DIGITS, NOBODY, Number
 from worker.rows import compress, decompress, sample
 from worker.sender import UNSETTLED_SECONDS
 from worker.span import ChunkKey, Database, NotDeliverable, Span
@@ -570,7 +570,7 @@ def _records(index: Index) -> tuple[Record, ...]:
             received / 1000,
             claim > 0,
             position not in index.uncounted,
-            claim > AGAIN,
+            claim > CLAIMED,
             tuple(rows.get(position, ())),
         )
         for position, (number, arrival, request, received, claim) in enumerate(columns)

@@ -183,8 +183,9 @@ def transitions_table() -> str:
 
 def states_diagram() -> str:
     """Return the states of a chunk and what leads from one to another, as a Mermaid diagram."""
+    first = (State.WAITING, State.AGAIN, State.DEAD, State.REJECTED, State.FORGOTTEN)
     arrows = {(state, one.to): None for one in TRANSITIONS for state in one.states if state is not one.to}
-    begin = "".join(f"  [*] --> {state}\n" for state in (State.WAITING, State.AGAIN, State.REJECTED))
+    begin = "".join(f"  [*] --> {state}\n" for state in first)
     lines = "".join(f"  {state} --> {to}\n" for state, to in arrows)
     return f"```mermaid\nstateDiagram-v2\n{begin}{lines}```\n"
 
