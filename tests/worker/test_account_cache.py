@@ -74,7 +74,7 @@ def test_unknown_accounts_are_not_cached() -> None:
     [redis.ConnectionError("away"), redis.TimeoutError("slow"), SecretUnavailableError("no value yet")],
 )
 def test_cached_answers_are_served_while_redis_fails(error: Exception) -> None:
-    """While Redis fails, cached accounts resolve however old they are, and other accounts get no answer."""
+    """While Redis fails, cached accounts resolve however old they are, and are counted; other accounts get no answer."""
     client, clock = MemoryRedis(), ManualClock()
     fill(client)
     broken: list[Exception] = []
@@ -84,12 +84,14 @@ def test_cached_answers_are_served_while_redis_fails(error: Exception) -> None:
             raise broken[0]
         return client
 
-    made = AccountCache(connect_or_fail, KEYS, clock, CollectedTelemetry())
+    telemetry = CollectedTelemetry()
+    made = AccountCache(connect_or_fail, KEYS, clock, telemetry)
     made.resolve(["shop"])
     broken.append(error)
     clock.sleep(86_400)
 
     assert {"shop": SHOP} == made.resolve(["shop", "blog"])
+    assert {"AccountsStale": 1} == telemetry.counts
 
 
 def test_redis_is_left_alone_for_a_moment_after_it_could_not_be_reached() -> None:

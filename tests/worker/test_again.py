@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.delivery import BUCKET, KEYS, SHARD, STREAM, Delivery, envelope, lose_answer, once, row
+from worker.again import TOGETHER_SECONDS
 from worker.chain import ChainId
 from worker.claims import LATE_SECONDS
 from worker.ledger import Ledger
@@ -69,6 +70,19 @@ def test_rows_that_were_put_again_wait_until_every_shard_has_passed() -> None:
     wait(made, 1)
 
     assert ["q"] == made.ids("shop_db", "views")
+
+
+def test_envelopes_that_are_decided_together_wait_for_the_last() -> None:
+    """A first copy of it could still come without a claim."""
+    made = delivery(again("a"))
+    made.clock.sleep(TOGETHER_SECONDS)
+    at = (AT + TOGETHER_SECONDS) * 1000
+    put(made, envelope("shop", {"views": [row("b")]}, request_id="b", claim=at, received_at=at))
+    wait(made, PASSED + 1 - TOGETHER_SECONDS)
+    assert [] == made.ids("shop_db", "views")
+    wait(made, TOGETHER_SECONDS)
+
+    assert ["a", "b"] == sorted(made.ids("shop_db", "views"))
 
 
 def test_rows_of_a_disabled_account_are_a_copy_too() -> None:

@@ -113,10 +113,11 @@ def test_the_first_of_several_copies_in_a_batch_counts(made: Made) -> None:
 
 
 def test_a_redelivered_record_keeps_its_claim(made: Made) -> None:
-    """The result is the same however often it is decided, at its chain's end or in a gap of it."""
-    gap = Gap(made.chain.before(START), START, number("9"))
+    """The result is the same however often it is decided, at its chain's end or in a gap of it, where another could take the claim over."""
+    gap, me = Gap(made.chain.before(START), START, number("9")), Owner(made.chain, number("1"))
     for where in (None, None, gap, None):
         assert (["1", "2"], ["2"]) == made.counted(records(copy("q"), copy("q")), gap=where)
+    assert {"q": Claiming(me, me)} == made.decide(records(copy("q")), gap=gap).with_append
 
 
 @pytest.mark.parametrize(
@@ -387,6 +388,18 @@ def delivery(**changes: Any) -> Delivery:
     return made
 
 
+def test_a_claim_outlives_every_copy() -> None:
+    """Senders retry for 30 days, the queue keeps messages for 14, and the stream keeps records for its own retention."""
+    made = delivery()
+    made.put(copy("live"), copy("replayed", claim=0))
+    made.deliver(0, 1)
+    made.run(made.event(1) | {"replay": True})
+    ttl = str(int(made.clock.now() + 44 * DAY + made.wiring.shards.retention_seconds()))
+    items = {item["pk"]["S"]: item for item in made.dynamodb.client.items("ledger")}
+
+    assert [ttl, ttl] == [items[f"put#{one}"]["ttl"]["N"] for one in ("live", "replayed")]
+
+
 def test_a_span_waits_only_for_the_owners_of_its_own_copies() -> None:
     """A plan that does not fit ends before the others: thousands of them would not fit into the item, and hold the shard."""
     made = delivery()
@@ -412,6 +425,20 @@ def test_no_copy_waits_for_an_owner_that_the_stream_has_lost(days: float, awaite
     [span] = made.spans()
     assert awaited == list(span.copies)
     assert awaited == ["q"] * (worklist_key(span) != "")
+
+
+def test_no_copy_waits_for_an_owner_whose_claim_was_taken_over() -> None:
+    """Another record's rows count."""
+    made = delivery()
+    owner = Owner(made.wiring.shards.chain(SHARD), number("9" * 56))
+    made.ledger.claim({"q": owner}, 10**7)
+    made.put(copy("q"))
+    assert made.deliver() is None
+    other = span(settled=True)
+    made.ledger.append(other, {"q": Claiming(Owner(other.chain, other.first), owner)}, 10**7)
+    made.send()
+
+    assert [{}, {}] == [one.copies for one in made.spans()]
 
 
 def test_a_span_with_many_copies_costs_few_looks_at_claims() -> None:

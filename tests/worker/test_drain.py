@@ -7,6 +7,7 @@ from typing import Any
 import msgpack
 import pytest
 from botocore.exceptions import EndpointConnectionError
+from botocore.parsers import ResponseParserError
 
 from doubles.sqs import Message, record_of
 from shared import envelope
@@ -161,11 +162,13 @@ def test_each_envelope_of_a_call_has_its_own_answer(way: Way) -> None:
     assert {"a-0": 1, "b-0": 1, "c-0": 1, "d-0": 1} == Counter(way.ids())
 
 
-@pytest.mark.parametrize("records", [[], [{"SequenceNumber": "1"}], [{"SequenceNumber": "1"}] * 3])
-def test_an_answer_for_another_number_of_envelopes_proves_nothing(records: list[Any], way: Way) -> None:
+@pytest.mark.parametrize(
+    "answer", [*({"Records": [{"SequenceNumber": "1"}] * n} for n in (0, 1, 3)), ResponseParserError("html")]
+)
+def test_an_answer_that_is_not_for_each_envelope_proves_nothing(answer: Any, way: Way) -> None:
     """All envelopes of the call wait."""
     refuse(way, "a", "b")
-    way.kinesis.faults["put_records"] = [lambda **_: {"Records": records}]
+    way.kinesis.faults["put_records"] = [answer]
 
     assert (0, 2) == (way.drain(), way.waiting())
 

@@ -18,6 +18,13 @@ def test_wait_returns_the_results_of_all_jobs() -> None:
         assert threads.wait(0.01) is None
 
 
+def test_jobs_run_concurrently() -> None:
+    """Jobs that wait for each other finish."""
+    barrier = threading.Barrier(8, timeout=5)
+
+    assert sorted(run_parallel(Threads, [barrier.wait] * 8)) == list(range(8))
+
+
 def test_no_thread_outlives_the_context() -> None:
     """Leaving the context waits for threads that are still running."""
     before = threading.active_count()

@@ -4,6 +4,7 @@ import json
 from contextlib import suppress
 from typing import Any
 
+import msgpack
 import pytest
 
 from shared.errors import InvalidReplayError, UnavailableError
@@ -55,9 +56,13 @@ def test_a_forced_replay_restores_lost_rows(delivery: Delivery) -> None:
     assert ["c2"] == delivery.ids("media", "clicks")
 
 
-def test_another_tag_sends_again(delivery: Delivery) -> None:
+def test_only_another_tag_sends_again(delivery: Delivery) -> None:
     """Rows that were lost twice can be sent twice. Chains of forced replays are not replayed themselves."""
     force(delivery)
+    delivery.clock.sleep(60)
+    answer = force(delivery)
+    assert ({}, 3) == (answer["appended"], answer["repeated"]["shop/views"])
+    assert ["v0", "v1", "v3"] == delivery.ids("shop", "views")
     lose(delivery)
     force(delivery, tag="lost-again")
 
@@ -197,6 +202,22 @@ def test_a_replay_short_of_time_says_how_far_it_came(delivery: Delivery) -> None
     outcome, done = replays.run(Wanted("lost"), places, delivery.deadline(100))
 
     assert (0, {}) == (done, dict(outcome))
+
+
+def test_an_edited_span_can_be_forced(delivery: Delivery) -> None:
+    """Its chain's name is part of the replay's."""
+    delivery.fail(status=415, count=1)
+    delivery.put(envelope("shop", {"views": [row("v9")]}, request_id="r9"))
+    delivery.deliver(4)
+    [(span, key)] = [
+        (span, key) for span in delivery.spans() for key, one in span.all_leaves() if one.state is State.DEAD
+    ]
+    delivery.sender_wiring.replacements.edit(span.place, key, msgpack.packb(row("v9", edited=1)))
+    delivery.send()
+    lose(delivery)
+    force(delivery, table="views", account="shop")
+
+    assert ["v0", "v1", "v3", "v9"] == sorted(delivery.ids("shop", "views"))
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from shared.policy import EdgePolicy, PolicyEntry
 from tests.support.delivery import (
     BUCKET,
     HASH_KEY,
+    KEYS,
     WRITE_KEY_SECRET,
     Delivery,
     KilledError,
@@ -40,7 +41,7 @@ from worker.record import number
 from worker.rows import decompress
 from worker.span import ChunkKey, Database, Group, RowSender, Span, milliseconds
 from worker.span_object import Chunk, encode, name_of
-from worker.states import Entry, State
+from worker.states import Decision, Entry, State
 
 AT_MS = 1_700_000_000_000
 NOW = 4_000_000_000_000
@@ -241,6 +242,19 @@ def test_a_search_that_dies_anywhere_is_repeated(
     assert {"delivered": 2, "forgotten": 2} == books(made)
     assert receipt(made)["done"]
     assert P.encode() not in everything(made)
+
+
+def test_who_writes_a_span_meanwhile_wins() -> None:
+    """The search reads the span again."""
+    made = stored(415, envelope("shop", {"views": rows("a", "p1")}))
+    other = other_sandbox(made)
+    made.dynamodb.before["update_item"] = once(
+        lambda: other.send(State.DEAD, decision=Decision.DROP),
+        lambda request: ":g" in request["ExpressionAttributeValues"],
+    )
+
+    assert {"dropped": 1} == forget(made)
+    assert {"dropped": 2} == books(made)
 
 
 def test_what_the_key_may_not_delete_is_told_before_the_rows_leave() -> None:
@@ -531,6 +545,24 @@ def test_rows_that_a_statement_deletes_during_a_question_do_not_prove_that_other
 
     assert ["a"] == made.ids("shop_db", "views")
     assert {"delivered": 1, "forgotten": 2} == books(made)
+
+
+def test_what_nobody_settled_is_settled_before_it_is_cut() -> None:
+    """Its worker was killed before it wrote that it could not send."""
+    made = delivery()
+    made.redis.flushall()
+    made.put(envelope("shop", {"views": rows("a", "p1")}))
+    made.dynamodb.before["update_item"] = once(kill)
+    with suppress(KilledError):
+        made.deliver()
+    made.redis.hset(KEYS.sentinel, mapping={"at": "now", "count": "0"})
+    made.map(shop="shop_db")
+    ask(made, "note")
+    made.clock.sleep(HOUR)
+    made.start().send()
+
+    assert ["a"] == made.ids("shop_db", "views")
+    assert {"delivered": 1, "forgotten": 1} == books(made)
 
 
 def test_a_chunk_whose_doubt_is_over_is_cut_before_it_is_sent_again() -> None:

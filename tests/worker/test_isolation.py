@@ -104,6 +104,31 @@ def test_a_long_outage_of_treasure_data_opens_few_doubts_and_holds_nothing(kind:
     assert {} == made.chunks(State.WAITING)
 
 
+def test_a_slow_treasure_data_keeps_nobody_waiting() -> None:
+    """If all databases are slow, none is left to the sender for it."""
+    made = delivery()
+    made.td.settings = Settings(answer_seconds=8.0)
+    for number in range(6):
+        deliver_round(made, number)
+
+    assert {} == made.chunks()
+    assert [] == made.telemetry.said("a database is slow")
+
+
+def test_many_waiting_spans_are_sent_quickly() -> None:
+    """An outage's spans of many databases drain side by side."""
+    made = delivery()
+    fault(made, Kind.STATUS, database=None, status=429)
+    for number in range(20):
+        deliver_round(made, number)
+    made.td.faults.clear()
+    made.clock.sleep(60)
+    began = made.clock.now()
+
+    assert 220 == made.send().delivered
+    assert made.clock.now() - began < 5
+
+
 def test_databases_that_fail_together_hide_no_others_that_work() -> None:
     """In what seems to be an outage, a few are probed first. Those that fail may have similar names, so names do not decide which."""
     made = delivery(100)

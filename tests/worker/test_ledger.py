@@ -377,6 +377,31 @@ def test_the_first_claim_wins() -> None:
     assert {"q": Claim(A)} == one.claims(["q", "s"])
 
 
+def test_spans_are_read_together_however_few_an_answer_has(client: MemoryDynamoDB) -> None:
+    """Keys that DynamoDB leaves unanswered are asked for again, unless it answers none."""
+    one = ledger(client)
+    written = [appended(one, stretch(after, N[11], N[19])) for after in (START, N[9], N[10])]
+    client.batch_get_keys = 2
+    assert {span.place: span for span in written} == one.get_all([span.place for span in written])
+    client.batch_get_keys = 0
+
+    with pytest.raises(LedgerUnavailableError):
+        one.get_all([written[0].place])
+
+
+def test_every_read_of_the_table_is_consistent() -> None:
+    """An older item would show a claim without its owner, or a place without its span. Only the index lags."""
+    meddled, asked = Meddled(memory()), list[dict[str, Any]]()
+    meddled.before = dict.fromkeys(("get_item", "batch_get_item", "query", "scan"), asked.append)
+    one, place = ledger(meddled), Place(CHAIN, START)
+    for read in (one.get(place), one.get_all([place]), one.claims("q"), one.end(CHAIN), *one.spans()):
+        assert not read
+    assert [] == list(one.spans_of(CHAIN))
+
+    assert 6 == len(asked)
+    assert all({**call, **call.get("RequestItems", {}).get(TABLE, {})}["ConsistentRead"] for call in asked)
+
+
 def test_a_failed_statement_leaves_its_claim_undecided() -> None:
     """A batch's 200 says nothing about single statements; the others are decided."""
     double = memory()

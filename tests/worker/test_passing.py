@@ -117,6 +117,18 @@ def test_a_listing_that_is_older_than_the_end_of_a_chain_decides_nothing() -> No
     assert len(made.records()) == 1
 
 
+def test_a_chain_is_closed_once() -> None:
+    """Another turn of the sender may close it between the look at its end and the close."""
+    made = delivery(-1)
+    made.split()
+    made.clock.sleep(10)
+    passing(made).has_passed = lambda *_: False  # type: ignore[method-assign]  # as it was before the other turn
+    for _ in range(2):
+        obstacle(made)
+
+    assert 1 == sum(one.last == BEHIND_ALL for one in made.spans())
+
+
 def test_all_listed_shards_are_noted() -> None:
     """So their spans are found later."""
     made = Delivery()

@@ -85,6 +85,13 @@ def test_rejected_events_are_counted_and_kept() -> None:
     assert name not in made.rejected_objects()
 
 
+def test_copies_count_rejected_events_once() -> None:
+    """The client sent the request twice."""
+    one = rejecting(event(), request_id="b", claim=1)
+
+    assert {"shop/views!too_deep": 1} == counted(delivered(one, one))
+
+
 def test_a_flood_is_counted_and_kept_in_part() -> None:
     """All events are counted, but only some kept. Each account has its own limit."""
     flood = [rejecting(*[event(table=f"t_{number:03}")] * 50) for number in range(20)]
@@ -167,6 +174,13 @@ def test_only_an_operator_drops_rejected_events() -> None:
 
     assert (1, 0) == (report.dropped, report.kept)
     assert {"shop/views!too_deep": 1} == counted(made)
+
+
+def test_rejected_events_beside_dead_rows_are_found() -> None:
+    """Their span is on the worklist of dead chunks."""
+    made = delivered(rejecting(event(), rows=1, account="nobody"))
+
+    assert 1 == made.send(State.REJECTED, decision=Decision.DROP).dropped
 
 
 @pytest.mark.parametrize(

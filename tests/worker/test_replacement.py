@@ -124,6 +124,26 @@ def test_an_edit_happens_whole_or_not_at_all(service: str, call: str, moment: st
     assert ["/a", "/c"] == pages(made)
 
 
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"chunk": "shop/clicks/0"}, "this chunk is not dead any more"),
+        ({"chunk": "views"}, "'views' does not name a chunk"),
+        ({"chain": "stream"}, "'stream' does not name a chain"),
+        ({"rows": b64encode(b"junk")}, "Not a gzipped file"),
+        ({"rows": b64encode(compress(b"\xc1"))}, "these are not rows"),
+    ],
+)
+def test_an_edit_that_cannot_be_made_is_refused(changed: dict[str, Any], why: str) -> None:
+    """The answer says why, and nothing is sent."""
+    made = refused()
+    where = {"chain": place(made).chain.name, "after": place(made).after, "chunk": CHUNK.name}
+    answer = made.invoke_sender({"edit": where | {"rows": b64encode(compress(EDITED))} | changed})
+
+    assert ("edit_refused", True) == (answer["error"], why in answer["message"])
+    assert {"shop/views/0": ("dead", "http_415", 2)} == made.chunks()
+
+
 @pytest.mark.parametrize("status", [500, 429])
 def test_only_dead_chunks_without_a_doubt_can_be_edited(status: int) -> None:
     """Treasure Data may have the rows of others, or they are about to be sent."""

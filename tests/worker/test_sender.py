@@ -44,6 +44,7 @@ from worker.states import Decision, Entry, State
 from worker.treasure_data import Reply
 from worker.upload import Upload
 
+AT = 1_700_000_000
 CHUNK = ChunkKey.parse("shop/views/0")
 ASKABLE_SECONDS = 71 * 60.0
 """After this many seconds Treasure Data can be asked about a doubt."""
@@ -168,6 +169,22 @@ def test_only_rows_with_a_doubt_stay_with_their_database(make: Callable[[], Deli
     assert [(database, unique_id)] == [(one.database, one.unique_id) for one in made.td.imports() if one.rows]
 
 
+def test_a_doubt_is_settled_in_the_database_where_it_arose() -> None:
+    """A sender opened it at the account's new database; the account has been remapped since."""
+    made = untried()
+    made.map(shop="new_db")
+    made.td.create("new_db", "views")
+    made.start()
+    made.fail(500, table="views", count=1, lands=0)
+    assert Report(kept=2, complete=False) == made.send()
+    made.map(shop="third_db")
+    made.clock.sleep(ASKABLE_SECONDS)
+    made.start()
+
+    assert Report(delivered=2) == made.send()
+    assert ["new_db"] == [one.database for one in made.td.imports() if one.rows]
+
+
 @pytest.mark.parametrize(
     ("account", "report"),
     [
@@ -251,7 +268,7 @@ def test_no_rows_are_sent_before_a_probe_is_answered() -> None:
 
 def many(count: int, status: int = 429, lands: float | None = None, **changes: Any) -> Delivery:
     """Return a delivery with a chunk in each of several spans, whose imports failed with the status; Treasure Data has what landed."""
-    made = delivery(*(envelope("shop", {"views": [row(f"e{n}")]}) for n in range(count)), **changes)
+    made = delivery(*(envelope("shop", {"views": [row(f"e{n}", AT + n)]}) for n in range(count)), **changes)
     made.fail(status, lands=lands)
     for number in range(count):
         assert made.start().deliver(number, number + 1) is None
@@ -436,8 +453,10 @@ def in_doubt(count: int, lands: float | None = None) -> Delivery:
 
 
 def test_one_query_counts_the_rows_of_many_spans() -> None:
-    """An outage leaves a doubt in a span of each shard, and must not end in as many queries."""
+    """An outage leaves a doubt in a span of each shard, and must not end in as many queries. Each gets its own answer."""
     made = in_doubt(9, lands=0.0)
+    for lost in (3, 4):
+        made.td.lose("shop_db", "views", AT + lost, AT + lost + 1)
     assert 9 == sum(one.entry(CHUNK).since is not None for one in made.spans())
 
     assert Report(delivered=9) == made.send()
@@ -819,6 +838,16 @@ def test_a_run_stops_when_its_time_is_up() -> None:
     made.td.faults.clear()
 
     assert Report(delivered=first.kept) == made.send()
+
+
+def test_a_run_without_time_does_nothing() -> None:
+    """It does not report completion."""
+    made = untried()
+    before = span(made)
+    report = made.sender_wiring.sender.run(Deadline(made.clock, made.clock.now()))
+
+    assert (0, False) == (report.delivered, report.complete)
+    assert before == span(made)
 
 
 def test_a_query_that_takes_too_long_is_repeated_by_a_later_run() -> None:

@@ -54,11 +54,13 @@ def test_delivered_chunks_need_no_entry() -> None:
 
 
 def test_what_is_not_delivered_is_named() -> None:
-    """Refused chunks die, unsent ones lose their doubt, and those without an answer keep it."""
-    found = Made().settle({KEY: REFUSED, CLICKS: UNSENT})
+    """Refused chunks die, and are counted, unsent ones lose their doubt, and those without an answer keep it."""
+    made = Made()
+    found = made.settle({KEY: REFUSED, CLICKS: UNSENT})
     now = round(Delivery().clock.now() * 1000)
 
     assert Entry(State.DEAD, None, "", 0, "http_415", now, "why") == found.entries[KEY]
+    assert {"RowsDead": 8} == made.delivery.telemetry.counts
     assert Entry(reason="deadline") == found.entries[CLICKS]
     assert span().planned_at == Made().settle({KEY: LOST, CLICKS: OK}).entries[KEY].since
 

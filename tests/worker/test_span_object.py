@@ -275,9 +275,14 @@ def test_a_failed_put_is_tried_once_more(made: Made) -> None:
 
 
 class Ordered:
-    """Runs the jobs of these numbers whenever it is asked for a result; None stands for no result in time."""
+    """Runs the jobs of these numbers whenever it is asked for a result; None stands for no result in time.
+
+    Attributes:
+        waits: for how many seconds it was asked for each.
+    """
 
     def __init__(self, *order: int | None) -> None:
+        self.waits: list[float] = []
         self._order = deque(order)
         self._jobs: list[Callable[[], Any]] = []
 
@@ -285,8 +290,9 @@ class Ordered:
         """Take a job."""
         self._jobs.append(job)
 
-    def wait(self, _seconds: float) -> Any:
+    def wait(self, seconds: float) -> Any:
         """Return the next result."""
+        self.waits.append(seconds)
         number = self._order.popleft()
         return None if number is None else self._jobs[number]()
 
@@ -295,6 +301,7 @@ def test_the_late_answer_to_another_put_acknowledges_nothing(made: Made) -> None
     """An object was put twice, and its first put ends while the batch's next object is put, which S3 does not take."""
     executor = Ordered(None, 1, 0, 2, 3)
     put(made, executor)
+    assert [0.5, 10.0] == executor.waits
     encoded = encode(CHUNKS[:1], INDEX, NOW)
     other = replace(made.span, object=encoded.ref)
     made.s3.before["put_object"] = lambda request: request["Key"] != name_of(other) or lose_answer()

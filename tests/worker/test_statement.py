@@ -6,7 +6,7 @@ import pytest
 
 from doubles.treasure_data import Action, Fault, Kind
 from tests.support.delivery import Delivery, envelope, row
-from worker.statement import End, Statements, by_value, counting, deleting, selecting
+from worker.statement import End, RowId, Statements, by_id, by_value, counting, deleting, selecting
 
 HOUR = 3600.0
 
@@ -36,6 +36,22 @@ def test_rows_are_counted_read_and_deleted_by_value() -> None:
     assert [["a"]] == statements.run("shop_db", selecting("views", ["event_id"], condition), until).rows
     assert End.SUCCESS is statements.run("shop_db", deleting("views", condition), until).end
     assert ["b"] == made.ids("shop_db", "views")
+
+
+def test_rows_are_deleted_by_their_ids_in_whatever_order_they_were_found() -> None:
+    """The condition has the earliest and the latest time."""
+    made, statements = delivery()
+    made.put(envelope("shop", {"views": [row("late", 1_700_086_400)]}))
+    made.deliver(1)
+    made.clock.sleep(HOUR)
+    rows = [
+        RowId(one["time"], one["event_id"], one["received_at"]) for one in made.td.rows("shop_db", "views")
+    ]
+
+    assert (
+        End.SUCCESS is statements.run("shop_db", deleting("views", by_id(rows[:0:-1])), made.deadline()).end
+    )
+    assert ["a"] == made.ids("shop_db", "views")
 
 
 @pytest.mark.parametrize(

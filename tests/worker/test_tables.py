@@ -72,6 +72,16 @@ def test_existing_tables_stay_in_use_at_the_limit() -> None:
     assert {("dead", "too_many_tables")} == {entry[:2] for entry in made.chunks().values()}
 
 
+def test_other_accounts_are_not_affected() -> None:
+    """Each account has its own limit and its own dead letter."""
+    made = delivery(tables=1)
+    put(made, 0, 50)
+    put(made, 0, 50, account="news")
+
+    assert made.deliver() is None
+    assert (1, 50) == (created(made), created(made, "news_db"))
+
+
 def test_few_new_tables_become_separate_dead_letters() -> None:
     """They are too few for the limit to be checked before the plan. In the next span they share one."""
     made = delivery(tables=2)

@@ -126,6 +126,19 @@ def test_a_database_gets_one_chunk_until_it_has_accepted_one() -> None:
     assert made.clock.now() - made.began == pytest.approx(-(-16 // per), abs=0.1)
 
 
+def test_no_send_begins_late_and_none_is_cut_off() -> None:
+    """What is left is surely unsent."""
+    made = Made(1)
+    made.td.settings = Settings(answer_seconds=3.0)
+    outcomes = made.run(made.uploads(4), begin=5.0)
+
+    assert 2 == events(outcomes).count(Event.ACCEPTED)
+    assert {("deadline", True)} == {
+        (one.reason, one.surely_not) for one in outcomes.values() if one.event is UNANSWERED
+    }
+    assert made.clock.now() - made.began == pytest.approx(6.0, abs=0.1)
+
+
 def test_a_send_ends_with_the_invocation() -> None:
     """It is then a doubt."""
     made = Made(1)
@@ -238,6 +251,30 @@ def test_another_account_s_database_is_not_created() -> None:
     assert "gone" not in made.td.counts()
 
 
+def test_without_an_answer_of_redis_a_missing_database_is_neither_created_nor_given_up() -> None:
+    """It may be the account's."""
+    made = Made(1)
+    made.delivery.redis.flushall()
+    upload, reply = attempt(made, database="gone")
+
+    assert (UNANSWERED, "account_unavailable") == (upload.outcome(reply).event, reply.reason)
+    assert "gone" not in made.td.counts()
+
+
+def test_a_proxy_s_404_creates_nothing() -> None:
+    """It proves nothing, so the chunk keeps its doubt."""
+    made = Made(1)
+    made.fault(Kind.STATUS, status=404, body="<html>")
+    upload, reply = attempt(made)
+
+    assert (UNANSWERED, "http_404", False) == (
+        upload.outcome(reply).event,
+        reply.reason,
+        upload.surely_not,
+    )
+    assert "new" not in made.td.counts()["db_0"]
+
+
 def test_creations_end_with_the_time_for_sends() -> None:
     """Else Lambda would end the function before it has settled what it sent."""
     made = Made(1)
@@ -285,3 +322,14 @@ def test_a_rotated_key_needs_no_restart() -> None:
 
     assert "" == reply.reason
     assert UNSENT.definitely_not_delivered
+
+
+def test_an_attempt_is_surely_refused_only_if_each_of_its_sends_was() -> None:
+    """A proxy refused the old key; then Treasure Data refused the rows, which it may have by then."""
+    made = Made(1)
+    made.delivery.wiring.treasure_data.key_changed = lambda _: True  # type: ignore[method-assign]  # as after a rotation
+    made.fault(Kind.STATUS, status=403, body="<html>", count=1)
+    made.fault(Kind.STATUS, status=415)
+    upload, reply = attempt(made)
+
+    assert ("http_415", False) == (reply.reason, upload.surely_not)

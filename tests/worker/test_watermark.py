@@ -1,6 +1,7 @@
 """Watermarks: the time before which every received row is in Treasure Data, or dead."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from shared.errors import UnavailableError
 from tests.support import delivery as support
 from tests.support.delivery import Delivery
 from tests.support.overflow import an_envelope
-from worker.ledger import WORKLIST_KEYS
+from worker.chain import Owner
+from worker.ledger import BEHIND_ALL, WORKLIST_KEYS
 from worker.passing import MARGIN_SECONDS
 from worker.shards import Shards
 from worker.states import State
@@ -74,11 +76,11 @@ class Stack:
         """Take a watermark."""
         return self.watermarks.take(seconds)
 
-    def settled(self) -> Completeness:
+    def settled(self, seconds: float = MARGIN_SECONDS + CLOCK_SECONDS + 1) -> Completeness:
         """Note that the queue is empty, let every shard pass that time, and take a watermark."""
         self.proved = round((self.clock.now() - INGEST_MARGIN) * 1000)
         self.watermarks.note()
-        self.clock.sleep(MARGIN_SECONDS + CLOCK_SECONDS + 1)
+        self.clock.sleep(seconds)
         self.delivery.sender_wiring.passing.mark(round(self.clock.now() * 1000))
         self.deliver()
         return self.take()
@@ -103,21 +105,31 @@ def test_delivered_rows_are_complete_up_to_what_every_shard_has_passed(stack: St
 
 def test_a_time_that_not_every_shard_has_passed_proves_nothing(stack: Stack) -> None:
     """Envelopes that had left the queue by then may be on the stream, in no span yet."""
-    found = stack.take()
+    found = stack.settled(MARGIN_SECONDS + CLOCK_SECONDS - 1)
 
     assert (None, True) == (found.horizon, "not every shard has passed" in found.obstacle)
 
 
-def test_a_waiting_row_limits_its_own_table(stack: Stack) -> None:
-    """Others go on."""
+@pytest.mark.parametrize("claim", [0, 1_700_000_000_000])
+def test_a_waiting_row_limits_its_own_table(stack: Stack, claim: int) -> None:
+    """Others go on. One that was put again may count."""
     stack.delivery.fail(status=503)
-    received_at = stack.put()
+    received_at = stack.put(claim=claim)
     stack.deliver()
     stack.clock.sleep(900)
     found = stack.settled()
 
     assert received_at * 1000 == found.before(*SHOP)
     assert stack.proved == found.before("blog", "pageviews")
+
+
+def test_a_copy_whose_owner_is_in_no_span_limits_everything(stack: Stack) -> None:
+    """Its rows are those of a record that is still to come."""
+    stack.settled()
+    one, *_ = stack.delivery.spans()
+    stack.delivery.ledger.update(replace(one, copies={"q": Owner(one.chain, BEHIND_ALL)}))
+
+    assert one.received_at == stack.take().horizon
 
 
 @pytest.mark.parametrize("account", ["shop", "nobody"])
@@ -203,6 +215,15 @@ def test_notices_outlast_the_lag_of_the_counts() -> None:
 
 
 # Shards
+
+
+def test_a_shard_without_records_proves_nothing_until_its_marker_is_in_a_span(stack: Stack) -> None:
+    """Nor does its parent, unless Kinesis shows in time that it holds nothing more."""
+    stack.delivery.split()
+    assert "the shard shardId-000000000001 has delivered no record yet" == stack.take().obstacle
+
+    assert stack.settled().horizon is not None
+    assert f"the closed shard {support.SHARD} has records that are in no span" == stack.take(0.0).obstacle
 
 
 def test_a_chain_that_the_sender_closed_counts_only_if_the_shard_held_nothing_more(stack: Stack) -> None:

@@ -60,6 +60,22 @@ def test_each_account_gets_watermarks_of_its_tables() -> None:
         assert {stack.proved} == {at for _, at, _ in watermarks}
 
 
+def test_a_waiting_row_limits_the_watermark_of_all_tables() -> None:
+    """Both watermarks are the time at which the first waiting row was received, and both count what is dead."""
+    stack = Stack()
+    stack.delivery.td.create("shop_db", "pageviews")
+    stack.delivery.fail(422, table="pageviews", count=1)
+    stack.put()
+    stack.deliver()
+    stack.clock.sleep(60)
+    received_at = round(stack.put() * 1000)
+    stack.clock.sleep(60)
+    stack.delivery.fail(503, table="pageviews")
+    stack.write()
+
+    assert [("*", received_at, 1), ("pageviews", received_at, 1)] == stack.watermarks_in("shop_db")
+
+
 def test_an_idle_account_keeps_getting_watermarks() -> None:
     """Its tables are remembered after their records have expired."""
     stack = Stack()

@@ -30,6 +30,7 @@ from tests.support.delivery import (
 from tests.support.delivery import KilledError as Killed
 from tests.support.telemetry import Output
 from worker.plan import Cut
+from worker.sender import UNSETTLED_SECONDS
 from worker.span import ChunkKey
 from worker.states import Entry, State
 from worker.worker import SEND_SECONDS
@@ -61,6 +62,15 @@ def test_rows_arrive_once_in_order() -> None:
 
 
 # Store, append, send, settle
+
+
+def test_a_put_to_s3_that_fails_once_holds_nothing() -> None:
+    """It is made again at once."""
+    made = delivery()
+    made.put(*ROWS)
+    made.s3.before["put_object"] = once(lose_answer)
+
+    assert made.deliver() is None
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
@@ -103,6 +113,18 @@ def test_without_treasure_data_the_stream_moves_on() -> None:
     assert made.deliver() is None
     assert {"shop/views/0": ("waiting", "http_503", 3)} == made.chunks()
     assert {"RowsWaiting": 3} == made.telemetry.counts
+
+
+def test_a_span_whose_settlement_fails_is_found_by_the_sender() -> None:
+    """The append has put it on the worklist."""
+    made = delivery()
+    made.put(*ROWS)
+    made.dynamodb.before["update_item"] = lambda _: lose_answer()
+    assert made.deliver() is None
+    made.dynamodb.before.clear()
+    made.clock.sleep(UNSETTLED_SECONDS)
+
+    assert (3, 1) == (made.send().delivered, made.td.duplicates)
 
 
 def test_no_send_begins_after_five_seconds() -> None:
@@ -178,6 +200,18 @@ def test_an_overtaken_warm_sandbox_locates_again() -> None:
 
 
 # What it costs
+
+
+def test_the_latest_arrival_only_grows_along_a_chain() -> None:
+    """A warm sandbox remembers it: records are late by it, however far their own arrivals run back."""
+    made = delivery()
+    made.put(*ROWS[:2])
+    first, second = made.event()["Records"]
+    first["kinesis"]["approximateArrivalTimestamp"] += 400
+    for record in (first, second):
+        made.run({"Records": [record]})
+
+    assert 1 == len({span.latest for span in made.spans()})
 
 
 @pytest.mark.parametrize("outage", [False, True])
@@ -326,6 +360,26 @@ def test_an_event_may_hold_several_shards() -> None:
 
     assert {"batchItemFailures": [{"itemIdentifier": two["SequenceNumber"]}]} == made.run(event, 60_000)
     assert ["e0"] == made.ids("shop_db", "views")
+
+
+@pytest.mark.parametrize("same_numbers", [False, True])
+def test_a_stream_recreated_under_a_warm_sandbox_has_its_own_chains(same_numbers: bool) -> None:
+    """Its records are never taken for delivered ones of the old stream, nor added to the old chain."""
+    made = delivery()
+    made.put(*ROWS)
+    assert made.deliver() is None
+    made.kinesis.delete_stream(StreamName=STREAM)
+    if same_numbers:
+        made.kinesis.restart_numbers()
+    made.kinesis.create_stream(StreamName=STREAM, ShardCount=1)
+    made.read.clear()
+    made.put(*(envelope("shop", {"views": [row(f"new-{n}")]}) for n in range(9)))
+    made.clock.sleep(10)
+    assert made.deliver() is None
+
+    assert [f"e{n}" for n in range(3)] + [f"new-{n}" for n in range(9)] == made.ids("shop_db", "views")
+    assert [3, 9] == sorted(span.records for span in made.spans())
+    assert 2 == len({span.chain for span in made.spans()})
 
 
 def test_records_of_a_deleted_stream_are_held() -> None:
