@@ -181,6 +181,19 @@ def test_a_row_is_never_larger_than_estimated(
         assert len(item.encode()) - 100 < most
 
 
+def test_a_batch_id_belongs_to_its_account_and_default_table() -> None:
+    """The same events under the same batch id have another request id for another account, or with another default table."""
+    made = [
+        envelope
+        for account, table in (("shop", "one"), ("outlet", "one"), ("shop", "two"))
+        for envelope in Batch([{}], table, id="b1").claims(
+            {0: (table, b"\x80")}, WriteKey(account, "k1"), NOW
+        )
+    ]
+
+    assert 3 == len(set(ids(made)))
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(odd_events, min_size=1, max_size=8), odd_events, st.data())
 def test_other_events_under_the_same_batch_id_have_other_request_ids(

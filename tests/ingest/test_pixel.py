@@ -58,6 +58,17 @@ def test_a_rejection_shows_in_the_status_and_a_header(query: str, status: int, c
     assert ([], [("refused", code)]) == (site.rows(), site.telemetry.codes())
 
 
+def test_an_outage_is_answered_with_the_image() -> None:
+    """The response says when to try again."""
+    site = Site()
+    site.secret.text = "{}"
+
+    answer = site.pixel("")
+
+    assert (503, "keys_unavailable", pixel.GIF) == (answer.status, answer.code, answer.body)
+    assert "5" == answer.headers["retry-after"]
+
+
 @pytest.mark.parametrize("query", ["td_url=mine", "td_url="])
 def test_the_events_own_url_takes_precedence_over_the_referrer(query: str) -> None:
     """An empty one counts, too."""
