@@ -122,10 +122,11 @@ def test_small_requests_are_refused_too_above_the_budget() -> None:
     assert MINUTE_SECONDS <= accepted <= MINUTE_SECONDS + 10 * (GRAIN_SECONDS + 0.05)
 
 
-@pytest.mark.parametrize("next_instance", [0, 1])
-def test_the_budget_refills_continuously(next_instance: int) -> None:
+@pytest.mark.parametrize(("next_instance", "fault"), [(0, None), (1, None), (0, DOWN)])
+def test_the_budget_refills_continuously(next_instance: int, fault: Exception | None) -> None:
     """An account regains what the minute before spent, through whichever instance, as that minute passes."""
     made = Instances(2)
+    made.dynamodb.faults, made.dynamodb.sticky = [fault], True
     made.clock.sleep(30)
     made.until_refused(PER_SECOND)
     made.clock.sleep(60)
