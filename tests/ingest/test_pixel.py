@@ -35,6 +35,7 @@ def test_the_response_is_an_uncacheable_image() -> None:
     assert "image/gif" == answer.headers["content-type"]
     assert "no-store" in answer.headers["cache-control"]
     assert "cross-origin" == answer.headers["cross-origin-resource-policy"]
+    assert "no-cache" == answer.headers["pragma"]
 
 
 @pytest.mark.parametrize(

@@ -523,7 +523,10 @@ def test_a_visitor_is_redirected_even_if_the_event_is_rejected(key: str, code: s
 def test_old_mobile_sdks_send_several_tables(path: str) -> None:
     """The body is in zlib format and has its own names for id and time; receipts are grouped by table."""
     site, keen = Site(), {"timestamp": "2025-11-20T00:00:00.000Z"}
-    views = [{"a": 1, "#UUID": "u1", "keen": keen}, {"#UUID": "u2", "#SSUT": True, "keen": keen}]
+    views = [
+        {"a": 1, "#UUID": "u1", "keen": keen},
+        {"#UUID": "u2", "#SSUT": True, "time": NOW - 9, "keen": keen},
+    ]
     body = {"shop.pageviews": views, "shop.clicks": [7], "shop.none": []}
 
     answer = send(
