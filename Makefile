@@ -106,7 +106,7 @@ mutate: .venv/installed .venv-mutate/installed ## take away one thing at a time,
 	@$(RUN) -m tests.mutation $(if $(ONLY),--only "$(ONLY)")
 
 .PHONY: bench
-bench: .venv/installed .venv-trackers/installed | $(UV) ## run the benchmarks against simpler designs: ONLY=; WRITE=1 updates docs/internals/performance.md
+bench: .venv/installed $(if $(filter-out losses,$(ONLY)),,.venv-trackers/installed) | $(UV) ## run the benchmarks against simpler designs: ONLY=; WRITE=1 updates docs/internals/performance.md
 	@PYTHONPATH=client $(RUN) -m benchmarks $(ONLY) $(if $(WRITE),--write)
 
 .PHONY: docs
@@ -118,7 +118,7 @@ screenshots: .venv/installed ## take the screenshots in docs/images again, with 
 	@$(RUN) -m tests.support.console_pages
 
 .PHONY: clients
-clients: .venv/installed ## test the newest published versions of Treasure Data's clients and print a table
+clients: .venv/installed ## test the newest published versions of Treasure Data's clients
 	@$(RUN) -m tests.clients
 
 INPUTS ?= 100000
@@ -168,7 +168,7 @@ client-dist: .venv-twine/installed | $(UV) ## build the server client's package 
 POINTS ?= 1000
 .PHONY: client-faults
 client-faults: .venv/installed ## kill POINTS programs that use the server client and count their events: SEED=, CLIENT_PYTHON=
-	@$(RUN) -m tests.client.faults --points $(POINTS) --seed $(SEED) $(if $(CLIENT_PYTHON),--python $(CLIENT_PYTHON))
+	@PYTHONPATH=client $(RUN) -m tests.client.faults --points $(POINTS) --seed $(SEED) $(if $(CLIENT_PYTHON),--python $(CLIENT_PYTHON))
 
 ARCH ?= arm64
 .PHONY: build

@@ -35,8 +35,7 @@ _COLUMNS = ("occurred", "schedules", "events", "lost", "duplicated", "misrouted"
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the first schedule's trace to this file.",
 )
-@click.option("--processes", default=0, help="Schedules to run in parallel; 0 for one per core.")
-def main(events: int, seeds: int, seed: int, trace: Path | None, processes: int) -> None:
+def main(events: int, seeds: int, seed: int, trace: Path | None) -> None:
     """Run the schedules and print the results."""
     console, began = Console(stderr=True), time.monotonic()
     share, more = divmod(events, seeds)
@@ -46,7 +45,7 @@ def main(events: int, seeds: int, seed: int, trace: Path | None, processes: int)
         run_schedule(schedules.draw(*jobs[0]), trace=lines)
         trace.write_text("\n".join(lines) + "\n")
     found: defaultdict[str, list[Ran]] = defaultdict(list)  # by kind of trouble; all of them by ""
-    for count, ran in enumerate(run_seeds(jobs, processes), 1):
+    for count, ran in enumerate(run_seeds(jobs), 1):
         for kind in ("", *(ran.verdict.strikes or ("none",))):
             found[kind].append(ran)
         if ran.verdict.violations:

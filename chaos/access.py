@@ -35,25 +35,10 @@ ACTIONS: tuple[str, ...] = tuple(
 """The permissions that can be revoked: each a function's name and an action."""
 
 
-class Access:
-    """Makes clients with the permissions of one function.
+class Limited(Authorized):
+    """A client that denies whatever a function's role does not allow, or a fault currently revokes."""
 
-    Args:
-        function: the function whose role applies.
-        effects: makes denied calls take time, too.
-    """
-
-    def __init__(self, function: Function, effects: Effects) -> None:
-        self._function = function
-        self._effects = effects
-
-    def client(self, service: str, client: Any) -> Any:
-        """Wrap a client so that it denies whatever the role does not allow or a fault currently revokes."""
-        return _Client(service, client, self._function, self._effects)
-
-
-class _Client(Authorized):
-    def __init__(self, service: str, client: Any, function: Function, effects: Effects) -> None:
+    def __init__(self, function: Function, effects: Effects, service: str, client: Any) -> None:
         super().__init__(service, client, role_of(function, RESOURCES))
         self._name = function.name
         self._effects = effects

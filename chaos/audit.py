@@ -3,13 +3,14 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import msgpack
 
 from chaos.plans import Copy
-from chaos.world import BUCKET, TABLE, World
+from chaos.world import BUCKET, STREAM, TABLE, World
+from ops.books.accounting import Accounting, Balance
 from shared import policy
 from shared.errors import InvalidObjectError
 from shared.telemetry import NullTelemetry
@@ -20,6 +21,7 @@ from worker.rejected_events import PREFIX as REJECTED
 from worker.rejected_events import RejectedEvents
 from worker.rejected_events import name_of as rejected_name
 from worker.rows import decompress, slice_of
+from worker.shards import Shards
 from worker.span import ChunkKey, Span
 from worker.span_object import PREFIX, SpanObjects, name_of, parse
 from worker.states import UNSETTLED, Entry, State
@@ -42,23 +44,6 @@ class Held:
     def place(self) -> str:
         """The chunk's name."""
         return f"{self.span.place.name} {self.key.name}"
-
-
-@dataclass(slots=True)
-class Books:
-    """What the ledger counts."""
-
-    # numbers of rows by account and table, and by state. Rows that were replaced count in their new span.
-    tables: dict[tuple[str, str], Counter[State]] = field(default_factory=dict)
-    # the rows that forced replays send again
-    forced: dict[tuple[str, str], Counter[State]] = field(default_factory=dict)
-    # numbers of rejected events by account, table and code
-    rejected: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-
-    @property
-    def total(self) -> Counter[State]:
-        """The sums over all accounts and tables."""
-        return sum(self.tables.values(), Counter[State]())
 
 
 class Audit:
@@ -115,19 +100,25 @@ class Audit:
                         original = json.loads(event.original)
                         yield Copy(key.account, group.table, group.code, original, event.message)
 
-    def books(self) -> Books:
-        """Return what the ledger counts now."""
-        books = Books()
+    def rejections(self) -> Counter[tuple[str, str, str]]:
+        """Return how many events have been rejected, by account, table and code, also those that were repaired."""
+        counted: Counter[tuple[str, str, str]] = Counter()
         for span in self.ledger.spans():
-            sums = books.forced if span.is_forced else books.tables
             for key, entry in span.all_leaves():
-                group = key.group
-                if group.is_rejected:
-                    if entry.state is not State.COPY:
-                        books.rejected[key.account, group.table, group.code] += span.rows(key)
-                elif entry.state is not State.REPLACED:
-                    sums.setdefault(group.table_of, Counter())[entry.state] += span.rows(key)
-        return books
+                if key.group.is_rejected and entry.state is not State.COPY:
+                    counted[key.account, key.group.table, key.group.code] += span.rows(key)
+        return counted
+
+    def balance(self) -> Balance:
+        """Return what operators see."""
+        return Accounting(
+            ledger=self.ledger,
+            shards=Shards(self._world.stream, STREAM, self._world.clock),  # type: ignore[arg-type]  # a double
+            objects=self.objects,
+            sqs=self._world.queue,  # type: ignore[arg-type]  # a double
+            queue_url=self._world.queue_url,
+            clock=self._world.clock,
+        ).take()
 
     def unnamed(self) -> list[str]:
         """Return the objects that nobody can name. Whether an object is its span's is judged by the specification when the span is written."""

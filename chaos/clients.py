@@ -3,9 +3,12 @@
 import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import partial
+from io import BytesIO
 from typing import Any, override
 
+import msgpack
 import redis
 from botocore.exceptions import (
     BotoCoreError,
@@ -15,21 +18,20 @@ from botocore.exceptions import (
     ReadTimeoutError,
 )
 
-from chaos import td_lies
 from chaos.effects import Effects
-from chaos.s3_lies import S3Lies
-from chaos.trouble import DATABASE_KINDS, Kind
+from chaos.trouble import Kind
 from doubles.aws_errors import client_error
 from doubles.redis import MemoryPipeline, MemoryRedis
 from doubles.s3 import MemoryS3
-from doubles.treasure_data import Action, Fault, Request, Response, Target
-from doubles.treasure_data import Kind as TdKind
+from shared import policy
 
 Call = Callable[[], Any]
 _Errors = Sequence[str | type[BotoCoreError]]
 """A service's own error codes, each with its status if that is not 400, and errors of the connection."""
 
 _URL = "https://service.invalid"
+_PAGE = b"<!doctype html><title>Sign in to the network</title>"
+_LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 _COUNTS_LAG = 180.0
 """The maximum age of the queue's message counts, in seconds."""
 _REDIS_DOWN: tuple[tuple[Kind, type[Exception], str, tuple[float, ...]], ...] = (
@@ -207,14 +209,16 @@ class DynamoDB(_Client):
 
 
 class S3(_Client):
-    """S3 with faults."""
+    """S3 with faults. Some of its answers are well-formed and wrong."""
 
     service = "s3"
     seconds = 0.03
 
     def __init__(self, client: MemoryS3, effects: Effects) -> None:
         super().__init__(client, effects)
-        self._lies = S3Lies(client, effects.trouble)
+        self._store = client
+        self._deleted: list[str] = []
+        self._policies: list[bytes] = []  # as they were read
 
     @override
     def _named(self, what: str, request: dict[str, Any]) -> str:
@@ -228,7 +232,55 @@ class S3(_Client):
         self._lose_by(Kind.S3_LOST_ANSWER, what, name, action, (ReadTimeoutError,), 2.0)
         if operation == "put_object" and (chances := trouble.strike(Kind.S3_LATE)):
             return self._late(what, action, chances.uniform(0, 60), 2.0)
-        return self.effects.perform(what, self._lies.about(operation, request, action), self._time())
+        return self.effects.perform(what, self._answer(operation, request, action), self._time())
+
+    def _answer(self, operation: str, request: dict[str, Any], truth: Call) -> Call:
+        """Return a function that answers a call: `truth`, or a lie."""
+        trouble = self.effects.trouble
+        if operation == "delete_object":
+            self._deleted.append(request["Key"])
+        if operation != "list_objects_v2" and trouble.strike(Kind.S3_FOREIGN_PAGE):
+            return lambda: {"Body": BytesIO(_PAGE)}
+        if operation == "get_object":
+            return self._got(request, truth) or truth
+        if operation == "delete_object" and trouble.strike(Kind.S3_DELETE_REFUSED):
+            return partial(_raise, client_error("AccessDenied", "DeleteObject", status=403))
+        if operation == "list_objects_v2" and (chances := trouble.strike(Kind.S3_STALE_LISTING)):
+            return partial(self._stale_listing, request, chances)
+        return truth
+
+    def _got(self, request: dict[str, Any], truth: Call) -> Call | None:
+        objects, trouble = self._store.objects(request["Bucket"]), self.effects.trouble
+        if request["Key"] == policy.KEY and policy.KEY in objects:
+            self._policies.append(objects[policy.KEY].body)
+        stored, others = objects.pop(request["Key"], None), sorted(objects)
+        if stored is None:
+            return None
+        if request["Key"] == policy.KEY and (chances := trouble.strike(Kind.S3_POLICY)):
+            return partial(self._wrong_policy, chances, stored.body)
+        if others and (chances := trouble.strike(Kind.S3_OTHER_OBJECT)):
+            other = objects[chances.choice(others)]
+            return lambda: truth() | other.described() | {"Body": BytesIO(other.body)}
+        if chances := trouble.strike(Kind.S3_TRUNCATED):
+            part = stored.body[: chances.randrange(len(stored.body))]
+            return lambda: truth() | {"Body": BytesIO(part)}
+        return None
+
+    def _wrong_policy(self, chances: random.Random, document: bytes) -> dict[str, Any]:
+        """Return a wrong document in place of the edge policy, or raise that there is none."""
+        newer = msgpack.packb([policy.VERSION + 1, {"anything": "new"}])
+        truncated = document[: chances.randrange(len(document))]
+        body = chances.choice([truncated, newer, self._policies[0], b"", None])
+        if body is None:
+            raise client_error("NoSuchKey", "GetObject", status=404)
+        return {"Body": BytesIO(body), "ETag": '"wrong"'}
+
+    def _stale_listing(self, request: dict[str, Any], chances: random.Random) -> dict[str, Any]:
+        answer = self._store.list_objects_v2(**request, MaxKeys=chances.randint(1, 3))
+        shown = [one for one in answer.get("Contents", []) if chances.random() < 0.8]
+        gone = chances.sample(self._deleted, min(2, len(self._deleted)))
+        shown += [{"Key": name, "Size": 1, "LastModified": _LONG_AGO} for name in gone]
+        return dict(answer | {"Contents": shown, "KeyCount": len(shown)})
 
 
 class SQS(_Client):
@@ -404,108 +456,8 @@ class _Pipeline(MemoryPipeline):
         return answers
 
 
-class TdTroubles:
-    """Chooses the fault that the Treasure Data double shows, once per request."""
-
-    def __init__(self, effects: Effects) -> None:
-        self._effects = effects
-
-    def strike(self, target: Target, now: float) -> Fault | None:  # noqa: ARG002 -- the port's signature
-        """Return the fault for a request, if any."""
-        trouble, is_import = self._effects.trouble, target.action is Action.IMPORT
-        for kind, fault_of in _TD_AWAY:
-            if chances := trouble.strike(kind):
-                return fault_of(chances, is_import)
-        if (fault := td_lies.lie(trouble, target)) or target.action is Action.STATUS:
-            return fault
-        asked = {Kind.TD_REJECTS_TABLE: target.table, **dict.fromkeys(DATABASE_KINDS, target.database)}
-        faults = _TD + (_TD_IMPORTS if is_import else ())
-        for kind, fault_of in faults:
-            if kind is Kind.TD_JOB_FAILS and target.action is not Action.QUERY:
-                continue
-            if chances := trouble.strike(kind, asked.get(kind) or ""):
-                return fault_of(chances, is_import)
-        return None
-
-
-def _outage(chances: random.Random, _is_import: bool) -> Fault:
-    return chances.choice(
-        (
-            Fault(kind=TdKind.REFUSE),
-            Fault(kind=TdKind.UNREACHABLE),
-            Fault(kind=TdKind.HANG),
-            Fault(kind=TdKind.HANG, lands=0 if chances.random() < 0.2 else None),
-            Fault(kind=TdKind.STATUS, status=503),
-        )
-    )
-
-
-def _server_error(chances: random.Random, is_import: bool) -> Fault:
-    lands = 0 if is_import and chances.random() < 0.3 else None
-    return Fault(kind=TdKind.STATUS, status=chances.choice((500, 502, 503, 504)), lands=lands)
-
-
-def _lost_answer(chances: random.Random, _is_import: bool) -> Fault:
-    kind = chances.choice((TdKind.CLOSE, TdKind.HANG))
-    return Fault(kind=kind, seconds=None if kind is TdKind.CLOSE else 300.0, lands=0)
-
-
-def _always(kind: TdKind, **members: Any) -> Callable[[random.Random, bool], Fault]:
-    return lambda _chances, _is_import: Fault(kind=kind, **members)
-
-
-_ANOTHER_ANSWER = Fault(kind=TdKind.STATUS, status=200, body=f'{{"md5_hex": "{"0" * 32}"}}')
-# fmt: off
-_Table = tuple[tuple[Kind, Callable[[random.Random, bool], Fault]], ...]
-_TD_AWAY: _Table = ((Kind.TD_REFUSED, _always(TdKind.REFUSE)), (Kind.TD_OUTAGE, _outage))
-_TD: _Table = (
-    (Kind.TD_UNAUTHORIZED, _always(TdKind.STATUS, status=401)),
-    (Kind.TD_FORBIDDEN_DATABASE, _always(TdKind.STATUS, status=403)),
-    (Kind.TD_HANGING_DATABASE, lambda chances, is_import: Fault(kind=TdKind.HANG, lands=0 if is_import and chances.random() < 0.3 else None)),
-    (Kind.TD_SLOW_DATABASE, lambda chances, _: Fault(kind=TdKind.SLOW, seconds=chances.choice((3.0, 5.0, 8.0)))),
-    (Kind.TD_BROKEN_DATABASE, _always(TdKind.STATUS, status=500)),
-    (Kind.TD_JOB_FAILS, lambda chances, _: Fault(kind=TdKind.STATUS, status=chances.choice((500, 429, 503)))),
-    (Kind.TD_5XX, _server_error),
-    (Kind.TD_429, lambda chances, _: Fault(kind=TdKind.STATUS, status=429, retry_after=chances.choice((0, 1, 7, 90)))),
-    (Kind.TD_HANG, lambda chances, _: Fault(kind=TdKind.HANG, seconds=chances.choice((None, 20.0)))),
-    (Kind.TD_RESET_BEFORE, _always(TdKind.RESET)),
-    (Kind.TD_RESET_AFTER, _always(TdKind.CLOSE)),
-    (Kind.TD_UNREACHABLE, _always(TdKind.UNREACHABLE)),
-    (Kind.TD_SLOW, lambda chances, _: Fault(kind=TdKind.SLOW, seconds=chances.choice((0.5, 5.0, 25.0, 70.0)))),
-)
-_TD_IMPORTS: _Table = (
-    (Kind.TD_REJECTS_TABLE, _always(TdKind.STATUS, status=422)),
-    (Kind.TD_LOST_ANSWER, _lost_answer),
-    (Kind.TD_LATE, lambda chances, _: Fault(kind=TdKind.HANG, lands=chances.uniform(0.0, 100.0))),
-    (Kind.TD_WRONG_MD5, lambda chances, _: chances.choice((Fault(kind=TdKind.WRONG_MD5), _ANOTHER_ANSWER))),
-    (Kind.TD_NOT_JSON, _always(TdKind.NOT_JSON)),
-)
-# fmt: on
-"""What each kind of trouble makes of a request, in the order in which they strike."""
-
-
-class TreasureDataTransport:
-    """Passes each request to the Treasure Data double as an effect.
-
-    Args:
-        handle: handles a request.
-        effects: adds latency and kills.
-        seconds: the average time to a response.
-    """
-
-    def __init__(
-        self, handle: Callable[[Request], Response], effects: Effects, seconds: float = 0.15
-    ) -> None:
-        self._handle = handle
-        self._effects = effects
-        self._seconds = seconds
-
-    def __call__(self, request: Request) -> Response:
-        """Handle a request."""
-        what = f"td {request.method} {request.target}"
-        seconds = self._seconds * (0.4 + 1.2 * self._effects.chance.random())
-        response: Response = self._effects.perform(what, partial(self._handle, request), seconds)
-        return response
+def _raise(error: Exception) -> None:
+    raise error
 
 
 def _start(shard: dict[str, Any]) -> str:

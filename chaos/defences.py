@@ -19,10 +19,7 @@ from chaos import clients
 from chaos.functions import Functions, Weakness
 from chaos.trouble import Kind
 from chaos.world import TD_MEMORY_SECONDS, World
-from ingest.policy import REFUSING_SECONDS, PolicyReader
-from ingest.refusal import Refused
-from shared.errors import BucketUnavailableError, IndexLostError, InvalidPolicyError
-from shared.policy import EdgePolicy
+from shared.errors import BucketUnavailableError, IndexLostError
 from worker.again import Again
 from worker.answer import TdAnswer
 from worker.bucket import Bucket
@@ -253,7 +250,7 @@ class _NoColumnsNoRows(TreasureDataClient):
         return found
 
 
-# The stream, Redis, the edge policy
+# The stream and Redis
 
 
 class _RepeatingKinesis(clients.Kinesis):
@@ -283,40 +280,6 @@ def _sentinel_everywhere(world: World) -> clients.Redis:
     redis = clients.Redis(world.redis_server, world.effects)
     redis._view.hget = lambda *_: "always"  # type: ignore[method-assign]  # noqa: SLF001 -- its own
     return redis
-
-
-class _FailsClosed(PolicyReader):
-    @override
-    def entry(self, key: Any) -> Any:
-        found = super().entry(key)
-        if self._policy is None:
-            raise Refused("unknown_account")
-        return found
-
-
-class _UnderstandsNextVersion(PolicyReader):
-    """Reads a document of a newer version as one that names no account."""
-
-    @override
-    def _use(self, document: bytes) -> None:
-        try:
-            super()._use(document)
-        except InvalidPolicyError as error:
-            if not str(error).startswith("version"):
-                raise
-            self._policy = EdgePolicy(round(self._clock.now() * 1000), {})
-
-
-class _Forgets(PolicyReader):
-    """Drops its policy when it reads a document that it cannot use."""
-
-    @override
-    def _use(self, document: bytes) -> None:
-        try:
-            super()._use(document)
-        except InvalidPolicyError:
-            self._policy = None
-            raise
 
 
 class _Unchanging(Shards):
@@ -428,10 +391,6 @@ ALL: tuple[Defence, ...] = (
     Defence("worker/sweeper.py", "objects are deleted by the ledger", _replaced(Sweeper, _ByAge), "TD_REJECTS_TABLE TD_BROKEN_DATABASE"),
     Defence("worker/sweeper.py", "an index outlives the rows", _replaced(Sweeper, _RowsAndIndex), "LANES REPLAY"),
     Defence("worker/sweeper.py", "the sweep deletes what no span refers to", _but(Sweeper, run=lambda *_: Sweep()), "ABANDON BORDERS REPLAY", 1),
-    Defence("ingest/policy.py", "without an edge policy nobody is rejected", _replaced(PolicyReader, _FailsClosed), "S3_POLICY COLD"),
-    Defence("ingest/policy.py", "an edge policy of the next version is not believed", _replaced(PolicyReader, _UnderstandsNextVersion), "S3_POLICY COLD", 4),
-    Defence("ingest/policy.py", "the last good edge policy is kept", _replaced(PolicyReader, _Forgets), "S3_POLICY", 2),
-    Defence("ingest/policy.py", "an unconfirmed edge policy rejects nobody", _around(PolicyReader, "_is_within", lambda within, since, seconds: seconds == REFUSING_SECONDS or within(since, seconds)), "DISABLE S3_ERROR", 16),
     Defence("worker/watermark.py", "a watermark waits for the overflow queue", _but(Watermarks, _in_queue=lambda _self, began: began), "KINESIS_THROTTLE KINESIS_TIMEOUT QUEUE_OFF", setup=_WATCHED),
     Defence("worker/watermark.py", "after a notice the queue's counts are not believed at once", _around(Watermarks, "_in_queue", lambda in_queue, began: in_queue(began) and began), "SQS_COUNTS KINESIS_THROTTLE KINESIS_TIMEOUT QUEUE_OFF", setup=_WATCHED),
     Defence("worker/watermark.py", "a watermark leaves a margin for clocks and requests under way", _around(Watermarks, "_in_queue", lambda in_queue, began: in_queue(began) + INGEST_SECONDS + 2 * CLOCK_SECONDS), meets="a watermark, a request was under way when the queue was empty"),

@@ -9,13 +9,7 @@ from chaos.trouble import Kind, Trouble
 
 
 class Effects:
-    """Performs effects for the running process.
-
-    Args:
-        simulation: time and processes.
-        trouble: decides what goes wrong.
-        seed: determines latencies.
-    """
+    """Performs effects for the running process."""
 
     def __init__(self, simulation: Simulation, trouble: Trouble, seed: int) -> None:
         self.simulation = simulation

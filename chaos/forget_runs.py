@@ -5,7 +5,6 @@ healed, weeks pass, and the searches that follow by themselves end.
 """
 
 import random
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -170,5 +169,4 @@ def run(schedule: Schedule) -> tuple[ForgettingPipeline, Verdict]:
 
 def forgotten(pipeline: ForgettingPipeline) -> int:
     """Return how many rows the ledger counts as forgotten."""
-    total: Counter[State] = pipeline.audit.books().total
-    return total[State.FORGOTTEN]
+    return pipeline.audit.balance().total.states[State.FORGOTTEN]

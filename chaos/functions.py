@@ -7,9 +7,10 @@ import itertools
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, override
 
-from chaos.access import Access
+from chaos.access import Limited
 from chaos.effects import SandboxClock
 from chaos.platform import Handler, Sandbox
 from chaos.simulation import Greenlets
@@ -68,17 +69,11 @@ class _Telemetry(NullTelemetry):
 
 
 class Functions:
-    """Builds handlers.
-
-    Args:
-        world: the services.
-        weakness: the defences to leave out.
-    """
+    """Builds handlers."""
 
     def __init__(self, world: World, weakness: Weakness = SOUND) -> None:
         self.world = world
         self._weakness = weakness
-        self._judges = itertools.count()  # numbers the ingest's sandboxes
         self._cuts = itertools.count()
         # the class that takes watermarks
         self.watermarks: type[Watermarks] = weakness.replaced(world).get(Watermarks, Watermarks)
@@ -87,7 +82,8 @@ class Functions:
 
     def wiring(self, function: Function) -> Wiring:
         """Return the parts of a new sandbox of a delivery function, with the permissions that the template grants."""
-        world, weakness, access = self.world, self._weakness, Access(function, self.world.effects)
+        world, weakness = self.world, self._weakness
+        access: Callable[[str, Any], Any] = partial(Limited, function, world.effects)
         entropy = world.entropy()
         rows, size = world.cuts[next(self._cuts) % len(world.cuts)]
         settings = WorkerSettings(
@@ -111,11 +107,11 @@ class Functions:
             }
         )
         effects = Effects(
-            kinesis=access.client("kinesis", self._kinesis),
-            dynamodb=access.client("dynamodb", world.dynamodb),
-            s3=access.client("s3", world.s3),
-            sqs=access.client("sqs", world.sqs),
-            secrets=access.client("secretsmanager", world.secrets),
+            kinesis=access("kinesis", self._kinesis),
+            dynamodb=access("dynamodb", world.dynamodb),
+            s3=access("s3", world.s3),
+            sqs=access("sqs", world.sqs),
+            secrets=access("secretsmanager", world.secrets),
             redis=lambda: self._redis,
             session=world.session,
             clock=SandboxClock(world.effects),
@@ -143,7 +139,8 @@ class Functions:
 
     def ingest(self, _sandbox: Sandbox) -> Handler:
         """Return the ingest of a new sandbox."""
-        world, access = self.world, Access(INGEST, self.world.effects)
+        world = self.world
+        access: Callable[[str, Any], Any] = partial(Limited, INGEST, world.effects)
         settings = IngestSettings(
             stream_name=STREAM,
             overflow_queue_url=world.queue_url,
@@ -153,16 +150,14 @@ class Functions:
             counters_table=COUNTERS_TABLE,
         )
         effects = IngestEffects(
-            kinesis=access.client("kinesis", self._kinesis),
-            sqs=lambda: access.client("sqs", world.sqs),
-            dynamodb=lambda: access.client("dynamodb", world.dynamodb),
-            secrets=access.client("secretsmanager", world.secrets),
-            s3=access.client("s3", world.s3),
+            kinesis=access("kinesis", self._kinesis),
+            sqs=lambda: access("sqs", world.sqs),
+            dynamodb=lambda: access("dynamodb", world.dynamodb),
+            secrets=access("secretsmanager", world.secrets),
+            s3=access("s3", world.s3),
             clock=SandboxClock(world.effects),
             entropy=world.entropy(),
             telemetry=_Telemetry(world),
             start=at_once,  # a simulated sandbox is a single process
         )
-        ingest = Ingest(settings, effects, self._weakness.replaced(world))
-        judge = next(self._judges)
-        return lambda event, context: ingest(event, context) | {"judge": judge}
+        return Ingest(settings, effects, self._weakness.replaced(world))

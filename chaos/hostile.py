@@ -271,7 +271,6 @@ def suffer(attack: Attack) -> Suffered:
     delays = sorted(times[number][0] - pipeline.accepted[number] for number in others if number in times)
     refused = Counter(one.sent.account == _ACCOUNTS[0] for one in pipeline.answers if one.status != 200)
     objects = world.bucket.objects(BUCKET)
-    world.close()
     return Suffered(
         p99=percentile(delays, 0.99),
         wrong=sum(len(times.get(number, ())) != 1 for number in others),

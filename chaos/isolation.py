@@ -31,12 +31,11 @@ def limit(usual: Result) -> float:
 
 
 @click.command(help=__doc__)
-@click.option("--processes", default=0, help="Runs in parallel; 0 for one per core.")
-def main(processes: int) -> None:
+def main() -> None:
     """Measure the delays and print them."""
     cases = [case("", 0), *(case(kind, count) for count, kind in product(_COUNTS, _KINDS))]
     progress, found = Console(stderr=True), []
-    with pool_of(processes) as pool:
+    with pool_of() as pool:
         for one in pool.map(simulate, cases):
             found.append(one)
             kind = one.case.kind or "no failure"

@@ -37,6 +37,7 @@ from chaos.functions import Functions
 from chaos.pipeline import Pipeline
 from chaos.platform import Handler, Sandbox
 from chaos.schedule import START, Schedule, Setup
+from chaos.td_faults import TreasureDataTransport
 from chaos.traffic import TABLES
 from chaos.trouble import Kind, Window
 from chaos.world import STREAM, World
@@ -241,7 +242,7 @@ class _Session:
     """Carries requests to Treasure Data as `requests.Session` does, in a fifth of the time."""
 
     def __init__(self, world: World) -> None:
-        self._transport = clients.TreasureDataTransport(world.td.handle, world.effects)
+        self._transport = TreasureDataTransport(world.td.handle, world.effects)
         self._clock = world.clock
 
     @contextmanager
@@ -358,7 +359,6 @@ def simulate(case: Case, say: Callable[[str], None] | None = None) -> Result:
     traffic.until = simulation.now
     simulation.run(simulation.now + _REST)
     _balance(pipeline, traffic.sent, result)
-    world.close()
     return result
 
 
@@ -477,20 +477,13 @@ def grows(results: Iterable[Result]) -> bool:
 @click.option("--chunks", type=click.IntRange(1), multiple=True, default=(1, 20, 500), show_default=True)
 @click.option("--hours", type=click.FloatRange(0.01), default=6.0, show_default=True)
 @click.option("--shards", default=0, help="Of the stream; 0 for as many as an AUTO stream has.")
-@click.option("--processes", default=0, help="Simulations at once; 0 for one per core.")
 def main(
-    *,
-    outage: tuple[str, ...],
-    rate: tuple[float, ...],
-    chunks: tuple[int, ...],
-    hours: float,
-    shards: int,
-    processes: int,
+    *, outage: tuple[str, ...], rate: tuple[float, ...], chunks: tuple[int, ...], hours: float, shards: int
 ) -> None:
     """Simulate, print the results, and exit with status 1 if a promise is broken."""
     kinds = ["" if one == "none" else one for one in outage or OUTAGES]
     cases = [Case(*one, hours, shards) for one in itertools.product(kinds, sorted(rate), chunks)]
-    with ProcessPoolExecutor(processes or None, get_context("spawn"), max_tasks_per_child=1) as pool:
+    with ProcessPoolExecutor(None, get_context("spawn"), max_tasks_per_child=1) as pool:
         results = list(pool.map(partial(simulate, say=_say), cases))
     Console(width=250).print(_table(results))
     if grown := len(chunks) == 1 and grows(results):

@@ -16,13 +16,7 @@ Done = Callable[[Outcome], None]
 
 
 class ChangedMapping:
-    """Hands batches to the worker according to the mapping's current configuration.
-
-    Args:
-        simulation: provides the time.
-        trouble: decides when the mapping is changed.
-        invoke: invokes the worker with an event.
-    """
+    """Hands batches to the worker according to the mapping's current configuration."""
 
     def __init__(
         self, simulation: Simulation, trouble: Trouble, invoke: Callable[[Event, Done], None]

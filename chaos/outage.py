@@ -23,7 +23,6 @@ from chaos.world import STREAM, World
 from doubles.event_source import Returned
 from ops import screen
 from ops.books import planned_spans
-from ops.books.accounting import Accounting
 from ops.books.replayed import Planned, Replayed
 from ops.stream.reader import RangeEnd, StreamReader
 from ops.stream.replayer import Replay, Stretch
@@ -67,7 +66,6 @@ class Story:
 
     pipeline: Pipeline  # ingest, stream, worker, sender and Treasure Data
     clock: _Clock  # the operator's clock
-    accounting: Accounting  # takes balances
     # the numbers of accepted events, by database and table
     accepted: dict[Place, set[int]] = field(default_factory=dict)
     _chance: random.Random = field(default_factory=lambda: random.Random(11))
@@ -111,7 +109,7 @@ class Story:
     @property
     def waiting(self) -> int:
         """The number of rows that wait."""
-        states = self.accounting.take().total.states
+        states = self.pipeline.audit.balance().total.states
         return states[State.WAITING] + states[State.AGAIN]
 
     def replay(self) -> Replayed:
@@ -163,16 +161,7 @@ def story() -> Story:
         for table in tables:
             world.td.create(ACCOUNTS[account], table)
     pipeline.begin()
-    clock = _Clock(pipeline)
-    accounting = Accounting(
-        ledger=pipeline.audit.ledger,
-        shards=Shards(world.stream, STREAM, clock),  # type: ignore[arg-type]  # a double
-        objects=pipeline.audit.objects,
-        sqs=world.queue,  # type: ignore[arg-type]  # a double
-        queue_url=world.queue_url,
-        clock=clock,
-    )
-    return Story(pipeline, clock, accounting)
+    return Story(pipeline, _Clock(pipeline))
 
 
 def tell(told: Story, say: Callable[[str], None]) -> bool:
@@ -184,6 +173,9 @@ def tell(told: Story, say: Callable[[str], None]) -> bool:
         verdicts.append(right)
         say(f"  {'✓' if right else '✗'} {what}")
 
+    def note(what: str) -> None:
+        say(f"{screen.utc(clock.now())}  {what}")
+
     def total(counted: dict[Place, Any]) -> int:
         return sum(one.total() if isinstance(one, Counter) else len(one) for one in counted.values())
 
@@ -194,15 +186,15 @@ def tell(told: Story, say: Callable[[str], None]) -> bool:
     told.pipeline.world.open(Window(Kind.TD_OUTAGE, down, up))
     told.open_gates(until=start + 5 * _HOUR)
 
-    say(f"{screen.utc(start)}  Events are arriving.")
+    note("Events are arriving.")
     simulation.run(down)
-    say(
-        f"{screen.utc(clock.now())}  Treasure Data goes down. {total(told.accepted):,} rows accepted, {total(told.found()):,} delivered."
+    note(
+        f"Treasure Data goes down. {total(told.accepted):,} rows accepted, {total(told.found()):,} delivered."
     )
     simulation.run(up)
-    behind = told.accounting.unread().behind_seconds
-    say(
-        f"{screen.utc(clock.now())}  It is back. {total(told.accepted):,} rows accepted, {total(told.found()):,} delivered, "
+    behind = told.pipeline.audit.balance().unread.behind_seconds
+    note(
+        f"It is back. {total(told.accepted):,} rows accepted, {total(told.found()):,} delivered, "
         f"{told.waiting:,} wait."
     )
     check(
@@ -211,9 +203,9 @@ def tell(told: Story, say: Callable[[str], None]) -> bool:
     )
     while told.waiting:
         simulation.run(clock.now() + _LOOK_SECONDS)
-    say(f"{screen.utc(clock.now())}  All rows that waited have been delivered.")
+    note("All rows that waited have been delivered.")
     simulation.run(start + 7 * _HOUR)
-    balance = told.accounting.take()
+    balance = told.pipeline.audit.balance()
     check(f"{total(told.accepted):,} rows accepted, each delivered once", right=complete())
     check(
         f"reconciled: {balance.total.received:,} received, {balance.total.delivered:,} delivered",
@@ -224,9 +216,7 @@ def tell(told: Story, say: Callable[[str], None]) -> bool:
     told.open_gates(until=clock.now() + 2 * _FILTER_SECONDS, every=5.0)
     simulation.run(clock.now() + 3 * _FILTER_SECONDS)
     passed_over = total(told.accepted) - total(told.found())
-    say(
-        f"{screen.utc(clock.now())}  A filter of the event source has left out records: {passed_over:,} rows."
-    )
+    note(f"A filter of the event source has left out records: {passed_over:,} rows.")
     replayed = told.replay()
     say(f"  sluice replay --wait: {replayed.sent:,} rows sent, {replayed.passed_over:,} skipped")
     check(
@@ -237,9 +227,7 @@ def tell(told: Story, say: Callable[[str], None]) -> bool:
     begin, end = start + 1800, start + 5400
     simulation.run(start + 36 * _HOUR)
     lost = told.lose(begin, end)
-    say(
-        f"{screen.utc(clock.now())}  Treasure Data loses {screen.utc(begin)} to {screen.utc(end)}: {total(lost):,} rows."
-    )
+    note(f"Treasure Data loses {screen.utc(begin)} to {screen.utc(end)}: {total(lost):,} rows.")
     after = told.found()
     say(f"  sluice replay: {told.replay().sent:,} rows sent")
     check("a replay without --force changes nothing", right=total(lost) > 0 and told.found() == after)
@@ -255,7 +243,7 @@ def tell(told: Story, say: Callable[[str], None]) -> bool:
             else f"exactly the {total(lost):,} lost rows are restored: {total(told.found()):,} in total",
             right=complete(),
         )
-    balance = told.accounting.take()
+    balance = told.pipeline.audit.balance()
     sent_again = sum(one.delivered for one in balance.forced.values())
     check(
         f"reconciled: {balance.total.received:,} received, {sent_again:,} sent again by force",

@@ -22,14 +22,7 @@ from chaos.traffic import REPEATED, TABLES, Sent
 from chaos.trouble import Kind
 from chaos.watermark import Observer
 from chaos.world import STREAM, VISIBILITY_SECONDS, World
-from doubles.event_source import (
-    EventSourceMapping,
-    Invocation,
-    Outcome,
-    Record,
-    Returned,
-    event_of,
-)
+from doubles.event_source import EventSourceMapping, Invocation, Outcome, Record, Returned, event_of
 from doubles.event_source.pollers import StreamPoller
 from doubles.sqs import record_of
 from local.functions import DRAIN, INGEST, SENDER
@@ -63,28 +56,16 @@ _CROWD_SECONDS = 60.0
 
 
 class Answered(NamedTuple):
-    """A response of the ingest: when it was given, when the request was made (UNIX seconds), and the request.
+    """A response of the ingest: the events that it called accepted, and others with their codes; without a response, the status is 0."""
 
-    `judge` is the number of the sandbox that gave it, `accepted` the events that it called accepted, `rejected` the others with their codes.
-    """
-
-    at: float
-    since: float
     sent: Sent
-    judge: int
     status: int
     accepted: tuple[int, ...]
     rejected: tuple[tuple[int, str], ...]
 
 
 class Pipeline:
-    """Runs a world.
-
-    Args:
-        world: the services.
-        functions: builds the handlers.
-        batch_window: seconds that the event source waits for a batch to fill; None draws them from the seed.
-    """
+    """Runs a world. The event source waits so many seconds for a batch to fill; None draws them from the seed."""
 
     def __init__(self, world: World, functions: Functions, batch_window: int | None = None) -> None:
         schedule = world.schedule
@@ -92,17 +73,11 @@ class Pipeline:
         self.schedule: Schedule = schedule
         self.accepted: dict[int, float] = {}  # by event, when it was first accepted, UNIX seconds
         self.sent: dict[int, Sent] = {}  # by event, its request
-        self.taken: set[int] = set()  # events that a response of the ingest called accepted
-        # events of requests whose response said neither that they are accepted nor that they are rejected
-        self.unsure: set[int] = set()
-        self.answers: list[Answered] = []  # the ingest's responses, for checks of how it judged
-        # by number and code, how many responses reported a rejection
-        self.told: Counter[tuple[int, str]] = Counter()
+        self.answers: list[Answered] = []  # the ingest's responses
         # rejected events that were kept when everything had settled for the first time
         self.copies: list[Copy] = []
         # by number, the table of each event that an operator repaired afterwards
         self.repaired: dict[int, str] = {}
-        self.statuses: list[int] = []  # the statuses of the responses; 0 for a request without a response
         self.garbage: list[bytes] = []  # undecodable records that were put on the stream
         # by span and chunk, the events of rows that an operator wanted to drop
         self.given_up: dict[tuple[Place, ChunkKey], list[int]] = {}
@@ -159,11 +134,7 @@ class Pipeline:
     # Running
 
     def run(self, *, observed: bool = True) -> None:
-        """Run the whole schedule until everything has recovered and settled, replays and late copies included.
-
-        Args:
-            observed: take watermarks during the run. Each reads the latest records of all shards.
-        """
+        """Run the whole schedule until everything has settled, replays and late copies included, with watermarks or without."""
         for sent in self.schedule.sent:
             self._simulation.at(sent.at, partial(self.send, sent))
         for act in self.schedule.acts:
@@ -276,18 +247,29 @@ class Pipeline:
             self._accept(tuple(tables))
 
     @property
+    def told(self) -> Counter[tuple[int, str]]:
+        """By number and code, how many responses reported a rejection."""
+        return Counter(one for answer in self.answers for one in answer.rejected)
+
+    @property
+    def _taken(self) -> set[int]:
+        """The events that a response of the ingest called accepted."""
+        return {number for answer in self.answers for number in answer.accepted}
+
+    @property
     def contradicted(self) -> set[int]:
         """Events of a batch that one response accepted and another rejected, because the edge policy had changed.
 
         The first copy of the batch on the stream decides.
         """
         rejected = {number for number, code in self.told if code in CODES} - self.repaired.keys()
-        return {number for number in rejected & self.taken if self.sent[number].dialect == "batch"}
+        return {number for number in rejected & self._taken if self.sent[number].dialect == "batch"}
 
     @property
     def repeated(self) -> set[int]:
         """Events that were repaired, and also accepted from a copy that was judged by another plan, whatever its client heard."""
-        return self.repaired.keys() & (self.taken | self.unsure)
+        unsure = (one.sent for one in self.answers if not one.accepted and not one.rejected)
+        return self.repaired.keys() & (self._taken | {number for sent in unsure for number, _ in sent.events})
 
     def heal(self) -> float:
         """End all faults, but for what lasts. Return when that ends, UNIX seconds."""
@@ -389,22 +371,13 @@ class Pipeline:
         def answered(since: float, outcome: Outcome) -> None:
             accepted: tuple[int, ...] = ()
             rejected: tuple[tuple[int, str], ...] = ()
+            status = 0
             if isinstance(outcome, Returned):
-                self.statuses.append(outcome.value["statusCode"])
-                accepted, rejected = sent.judged(outcome.value, copy)
-                judge = outcome.value["judge"]
                 status = outcome.value["statusCode"]
-                self.answers.append(
-                    Answered(self._simulation.now, since, sent, judge, status, accepted, rejected)
-                )
-                self.taken.update(accepted)
-                self.told.update(rejected)
+                accepted, rejected = sent.judged(outcome.value, copy)
                 self._accept(accepted)
                 self.observer.answered(accepted, since)
-            else:
-                self.statuses.append(0)
-            if not accepted and not rejected:
-                self.unsure.update(number for number, _ in sent.events)
+            self.answers.append(Answered(sent, status, accepted, rejected))
             is_heard = (accepted or rejected) and not self._trouble.strike(Kind.CLIENT_DEAF)
             if sent.dialect not in REPEATED or is_heard:
                 return

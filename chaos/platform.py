@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from chaos.effects import Effects
@@ -18,27 +19,18 @@ Handler = Callable[[Any, Any], Any]
 Done = Callable[[Outcome], None]
 
 
+@dataclass(eq=False)
 class Sandbox:
     """One execution environment, with the state that its handler keeps between invocations."""
 
-    def __init__(self, number: int = 0) -> None:
-        self.number = number  # its number among the function's
-        self.handler: Handler | None = None  # the function's handler
-        # an invocation that returned while some of its greenlets were still running; they are frozen
-        self.leftover: Process | None = None
+    number: int = 0  # its number among the function's
+    handler: Handler | None = None
+    # an invocation that returned while some of its greenlets were still running; they are frozen
+    leftover: Process | None = None
 
 
 class Function:
-    """A Lambda function.
-
-    Args:
-        effects: provides time, processes and trouble.
-        name: one letter that prefixes its invocations' names.
-        build: makes the handler of a new sandbox.
-        timeout: seconds.
-        seed: decides which sandbox serves an invocation.
-        overruns: whether invocations may run on past their time-out, which functions that check their deadline must survive.
-    """
+    """A Lambda function. Its invocations' names begin with `name`; they may run on past their time-out if it `overruns`."""
 
     def __init__(
         self,
@@ -56,7 +48,8 @@ class Function:
         self.left_behind = 0
         self.errors: list[tuple[str, str]] = []
         self.timed_out: dict[str, float] = {}  # when invocations began that did not end in time
-        self._effects = effects
+        # is told what the caller of an invocation is
+        self.told: Callable[[Any, Outcome], None] = lambda _event, _outcome: None
         self._simulation: Simulation = effects.simulation
         self._trouble: Trouble = effects.trouble
         self._name = name
@@ -65,9 +58,6 @@ class Function:
         self._idle: list[Sandbox] = []
         self._chance = random.Random(f"{seed}/{name}")
         self._sandboxes = 0
-        self.told: Callable[[Any, Outcome], None] = lambda _event, _outcome: (
-            None
-        )  # what the caller of an invocation is told
 
     def deploy(self) -> None:
         """Use new sandboxes for every later invocation."""
@@ -76,14 +66,59 @@ class Function:
     def invoke(self, event: Any, done: Done) -> None:
         """Start an invocation; `done` is called once with its result."""
         self.invocations += 1
-        process = Process(self._simulation, f"{self._name}{self.invocations}")
+        simulation = self._simulation
+        process = Process(simulation, f"{self._name}{self.invocations}")
         process.overruns = self._overruns and self._trouble.strike(Kind.OVERRUN) is not None
         self.running[process] = None
         sandbox = self._sandbox()
         process.by = f"{'replay ' if 'replay' in event else ''}{self._name} {sandbox.number}/{process.name}"
-        _Invocation(self, self._effects, process, sandbox, done).begin(event)
+        waiting = [done]  # until the caller has the result
 
-    def end(self, sandbox: Sandbox, process: Process, *, alive: bool) -> None:
+        def tell(outcome: Outcome) -> None:
+            if waiting:
+                self.told(event, outcome)
+                waiting.pop()(outcome)
+
+        def ended(value: Any, error: BaseException | None) -> None:
+            self._end(sandbox, process, alive=not isinstance(error, Killed))
+            if isinstance(error, Killed):
+                tell(Raised("Runtime.ExitError"))
+            elif error is not None:
+                self.errors.append((type(error).__name__, f"{process.name}: {error!r}"))
+                simulation.note(f"raised {error!r}")
+                tell(Raised(type(error).__name__, str(error)))
+            else:
+                tell(Returned(json.loads(json.dumps(value))))
+
+        def time_out() -> None:
+            if process in self.running and waiting:
+                self._trouble.count(Kind.TIMEOUT)
+                self.timed_out[process.name] = process.born
+                tell(TimedOut())
+            self._stop(process)
+
+        handler: Handler = sandbox.handler  # type: ignore[assignment]  # `_sandbox` has built it
+        context = Context(
+            function_name=self._name,
+            deadline=simulation.now + self.timeout,
+            now=lambda: simulation.now,
+            aws_request_id=process.name,
+        )
+        if sandbox.leftover is not None:
+            simulation.thaw(sandbox.leftover)
+        simulation.spawn(process, lambda: handler(event, context), ended)
+        simulation.at(context.deadline, time_out)
+        if chances := self._trouble.strike(Kind.ABANDON):
+            simulation.at(simulation.now + chances.random() * self.timeout, lambda: tell(TimedOut()))
+
+    def _stop(self, process: Process) -> None:
+        """Kill an invocation at its time-out, or hours later if it runs on."""
+        if process.overruns:
+            self._simulation.at(process.born + LONGEST_OVERRUN, lambda: self._simulation.kill(process))
+        else:
+            self._simulation.kill(process)
+
+    def _end(self, sandbox: Sandbox, process: Process, *, alive: bool) -> None:
         """End an invocation. Unless its sandbox died, the sandbox is frozen until the next one."""
         self.running.pop(process, None)
         if not alive or self._simulation.now - process.born >= self.timeout:
@@ -107,65 +142,3 @@ class Function:
         sandbox = Sandbox(self._sandboxes)
         sandbox.handler = self._build(sandbox)
         return sandbox
-
-
-class _Invocation:
-    """One invocation, until its caller has the result and its process has ended."""
-
-    def __init__(
-        self, function: Function, effects: Effects, process: Process, sandbox: Sandbox, done: Done
-    ) -> None:
-        self._function = function
-        self._effects = effects
-        self._simulation = effects.simulation
-        self._process = process
-        self._sandbox = sandbox
-        self._done: Done | None = done
-        self._event: Any = None
-
-    def begin(self, event: Any) -> None:
-        self._event = event
-        simulation, handler, timeout = self._simulation, self._sandbox.handler, self._function.timeout
-        if handler is None:
-            raise RuntimeError("a sandbox without a handler")
-        context = Context(
-            function_name=self._process.name[0],
-            deadline=simulation.now + timeout,
-            now=lambda: simulation.now,
-            aws_request_id=self._process.name,
-        )
-        if self._sandbox.leftover is not None:
-            simulation.thaw(self._sandbox.leftover)
-        simulation.spawn(self._process, lambda: handler(event, context), self._ended)
-        simulation.at(context.deadline, self._time_out)
-        if chances := self._effects.trouble.strike(Kind.ABANDON):
-            simulation.at(simulation.now + chances.random() * timeout, lambda: self._tell(TimedOut()))
-
-    def _tell(self, outcome: Outcome) -> None:
-        done, self._done = self._done, None
-        if done is not None:
-            self._function.told(self._event, outcome)
-            done(outcome)
-
-    def _ended(self, value: Any, error: BaseException | None) -> None:
-        process = self._process
-        self._function.end(self._sandbox, process, alive=not isinstance(error, Killed))
-        if isinstance(error, Killed):
-            self._tell(Raised("Runtime.ExitError"))
-        elif error is not None:
-            self._function.errors.append((type(error).__name__, f"{process.name}: {error!r}"))
-            self._simulation.note(f"raised {error!r}")
-            self._tell(Raised(type(error).__name__, str(error)))
-        else:
-            self._tell(Returned(json.loads(json.dumps(value))))
-
-    def _time_out(self) -> None:
-        simulation, process = self._simulation, self._process
-        if process in self._function.running and self._done is not None:
-            self._effects.trouble.count(Kind.TIMEOUT)
-            self._function.timed_out[process.name] = process.born
-            self._tell(TimedOut())
-        if process.overruns:
-            simulation.at(process.born + LONGEST_OVERRUN, lambda: simulation.kill(process))
-        else:
-            simulation.kill(process)

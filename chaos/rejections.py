@@ -7,7 +7,6 @@ from chaos.pipeline import Pipeline
 from chaos.plans import Copy
 from chaos.traffic import Sent
 from chaos.trouble import Kind
-from ingest.policy import FRESH_SECONDS, REFUSING_SECONDS
 from worker.plan import MAX_KEPT_BYTES, MAX_KEPT_EVENTS
 
 _NO_TABLE = "missing_table"
@@ -22,10 +21,6 @@ _OTHER_POLICY = {Kind.S3_POLICY, Kind.PLAN, Kind.DISABLE, Kind.SKEW}
 
 _LIGHT = MAX_KEPT_BYTES // MAX_KEPT_EVENTS
 """Events of at most this many bytes are kept. Of heavier ones, a request and a span keep those that fit, and count the rest."""
-_FORBIDDEN = 403
-_MAY_REFUSE = REFUSING_SECONDS + 3 * FRESH_SECONDS
-"""Seconds for which a sandbox may reject by a policy that has been replaced, allowing for clocks that jump."""
-
 Place = tuple[str, str, str]
 """Account, table and code."""
 
@@ -51,9 +46,6 @@ class Rejections:
             sent = self._pipeline.sent[number]
             if code != self._stray(sent, number) and (code != _NO_TABLE or not sent.has_rejected):
                 yield number
-        yield from self._refused()
-        if Kind.PLAN not in self._pipeline.world.trouble.strikes:
-            yield from self._forgotten()
         for number, sent in self._pipeline.sent.items() if self._is_certain else ():
             stray = self._stray(sent, number)
             if stray and (number, stray) not in told and number in self._pipeline.accepted:
@@ -68,7 +60,7 @@ class Rejections:
             times = self._copies[copy.number, copy.code]
             if times > 1 and sent.dialect != "mobile" and not self._is_recorded_again:
                 yield f"rejected event {copy.number} is kept {times} times"
-        counted, (least, most) = self._pipeline.audit.books().rejected, self._told()
+        counted, (least, most) = self._pipeline.audit.rejections(), self._told()
         copied = Counter((copy.account, copy.table, copy.code) for copy in self._pipeline.copies)
         for place in copied | least | counted:
             if copied[place] > counted[place]:
@@ -86,29 +78,6 @@ class Rejections:
             kept = {number for number, _ in self._copies}
             kept |= {int(row["n"]) for taken in pipeline.world.td.imports() for row in taken.rows}
             yield from pipeline.contradicted - kept
-
-    def _refused(self) -> Iterator[int]:
-        """Yield events that were answered 403 although no policy that a sandbox may still use disables their account."""
-        world = self._pipeline.world
-        for answer in self._pipeline.answers:
-            if answer.status != _FORBIDDEN:
-                continue
-            published = [one for at, one in world.disabled if at <= answer.at]
-            recent = [one for at, one in world.disabled if answer.since - _MAY_REFUSE <= at <= answer.at]
-            may = published if world.trouble.strikes[Kind.S3_POLICY] else recent
-            before = published[: len(published) - len(recent)][-1:]
-            if not any(answer.sent.account in disabled for disabled in (*may, *before)):
-                yield answer.sent.events[0][0]
-
-    def _forgotten(self) -> Iterator[int]:
-        """Yield strays that a sandbox accepted after it had rejected one of the account: a sandbox keeps the plans it knows."""
-        knowing = set()
-        for answer in self._pipeline.answers:
-            place = (answer.judge, answer.sent.account)
-            if any(code == answer.sent.stray(number) for number, code in answer.rejected):
-                knowing.add(place)
-            elif place in knowing:
-                yield from (number for number in answer.accepted if answer.sent.stray(number))
 
     def _stray(self, sent: Sent, number: int) -> str | None:
         return sent.stray(number) if sent.account in self._quarantined else None

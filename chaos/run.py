@@ -32,13 +32,7 @@ class Ran:
 
 
 def run_schedule(schedule: Schedule, build: Build = Functions, *, trace: list[str] | None = None) -> Verdict:
-    """Run a schedule and check the promises.
-
-    Args:
-        schedule: what happens.
-        build: makes the builder of the handlers.
-        trace: a list to which the trace's lines are added.
-    """
+    """Run a schedule and check the promises; the trace's lines are added to `trace`."""
     return finished(schedule, build, trace=trace)[1]
 
 
@@ -61,7 +55,6 @@ def finished[P: Pipeline](
         verdict.rules, verdict.told = judged.broken, judged.told
         return pipeline, verdict
     finally:
-        world.close()
         gc.enable()  # a worker invocation that stays frozen leaves it off
         if trace is not None:
             trace += world.simulation.trace or []
@@ -78,21 +71,9 @@ def run_seed(seed: int, events: int, build: Build = Functions) -> Ran:
     return Ran(seed, events, verdict, time.process_time() - began)
 
 
-def run_seeds(jobs: list[tuple[int, int]], processes: int = 0) -> Iterator[Ran]:
-    """Run schedules in parallel and yield each result as it ends.
-
-    Args:
-        jobs: seed and number of events of each.
-        processes: how many at once; 0 for one per core.
-
-    Raises:
-        concurrent.futures.process.BrokenProcessPool: a process was killed, for example for lack of memory.
-    """
-    if processes == 1:
-        for seed, events in jobs:
-            yield run_seed(seed, events)
-        return
-    with pool_of(processes) as pool:
+def run_seeds(jobs: list[tuple[int, int]]) -> Iterator[Ran]:
+    """Run schedules, each a seed and a number of events, in parallel, and yield each result as it ends."""
+    with pool_of() as pool:
         for future in as_completed([pool.submit(run_seed, *job) for job in jobs]):
             yield future.result()
 

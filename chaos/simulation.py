@@ -4,9 +4,9 @@ A process is one invocation of a function: a main greenlet and those that its ex
 at a time, and it yields only in `delay` and `wait`, so a run depends on nothing but its seed.
 """
 
-import zlib
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any, Self
 
@@ -19,30 +19,27 @@ class Killed(BaseException):
     """The process is dead. Every effect that it attempts raises this, even in `finally` blocks."""
 
 
+@dataclass(eq=False, slots=True)
 class Task:
     """One greenlet of a process."""
 
-    __slots__ = ("ended", "greenlet", "looked_at", "process", "waits")
-
-    def __init__(self, process: "Process") -> None:
-        self.process = process
-        self.greenlet: greenlet | None = None
-        self.ended = False
-        self.looked_at = float("-inf")  # when it last looked at its clock
-        self.waits = 0  # counts its waits, so that a wake-up for an earlier wait is ignored
+    process: "Process"
+    greenlet: "greenlet | None" = None
+    ended: bool = False
+    looked_at: float = float("-inf")  # when it last looked at its clock
+    waits: int = 0  # counts its waits, so that a wake-up for an earlier wait is ignored
 
 
 class Process:
     """One invocation."""
 
     def __init__(self, simulation: "Simulation", name: str) -> None:
-        self.name = name  # its name in the trace
-        self.by = name  # its sandbox and itself, for the judge
+        self.name = self.by = name  # in the trace; and for the judge: its sandbox and itself
         self.simulation = simulation
         self.dead = False  # it performs no more effects
         self.frozen = False  # its sandbox is not running; its greenlets continue when it thaws
         self.overruns = False  # it is not killed at its time-out
-        self.born = simulation.now  # when it began, simulated UNIX seconds
+        self.born = simulation.now  # simulated UNIX seconds
         self.tasks: list[Task] = []
         self.stalled: list[tuple[Task, int]] = []
 
@@ -53,17 +50,10 @@ class Process:
 
 
 class Simulation:
-    """A clock and a scheduler.
-
-    Args:
-        start: simulated UNIX seconds at the start.
-        traced: keep every line of the trace, not just its checksum.
-    """
+    """A clock and a scheduler."""
 
     def __init__(self, start: float, *, traced: bool = False) -> None:
         self.now = start
-        self.steps = 0
-        self.checksum = 0
         self.trace: list[str] | None = [] if traced else None
         self.current: Task | None = None
         self.behalf: Process | None = None  # whose write lands late, outside all processes
@@ -74,12 +64,10 @@ class Simulation:
         self._hub = getcurrent()
 
     def note(self, line: str) -> None:
-        """Write a line to the trace."""
-        name = self.current.process.name if self.current is not None else "-"
-        line = f"{self.now - self._start:11.3f} {name:>5} {line}"
-        self.checksum = zlib.crc32(line.encode(), self.checksum)
+        """Write a line to the trace, if it is kept."""
         if self.trace is not None:
-            self.trace.append(line)
+            name = self.current.process.name if self.current is not None else "-"
+            self.trace.append(f"{self.now - self._start:11.3f} {name:>5} {line}")
 
     def at(self, when: float, call: Callable[[], object]) -> None:
         """Schedule a call outside all processes at a time, UNIX seconds."""
@@ -115,7 +103,6 @@ class Simulation:
             Killed: its process is dead.
         """
         task = self._alive()
-        self.steps += 1
         when = self.now + seconds
         if when < self._until and (not self._due or when < self._due[0][0]):
             self.now = when

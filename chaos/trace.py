@@ -15,13 +15,12 @@ from hashlib import md5
 from io import BytesIO
 from itertools import chain, filterfalse
 from math import inf
-from typing import Any, override
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgpack
 import requests
 from requests import PreparedRequest, Response
-from requests.adapters import HTTPAdapter
 from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError
 
 from chaos.clients import Around
@@ -41,7 +40,7 @@ from worker.chain import ChainId, Owner
 from worker.claims import DAMAGED_SECONDS, LATE_SECONDS
 from worker.index import Index, decode, digest_of
 from worker.passing import MARGIN_SECONDS
-from worker.record import AGAIN, DIGITS, NOBODY, Number
+from worker.record import CLAIMED, DIGITS, NOBODY, Number
 from worker.rows import compress, decompress, sample
 from worker.sender import UNSETTLED_SECONDS
 from worker.span import ChunkKey, Database, NotDeliverable, Span
@@ -120,8 +119,8 @@ class Trace:
         # a thread may have looked at a database's health before it was paused
         self._exempt = self._exempt | ({"probe first"} if Kind.PAUSE in kinds else set())
         self._ledger = ledger.Ledger(world.table, TABLE, world.clock, bytes, NullTelemetry())  # type: ignore[arg-type]  # a double
-        self._kept = _Kept()
-        self._objects = SpanObjects(self._kept)  # type: ignore[arg-type]  # it only gets
+        self._bodies: dict[str, bytes] = {}  # of objects as they were put, whatever has become of them since
+        self._objects = SpanObjects(self)  # type: ignore[arg-type]  # it only gets
         self._stored: dict[str, tuple[frozenset[int], bytes, dict[str, float]]] = {}
         self._chains: dict[str, str] = {}  # the name of each shard's chain
         self._ids: dict[str, Known] = {}  # by unique_id
@@ -146,7 +145,11 @@ class Trace:
             put_object=lambda request, _: self.stored(request["Key"], bytes(request["Body"])),
             delete_object=lambda request, _: self._deleted(request["Key"]),
         )
-        world.session.mount("https://", _Adapter(world.session.get_adapter("https://"), self))
+        adapter: Any = world.session.get_adapter("https://")
+        send = adapter.send
+        adapter.send = lambda request, *more, **options: self.exchange(
+            request, partial(send, request, *more, **options)
+        )
         lists: Callable[..., Any] = world.kinesis.list_shards
         world.kinesis.__dict__["list_shards"] = lambda **request: self.listed(lists(**request))
 
@@ -174,9 +177,15 @@ class Trace:
         return process.by if process is not None else "operator/0"
 
     def _tell(self, rule: str, event: Event) -> str:
-        before = [one for one in self._recent if _is_related(one, event)]
+        place = _place_of(event)
+        before = [one for one in self._recent if one.by == event.by or _place_of(one) == place != NOWHERE]
         lines = [_brief(one) for one in before[-_MOST_SHOWN:]]
         return "\n      ".join((f"{rule}: {_brief(event)}", *lines))
+
+    def get(self, name: str, part: tuple[int, int]) -> bytes | None:
+        """Return a part of an object as it was put."""
+        body = self._bodies.get(name)
+        return None if body is None else body[part[0] : sum(part)]
 
     # S3
 
@@ -186,7 +195,7 @@ class Trace:
         index = None if found is None else _index_of(body, found.digest)
         if found is None or index is None:
             return
-        self._kept.objects[name] = body
+        self._bodies[name] = body
         numbers = frozenset(int(one[DIGITS]) for one in index.numbers)
         receipts = {one: at / 1000 for one, at in zip(index.request_ids, index.receipts, strict=True)}
         self._stored[name] = numbers, digest_of_numbers(index.numbers), receipts
@@ -534,30 +543,6 @@ def _watched(client: Any, **seen: Callable[[dict[str, Any], Any], None]) -> Arou
     return Around(client, see)
 
 
-class _Kept:
-    """All span objects as they were put, whatever has become of them since."""
-
-    def __init__(self) -> None:
-        self.objects: dict[str, bytes] = {}
-
-    def get(self, name: str, part: tuple[int, int]) -> bytes | None:
-        body = self.objects.get(name)
-        return None if body is None else body[part[0] : sum(part)]
-
-
-class _Adapter(HTTPAdapter):
-    """The way to Treasure Data, watched."""
-
-    def __init__(self, inner: Any, trace: Trace) -> None:
-        super().__init__()
-        self._inner = inner
-        self._trace = trace
-
-    @override
-    def send(self, request: PreparedRequest, *arguments: Any, **options: Any) -> Response:
-        return self._trace.exchange(request, partial(self._inner.send, request, *arguments, **options))
-
-
 def _index_of(body: bytes, digest: str) -> Index | None:
     """Return the index at the end of a span object; None if it has none with this digest."""
     at = len(body)
@@ -585,7 +570,7 @@ def _records(index: Index) -> tuple[Record, ...]:
             received / 1000,
             claim > 0,
             position not in index.uncounted,
-            claim > AGAIN,
+            claim > CLAIMED,
             tuple(rows.get(position, ())),
         )
         for position, (number, arrival, request, received, claim) in enumerate(columns)
@@ -677,15 +662,6 @@ def _is_unsent(error: requests.RequestException) -> bool:
 
 def _place_of(event: Event) -> Place:
     return event.item.place if event.what == "appended" else event.place
-
-
-def _is_related(one: Event, event: Event) -> bool:
-    """Return whether an event may explain another one: it concerns the same span, database or object, or its invocation looked around."""
-    place = _place_of(event)
-    is_of_database = event.what == "sent" and one.answer and one.database == event.database
-    is_of_object = event.name and one.name == event.name
-    is_view = one.by == event.by and one.what in {"listed", "claimed"}
-    return bool((place != NOWHERE and _place_of(one) == place) or is_of_database or is_of_object or is_view)
 
 
 def _brief(event: Event) -> str:

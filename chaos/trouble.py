@@ -207,13 +207,7 @@ class Window:
 
 
 class Trouble:
-    """Decides at each opportunity whether trouble occurs.
-
-    Args:
-        simulation: provides the time.
-        windows: when each kind may strike.
-        seed: determines the strikes.
-    """
+    """Decides at each opportunity whether trouble occurs."""
 
     def __init__(self, simulation: Simulation, windows: list[Window], seed: int) -> None:
         self._simulation = simulation

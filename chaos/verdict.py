@@ -7,7 +7,7 @@ from typing import Any
 
 from chaos.pipeline import Pipeline
 from chaos.rejections import Rejections
-from chaos.td_lies import is_bad
+from chaos.td_faults import is_bad
 from chaos.trouble import Kind
 from worker.states import State
 
@@ -64,8 +64,6 @@ class Verdict:
     watermarks: int = 0  # the number of watermarks given
     largest_delay: float = 0.0  # the longest time from acceptance to Treasure Data, in seconds
     strikes: Counter[Kind] = field(default_factory=Counter)  # how often each kind of trouble occurred
-    checksum: int = 0  # the trace's checksum
-    steps: int = 0  # the number of simulated steps
     # how often each rule of the specification was broken
     rules: Counter[str] = field(default_factory=Counter)
     # the first broken rules, each with its event and what happened before
@@ -91,8 +89,6 @@ def judge(pipeline: Pipeline) -> Verdict:  # noqa: C901 -- a list of promises
         unasked=0 if may_query else world.counts["RowsAmbiguous"],
         watermarks=len(pipeline.observer.given),
         strikes=world.trouble.strikes,
-        checksum=world.simulation.checksum,
-        steps=world.simulation.steps,
     )
     verdict.lost += pipeline.missing
     places = _delivered(pipeline, verdict)
@@ -158,8 +154,8 @@ def _compare(
         counts["delivered"] += found
         counts["dead"] += number in reasons
     told = {
-        place: Counter({"delivered": states[State.DELIVERED], "dead": states[State.DEAD]})
-        for place, states in pipeline.audit.books().tables.items()
+        place: Counter({"delivered": rows.states[State.DELIVERED], "dead": rows.states[State.DEAD]})
+        for place, rows in pipeline.audit.balance().tables.items()
     }
     return [
         f"{place}: the balance says {dict(told.get(place, Counter()))}, there are {dict(counts)}"

@@ -5,6 +5,7 @@ The observer has its own random source and its own trouble, so that it does not 
 
 import random
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,13 +52,7 @@ class Given:
 
 
 class Observer:
-    """Takes watermarks during a schedule.
-
-    Args:
-        world: the services.
-        audit: finds what is dead.
-        kind: the class that takes them.
-    """
+    """Takes watermarks during a schedule."""
 
     def __init__(self, world: World, audit: Audit, kind: type[Watermarks] = Watermarks) -> None:
         seed = world.schedule.seed + _SEED
@@ -73,7 +68,6 @@ class Observer:
         )
         self._answers: defaultdict[int, list[tuple[float, float]]] = defaultdict(list)
         self.given: list[Given] = []  # the watermarks given, in order
-        self.unproved = 0  # how often no watermark could be proved
 
     def begin(self) -> None:
         """Take watermarks from now on, until hours after the schedule has ended."""
@@ -136,18 +130,15 @@ class Observer:
         )
 
         def take(_event: Any, _context: Any) -> None:
-            try:
+            with suppress(UnavailableError, ClientError, BotoCoreError):  # none can be proved then
                 passing.mark(milliseconds(clock.now() - MARKED_SECONDS))
                 watermarks.note()
                 self._note(watermarks.take(_TAKE_SECONDS))
-            except (UnavailableError, ClientError, BotoCoreError):
-                self.unproved += 1
 
         return take
 
     def _note(self, completeness: Completeness) -> None:
         if completeness.horizon is None:
-            self.unproved += 1
             return
         dead: frozenset[int] = frozenset()
         if completeness.dead:

@@ -11,7 +11,7 @@ from typing import Any, override
 
 import requests
 
-from chaos import clients, plans, td_lies
+from chaos import clients, plans, td_faults
 from chaos.access import RESOURCES
 from chaos.effects import Effects
 from chaos.schedule import START, Schedule
@@ -128,13 +128,7 @@ class Secrets:
 
 
 class World:
-    """The services, their faulty clients, and the accounts file.
-
-    Args:
-        schedule: the schedule to run.
-        traced: keep the whole trace.
-        effects: what effects pass through.
-    """
+    """The services, their faulty clients, and the accounts file."""
 
     def __init__(self, schedule: Schedule, *, traced: bool = False, effects: type[Effects] = Effects) -> None:
         setup, seed = schedule.setup, schedule.seed
@@ -153,7 +147,6 @@ class World:
         self.put_back: Callable[[str, bytes], None] = lambda _name, _body: None
         # returns whether a row is of a person whom the run forgets
         self.is_forgotten: Callable[[Mapping[str, Any]], bool] = lambda _row: False
-        self.on_end: list[Callable[[], None]] = []  # called when the schedule has been judged
         # called with each gauge that a function reports
         self.on_gauge: Callable[[str, float], None] = lambda _metric, _value: None
         self._sandboxes = 0
@@ -182,7 +175,7 @@ class World:
                 job_seconds=setup.job_seconds,
             ),
             keys={API_KEY: frozenset(Action) - (set() if setup.may_query else {Action.QUERY})},
-            strike=clients.TdTroubles(self.effects).strike,
+            strike=td_faults.TdTroubles(self.effects).strike,
         )
         modes = dict(setup.plans)
         planned = {table for sent in schedule.sent for _, table in sent.events} | set(TABLES)
@@ -193,8 +186,6 @@ class World:
         }
         # by account, every database that it was ever mapped to
         self.mapped: defaultdict[str, set[str]] = defaultdict(set)
-        # for each publication of the accounts, its time (UNIX seconds) and the accounts disabled by it
-        self.disabled: list[tuple[float, frozenset[str]]] = []
         self.apply_accounts()
 
         self.kinesis = clients.Kinesis(self.stream, self.effects)
@@ -210,7 +201,7 @@ class World:
         )
         self.session = requests.Session()
         self.session.trust_env = False
-        transport = clients.TreasureDataTransport(self.td.handle, self.effects)
+        transport = td_faults.TreasureDataTransport(self.td.handle, self.effects)
         self.session.mount("https://", InProcess(transport, self.clock))
         self._set_tables_up()
         for window in schedule.windows:
@@ -229,12 +220,6 @@ class World:
         """Apply the accounts file to Redis and publish the edge policy, as an operator does."""
         for name, account in self.accounts.items():
             self.mapped[name].add(account.database)
-        disabled = [
-            name
-            for name, account in self.accounts.items()
-            if account.status == "disabled" or account.revoked_key_ids
-        ]
-        self.disabled.append((self.simulation.now, frozenset(disabled)))
         entries = {name: account.to_entry() for name, account in self.accounts.items()}
         document = policy.encode(entries, int(self.simulation.now * 1000))
         self.bucket.put_object(Bucket=BUCKET, Key=policy.KEY, Body=document)
@@ -265,11 +250,6 @@ class World:
         """Add to a metric of any function."""
         self.counts[metric] += value
 
-    def close(self) -> None:
-        """Release everything."""
-        for call in self.on_end:
-            call()
-
     def _set_tables_up(self) -> None:
         if not self.schedule.setup.may_query:
             self.trouble.count(Kind.UNASKABLE)
@@ -287,19 +267,14 @@ class World:
         self._set_up(window)
 
     def _set_up(self, window: Window) -> None:
-        kind = window.kind
+        kind, distribute = window.kind, partial(self.stream.distribute, StreamName=STREAM)
         changes: dict[Kind, tuple[Callable[[], object], Callable[[], object]]] = {
             Kind.REDIS_EMPTY: (self.redis_server.flushall, self.apply_accounts),
-            Kind.KINESIS_AUTO: (
-                lambda: self._distribute("AUTO"),
-                lambda: self._distribute("USER_PARTITION_KEY"),
-            ),
-            Kind.TD_TOO_LARGE: (lambda: self._limit_imports(600), lambda: self._limit_imports(32 << 20)),
-            **{
-                one: (partial(self._alter_td, one, begins=True), partial(self._alter_td, one, begins=False))
-                for one in td_lies.SETTINGS
-            },
+            Kind.KINESIS_AUTO: (distribute, partial(distribute, strategy="USER_PARTITION_KEY")),
         }
+        if kind in td_faults.SETTINGS:
+            alter = partial(self._alter_td, kind)
+            changes[kind] = partial(alter, begins=True), partial(alter, begins=False)
         if kind in changes:
             begin, end = changes[kind]
             self.simulation.at(window.begin, lambda: self._begin(kind, begin))
@@ -350,16 +325,10 @@ class World:
             self.put_back(name, body)
 
     def _alter_td(self, kind: Kind, *, begins: bool) -> None:
-        self.td.settings = td_lies.altered(self.td.settings, kind, begins=begins)
+        self.td.settings = td_faults.altered(self.td.settings, kind, begins=begins)
 
     def _wrong_stamp(self) -> float:
         if chances := self.trouble.strike(Kind.KINESIS_AHEAD):
             return chances.uniform(0, _FAR_AHEAD)
         chances = self.trouble.strike(Kind.KINESIS_STAMPS)
         return chances.uniform(-_STAMP_ERROR, _STAMP_ERROR) if chances else 0.0
-
-    def _distribute(self, strategy: str) -> None:
-        self.stream.distribute(StreamName=STREAM, strategy=strategy)
-
-    def _limit_imports(self, most: int) -> None:
-        self.td.settings = replace(self.td.settings, largest_import=most)

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+from contextlib import suppress
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -30,24 +31,28 @@ class TcpProxy:
         for each in [self._listener, *self._sockets]:
             each.close()
 
+    def accepted(self, client: socket.socket) -> socket.socket:
+        """Return the socket to read from and write to for a new connection."""
+        return client
+
     def _accept(self) -> None:
-        while True:
-            try:
+        with suppress(OSError):  # closed
+            while True:
                 client, _ = self._listener.accept()
-            except OSError:  # closed
-                return
-            self._sockets.append(client)
-            if not self.hanging:
-                server = socket.create_connection(self._target)
-                self._sockets.append(server)
-                for source, sink in ((client, server), (server, client)):
-                    threading.Thread(target=self._copy, args=(source, sink), daemon=True).start()
+                self._sockets.append(client)
+                if not self.hanging:
+                    threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with suppress(OSError):  # one of them is closed
+            client, server = self.accepted(client), socket.create_connection(self._target)
+            self._sockets += [client, server]
+            threading.Thread(target=self._copy, args=(server, client), daemon=True).start()
+            self._copy(client, server)
 
     @staticmethod
     def _copy(source: socket.socket, sink: socket.socket) -> None:
-        try:
+        with suppress(OSError):  # one of them is closed
             while data := source.recv(65536):
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
-        except OSError:  # one of them is closed
-            return

@@ -102,11 +102,6 @@ class Template:
             kind.replace("::", ""): kind for kind in _FROM_FUNCTIONS
         }
 
-    def all_types(self) -> list[str]:
-        """Return the types of all resources, whatever the parameters, with those that the SAM transform creates."""
-        found = {str(resource["Type"]) for resource in self._resources.values()}
-        return sorted(found - {_FUNCTION} | _FROM_FUNCTIONS)
-
     def logical_ids(self, kind: str) -> list[str]:
         """Return the logical ids of the resources of a type, in the order of the template."""
         return [name for name, resource in self._resources.items() if resource["Type"] == kind]

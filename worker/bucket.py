@@ -1,4 +1,7 @@
-"""The S3 bucket of span objects and rejected events. Objects are written once and never change."""
+"""The S3 bucket of span objects and rejected events.
+
+Objects are written once and never change. The sweep, forgetting, and S3's lifecycle rules delete them.
+"""
 
 from base64 import b64encode
 from collections.abc import Iterator

@@ -1,8 +1,9 @@
 """The drainer: puts the envelopes of the overflow queue on the stream again.
 
 Every envelope that it puts carries a claim, so the worker counts only one of the records that carry the envelope. If an earlier put of it
-may have landed without a claim, the claim is the time of that put instead of 1. That marks its rows as put again: the sender decides about
-them once every shard has shown what it received until then. How long an envelope waits in the queue decides nothing.
+may have landed without a claim, the claim is the time at which it was sent to the queue instead of 1. That marks its rows as put again: the
+sender decides about them once every shard has shown what it received until a first copy would have had to claim. How long an envelope waits
+in the queue decides nothing.
 
 What is not an envelope becomes a dead span.
 """
@@ -24,7 +25,7 @@ from shared.telemetry import Telemetry, about
 from worker.chain import ChainId
 from worker.deadline import Deadline
 from worker.ledger import Ledger
-from worker.record import AGAIN, packed
+from worker.record import CLAIMED, packed
 from worker.settlement import report_dead
 from worker.span import NO_SENDER, ChunkKey, Group, milliseconds
 from worker.span_object import Chunk, SpanObjects, span_of_rows
@@ -193,5 +194,5 @@ class Drain:
 def _marked(envelope: Envelope, message: Message) -> Envelope:
     """Return an envelope with the claim that it is put on the stream with."""
     if envelope.claim or message.refused:  # no record carries it without a claim
-        return envelope._replace(claim=envelope.claim or AGAIN)
-    return envelope._replace(claim=max(AGAIN + 1, milliseconds(message.sent_at)))
+        return envelope._replace(claim=envelope.claim or CLAIMED)
+    return envelope._replace(claim=max(CLAIMED + 1, milliseconds(message.sent_at)))

@@ -1,6 +1,6 @@
 """Runs jobs in parallel.
 
-All decisions stay in the caller's thread. Jobs only have effects and return results, so nothing else needs a lock.
+Results and errors come back in the caller's thread, so who decides only there needs no lock. What jobs change themselves, they must guard.
 """
 
 import queue

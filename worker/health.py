@@ -8,6 +8,7 @@ Nothing of this is shared: each instance finds out for itself, and forgets it wh
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from zlib import crc32
 
 from shared.clock import Clock
 from shared.telemetry import Telemetry
@@ -63,7 +64,7 @@ _UNKNOWN = _Health()
 
 @dataclass(eq=False)
 class DatabaseHealth:
-    """The health of databases. Safe to use from several threads: each call changes one database."""
+    """The health of databases. Safe to use from several threads: each call changes one database, or the one flag that all are away."""
 
     _treasure_data: TreasureDataClient
     _clock: Clock
@@ -94,11 +95,11 @@ class DatabaseHealth:
         latest = self._clock.now() - PROBE_EVERY_SECONDS
         probed = {database: self._of.get(database, _UNKNOWN) for database in databases}
         due = [
-            (known.probed_at, database)
+            (known.probed_at, crc32(database.encode()), database)
             for database, known in probed.items()
             if (known.is_failing or self._is_away) and known.probed_at <= latest
         ]
-        return [database for _, database in sorted(due)]
+        return [database for *_, database in sorted(due)]  # those that fail together may have similar names
 
     def away(self) -> None:
         """Note that imports to many databases failed at once, and none succeeded."""

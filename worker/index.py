@@ -6,7 +6,8 @@ It is stored in columns, as one MessagePack array in one gzip member:
 
 - `numbers`: the sequence numbers as Kinesis writes them, joined by spaces; ordered.
 - `arrivals` and `receipts`: for each record, the UNIX milliseconds at which it arrived on the stream and at the ingest.
-- `claims`: for each record, 0; 1 if its rows count only if it owns the claim of its request id; a larger number if it was put again.
+- `claims`: for each record, 0; 1 if its rows count only if it owns the claim of its request id; if it was put again, the UNIX milliseconds at
+  which its envelope was sent to the overflow queue.
 - `uncounted`: the positions of the records that do not count, because another copy of their envelope does.
 - `chunks`: `[name, rows, offset, length, digest, positions, row counts, byte counts]` for each. `offset`, `length` and `digest`
   describe its gzip member in the object. The last three name the records that its rows come from, in order, and how many rows and bytes
@@ -72,7 +73,7 @@ class Index:
         arrivals: UNIX milliseconds at which each arrived on the stream.
         receipts: UNIX milliseconds at which the ingest received each.
         request_ids: of each record; empty for records in JSON form and markers.
-        claims: of each record: 0, 1, or for an envelope that was put again the UNIX milliseconds of its first put.
+        claims: of each record: 0, 1, or for an envelope that was put again the UNIX milliseconds at which it was sent to the overflow queue.
         uncounted: positions of the records that do not count.
         members: the chunks.
         after: last sequence number of the preceding span of the chain.

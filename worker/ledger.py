@@ -11,9 +11,10 @@
     pk = table                when the table was created that these items were written in
 
 Only this module knows the format of the items. The index `worklist` holds the spans that somebody must look at, the oldest first: under
-`waiting#<n>` those with chunks that wait, under `dead#<n>` those whose other chunks are dead. Each kind has a few keys, so that an outage
-does not overload one partition. Spans that have rejected events and nothing else are under their day, `rejected#<days since 1970>`:
-nobody looks for them once the events have expired. The entry is part of the append, so a span whose worker is killed is found.
+`waiting#<n>` those with chunks that wait or are undecided (`again`), or with copies whose owners may still be planned; under `dead#<n>`
+others with dead chunks. Each kind has a few keys, so that an outage does not overload one partition. Spans that have rejected events and
+nothing else to look at are under their day, `rejected#<days since 1970>`: nobody looks for them once the events have expired. The entry is
+part of the append, so a span whose worker is killed is found.
 
 Every write carries a random writer name. If a response is lost, the DynamoDB client may repeat a write that has succeeded, and the
 repeated write fails its condition. The writer name on the item then shows that the write was ours.
@@ -234,7 +235,7 @@ class Ledger:
     def update(self, span: Span, *, with_chunks: bool = False) -> tuple[bool, Span]:
         """Write what changes of a span, unless another invocation has written it since `span` was read.
 
-        With its chunks, if others have taken the place of some.
+        Its chunks are written only `with_chunks`: forgetting puts others in the place of some.
 
         Returns:
             Whether this call wrote it, and the span that is there now.
@@ -617,7 +618,7 @@ def _part(span: Span) -> int:
 
 
 def _item(span: Span) -> Item:
-    """Return a span's item: its plan, which never changes, and its progress."""
+    """Return a span's item: its plan, of which only the chunks can change (`Ledger.update`), and its progress."""
     item: Item = {
         **_key(span.chain.name, span.after),
         "first": {"S": span.first},

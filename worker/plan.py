@@ -10,7 +10,7 @@ import msgpack
 from shared.accounts import Account
 from shared.tracking_plan import COLUMN_CODES
 from worker.index import Index
-from worker.record import AGAIN, NOBODY, Block, Number, Record
+from worker.record import CLAIMED, NOBODY, Block, Number, Record
 from worker.span import (
     MAX_PLAN_BYTES,
     TOO_MANY_TABLES,
@@ -207,7 +207,7 @@ def _grouped(
         if uncounted and number in uncounted:
             continue
         sender, again = senders[account, key_id], ""
-        if claim > AGAIN:
+        if claim > CLAIMED:
             sender, again = RowSender(account, key_id), request_id
         for block in blocks:
             key = (sender, block[0], "", again)

@@ -40,8 +40,8 @@ class Record(NamedTuple):
         key_id: of the write key that the rows came by; empty if there was none.
         received_at: UNIX milliseconds at which the ingest received them.
         request_id: the envelope's id; empty for records in JSON form.
-        claim: 1 if the rows count only for the record that owns the claim of `request_id`; if the envelope was put again, the UNIX
-            milliseconds of its first put instead of 1; else 0.
+        claim: CLAIMED if the rows count only for the record that owns the claim of `request_id`; if the envelope was put again, the
+            UNIX milliseconds at which it was sent to the overflow queue instead; else 0.
         blocks: the rows by table.
         refused: originals that could not become rows, by code.
         rejected: events that the ingest rejected, and told their senders so; they are kept for operators only.
@@ -65,8 +65,9 @@ START: Number = "000"
 """Sorts before every sequence number."""
 NOBODY = envelope.NOBODY
 UNDECODABLE = "undecodable"
-AGAIN = 1
-"""A claim larger than this marks an envelope that was put again, because an earlier put of it may have landed."""
+CLAIMED = 1
+"""The claim of an envelope whose rows count only for the record that owns it, and that was not put again. A larger one is of an envelope that
+was put again, because an earlier put of it may have landed."""
 MAX_BLOCKS = 300
 """The most tables in one record, so that its span fits the ledger's item. An envelope of the ingest has far fewer."""
 

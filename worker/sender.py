@@ -51,6 +51,7 @@ MOST_VAIN_PROBES = 32
 _RUN_SECONDS = 60.0  # between two runs
 _AT_ONCE = 32  # spans handled in parallel
 _SENDS_AT_ONCE = 4  # of one span
+_PROBES_AT_ONCE = 16  # for one span
 _ROUNDS = 12  # of one span, while its chunks are split or other invocations write it
 _SHUFFLED = 1000  # spans at a time
 _MOST_PAUSES = 10_000
@@ -63,6 +64,7 @@ _MOST_NAMED = 100  # databases in a log line
 _MOST_LEFT = 200_000
 _PAUSE_SECONDS = 0.1  # before spans that wait for a database have another turn
 _THROTTLED = "http_429"
+_SENDING = frozenset((Action.ASK, Action.SEND))
 
 
 @dataclass(slots=True)
@@ -412,14 +414,18 @@ class Sender:
         accounts = self._accounts.resolve(
             dict.fromkeys(key.account for key, one in selected.items() if not _goes_to(span, key, one))
         )
+        steps: list[tuple[ChunkKey, Entry, str, str | None, Step]] = []
         for key, entry in selected.items():
             database, obstacle = self._destination(span, key, entry, accounts)
             step = self._rules.next_step(entry, obstacle, run.selection.decision, self._clock.now())
+            steps.append((key, entry, database, obstacle, step))
+        self._probe_untried(run, dict.fromkeys([one[2] for one in steps if one[-1].action in _SENDING]))
+        for key, entry, database, obstacle, step in steps:
             if step.action is Action.DECIDE:
                 work.again.append(key)
             elif step.action is Action.APPLY and step.event is not None:
                 self._apply(work, key, entry, step.event, step.reason)
-            elif step.action in {Action.ASK, Action.SEND} and self._may_send(work, key, database):
+            elif step.action in _SENDING and self._may_send(work, key, database):
                 self._prepare(work, key, step, database)
             elif step.action is Action.WAIT and obstacle is None:
                 work.closed[key] = f"?{key.account}"
@@ -442,6 +448,36 @@ class Sender:
             return account.database, obstacle_of(account, key.group.sender.key_id)
         return "", account
 
+    def _probe_untried(self, run: _Run, databases: Iterable[str]) -> None:
+        """Probe the databases of a span that nobody has tried in this run, side by side: those that answer wait for no others for long."""
+        if run.deadline.near:
+            return
+        with run.lock:
+            untried = [name for name in databases if name and self._is_untried(run, name)]
+            for name in untried:
+                run.databases[name].is_probed = True
+        run_parallel(self._executors, [partial(self._try, run, name) for name in untried], _PROBES_AT_ONCE)
+
+    def _is_untried(self, run: _Run, database: str) -> bool:
+        """Return whether a database must be probed before it gets rows; note if it need not be, or may not."""
+        known = run.databases.setdefault(database, _Database())
+        if known.closed or known.is_busy:
+            return False
+        known.is_proven |= self._health.works(database)
+        if not known.is_proven and run.vain_probes >= MOST_VAIN_PROBES:
+            known.closed = self._health.reason(database)
+        return not known.closed and not known.is_proven
+
+    def _try(self, run: _Run, database: str) -> None:
+        """Probe a database, unless so many others have failed since that this would be in vain."""
+        known = run.databases[database]
+        with run.lock:
+            failure = self._health.reason(database) if run.vain_probes >= MOST_VAIN_PROBES else ""
+        failure = failure or self._probe(run, database)
+        with run.lock:
+            known.is_probed, known.is_proven, known.closed = False, not failure, failure
+            run.vain_probes = run.vain_probes + 1 if failure and run.vain_probes >= 0 else -1
+
     def _may_send(self, work: _Work, key: ChunkKey, database: str) -> bool:
         """Return whether a database may get rows of this span now. One that nobody has tried is probed, by one span at a time."""
         run, turn = work.run, work.turn
@@ -449,30 +485,21 @@ class Sender:
             turn.complete = False
             return False
         with run.lock:
-            known = run.databases.setdefault(database, _Database())
+            must_probe = self._is_untried(run, database)
+            run.databases[database].is_probed |= must_probe
+        if must_probe:  # an account has another database than a moment ago
+            self._try(run, database)
+        with run.lock:
+            known = run.databases[database]
             if not known.closed:
                 if database in work.admitted:
                     return True
-                if known.is_busy:
+                if known.is_busy or not known.is_proven:
                     turn.waits_for = database
                     return False
-                known.is_proven |= self._health.works(database)
-                if not known.is_proven and run.vain_probes >= MOST_VAIN_PROBES:
-                    known.closed = self._health.reason(database)
-            must_probe = not known.closed
-            if must_probe:
                 known.under_way += 1
                 work.admitted.add(database)
-                if known.is_proven:
-                    return True
-                known.is_probed = True
-        if must_probe:
-            failure = self._probe(run, database)
-            with run.lock:
-                known.is_probed, known.is_proven, known.closed = False, not failure, failure
-                run.vain_probes = run.vain_probes + 1 if failure and run.vain_probes >= 0 else -1
-        if not known.closed:
-            return True
+                return True
         turn.complete = False
         work.closed[key] = database
         return False

@@ -25,7 +25,7 @@ TOO_LARGE = "http_413"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The result of an attempt to send a chunk, or to find out what became of it.
+    """What came of sending a chunk, or of leaving it unsent.
 
     Attributes:
         surely_not: no attempt of this invocation can have been accepted (meaningless for ACCEPTED).

@@ -1,7 +1,8 @@
-"""Spans: the records of one shard that the worker plans as one unit, and the chunks that their rows are sent in.
+"""Spans: what the worker plans as one unit, mostly records of one shard, and the chunks that their rows are sent in.
 
-What was planned never changes. The entries record the states of chunks that differ from the default: a chunk that can be delivered
-waits until the span is settled, and is delivered from then on. Other defaults follow from the chunk's key and its destination.
+What was planned never changes, except that forgetting puts other chunks, without a person's rows, in the place of some. The entries record
+the states of chunks that differ from the default: a chunk that can be delivered waits until the span is settled, and is delivered from then
+on. Other defaults follow from the chunk's key and its destination.
 """
 
 import hashlib
@@ -290,7 +291,7 @@ class Span:
         copies: claims of its records that do not count, by request id: their owners, as long as these are in no span.
         version: grows by one with every write.
         writer: a random name for the last write.
-        settled: chunks that can be delivered and have no entry are delivered.
+        settled: the entries say everything: a chunk that can be delivered and has none is delivered.
         final_at: UNIX seconds at which its last chunk reached a final state; None before.
         entries: the states of chunks that differ from the default.
     """

@@ -1,7 +1,8 @@
 """The states of a chunk, and what changes them.
 
-One table, TRANSITIONS, lists every change of a chunk's state; the table in docs/internals/delivery.md is generated from it. The other modules
-report events and do what `Rules` returns. This module has no side effects.
+One table, TRANSITIONS, lists what events make of a chunk; the table in docs/internals/delivery.md is generated from it. The other modules
+report events and do what `Rules` returns. Chunks that come to be later have entries without an event: halves (`Rules.half`), halves that are
+joined again, and chunks that forgetting cuts, which keep the entry of the old one, or count forgotten rows. This module has no side effects.
 
 Treasure Data may accept an attempt without Sluice learning of it. A chunk therefore has a *doubt* from before it is first sent (`since`:
 when its span was planned, or when the sender wrote that it is about to send) until an answer settles it. While Treasure Data remembers
@@ -66,7 +67,7 @@ class Entry:
 
 
 class Event(Enum):
-    """What happens to a chunk."""
+    """What happens to a chunk. ABSENT has it sent under a new id: by an answer (`Presence.ABSENT`), or by a decision without one."""
 
     OPENED = "it is about to be sent"
     ACCEPTED = "Treasure Data has it"
@@ -110,7 +111,7 @@ class Happening:
 
 
 class Condition(Enum):
-    """A condition that must also hold for a transition."""
+    """A condition that must also hold for a transition. ABSENT needs no query: no doubt is open, or the happening is `certain`."""
 
     ALWAYS = ""
     ABSENT = "Treasure Data cannot have it"
@@ -207,7 +208,7 @@ for _transition in TRANSITIONS:
 
 
 class Presence(Enum):
-    """Whether Treasure Data has rows, as far as its answers show it."""
+    """Whether Treasure Data has rows, as far as its answers to a query show it."""
 
     PRESENT = "it has them"
     ABSENT = "it does not have them"

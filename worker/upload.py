@@ -2,7 +2,8 @@
 
 Each database has a lane. A lane sends one chunk at a time until the database has accepted one, then several; and none after the first
 failure that may concern the others too. No send begins after the time for that is up, and those that have begun may end. Whatever is
-left waits for the sender. This module decides everything in the invocation's own thread; the other threads only send.
+left waits for the sender. `Uploader.upload` decides in the caller's thread what is sent next. Other threads make the attempts: they send, and
+create a table that is missing, for which they look up the account and write the ledger.
 """
 
 from collections import deque

@@ -1,7 +1,5 @@
 """A sample of the schedules that `make chaos` runs by the thousand."""
 
-import gc
-
 import pytest
 
 from chaos import schedule as schedules
@@ -25,13 +23,6 @@ def test_mixtures_of_trouble_break_no_promise(seed: int) -> None:
     """The promises hold with many kinds of trouble at once."""
     ran = run_seed(seed, EVENTS)
     assert not ran.verdict.violations, ran.verdict
-
-
-def test_a_schedule_leaves_the_garbage_collector_on() -> None:
-    """The garbage collector is on after a schedule, although worker invocations that stay frozen leave it off."""
-    gc.disable()
-    run_schedule(schedules.draw(3, 10, ()))
-    assert gc.isenabled()
 
 
 def test_runs_are_reproducible_from_their_seed() -> None:

@@ -20,18 +20,6 @@ def test_nothing_that_happens_at_one_step_or_two_breaks_a_promise(scenario: Scen
     assert {} == {choice: wrong for choice in some if (wrong := run(scenario, choice).wrong)}
 
 
-def test_each_fault_meets_each_step_that_it_can_concern() -> None:
-    """A read cannot take effect unheard, and no import lands late here; then come pairs."""
-    found = list(choices(["dynamodb get_item", "td PUT"]))
-
-    alone = {(number, fault) for choice in found if len(choice) == 1 for number, fault in choice}
-    assert {(2, fault) for fault in Fault if fault is not Fault.LATE} == {one for one in alone if one[0] == 2}
-    assert {Fault.KILLED_BEFORE, Fault.FAILS, Fault.PAUSE, Fault.LONG_PAUSE} == {
-        fault for number, fault in alone if number == 1
-    }
-    assert 4 * 6 == sum(len(choice) == 2 for choice in found)
-
-
 RARE = {"indexes are read after the shards have passed", "a refusal after a doubt proves nothing"}
 """It takes hundreds or thousands of runs until somebody notices that these are missing; `make mutate` makes them."""
 

@@ -27,7 +27,7 @@ def _away(kind: Kind, share: float) -> tuple[list[int], Verdict]:
     windows = () if kind is Kind.STANDSTILL else (Window(kind, START, START + length),)
     acts = (Act(START, kind, (length,)),) if kind is Kind.STANDSTILL else ()
     pipeline, verdict = finished(Schedule(plain.seed, plain.setup, plain.sent, windows, acts))
-    return pipeline.statuses, verdict
+    return [answer.status for answer in pipeline.answers], verdict
 
 
 @pytest.mark.parametrize(

@@ -28,22 +28,14 @@ def test_calls_per_row_fall_as_the_load_grows() -> None:
         assert 0 < large.per_row(service) < small.per_row(service) / 5
 
 
-def test_every_shard_has_its_own_keys() -> None:
-    """With eight shards no ledger key and no prefix of the bucket gets more than its shard's share of the calls."""
-    result = _result(200, shards=8)
+@pytest.mark.parametrize(("rate", "accounts"), [(200, 10), (1500, 1)])
+def test_every_shard_has_its_own_keys(rate: float, accounts: int) -> None:
+    """With eight shards no ledger key and no prefix of the bucket gets more than its shard's share of the calls, even of one account's."""
+    result = _result(rate, 8, accounts)
 
-    assert 8 == len(result.batches)
-    assert [] == result.broken
+    assert (8, []) == (len(result.batches), result.broken)
     assert 0 < result.share("DynamoDB") < 0.25
     assert 0 < result.share("S3") < 0.25
-
-
-def test_a_single_account_uses_all_shards() -> None:
-    """Eight shards accept one account's load without a problem."""
-    result = _result(1500, shards=8, chunks=1)
-
-    assert 8 == len(result.batches)
-    assert [] == result.broken
 
 
 @pytest.mark.parametrize("kind", load.OUTAGES)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chaos import forget_actors, specification
 from chaos import judge as judge_module
+from chaos import specification
 from chaos.judge import Judge, judge
 from chaos.specification import (
     ABSENT,
@@ -47,7 +47,7 @@ from chaos.specification import (
     settled,
     transition_of,
 )
-from chaos.specification_actors import LEFT_OUT, SCENES
+from chaos.specification_actors import FORGET_LEFT_OUT, FORGET_RULES, FORGET_SCENES, LEFT_OUT, SCENES
 from chaos.specification_explorer import TIMES, Explorer, Scene
 
 DAY, MINUTE = 86_400.0, 60.0
@@ -73,26 +73,10 @@ def planned(
     records = records or (RECORD,)
     numbers = [one.number for one in records]
     name = f"{place} {numbers}"
-    put = Event(
-        "object put",
-        at,
-        by,
-        name,
-        "d",
-        records=records,
-        chunks=tuple((one.name, one.rows, f"bytes of {one.name}") for one in chunks),
-    )
-    item = Item(
-        place,
-        numbers[0],
-        numbers[-1],
-        at,
-        frozenset(numbers),
-        chunks,
-        max(one.arrival for one in records),
-        name,
-        "d",
-    )
+    stored = tuple((one.name, one.rows, f"bytes of {one.name}") for one in chunks)
+    put = Event("object put", at, by, name, "d", records=records, chunks=stored)
+    borders, latest = (numbers[0], numbers[-1]), max(one.arrival for one in records)
+    item = Item(place, *borders, at, frozenset(numbers), chunks, latest, name, "d")
     return [put, Event("appended", at, by, item=replace(item, **more))]
 
 
@@ -137,9 +121,8 @@ def claimed(number: int, by: str = WORKER, shard: str = "s1") -> Event:
 
 def marker(shard: Chain, number: int, arrival: float, after: int = 0) -> list[Event]:
     """Return the append of a span of one record without rows. It has no object."""
-    return planned(Place(shard, after), Record(number, arrival), chunks=(), done=True, object="", digest="")[
-        1:
-    ]
+    bare = planned(Place(shard, after), Record(number, arrival), chunks=(), done=True, object="", digest="")
+    return bare[1:]
 
 
 AGAIN = Record(2, 1000, "r", 5, claims=True, again=True, rows=(("a", 2),))
@@ -156,20 +139,37 @@ SPLIT = [
     wrote(22, WORKER, 1, a=Entry("split"), a_0=WAITING, a_1=WAITING),
 ]
 EDITED = Place(Chain("", source="edit a"))
-EDIT = planned(
-    EDITED,
-    replace(RECORD, number=0),
-    chunks=(Chunk("b", 2),),
-    done=True,
-    entries=(("b", WAITING),),
-    at=300,
-    by=OPERATOR,
-)
+_NEW = {"chunks": (Chunk("b", 2),), "done": True, "entries": (("b", WAITING),)}
+EDIT = planned(EDITED, replace(RECORD, number=0), at=300, by=OPERATOR, **_NEW)
 REPLACES = replace(EDIT[1], place=HERE, version=1, changes=(("a", Entry("replaced")),))
 FORCED = Place(Chain("", tag="f", source="s1 0"))
 BOUND = Event("tag bound", 300, OPERATOR, "f", started=0, until=50)
 GONE = Event("object lost", 30 * DAY, "sweep/1", planned()[0].name)
 
+
+def takes_over(place: Place, shard: str) -> list[Event]:
+    """Return the put and the append of a record that takes a claim over."""
+    put, append = planned(place, replace(RECORD, claims=True))
+    return [put, replace(append, claims=(("r", (shard, 1)),))]
+
+
+def cut(
+    version: int,
+    *added: Chunk,
+    removed: tuple[str, ...] = ("a",),
+    kept: tuple[str, ...] = (),
+    **changes: Entry,
+) -> list[Event]:
+    """Return the put of an object without a person's rows, and the write that names it: chunks whose names end in f are forgotten."""
+    chunks = [(one.name, one.rows, f"bytes of {one.name}") for one in added if not one.name.endswith("f")]
+    old = [(name, 2, f"bytes of {name}") for name in kept]
+    put = Event("object put", 700, SENDER, "cut", "d", records=(RECORD,), chunks=(*chunks, *old))
+    of = {one.name: Entry("forgotten") for one in added if one.name.endswith("f")}
+    write = wrote(700, SENDER, version, **of, **changes)
+    return [put, replace(write, name="cut", digest="d", removed=removed, added=added)]
+
+
+FORGOTTEN = cut(2, Chunk("b", 1), Chunk("cf", 1), b=Entry("delivered"))
 GOOD = {
     "a worker plans, sends and settles": DELIVERED,
     "a worker is killed; a sender sends under the same id and is told that it was there": [
@@ -200,20 +200,14 @@ GOOD = {
     "the object of a chunk in doubt is gone; an operator asks": [
         *planned(), GONE, wrote(31 * DAY, SENDER, 1, a=Entry("dead", may_be_there=True)), asked(32 * DAY, OPERATOR, "counted none"), wrote(32 * DAY, OPERATOR, 2, a=Entry("waiting", None, 1)),
     ],
+    "a copy takes a claim over from a record that was passed over": [claimed(1), *marker(S1, 2, 10), *takes_over(THERE, "s2")],
+    "a copy takes a claim over from a record whose shard is gone": [claimed(7, shard="s7"), listed(19, WORKER), *takes_over(HERE, "s1")],
+    "a person is forgotten in what was delivered, and the old object goes at once": [*DELIVERED, *FORGOTTEN, replace(GONE, what="object deleted", at=701, by=SENDER)],
+    "a person is forgotten in one half, while the other is in doubt": [
+        *SPLIT, wrote(100, SENDER, 2, a_0=doubt(100), a_1=doubt(100)), *imported(101, SENDER, "imported", "a/1"), *imported(102, SENDER, "unknown", "a/0", 2),
+        wrote(103, SENDER, 3, a_1=Entry("delivered")), *cut(4, Chunk("cf", 1), removed=(), kept=("a",), a_1=Entry("replaced")),
+    ],
 }  # fmt: skip  # one line a step or two
-GOOD["a copy takes a claim over from a record that was passed over"] = [
-    claimed(1),
-    *marker(S1, 2, 10),
-    planned(THERE, replace(RECORD, claims=True))[0],
-    replace(planned(THERE, replace(RECORD, claims=True))[1], claims=(("r", ("s2", 1)),)),
-]
-
-GOOD["a copy takes a claim over from a record whose shard is gone"] = [
-    claimed(7, shard="s7"),
-    listed(19, WORKER),
-    planned(HERE, replace(RECORD, claims=True))[0],
-    replace(planned(HERE, replace(RECORD, claims=True))[1], claims=(("r", ("s1", 1)),)),
-]
 
 
 def again(*before: Event, **more: Entry) -> list[Event]:
@@ -221,36 +215,6 @@ def again(*before: Event, **more: Entry) -> list[Event]:
     return [*PUT_AGAIN, *before, wrote(1401, SENDER, 1, THERE, **(more or {"a": WAITING}))]
 
 
-def cut(
-    version: int,
-    *added: Chunk,
-    removed: tuple[str, ...] = ("a",),
-    kept: tuple[str, ...] = (),
-    **changes: Entry,
-) -> list[Event]:
-    """Return the put of an object without a person's rows, and the write that names it: chunks whose names end in f are forgotten."""
-    chunks = [(one.name, one.rows, f"bytes of {one.name}") for one in added if not one.name.endswith("f")]
-    old = [(name, 2, f"bytes of {name}") for name in kept]
-    put = Event("object put", 700, SENDER, "cut", "d", records=(RECORD,), chunks=(*chunks, *old))
-    of = {one.name: Entry("forgotten") for one in added if one.name.endswith("f")}
-    write = wrote(700, SENDER, version, **of, **changes)
-    return [put, replace(write, name="cut", digest="d", removed=removed, added=added)]
-
-
-FORGOTTEN = cut(2, Chunk("b", 1), Chunk("cf", 1), b=Entry("delivered"))
-GOOD["a person is forgotten in what was delivered, and the old object goes at once"] = [
-    *DELIVERED,
-    *FORGOTTEN,
-    replace(GONE, what="object deleted", at=701, by=SENDER),
-]
-GOOD["a person is forgotten in one half, while the other is in doubt"] = [
-    *SPLIT,
-    wrote(100, SENDER, 2, a_0=doubt(100), a_1=doubt(100)),
-    *imported(101, SENDER, "imported", "a/1"),
-    *imported(102, SENDER, "unknown", "a/0", 2),
-    wrote(103, SENDER, 3, a_1=Entry("delivered")),
-    *cut(4, Chunk("cf", 1), removed=(), kept=("a",), a_1=Entry("replaced")),
-]
 TAKEN_UP = wrote(600, SENDER, 1, a=doubt(20))
 GAP = Place(Chain("s1", gap="1"))
 WRONG = {
@@ -263,7 +227,7 @@ WRONG = {
     "claim late ones": planned(HERE, replace(RECORD, arrival=906)),
     "claim in gaps": [*marker(S1, 3, 9), planned(GAP)[0], replace(planned(GAP)[1], by=SENDER)],
     "claim with append": [*marker(S1, 3, 9), claimed(1), *planned(GAP)],
-    "take over": [claimed(7, shard="s7"), planned(HERE, replace(RECORD, claims=True))[0], replace(planned(HERE, replace(RECORD, claims=True))[1], claims=(("r", ("s1", 1)),))],
+    "take over": [claimed(7, shard="s7"), *takes_over(HERE, "s1")],
     "refuse for an owner": planned(HERE, replace(RECORD, counts=False, rows=()), chunks=(), done=True),
     "free what was passed over": [
         claimed(1), *marker(S1, 2, 10), *planned(THERE, replace(RECORD, claims=True, counts=False), Record(2, 10, rows=(("a", 2),)), at=300),
@@ -333,7 +297,7 @@ ALSO_GOOD = {
 }  # fmt: skip  # one line a run
 WRONG_TOO = (
     ("claim with append", [claimed(1), *marker(S1, 2, 10), claimed(1, shard="s2")]),
-    ("take over", [claimed(1), *planned(), planned(THERE, replace(RECORD, claims=True))[0], replace(planned(THERE, replace(RECORD, claims=True))[1], claims=(("r", ("s2", 1)),))]),
+    ("take over", [claimed(1), *planned(), *takes_over(THERE, "s2")]),
     ("look at the clock", planned(planned_at=90)),
     ("look at the clock", [*planned(chunks=(Chunk("a", 2),)), wrote(600, SENDER, 1, a=doubt(900))]),
     ("look at the clock", [*planned(planned_at=80), sent(19)]),
@@ -476,67 +440,51 @@ def entries(*states: str) -> st.SearchStrategy[Entry]:
     return st.builds(Entry, st.sampled_from(states), since, st.integers(0, 3), st.just("db"))
 
 
+def broken(
+    old: Entry, new: Entry, *told: str, own: bool = False, attempts: Iterable[str] = (), rows: int = 1
+) -> str:
+    """Return the rule that a chunk's change breaks."""
+    proofs = frozenset(attempts), frozenset(told)
+    return broken_by(Change(old, new, rows, own, *proofs, "", with_span=False, gone=False))
+
+
 @given(entries(*STATES), st.sets(PROOFS, min_size=1), st.booleans(), st.integers(1, 3))
 def test_what_is_settled_breaks_no_rule(entry: Entry, proofs: set[str], own: bool, rows: int) -> None:
     """Whatever `settled` makes of an answer is a transition whose conditions hold."""
     for proof in proofs:
-        is_own = own and proofs <= SURE
-        new = settled(entry, proof, own=is_own, rows=rows)
-        assert "" == broken_by(
-            Change(
-                entry, new, rows, own, frozenset(proofs), frozenset({proof}), "", with_span=False, gone=False
-            )
-        )
+        new = settled(entry, proof, own=own and proofs <= SURE, rows=rows)
+        assert "" == broken(entry, new, proof, own=own, attempts=proofs, rows=rows)
 
 
 @given(entries("waiting"), st.floats(0, 10**6), st.sampled_from(["db", "new"]))
 def test_what_is_written_before_a_send_breaks_no_rule(entry: Entry, now: float, database: str) -> None:
     """A fence keeps a doubt as it is; a renewed chunk has another id, once its absence is proved."""
-
-    def change(new: Entry, *told: str) -> Change:
-        return Change(
-            entry,
-            new,
-            1,
-            own=False,
-            attempts=frozenset(),
-            told=frozenset(told),
-            decision="",
-            with_span=False,
-            gone=False,
-        )
-
     assert "doubt" == form(fenced(entry, now, database))
-    assert "" == broken_by(change(fenced(entry, now, database)))
+    assert "" == broken(entry, fenced(entry, now, database))
     if form(entry) == "doubt":
-        assert "" == broken_by(change(renewed(entry, now, database), ABSENT))
-        assert "ask" == broken_by(change(renewed(entry, now, database)))
+        assert "" == broken(entry, renewed(entry, now, database), ABSENT)
+        assert "ask" == broken(entry, renewed(entry, now, database))
 
 
-FAULTS = {
-    "put again, the first copy counts": 0,
-    "put again, the first copy is late": 0,
-}  # 7,000 states, not 100,000
-UNSEEN = {
-    "tag keeps range",
-    "member by index",
-    "free what was passed over",
-}  # what an actor reports or leaves out, no service sees
+FAULTLESS = "put again, the first copy"  # 7,000 states, not 100,000
+# what an actor reports or leaves out, no service sees
+UNSEEN = {"tag keeps range", "member by index", "free what was passed over"}
 SEEN_AS = {"all shards": "until copies claim", "claim with append": "claim in gaps"}  # what it leads to here
 
 
-ALL_SCENES = {scene.name: scene for scene in (*SCENES, *forget_actors.SCENES)}
+ALL_SCENES = {scene.name: scene for scene in (*SCENES, *FORGET_SCENES)}
 
 
 @pytest.mark.parametrize("scene", ALL_SCENES.values(), ids=lambda scene: scene.name)
 def test_no_interleaving_breaks_a_promise(scene: Scene) -> None:
     """With a fault at any point, every interleaving keeps the promises, to forgotten persons too; the judge agrees with every hundredth."""
-    explorer = Explorer(replace(scene, faults=min(scene.faults, FAULTS.get(scene.name, 2))), judge_every=100)
+    faults = 0 if scene.name.startswith(FAULTLESS) else scene.faults
+    explorer = Explorer(replace(scene, faults=faults), judge_every=100)
 
     assert (True, "", []) == (explorer.run() > 0, explorer.wrong, explorer.trace)
 
 
-@pytest.mark.parametrize(("scene", "rule"), [*LEFT_OUT, *forget_actors.LEFT_OUT])
+@pytest.mark.parametrize(("scene", "rule"), [*LEFT_OUT, *FORGET_LEFT_OUT])
 def test_a_rule_that_is_left_out_is_missed(scene: str, rule: str) -> None:
     """Without the rule an interleaving breaks a promise, and the judge says by its name why, if a service can see it."""
     explorer = Explorer(ALL_SCENES[scene], frozenset({rule}))
@@ -550,4 +498,4 @@ def test_a_rule_that_is_left_out_is_missed(scene: str, rule: str) -> None:
 
 def test_every_rule_of_forgetting_is_left_out_once() -> None:
     """What no scene would miss is no rule."""
-    assert forget_actors.RULES.keys() <= {rule for _, rule in forget_actors.LEFT_OUT}
+    assert FORGET_RULES.keys() <= {rule for _, rule in FORGET_LEFT_OUT}

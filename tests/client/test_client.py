@@ -4,12 +4,14 @@ import io
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -60,14 +62,6 @@ def files(path: Path) -> list[str]:
     return sorted(file.name for file in path.rglob("*") if file.is_file())
 
 
-def test_an_event_becomes_a_row(ingest: FlakyIngest, client: Make) -> None:
-    """The row has the columns, the id and the table that were tracked."""
-    event_id = client().track("orders", {"sku": "kettle"}, price=7800)
-    [sent] = wait_for_rows(ingest, 1)
-
-    assert (event_id, "kettle", 7800) == (sent["event_id"], sent["sku"], sent["price"])
-
-
 def wait_for_rows(ingest: FlakyIngest, count: int) -> list[dict[str, Any]]:
     """Return the rows once there are this many."""
     deadline = time.monotonic() + PATIENCE
@@ -77,12 +71,12 @@ def wait_for_rows(ingest: FlakyIngest, count: int) -> list[dict[str, Any]]:
 
 
 def test_a_with_block_delivers_everything(ingest: FlakyIngest, client: Make, tmp_path: Path) -> None:
-    """At its end all events have arrived, in as few requests as possible, and no file is left."""
+    """At its end all events are rows with their ids and columns, in as few requests as possible, and no file is left."""
     with client(batch_seconds=60.0) as one:
-        ids = {one.track("orders", {"n": number}) for number in range(1200)}
+        tracked = {(one.track("orders", {"n": number}, price=7800), number, 7800) for number in range(1200)}
 
-    assert (ids, 3, []) == (
-        {row["event_id"] for row in ingest.rows()},
+    assert (tracked, 3, []) == (
+        {(row["event_id"], row["n"], row["price"]) for row in ingest.rows()},
         len(ingest.requests),
         files(tmp_path),
     )
@@ -126,30 +120,28 @@ def test_a_request_inflates_to_less_than_1_mib(ingest: FlakyIngest, client: Make
     assert (1009, True, True) == (len(ingest.rows()), max(sizes) < 1024 * 1024, max(sizes) > 800 * 1024)
 
 
-def test_retry_after_is_respected(ingest: FlakyIngest, client: Make) -> None:
-    """No attempt is made before the time in a 503, even by a flush."""
-    ingest.fault, ingest.retry_after = "unavailable", "3600"
-    one = client()
-    one.track("orders")
-    one.flush(0.5)
-
-    assert (1, "stream_unavailable") == (len(ingest.requests), one.statistics().last_error)
-
-
 def test_rejected_events_are_reported_and_harm_no_others(
     ingest: FlakyIngest, client: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A rejected event is logged and passed to the callback; the events beside it become rows."""
+    """A rejected event is logged and passed to the callback; the events beside it become rows, even if the callback fails."""
     rejected: list[Rejection] = []
-    one = client(on_rejected=rejected.append, batch_seconds=60.0)
+
+    def fail(rejection: Rejection) -> None:
+        rejected.append(rejection)
+        raise RuntimeError("a test's")
+
+    one = client(on_rejected=fail, batch_seconds=60.0)
     one.track("orders", n=1)
     bad = one.track("orders", {f"c{number}": 0 for number in range(600)})
     one.track("orders", n=2)
     delivered = one.flush(PATIENCE)
+    one.track("orders", n=3)
+    delivered_later = one.flush(PATIENCE)
     counts = one.statistics()
 
-    assert (True, [(bad, "too_many_columns")], [1, 2], (2, 1, 0)) == (
+    assert (True, True, [(bad, "too_many_columns")], [1, 2, 3], (3, 1, 0)) == (
         delivered,
+        delivered_later,
         [(item.event["event_id"], item.code) for item in rejected],
         [row["n"] for row in ingest.rows()],
         (counts.accepted, counts.rejected, counts.pending),
@@ -157,28 +149,10 @@ def test_rejected_events_are_reported_and_harm_no_others(
     assert "too_many_columns" in caplog.text
 
 
-def test_a_failing_callback_does_not_stop_the_sender(ingest: FlakyIngest, client: Make) -> None:
-    """The sender survives any exception of the caller's function."""
-
-    def fail(_: Rejection) -> None:
-        raise RuntimeError("a test's")
-
-    one = client(on_rejected=fail, batch_seconds=60.0)
-    one.track("orders", {f"c{number}": 0 for number in range(600)})
-    one.flush(PATIENCE)
-    one.track("orders")
-
-    assert (True, 1) == (one.flush(PATIENCE), len(ingest.rows()))
-
-
 def test_a_wrong_key_keeps_the_events(ingest: FlakyIngest, client: Make, tmp_path: Path) -> None:
     """The events of a client with a wrong key arrive once the key is right."""
-    wrong = Client(
-        ingest.url,
-        f"{KEY[:-1]}!"[:-1] + ("A" if KEY[-1] != "A" else "B"),
-        spool=tmp_path,
-        retry_seconds=(0.01, 0.05),
-    )
+    forged = KEY[:-1] + ("A" if KEY[-1] != "A" else "B")
+    wrong = Client(ingest.url, forged, spool=tmp_path, retry_seconds=(0.01, 0.05))
     wrong.track("orders", n=1)
     kept = not wrong.close(0.5)
     right = client()
@@ -191,25 +165,23 @@ def test_a_wrong_key_keeps_the_events(ingest: FlakyIngest, client: Make, tmp_pat
     )
 
 
-def test_a_full_spool_raises(ingest: FlakyIngest, client: Make) -> None:
-    """The exception names the limit, and the events that were stored before are delivered."""
+def test_an_event_that_is_not_stored_raises(ingest: FlakyIngest, client: Make) -> None:
+    """It can never be accepted, the spool is full, or the client is closed; the events that were stored before are delivered."""
     ingest.fault, ingest.retry_after = "unavailable", "0"
     one = client(spool_bytes=450)
-    stored = [one.track("orders", time=1_764_000_000) for _ in range(5)]
+    for _ in range(5):
+        one.track("orders", time=1_764_000_000)
+    with pytest.raises(InvalidEventError):
+        one.track("Orders!")
     with pytest.raises(SpoolFullError, match="may hold 450"):
         one.track("orders", time=1_764_000_000)
+    pending = one.statistics().pending
     ingest.fault = "none"
-
-    assert (True, len(stored)) == (one.flush(PATIENCE), len(ingest.rows()))
-
-
-def test_a_closed_client_accepts_no_events(client: Make) -> None:
-    """Tracking after `close` raises ClosedError."""
-    one = client()
-    one.close()
-
+    delivered = one.close(PATIENCE)
     with pytest.raises(ClosedError):
         one.track("orders")
+
+    assert (5, True, 5) == (pending, delivered, len(ingest.rows()))
 
 
 @pytest.mark.parametrize(
@@ -254,21 +226,29 @@ def test_a_signal_handler_may_track(ingest: FlakyIngest, client: Make) -> None:
     assert (True, sorted(ids)) == (one.flush(PATIENCE), sorted(str(row["event_id"]) for row in ingest.rows()))
 
 
-def run(script: str, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a script that uses `Client` in its own interpreter."""
-    root = Path(__file__).parents[2] / "client"
-    program = f"import os, sys\nfrom sluice_client import Client\n{script}"
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program, *arguments],
-        input=stdin, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "PYTHONPATH": str(root)},
-    )  # fmt: skip
+@pytest.fixture
+def program(ingest: FlakyIngest, tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Return a function that starts a script, in which `start` makes a client, in its own interpreter."""
+    start = f"Client({ingest.url!r}, {KEY!r}, spool={str(tmp_path / 'spool')!r}, **options)"
+    head = f"import os, sys\nfrom sluice_client import Client\ndef start(**options): return {start}\n"
+
+    def run(script: str, *around: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*around, sys.executable, "-W", "ignore", "-c", head + script],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "client")},
+        )  # fmt: skip
+
+    return run
 
 
-def test_forked_processes_each_deliver(ingest: FlakyIngest, tmp_path: Path) -> None:
+Program = Callable[..., subprocess.Popen[str]]
+
+
+def test_forked_processes_each_deliver(ingest: FlakyIngest, program: Program) -> None:
     """A client that is used before a fork, as with gunicorn's preload, works in the parent and the children."""
-    done = run(
-        """
-client = Client(sys.argv[1], sys.argv[2], spool=sys.argv[3])
+    done = program("""
+client = start()
 client.track("orders", n=0)
 children = []
 for number in (1, 2, 3):
@@ -281,42 +261,65 @@ for number in (1, 2, 3):
     client.track("orders", n=0)
 codes = [os.waitpid(child, 0)[1] for child in children]
 sys.exit(any(codes) or not client.close())
-""",
-        ingest.url, KEY, str(tmp_path),
-    )  # fmt: skip
-    counts = [[row["n"] for row in ingest.rows()].count(number) for number in range(4)]
+""")
 
-    assert (0, "", [4, 100, 100, 100]) == (done.returncode, done.stderr, counts)
-
-
-def test_a_parent_sends_the_events_of_a_killed_child(ingest: FlakyIngest, tmp_path: Path) -> None:
-    """The child may be killed like a pool's worker, without a chance to flush."""
-    done = run(
-        """
-client = Client(sys.argv[1], sys.argv[2], spool=sys.argv[3], batch_seconds=0)
-child = os.fork()
-if not child:
-    for _ in range(10):
-        client.track("orders", n=1)
-    os.kill(os.getpid(), 9)
-os.waitpid(child, 0)
-client.resume()
-sys.exit(not client.close())
-""",
-        ingest.url, KEY, str(tmp_path),
-    )  # fmt: skip
-
-    assert (0, "", 10) == (done.returncode, done.stderr, len(ingest.rows()))
+    assert ("", "") == done.communicate(timeout=60)
+    assert (0, {0: 4, 1: 100, 2: 100, 3: 100}) == (
+        done.returncode,
+        Counter(row["n"] for row in ingest.rows()),
+    )
 
 
-def test_a_program_flushes_when_it_ends(ingest: FlakyIngest, tmp_path: Path) -> None:
+def test_a_program_flushes_when_it_ends(ingest: FlakyIngest, program: Program, tmp_path: Path) -> None:
     """A script that tracks an event and ends has delivered it without calling `close`."""
-    run(
-        "Client(sys.argv[1], sys.argv[2], spool=sys.argv[3]).track('orders')",
-        ingest.url, KEY, str(tmp_path),
-    )  # fmt: skip
+    program("start().track('orders')").communicate(timeout=60)
 
     assert (1, []) == (len(ingest.rows()), files(tmp_path))
+
+
+_FILL = """
+import json
+from sluice_client import SpoolError
+client = start(batch_events=20, batch_seconds=60, timeout=1, retry_seconds=(0.01, 0.05))
+def fill():
+    ids = []
+    try:
+        while True:
+            ids.append(client.track("orders", text="x" * size))
+    except SpoolError:
+        return ids
+print(json.dumps(fill()), flush=True)
+sys.stdin.readline()
+print(json.dumps([client.flush(20), client.statistics().pending, len(fill()) > 0]), flush=True)
+os.kill(os.getpid(), 9)
+"""
+_SMALL_DISK = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c")
+
+
+@pytest.mark.parametrize("size", [20, 2000, 100_000])
+def test_a_full_disk_does_not_stop_delivery(
+    ingest: FlakyIngest, program: Program, tmp_path: Path, size: int
+) -> None:
+    """Once the endpoint is back, every stored event is delivered once; then there is space for others."""
+    if subprocess.run(
+        [*_SMALL_DISK, "mount -t tmpfs tmpfs /mnt"], capture_output=True, check=False
+    ).returncode:
+        pytest.skip("this user may not mount a small disk")
+    (tmp_path / "spool").mkdir()
+    ingest.fault, ingest.retry_after = "unavailable", "0"
+    mount = f'mount -t tmpfs -o size=1m tmpfs {tmp_path / "spool"} && exec "$@"'
+    filling = program(f"size = {size}{_FILL}", *_SMALL_DISK, mount, "sh")
+    assert filling.stdout is not None
+    stored = json.loads(filling.stdout.readline())
+    ingest.fault = "none"
+    outcome, _ = filling.communicate("\n", timeout=60)
+    rows = Counter(str(row["event_id"]) for row in ingest.rows())
+
+    assert ([True, 0, True], dict.fromkeys(stored, 1)) == (
+        json.loads(outcome),
+        {one: rows[one] for one in stored},
+    )
+    assert {1} == set(rows.values())
 
 
 def test_log_records_become_rows(ingest: FlakyIngest, client: Make) -> None:
@@ -364,7 +367,7 @@ Send = Callable[..., int]
 @pytest.fixture
 def send(ingest: FlakyIngest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Send:
     """Return a function that runs the command with these lines as its input, and returns its exit code."""
-    options = ["--endpoint", ingest.url, "--key", KEY, "--spool", str(tmp_path), "--timeout", "1"]
+    options = ["--endpoint", ingest.url, "--key", KEY, "--spool", str(tmp_path / "spool"), "--timeout", "1"]
 
     def run(lines: bytes, *arguments: str) -> int:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
@@ -383,31 +386,16 @@ def test_the_command_sends_lines(ingest: FlakyIngest, send: Send) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        b"nonsense",
-        b"[1]",
-        b'{"table": "No"}',
-        b"{}",
-        b"\xff",
-        pytest.param(b"[" * 100_000, id="nested deeply"),
-    ],
-)
-def test_the_command_fails_if_a_line_is_not_an_event(
-    ingest: FlakyIngest, send: Send, capsys: pytest.CaptureFixture[str], line: bytes
+def test_the_command_fails_if_an_event_is_lost(
+    ingest: FlakyIngest, send: Send, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The message names the line, the exit code is 1, and the other lines are sent."""
-    code = send(b'{"table": "orders"}\n%b\n{"table": "orders"}\n' % line)
+    """The message names each line that is not an event, the exit code is 1, and the other lines are sent; so if Sluice rejects one."""
+    bad = [b"nonsense", b"[1]", b'{"table": "No"}', b"{}", b"\xff", b"[" * 100_000]
+    code = send(b"\n".join([b'{"table": "orders"}', *bad, b'{"table": "orders"}']))
+    named = re.findall(r"line (\d+): ", capsys.readouterr().err)
+    rejected = send(json.dumps({"table": "orders", **{f"c{number}": 0 for number in range(600)}}).encode())
 
-    assert (1, 2, True) == (code, len(ingest.rows()), "line 2: " in capsys.readouterr().err)
-
-
-def test_the_command_fails_if_an_event_is_rejected(send: Send) -> None:
-    """An event that the ingest rejects makes the exit code 1."""
-    line = json.dumps({"table": "orders", **{f"c{number}": 0 for number in range(600)}}).encode()
-
-    assert 1 == send(line)
+    assert (1, ["2", "3", "4", "5", "6", "7"], 2, 1) == (code, named, len(ingest.rows()), rejected)
 
 
 def test_the_command_keeps_events_while_the_endpoint_is_down(ingest: FlakyIngest, send: Send) -> None:
@@ -420,37 +408,19 @@ def test_the_command_keeps_events_while_the_endpoint_is_down(ingest: FlakyIngest
 
 
 def test_the_command_sends_what_several_killed_programs_have_left(
-    ingest: FlakyIngest, tmp_path: Path, send: Send
+    ingest: FlakyIngest, program: Program, tmp_path: Path, send: Send
 ) -> None:
     """The exit code 0 covers all of it."""
-    run(
-        """
-client = Client(sys.argv[1], sys.argv[2], spool=sys.argv[3], batch_seconds=60)
-(stored, ready), (end, ending) = os.pipe(), os.pipe()
+    program("""
+from multiprocessing import Barrier
+client, all_have_tracked = start(batch_seconds=60), Barrier(16)
 for _ in range(16):
     if not os.fork():
         client.track("orders")
-        os.write(ready, b".")
-        os.close(ending)
-        os.read(end, 1)
+        all_have_tracked.wait()
         os._exit(0)
-count = 0
-while count < 16:
-    count += len(os.read(stored, 16))
-os.close(ending)
 for _ in range(16):
     os.wait()
-""",
-        ingest.url, KEY, str(tmp_path),
-    )  # fmt: skip
+""").communicate(timeout=60)
 
     assert (0, 16, []) == (send(b""), len(ingest.rows()), files(tmp_path))
-
-
-def test_an_invalid_event_is_not_stored(client: Make) -> None:
-    """An event that can never be accepted raises in the caller, and nothing is pending."""
-    one = client()
-    with pytest.raises(InvalidEventError):
-        one.track("Orders!")
-
-    assert 0 == one.statistics().pending

@@ -11,13 +11,9 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "client/pyproject.toml").read_text())["project"]
 
 
-def test_the_version_matches_the_code() -> None:
-    """The package's version equals the one that the client sends."""
+def test_the_version_and_the_license_match_the_repository() -> None:
+    """The package's version equals the one that the client sends, and it contains the repository's license."""
     assert PROJECT["version"] == sluice_client.__version__
-
-
-def test_the_license_matches_the_repository() -> None:
-    """The package contains the repository's license."""
     assert (ROOT / "LICENSE").read_text() == (ROOT / "client/LICENSE").read_text()
 
 

@@ -86,6 +86,13 @@ def test_a_response_is_read_completely(whole: bytes, body: bytes, size: int) -> 
         assert connection.is_idle()
 
 
+def test_a_large_response_is_read_in_pieces() -> None:
+    """It does not fit into one read."""
+    body = bytes(range(256)) * 10_000
+    with answering([b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body), body]) as connection:
+        assert body == connection.exchange(REQUEST).body
+
+
 def test_response_headers_are_parsed() -> None:
     """Header names are lowercased and values trimmed."""
     with answering([HELLO]) as connection:

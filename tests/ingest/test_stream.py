@@ -83,35 +83,44 @@ def timed(site: Site) -> Stopwatch:
 # One envelope
 
 
-def test_a_definite_rejection_is_retried() -> None:
-    """The put is retried until the stream stores the envelope, which it then does once."""
+@pytest.mark.parametrize(
+    ("count", "faults", "operations", "refused", "stored"),
+    [
+        (1, [REFUSED, REFUSED], ["put_record"] * 3, 2, ["r0"]),
+        (3, [entries(None, THROTTLED, None)], ["put_records", "put_record"], 1, ["r1"]),
+    ],
+    ids=["a call", "an entry"],
+)
+def test_a_definite_rejection_is_retried(
+    count: int, faults: list[Any], operations: list[str], refused: int, stored: list[str]
+) -> None:
+    """Only what was rejected is put again, until the stream stores it, which it then does once."""
     site = Site()
-    site.kinesis.faults = [REFUSED, REFUSED]
+    site.kinesis.faults = list(faults)
 
-    assert [True] == site.stream.put(envelopes(1), "shop/3")
-    assert (3, ["r0"], []) == (len(site.kinesis.calls), ids(site.envelopes()), site.queue.messages)
-    assert 2 == site.telemetry.total(NOT_ACKNOWLEDGED, "refused")
+    assert [True] * count == site.stream.put(envelopes(count), "shop/3")
+    assert operations == [operation for operation, _ in site.kinesis.calls]
+    assert (stored, []) == (ids(site.envelopes()), site.queue.messages)
+    assert refused == site.telemetry.total(NOT_ACKNOWLEDGED, "refused")
+    assert {THROTTLED} == {fields["code"] for fields in site.telemetry.said(NOT_ACKNOWLEDGED)}
 
 
-def test_retries_are_limited() -> None:
-    """Each pause is a random part, here half, of 50, 100, 200 and then 400 ms. After a second the envelope goes to the queue."""
+@pytest.mark.parametrize(
+    ("seconds", "pauses"),
+    [(0.0, [0.025, 0.05, 0.1, 0.2, 0.2, 0.2, 0.2]), (PATIENCE_SECONDS - 0.025, [])],
+)
+def test_retries_are_limited(seconds: float, pauses: list[float]) -> None:
+    """Each pause is a random part, here half, of 50, 100, 200 and then 400 ms. After a second the envelope goes to the queue.
+
+    It does so at once if no attempt could follow a pause, because a call takes that long.
+    """
     site = Site()
     clock = timed(site)
-    site.kinesis.faults, site.kinesis.sticky = [REFUSED], True
+    site.kinesis.faults, site.kinesis.sticky, site.kinesis.seconds = [REFUSED], True, seconds
 
     assert [True] == site.stream.put(envelopes(1), "shop/3")
-    assert [0.025, 0.05, 0.1, 0.2, 0.2, 0.2, 0.2] == clock.pauses
-    assert ([("r0", True, 0)], 8) == (queued(site), len(site.kinesis.calls))
-
-
-def test_a_pause_never_lasts_until_the_deadline() -> None:
-    """No attempt could follow such a pause, so the envelope goes to the queue at once."""
-    site = Site()
-    clock = timed(site)
-    site.kinesis.faults, site.kinesis.seconds = [REFUSED], PATIENCE_SECONDS - 0.025
-
-    assert [True] == site.stream.put(envelopes(1), "shop/3")
-    assert ([], ["r0"]) == (clock.pauses, ids(site.queued()))
+    assert (pauses, [("r0", True, 0)]) == (clock.pauses, queued(site))
+    assert len(pauses) + 1 == len(site.kinesis.calls)
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -127,17 +136,6 @@ def test_a_doubtful_put_is_never_retried(count: int) -> None:
 
 
 # Several envelopes
-
-
-def test_only_rejected_entries_are_retried() -> None:
-    """The retry is a put of its own; the other envelopes are already acknowledged."""
-    site = Site()
-    site.kinesis.faults = [entries(None, THROTTLED, None), None]
-
-    assert [True] * 3 == site.stream.put(envelopes(3), "shop/3")
-    assert ["put_records", "put_record"] == [operation for operation, _ in site.kinesis.calls]
-    assert (["r1"], []) == (ids(site.envelopes()), site.queue.messages)
-    assert 1 == site.telemetry.total(NOT_ACKNOWLEDGED, "refused")
 
 
 def test_a_call_stays_within_the_limits_of_kinesis() -> None:

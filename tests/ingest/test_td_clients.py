@@ -16,6 +16,7 @@ RECORD = {"td_title": "T & é", "table": "a column", "td_version": "4.4.3", "n":
 COLUMNS = {"td_title": "T & é", "table": "a column", "td_version": "4.4.3", "n": '{"x":[1,null,"é"]}'}
 OWN = {"time", "event_id", "received_at"}
 CHROME = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.1.2 Safari/537.36"
+ANDROID = "TD-Android-SDK/1.1.0 (Pixel 7 14)"
 OTHER = write_key.sign("outlet", "k1", SECRETS["k1"])
 PATHS = ["/shop/pageviews", "/js/v3/event/shop/pageviews", "/postback/v3/event/shop/pageviews"]
 ID = "0196aaaa-bbbb-7ccc-8ddd-eeeeeeeeeeee"
@@ -88,9 +89,6 @@ def test_receipts_tell_a_mobile_sdk_which_events_to_drop() -> None:
     ] == [None if receipt["success"] else receipt["error"]["name"] for receipt in receipts]
     assert "not_an_object: the event is not a JSON object" == receipts[1]["error"]["description"]
     assert ["1", "2"] == [row["uuid"] for _, row in site.rows()]
-
-
-ANDROID = "TD-Android-SDK/1.1.0 (Pixel 7 14)"
 
 
 def test_a_mobile_sdk_sends_again_what_was_not_stored() -> None:

@@ -6,9 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import boto3
 import pytest
-from moto import mock_aws
 
 from doubles.clock import ManualClock
 from doubles.event_source import EventSourceMapping
@@ -20,7 +18,7 @@ from tests.support.event_source import STREAM_ARN
 
 
 @contextmanager
-def running(client: Any, function: Callable[..., Any], **options: Any) -> Iterator[None]:
+def running(client: MemoryKinesis, function: Callable[..., Any], **options: Any) -> Iterator[None]:
     """Run an event source of the stream `s` with minimal waiting."""
     mapping = EventSourceMapping(event_source_arn=STREAM_ARN, batch_size=10, backoff=lambda _: 0.0)
     source = EventSource(
@@ -58,26 +56,22 @@ class Function:
             assert self._changed.wait_for(lambda: sum(map(len, self.sent)) >= count, 20)
 
 
-@pytest.fixture(params=["memory", "moto"])
-def client(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """A client of each Kinesis double, with a stream `s` of two shards."""
-    with mock_aws():
-        made: Any = MemoryKinesis(SystemClock().now)
-        if request.param == "moto":
-            made = boto3.client("kinesis", "us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
-        made.create_stream(StreamName="s", ShardCount=2)
-        yield made
+def stream(now: Callable[[], float], shards: int) -> MemoryKinesis:
+    """Return a client with a stream `s`."""
+    made = MemoryKinesis(now)
+    made.create_stream(StreamName="s", ShardCount=shards)
+    return made
 
 
-def put(client: Any, key: str = "a", count: int = 1) -> list[str]:
+def put(client: MemoryKinesis, key: str = "a", count: int = 1) -> list[str]:
     """Put records and return their sequence numbers."""
     record = {"StreamName": "s", "Data": b"x", "PartitionKey": key}
     return [client.put_record(**record)["SequenceNumber"] for _ in range(count)]
 
 
-def test_records_reach_the_function(client: Any) -> None:
+def test_records_reach_the_function() -> None:
     """Records from before and after the start arrive in order, even while the function is busy with another shard."""
-    busy = threading.Event()
+    client, busy = stream(SystemClock().now, 2), threading.Event()
     numbers = put(client, "d")
     function = Function(lambda _: busy.wait(20) and None)
     with running(client, function):
@@ -90,8 +84,9 @@ def test_records_reach_the_function(client: Any) -> None:
     assert all(sorted(sent, key=int) == sent for sent in function.sent)
 
 
-def test_failures_are_sent_again_and_logged(client: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_failures_are_sent_again_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     """Each failed invocation is logged and repeated, even if the function exits the process."""
+    client = stream(SystemClock().now, 2)
     [number] = put(client)
     report = {"batchItemFailures": [{"itemIdentifier": number}]}
     function = Function(RuntimeError("out of order"), report, object(), SystemExit(3))
@@ -107,8 +102,7 @@ def test_failures_are_sent_again_and_logged(client: Any, caplog: pytest.LogCaptu
 def test_a_result_after_the_timeout_does_not_count(caplog: pytest.LogCaptureFixture) -> None:
     """A function can see its remaining time. If it returns too late, its batch is sent again."""
     clock = ManualClock()
-    client = MemoryKinesis(clock.now)
-    client.create_stream(StreamName="s", ShardCount=1)
+    client = stream(clock.now, 1)
     [number] = put(client)
     seen: list[Any] = []
 

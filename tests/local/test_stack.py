@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -18,12 +17,9 @@ from urllib.request import Request, urlopen
 import pytest
 
 from local.accounts import KEYS
-from local.demo import send_recording
-from local.recording import RecordedRequest
 from local.stack import LocalStack, PartError
 from local.up import DESCRIPTION
-from ops.stack import described
-from ops.state.stack_state import accounting
+from tests.support.sluice import until
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,25 +39,6 @@ def get(url: str) -> str:
     """Return the response body of a URL."""
     with urlopen(url, timeout=60) as answer:
         return answer.read().decode(errors="replace")
-
-
-def pixel(table: str) -> RecordedRequest:
-    """Return a request for the pixel."""
-    return RecordedRequest("GET", f"/pixel.gif?k={KEYS['shop']}&t={table}", (("Host", "collect.example"),))
-
-
-def test_senders_do_not_notice_a_redis_outage(tmp_path: Path) -> None:
-    """While Valkey is down, requests are accepted, and their records wait on the stream."""
-    with LocalStack(tmp_path / "stack") as stack:
-        os.kill(stack.part("valkey").pid, signal.SIGTERM)
-        stack.part("valkey").wait(5)
-        count = send_recording(stack, [pixel("held") for _ in range(5)], lambda _: None)
-        waiting = accounting(described(stack.describe())).unread()
-        pids = [part.pid for part in stack.parts]
-
-    assert count.accepted.total() == 5
-    assert waiting.on_stream == 5
-    assert [pid for pid in pids if runs(pid)] == []
 
 
 def test_a_failed_start_says_which_part_failed_and_why(tmp_path: Path) -> None:
@@ -120,21 +97,11 @@ class Up:
             assert line, f"it exited: {self.printed}"
             self.printed += line
 
-    def end(self, number: int) -> int:
-        """Send a signal and return the exit status."""
+    def end(self, number: int = 0) -> int:
+        """Send a signal, 0 for none, and return the exit status."""
         self.process.send_signal(number)
         self.process.communicate(timeout=60)
         return self.process.returncode
-
-    def left(self) -> list[str]:
-        """Return the processes that still run after all have had time to exit.
-
-        A part that is only just starting exits once it has loaded and sees that its parent process is gone.
-        """
-        beat, deadline = threading.Event(), time.monotonic() + 60
-        while (found := self.running()) and time.monotonic() < deadline:
-            beat.wait(0.05)
-        return found
 
     def running(self) -> list[str]:
         """Return the command lines of its process and of all processes that it started."""
@@ -150,8 +117,9 @@ class Up:
 
 
 def test_up_serves_its_page_until_ctrl_c(tmp_path: Path) -> None:
-    """It prints its addresses, and its page follows a request to its row. Ctrl-C stops everything."""
-    up = Up(tmp_path)
+    """Its page follows a request to its row; --record saves requests, even of unknown clients. Ctrl-C stops it, and --port is remembered."""
+    recorded, port = tmp_path / "requests.jsonl", free_ports(10)
+    up = Up(tmp_path, "--record", str(recorded), "--port", str(port))
     try:
         up.wait_for("Ready after")
         page = re.findall(r"^Page +(http://\S+)", up.printed, re.MULTILINE)[0]
@@ -160,45 +128,35 @@ def test_up_serves_its_page_until_ctrl_c(tmp_path: Path) -> None:
         assert "<title>Sluice" in get(page)
         assert KEYS["shop"] in get(f"{page}/site/config.js")
         assert KEYS["shop"] in get(f"{page}/site/shop.html")
-        assert get(
-            f"{gateway}/pixel.gif?k={KEYS['shop']}&t=first_rows&event_id=e1&Gr%C3%B6%C3%9Fe=12"
-        ).startswith("GIF")
-        state = wait_for_rows(page)
-        assert [part["name"] for part in state["parts"] if not part["running"]] == []
-        (event,) = wait_for(lambda: json.loads(get(f"{page}/events.json"))["events"])
-        assert ("event", "shop", "first_rows") == (event["kind"], event["account"], event["table"])
-        assert {"event_id": "e1", "gr__e": "12", "td_ip": "127.0.0.1"}.items() <= event["row"].items()
+        pixel = f"/pixel.gif?k={KEYS['shop']}&t=first_rows&event_id=e1&Gr%C3%B6%C3%9Fe=12"
+        assert get(gateway + pixel).startswith("GIF")
+        until(lambda: asked(page, "state.json")["counts"].get("delivered"))
+        state = asked(page, "state.json")
+        assert [] == [part["name"] for part in state["parts"] if not part["running"]]
         (table,) = state["counts"]["tables"]
         assert ("first_rows", 1, 1) == (table["table"], table["received"], table["delivered"])
-        second = subprocess.run(
-            [sys.executable, "-m", "local.up", "--home", str(tmp_path)],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert (second.returncode, "already running" in second.stdout) == (1, True)
-    finally:
-        ended = up.end(signal.SIGINT)
-
-    assert ended == 0
-    assert up.running() == []
-    assert not (tmp_path / DESCRIPTION).exists()
-
-
-def test_up_records_requests_of_unknown_clients(tmp_path: Path) -> None:
-    """With --record, each request is saved as sent and as the function receives it, even if no route matches."""
-    recorded = tmp_path / "requests.jsonl"
-    up = Up(tmp_path, "--record", str(recorded))
-    try:
-        up.wait_for("Ready after")
-        gateway = json.loads((tmp_path / DESCRIPTION).read_text())["gateway"]
+        until(lambda: asked(page, "events.json")["events"])
+        (event,) = asked(page, "events.json")["events"]
+        assert ("event", "shop", "first_rows") == (event["kind"], event["account"], event["table"])
+        assert {"event_id": "e1", "gr__e": "12", "td_ip": "127.0.0.1"}.items() <= event["row"].items()
         with pytest.raises(HTTPError, match="404"):
             urlopen(Request(f"{gateway}/new/a/b?c=d", b"{}", {"X-Key": "e"}), timeout=60)
+        second = Up(tmp_path)
+        second.wait_for("already running")
+        assert 1 == second.end()
     finally:
-        up.end(signal.SIGINT)
+        ended = up.end(signal.SIGINT)
+    again = Up(tmp_path)
+    try:
+        again.wait_for("Ready after")
+        emptied = asked(f"http://127.0.0.1:{port + 1}", "state.json")
+    finally:
+        again.end(signal.SIGTERM)
 
-    (line,) = map(json.loads, recorded.read_text().splitlines())
+    assert (0, [], False) == (ended, up.running(), (tmp_path / DESCRIPTION).exists())
+    assert f"http://127.0.0.1:{port}" == gateway == emptied["addresses"]["Gateway"]
+    assert not emptied["counts"].get("delivered")
+    line = json.loads(recorded.read_text().splitlines()[-1])
     assert ["POST", "/new/a/b?c=d", "e30="] == [line["method"], line["target"], line["body"]]
     assert ["X-Key", "e"] in line["headers"]
     assert ("/new/a/b", "c=d", "e") == (
@@ -208,31 +166,9 @@ def test_up_records_requests_of_unknown_clients(tmp_path: Path) -> None:
     )
 
 
-def test_up_can_be_stopped_while_it_starts(tmp_path: Path) -> None:
-    """SIGTERM during the start leaves nothing running."""
-    up = Up(tmp_path)
-    up.wait_for("Starting")
-
-    assert up.end(signal.SIGTERM) == 128 + signal.SIGTERM
-    assert up.left() == []
-
-
-def wait_for[T](look: Callable[[], T]) -> T:
-    """Return the first result that is not empty, or the last result after half a minute."""
-    beat, deadline = threading.Event(), time.monotonic() + 60
-    while not (found := look()) and time.monotonic() < deadline:
-        beat.wait(0.05)
-    return found
-
-
-def wait_for_rows(page: str) -> dict[str, Any]:
-    """Return the page's state once it shows rows."""
-
-    def look() -> dict[str, Any] | None:
-        state: dict[str, Any] = json.loads(get(f"{page}/state.json"))
-        return state if state["counts"].get("delivered") else None
-
-    return wait_for(look) or {}
+def asked(page: str, path: str) -> Any:
+    """Return a document of the page."""
+    return json.loads(get(f"{page}/{path}"))
 
 
 def free_ports(count: int) -> int:
@@ -247,29 +183,20 @@ def free_ports(count: int) -> int:
     raise AssertionError("there are no free ports")
 
 
-def test_the_port_is_remembered(tmp_path: Path) -> None:
-    """The next start uses the requested port again, and a port in use is reported. The stack starts empty."""
+def test_a_port_in_use_is_reported(tmp_path: Path) -> None:
+    """It names the port, and nothing is started."""
     port = free_ports(10)
-    first = Up(tmp_path, "--port", str(port), "--log-level", "WARN")
-    try:
-        first.wait_for("Ready after")
-        gateway = json.loads((tmp_path / DESCRIPTION).read_text())["gateway"]
-        get(f"{gateway}/pixel.gif?k={KEYS['shop']}&t=gone&event_id=e1")
-        assert wait_for_rows(f"http://127.0.0.1:{port + 1}")
-    finally:
-        first.end(signal.SIGINT)
-    second = Up(tmp_path)
-    try:
-        second.wait_for("Ready after")
-        state = wait_for(lambda: json.loads(get(f"http://127.0.0.1:{port + 1}/state.json")))
-    finally:
-        second.end(signal.SIGINT)
     with socket.create_server(("127.0.0.1", port + 3)):
-        third = Up(tmp_path)
-        third.wait_for(f"Port {port + 3} is in use")
+        up = Up(tmp_path, "--port", str(port))
+        up.wait_for(f"Port {port + 3} is in use")
 
-        third.process.communicate(timeout=60)
+        assert 1 == up.end()
 
-        assert 1 == third.process.returncode
-    assert f"http://127.0.0.1:{port}" == gateway == state["addresses"]["Gateway"]
-    assert not state["counts"].get("delivered")
+
+def test_up_can_be_stopped_while_it_starts(tmp_path: Path) -> None:
+    """SIGTERM during the start leaves nothing running, once a part that is only starting has seen that its parent is gone."""
+    up = Up(tmp_path)
+    up.wait_for("Starting")
+
+    assert up.end(signal.SIGTERM) == 128 + signal.SIGTERM
+    until(lambda: not up.running())

@@ -7,7 +7,7 @@ itself.
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -63,23 +63,17 @@ def swap_function(node: cst.Call) -> Iterator[cst.Call]:
         yield node.with_changes(func=cst.Name(_OPPOSITES[node.func.value]))
 
 
-class AnotherMember:
-    """Replaces an enum member with the next one that the module uses.
+def another_member(tree: cst.Module) -> Callable[[cst.Attribute], Iterator[cst.Attribute]]:
+    """Return a function that replaces an enum member with the next one that the module uses."""
+    found = sorted({(node.value.value, node.attr.value) for node in m.findall(tree, _MEMBER)})
 
-    Args:
-        tree: the module.
-    """
-
-    def __init__(self, tree: cst.Module) -> None:
-        found = m.findall(tree, _MEMBER)
-        self._names = sorted({(node.value.value, node.attr.value) for node in found})
-
-    def __call__(self, node: cst.Attribute) -> Iterator[cst.Attribute]:
-        """Mutate a node."""
+    def replace(node: cst.Attribute) -> Iterator[cst.Attribute]:
         if m.matches(node, _MEMBER):
-            names = [name for enum, name in self._names if enum == node.value.value]
+            names = [name for enum, name in found if enum == node.value.value]
             other = names[(names.index(node.attr.value) + 1) % len(names)]
             yield node.with_changes(attr=cst.Name(other))
+
+    return replace
 
 
 OPERATORS: OPERATORS_TYPE = [
@@ -105,7 +99,7 @@ def mutants(path: Path) -> Iterator[dict[str, object]]:
     """Yield each mutant of a module: its source, and how it differs from the module."""
     original = path.read_text()
     wrapper = MetadataWrapper(cst.parse_module(original))
-    operators = [*OPERATORS, (cst.Attribute, AnotherMember(wrapper.module))]
+    operators = [*OPERATORS, (cst.Attribute, another_member(wrapper.module))]
     visitor = Visitor(operators, IgnoredCode(set(), set(), set()))
     tree = wrapper.visit(visitor)
     place = {node: index for index, statement in enumerate(tree.body) for node in _below(statement)}

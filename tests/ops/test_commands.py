@@ -3,10 +3,7 @@
 import json
 import time
 from base64 import b64decode
-from contextlib import suppress
 from pathlib import Path
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 import pytest
 
@@ -92,20 +89,6 @@ def test_dead_rows_are_shown_dropped_and_sent_again(lone: Sluice, tmp_path: Path
     assert (2, True) == (tables["dropped_rows"]["dropped"], tables["dropped_rows"]["adds_up"])
 
 
-def test_rejected_events_can_be_dropped(sluice: Sluice) -> None:
-    """Nobody is shown them any more; rows are not touched."""
-    selected = "--local --rejected --account app --reason invalid_table"
-    body = json.dumps({"events": [{"table": "7 views"}]}).encode()
-    request = Request(f"{sluice.stack.addresses.gateway}/v1/events", body, {"x-write-key": sluice.key("app")})
-    with suppress(HTTPError):
-        urlopen(request, timeout=10)
-    until(lambda: sluice.json(f"dead list {selected}") != [])
-    done = sluice.json(f"dead drop {selected} --yes")
-
-    assert (1, 1, True) == (done["selected"], done["dropped"], done["complete"])
-    assert [] == sluice.json(f"dead list {selected}")
-
-
 def test_what_an_account_spends_is_shown(sluice: Sluice) -> None:
     """`accounts show` has its budget; `status` shows accounts of which requests were refused."""
     made = sluice.stack.resources
@@ -139,13 +122,6 @@ def test_a_forced_replay_restores_lost_rows_and_nothing_else(sluice: Sluice) -> 
     assert "read. 0 rows sent, " in shown.stdout.splitlines()[-1]
     forced = sluice.json("status --local --all")["balance"]["forced"]
     assert 3 == sum(one["delivered"] for one in forced if one["table"] == "lost_rows")
-
-
-def test_a_replay_dry_run_counts_records(sluice: Sluice) -> None:
-    """It passes none of them to the worker."""
-    sluice.send("shop", "counted", "a")
-
-    assert 1 <= sluice.json("replay --local --dry-run")["records"]
 
 
 def test_record_writes_the_records_of_the_stream_as_an_event(sluice: Sluice, tmp_path: Path) -> None:

@@ -43,6 +43,10 @@ def caused_by(cause: Exception) -> Exception:
             refused("ThrottlingException"),
             "AWS throttles your calls (GetRecords): repeat the command in a minute",
         ),
+        (
+            refused("NoSuchBucket"),
+            "a resource of the stack is gone (GetRecords: no): run `sam deploy` to recreate it",
+        ),
         (refused("Odd", "two\nlines"), "AWS rejected GetRecords: Odd: two lines"),
         (exceptions.NoCredentialsError(), f"no AWS credentials were found: {NEW}"),
         (Failure("a\n b"), "a b"),

@@ -69,13 +69,22 @@ def with_local(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Install
 
 
 def test_the_command_runs_outside_the_repository(plain: Installation) -> None:
-    """The wheel has the entry point, and the command behaves as it does in a clone."""
+    """The wheel has the entry point, and the command behaves as in a clone, but deploys itself. The SDK's sources stay out."""
     (entry_points,) = plain.site.glob("sluice-*.dist-info/entry_points.txt")
     done = plain.run("-m", "ops.cli", "status", "--local")
+    deploys = plain.run("-c", "from ops.help_page import DEPLOY; print(DEPLOY)")
 
     assert "sluice = ops.cli:main" in entry_points.read_text()
     assert (1, "") == (done.returncode, done.stdout)
     assert "Error: the local stack is not running: start it with `sluice local` or `make up`\n" == done.stderr
+    assert ("`sluice deploy`\n", "`sam deploy`") == (deploys.stdout, DEPLOY)
+    for path in (
+        "ops/artifacts/sluice-0.1.0-arm64.zip",  # `sluice deploy` finds it beside the command
+        *("ops/console/page/index.html", "local/page/sections.html", "local/site/shop.html"),
+        "sdk/dist/snippet.html",
+    ):
+        assert (plain.site / path).exists(), path
+    assert not (plain.site / "sdk/src").exists()
 
 
 def test_the_command_imports_every_base_requirement(plain: Installation) -> None:
@@ -84,13 +93,6 @@ def test_the_command_imports_every_base_requirement(plain: Installation) -> None
     loaded = {canonicalize_name(name) for name in json.loads(done.stdout)}
 
     assert [] == [text for text in requirements() if canonicalize_name(Requirement(text).name) not in loaded]
-
-
-def test_messages_name_the_command_that_can_deploy(plain: Installation) -> None:
-    """An installed release deploys itself; nobody needs SAM."""
-    done = plain.run("-c", "from ops.help_page import DEPLOY; print(DEPLOY)")
-
-    assert ("`sluice deploy`\n", "`sam deploy`") == (done.stdout, DEPLOY)
 
 
 @pytest.mark.parametrize(
@@ -145,27 +147,6 @@ def test_the_local_stack_runs_outside_the_repository(with_local: Installation, t
 
 
 @pytest.mark.parametrize("extra", ["", *PROJECT["optional-dependencies"]])
-def test_the_development_environment_has_every_requirement(extra: str) -> None:
-    """requirements/dev.txt pins everything that an installation requires."""
-    pinned = set(
-        re.findall(
-            r"^([a-z0-9.-]+)(?:\[[^]]*\])?==", (ROOT / "requirements/dev.txt").read_text(), re.MULTILINE
-        )
-    )
-
-    assert set() == {canonicalize_name(Requirement(text).name) for text in requirements(extra)} - pinned
-
-
-def test_data_files_are_installed(plain: Installation) -> None:
-    """The pages of the console and of the local stack and the built SDK are installed; the SDK's sources are not."""
-    assert (plain.site / "ops/console/page/index.html").exists()
-    assert (plain.site / "local/page/sections.html").exists()
-    assert (plain.site / "local/site/shop.html").exists()
-    assert (plain.site / "sdk/dist/snippet.html").exists()
-    assert not (plain.site / "sdk/src").exists()
-
-
-@pytest.mark.parametrize("extra", ["", *PROJECT["optional-dependencies"]])
 def test_the_wheel_pins_everything_that_it_needs(wheel: Path, extra: str) -> None:
     """Its metadata names each package that it imports, directly or not, in the version that the tests run with."""
     with zipfile.ZipFile(wheel) as packed:
@@ -179,9 +160,3 @@ def test_the_wheel_pins_everything_that_it_needs(wheel: Path, extra: str) -> Non
     }
 
     assert {name: f"=={version(name)}" for name in required(requirements(extra))} == pins
-
-
-def test_the_wheel_carries_the_artifacts(wheel: Path) -> None:
-    """`sluice deploy` finds them beside the command."""
-    with zipfile.ZipFile(wheel) as packed:
-        assert "ops/artifacts/sluice-0.1.0-arm64.zip" in packed.namelist()

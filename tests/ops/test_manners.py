@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from ops.cli import main
 from tests.ops.test_trouble import COMMANDS, words
@@ -40,11 +40,6 @@ READING = [
     "wait --account app --table events --until 3h --timeout 1s",
 ]
 """Commands that show something and change nothing."""
-
-
-def invoke(*line: str) -> Result:
-    """Run a command line that needs no stack."""
-    return CliRunner(mix_stderr=False).invoke(main, line, prog_name="sluice")
 
 
 def all_commands(group: click.Group = main, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -91,6 +86,7 @@ def test_help_fits_80_columns(command: tuple[str, ...]) -> None:
 
     assert (0, "") == (result.exit_code, result.stderr)
     assert [] == [line for line in result.stdout.splitlines() if len(line) > 80]
+    assert "sluice 0.1.0\n" == CliRunner().invoke(main, ["--version"], prog_name="sluice").stdout
 
 
 @pytest.mark.parametrize("line", READING)
@@ -149,7 +145,6 @@ def test_every_command_can_be_interrupted(tmp_path: Path) -> None:
     ("line", "said"),
     [
         ("statsu", "No such command 'statsu'. Did you mean status?"),
-        ("accounts aply", "No such command 'aply'. Did you mean apply?"),
         ("xyzzy", "No such command 'xyzzy'. Commands: accounts, "),
         ("status --lcal", "No such option: --lcal"),
         (
@@ -160,11 +155,8 @@ def test_every_command_can_be_interrupted(tmp_path: Path) -> None:
         ("forget --account shop --local", "name a person with COLUMN=VALUE, or many with --from FILE"),
         ("forget nothing --account shop --local", "is not a condition: write COLUMN=VALUE"),
         ("mcp", "name a stack: --stack NAME"),
-        ("mcp --region eu-central-1", "name a stack: --stack NAME"),
         ("dead drop --all --waiting --rejected --local", "use either --rejected or --waiting"),
         ("redrive --local --edit --json", "--edit is interactive and works on dead rows"),
-        ("redrive --local --edit --kind waiting", "--edit is interactive and works on dead rows"),
-        ("redrive --local --edit --send", "--edit is interactive and works on dead rows"),
         (
             "redrive --local --kind rejected",
             "to repair rejected events, add --edit; `sluice dead drop --rejected` gives them up",
@@ -175,19 +167,13 @@ def test_every_command_can_be_interrupted(tmp_path: Path) -> None:
         ("replay --local --force --from 2026-01-01 --to 2026-01-02 --tag A#B", "is not a tag"),
         ("replay --local --force --from 2026-01-01 --to 2999-01-01", "--force needs a range in the past"),
         ("replay --local --force --from 2026-01-01 --to now", "needs --from and --to as absolute times"),
-        ("replay --local --force --from 2h", "needs --from and --to as absolute times"),
         ("replay --local --from 1h --to 2h", "--from is not before --to: swap them"),
         ("replay --local --from 49590338271490256608559600000", "a sequence number needs its shard"),
         ("replay --local --from yesterday", "'yesterday' is not a time"),
-        (
-            "replay --local --shard s --from 49590338271490256608 --to 49590338271490256607",
-            "--from is not before",
-        ),
         ("status --local --since 1h --until 2h", "--since is not before --until: swap them"),
         ("tail --local page", "write COLUMN=VALUE, such as page=home"),
         ("wait --local --account Shop --table pageviews --until 1h", "'Shop' is not a valid account name"),
         ("wait --local --account shop --table p --until 1h", "'p' is not a valid table name"),
-        ("wait --local --account shop --table pageviews", "Missing option '--until'"),
     ],
 )
 def test_a_mistake_on_the_command_line_gets_a_suggestion(sluice: Sluice, line: str, said: str) -> None:
@@ -195,11 +181,6 @@ def test_a_mistake_on_the_command_line_gets_a_suggestion(sluice: Sluice, line: s
     result = sluice.run(line)
 
     assert (2, True) == (result.exit_code, said in " ".join(result.stderr.split())), result.stderr
-
-
-def test_version_is_the_package_version() -> None:
-    """It needs no stack."""
-    assert "sluice 0.1.0\n" == invoke("--version").stdout
 
 
 def test_a_question_without_a_terminal_names_yes(sluice: Sluice, tmp_path: Path) -> None:
@@ -241,12 +222,3 @@ def test_exported_accounts_can_be_applied(sluice: Sluice, tmp_path: Path) -> Non
 
     assert (0, "No changes.\n") == (applied.exit_code, applied.stdout)
     assert (0, printed.stdout) == (written.exit_code, (tmp_path / "other.yaml").read_text())
-
-
-def test_record_creates_no_folders(sluice: Sluice, tmp_path: Path) -> None:
-    """The message says how to create one."""
-    sluice.send("shop", "recorded", "a")
-    result = sluice.run(f"record --local -o {tmp_path}/new/event.json")
-
-    assert f"create the folder first, `mkdir -p {tmp_path}/new`" in result.stderr
-    assert not (tmp_path / "new").exists()

@@ -66,34 +66,25 @@ def resolved(value: str, **overrides: str) -> Any:
     ],
 )
 def test_intrinsic_functions_are_resolved(value: str, expected: object) -> None:
-    """References, conditions and substitutions give the same values as in CloudFormation."""
+    """References, conditions and substitutions give the same values as in CloudFormation, also with other parameters."""
     assert expected == resolved(value)
-
-
-def test_parameters_can_be_overridden() -> None:
-    """A given value replaces the default, in references and in conditions."""
     assert ["prod", "a"] == resolved("[!Ref Stage, !If [IsProd, a, b]]", Stage="prod")
 
 
 @pytest.mark.parametrize(
-    ("value", "message"),
+    ("value", "overrides", "message"),
     [
-        ("!Ref Queue", "no value for Queue"),
-        ("!GetAtt Stream.Name", "no value for Stream.Name"),
-        ("!Sub '${Queue}'", "no value for Queue"),
-        ("!Join ['', [a]]", "cannot resolve Fn::Join"),
+        ("!Ref Queue", {}, "no value for Queue"),
+        ("!GetAtt Stream.Name", {}, "no value for Stream.Name"),
+        ("!Sub '${Queue}'", {}, "no value for Queue"),
+        ("!Join ['', [a]]", {}, "cannot resolve Fn::Join"),
+        ("text", {"Bucket": "4"}, r"no such parameter: Bucket$"),
     ],
 )
-def test_unresolvable_values_are_reported(value: str, message: str) -> None:
-    """An unknown reference or function is an error, not an empty value."""
+def test_unresolvable_values_are_reported(value: str, overrides: dict[str, str], message: str) -> None:
+    """An unknown reference, function or parameter is an error, not an empty value."""
     with pytest.raises(TemplateError, match=message):
-        resolved(value)
-
-
-def test_a_misspelt_parameter_is_an_error() -> None:
-    """Only the template's parameters can be overridden."""
-    with pytest.raises(TemplateError, match=r"no such parameter: Bucket$"):
-        resolved("text", Bucket="4")
+        resolved(value, **overrides)
 
 
 def test_functions_inherit_global_variables() -> None:

@@ -28,7 +28,7 @@ from shared.policy import PolicyEntry
 from shared.write_key import FORGET_KEY
 from tests.support.aws_calls import Call, CallRecorder
 from tests.support.rights import granted
-from tests.support.sandboxes import Start, an_envelope, dead, ledger_of, recorded, stream_event
+from tests.support.sandboxes import Start, an_envelope, dead, ledger_of, message, recorded, stream_event
 from worker.chain import ChainId, Owner
 from worker.record import START
 from worker.span import Span
@@ -239,28 +239,15 @@ def _forget_a_row(sender: LambdaRuntime, start: Start, aws: Resources, now: int)
 
 def test_the_drainers_role_matches_its_calls(made: Recorded, aws: Resources) -> None:
     """It puts envelopes on the stream, stores what is none, and returns the rest to the queue."""
-    now = int(time.time() * 1000)
-
-    def message(number: int, body: str, **texts: str) -> dict[str, Any]:
-        return {
-            "messageId": str(number),
-            "receiptHandle": str(number),
-            "body": body,
-            "attributes": {"SentTimestamp": str(now), "ApproximateReceiveCount": "1"},
-            "messageAttributes": {
-                "partition_key": {"dataType": "String", "stringValue": "shop/1"},
-                "received_at": {"dataType": "Number", "stringValue": str(now)},
-                "request_id": {"dataType": "String", "stringValue": f"r-{number}"},
-                **{name: {"dataType": "String", "stringValue": text} for name, text in texts.items()},
-            },
-        }
-
-    bodies = [b64encode(an_envelope(f"r-{number}", "/again")).decode() for number in range(4)]
+    now = time.time()
+    bodies = [an_envelope(f"r-{number}", "/again") for number in range(4)]
     drain = made.start(functions.DRAIN)
-    one, *several = (message(number, body) for number, body in enumerate(bodies[:3]))
-    answers = [drain.invoke({"Records": records}) for records in ([one], several, [message(4, "poison")])]
+    one, *several = (message(number, body, now) for number, body in enumerate(bodies[:3]))
+    answers = [
+        drain.invoke({"Records": records}) for records in ([one], several, [message(4, b"poison", now)])
+    ]
     aws.client("kinesis").delete_stream(StreamName=aws.stream)
-    answers.append(drain.invoke({"Records": [message(5, bodies[3], refused="true")]}))
+    answers.append(drain.invoke({"Records": [message(5, bodies[3], now, refused="true")]}))
 
     assert [{"batchItemFailures": []}] * 3 == answers[:3]
     assert {"batchItemFailures": [{"itemIdentifier": "5"}]} == answers[3]

@@ -2,7 +2,7 @@
 
 import json
 import time
-from base64 import b64decode, b64encode
+from base64 import b64decode
 from io import BytesIO
 
 import msgpack
@@ -13,7 +13,7 @@ from doubles.treasure_data import TreasureData
 from local import functions
 from local.resources import Resources
 from shared import envelope
-from tests.support.sandboxes import Start, an_envelope, dead, on_stream, recorded, stream_event
+from tests.support.sandboxes import Start, an_envelope, dead, message, on_stream, recorded, stream_event
 from tests.support.sluice import until
 
 pytestmark = pytest.mark.xdist_group("runtime")
@@ -85,24 +85,9 @@ def test_a_scheduled_run_with_nothing_waiting_succeeds(start: Start) -> None:
 
 def test_an_overflowed_envelope_is_put_on_the_stream(start: Start, aws: Resources) -> None:
     """The drainer puts an envelope that the stream rejected on the stream, as a claim, and reports no failure."""
-    received_at = int(time.time() * 1000) - 600_000
     data = envelope.decode(an_envelope("r-4", "/four"))
-    message = {
-        "messageId": "1",
-        "receiptHandle": "1",
-        "body": b64encode(data.encode()).decode(),
-        "attributes": {"SentTimestamp": str(received_at), "ApproximateReceiveCount": "1"},
-        "messageAttributes": {
-            "partition_key": {"dataType": "String", "stringValue": "shop/1"},
-            "received_at": {"dataType": "Number", "stringValue": str(received_at)},
-            "request_id": {"dataType": "String", "stringValue": "r-4"},
-            "refused": {"dataType": "String", "stringValue": "true"},
-        },
-        "eventSource": "aws:sqs",
-        "eventSourceARN": "arn:aws:sqs:us-east-1:123456789012:overflow",
-        "awsRegion": "us-east-1",
-    }
-    answer = start(functions.DRAIN).invoke({"Records": [message]})
+    record = message(4, data.encode(), time.time() - 600, refused="true")
+    answer = start(functions.DRAIN).invoke({"Records": [record]})
 
     assert {"batchItemFailures": []} == answer
     put = envelope.decode(on_stream(aws)[-1])

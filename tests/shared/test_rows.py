@@ -5,7 +5,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, get_args
+from typing import Any
 
 import msgpack
 import pytest
@@ -116,19 +116,6 @@ def test_any_event_becomes_a_row_by_the_rules(event: dict[str, Any]) -> None:
     odd = {name: expected_value(value) for name, value in odd.items()}
     assert repr(sorted((expected_row(event) | {"time": time} | odd).items())) == repr(sorted(actual.items()))
     assert [] == [name for name in actual if not re.fullmatch("[a-z_][a-z0-9_]{0,127}", name)]
-
-
-@given(json_values.values | json_values.events)
-def test_only_documented_codes_are_raised(event: object) -> None:
-    """Any JSON value becomes a row or is rejected with one of the codes."""
-    codes = []
-    for function in (rows.table_of, lambda event: rows.encode(event, ARRIVAL, lambda: "new")):
-        try:
-            function(event)
-        except rows.Rejected as rejected:
-            codes.append(rejected.code)
-
-    assert set() == set(codes) - set(get_args(rows.Code))
 
 
 def test_the_screen_runs_last() -> None:

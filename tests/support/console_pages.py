@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +16,12 @@ from local.page_server import Beside, local_page
 from local.record import BROWSER_ARGUMENTS, find_browser
 from local.website import Website
 from ops.console.server import ConsolePage, Server
-from tests.support.console_example import EVENTS, LOCAL, NOW, STATE
 
 ROOT = Path(__file__).parents[2]
+_EXAMPLE = ROOT / "tests/support/console_example.json"
+"""Answers with something of everything, so that every part of the pages is shown."""
+NOW, STATE, LOCAL, EVENTS = map(json.loads(_EXAMPLE.read_text()).get, ("now", "state", "local", "events"))
+"""The time, in UNIX seconds, the console's state, what the local stack adds to it or shows differently, and events."""
 IMAGES = ROOT / "docs/images"
 DIGEST = IMAGES / "sources.sha256"
 """What the images were made from: `digest()` at that time."""
@@ -53,11 +57,7 @@ class Pages:
 
 def digest() -> str:
     """Return a digest of everything that the images show: the pages' sources and the example data."""
-    sources = [
-        *ROOT.glob("ops/console/page/*"),
-        *ROOT.glob("local/page/*"),
-        ROOT / "tests/support/console_example.py",
-    ]
+    sources = [*ROOT.glob("ops/console/page/*"), *ROOT.glob("local/page/*"), _EXAMPLE]
     found = hashlib.sha256()
     for source in sorted(sources):
         found.update(

@@ -49,8 +49,6 @@ class Deployed:
             action, the output that names the resource follows.
         refusals: by action, or by service, the status and code to answer; the local stack answers everything else.
         answers: responses to give in place of functions, by the outputs that name them.
-        empty_reads: how many more reads of the stream return nothing although there are records, as Kinesis may do; the
-            next read must continue from the iterator in such a response.
         age: seconds by which to make the stream appear older.
         log: lines that the functions have just logged, each with the name of its log stream. The first page of each search is
             empty, as CloudWatch Logs may answer.
@@ -63,7 +61,6 @@ class Deployed:
         self.outputs = outputs
         self.answers: dict[str, dict[str, Any]] = {}
         self.age = 0.0
-        self.empty_reads = 0
         self.log: list[tuple[str, str]] = []
         self.calls: list[str] = []
         self.refusals: dict[str, tuple[int, str]] = {}
@@ -177,11 +174,6 @@ class _Handler(BaseHTTPRequestHandler):
         refusal = self.shown.refusals.get(operation, self.shown.refusals.get(service))
         if refusal is not None:
             self._refuse(service, *refusal)
-        elif operation == "kinesis:GetRecords" and self.shown.empty_reads:
-            self.shown.empty_reads -= 1
-            onwards = json.loads(body)["ShardIterator"]
-            page = {"Records": [], "NextShardIterator": onwards, "MillisBehindLatest": 60_000}
-            self._answer(200, json.dumps(page).encode(), "application/x-amz-json-1.1")
         elif service == "lambda":
             self._answer_for_lambda(body)
         elif service == "logs":

@@ -122,30 +122,11 @@ def _policy(found: Mapping[str, Any]) -> str:
     return f'{{\n  "Version": "{found["Version"]}",\n  "Statement": [\n{statements}\n  ]\n}}\n'
 
 
-_CERTIFY = {
-    "cloudformation:ListStackResources",
-    "cloudwatch:GetMetricStatistics",
-    "elasticache:ModifyUserGroup",
-    "kinesis:PutRecord",
-    "lambda:GetAlias",
-    "lambda:GetFunction",
-    "lambda:UpdateFunctionConfiguration",
-    "secretsmanager:PutSecretValue",
-    "secretsmanager:UpdateSecretVersionStage",
-    "sqs:SendMessage",
-}
-"""What a certification needs in addition to the policies of those who deploy and operate."""
-
-
 def policies() -> dict[str, str]:
     """Return the generated files of docs/policies: IAM policies for roles of people, and what the functions' roles allow."""
     rights = command_rights
     found = {"setup": rights.policy(["setup"], is_deployed=False)}
     found |= {role: rights.policy(commands) for role, commands in rights.ROLES.items()}
-    found["certify"] = {
-        "Version": "2012-10-17",
-        "Statement": [{"Effect": "Allow", "Action": sorted(_CERTIFY), "Resource": "*"}],
-    }
     return {f"{name}.json": _policy(policy) for name, policy in found.items()} | {"functions.json": roles()}
 
 
@@ -202,8 +183,9 @@ def transitions_table() -> str:
 
 def states_diagram() -> str:
     """Return the states of a chunk and what leads from one to another, as a Mermaid diagram."""
+    first = (State.WAITING, State.AGAIN, State.DEAD, State.REJECTED, State.FORGOTTEN)
     arrows = {(state, one.to): None for one in TRANSITIONS for state in one.states if state is not one.to}
-    begin = "".join(f"  [*] --> {state}\n" for state in (State.WAITING, State.AGAIN, State.REJECTED))
+    begin = "".join(f"  [*] --> {state}\n" for state in first)
     lines = "".join(f"  {state} --> {to}\n" for state, to in arrows)
     return f"```mermaid\nstateDiagram-v2\n{begin}{lines}```\n"
 

@@ -1,10 +1,9 @@
 """The emulator's application, run in its own environment, with patches for what it lacks.
 
 Resource types that it does not support exist in name only: they can be created, referenced, changed and deleted, and do
-nothing. So the template can be deployed as it is, even in modes that the emulator cannot implement. Caches listen on CACHE_PORT. A secret is
-named after its logical id, without the stack, as by CloudFormation.
+nothing. So the template can be deployed as it is, even in modes that the emulator cannot implement. Caches listen on CACHE_PORT.
 
-The event source redelivers the whole batch if the function reports failures (Lambda redelivers from the first failure). PartiQL
+emulator_rules.py refuses what AWS refuses. The event source redelivers the whole batch if the function reports failures (Lambda redelivers from the first failure). PartiQL
 inserts need IAM's own permission for them on their table, and transactions that to put; reads of a stream need permission on the
 iterator's stream. S3 answers a put with the SHA-256 of what it received, if the request has one.
 """
@@ -23,6 +22,8 @@ from ministack.app import app as emulator  # type: ignore[import-not-found]  # l
 from ministack.core import iam_actions  # type: ignore[import-not-found]  # likewise
 from ministack.services import kinesis, lambda_svc  # type: ignore[import-not-found]  # likewise
 from ministack.services.cloudformation import provisioners  # type: ignore[import-not-found]  # likewise
+
+from tests.support import emulator_rules
 
 __all__ = ["app"]
 
@@ -52,15 +53,9 @@ for _name, _attributes in _TYPES.items():
     }
 
 
-_secrets = provisioners._RESOURCE_HANDLERS["AWS::SecretsManager::Secret"]
-_create_secret = _secrets["create"]
+for _name, _handler in provisioners._RESOURCE_HANDLERS.items():
+    provisioners._RESOURCE_HANDLERS[_name] = emulator_rules.guarded(_name, _handler)
 
-
-def _create_named(logical_id: str, properties: Mapping[str, Any], *more: Any) -> Any:
-    return _create_secret(logical_id, {"Name": f"{logical_id}-{uuid4().hex[:12]}", **properties}, *more)
-
-
-_secrets["create"] = _create_named
 
 _polling = threading.local()
 _poll_kinesis, _execute_function = lambda_svc._poll_kinesis, lambda_svc._execute_function

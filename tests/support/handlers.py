@@ -10,6 +10,8 @@ from fnmatch import fnmatchcase
 
 from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
 
+from tests.support.sam import transformed
+
 _KEYS = "every key belongs to AWS, and needs no permission"
 _NONE = "the template sets nothing of this kind"
 _WITH_ROLE = "listed once, with the roles"
@@ -152,3 +154,21 @@ def needed(kind: str, listed: set[str]) -> set[str]:
 def matches(action: str, patterns: Iterable[str]) -> bool:
     """Return whether one of the patterns stands for an action, as in IAM."""
     return any(fnmatchcase(action.lower(), pattern.lower()) for pattern in patterns)
+
+
+def by_operation() -> dict[str, dict[str, list[str]]]:
+    """Return the actions that a deploy of the template needs, by type and operation: each reads what it has changed."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for kind in sorted({one["Type"] for one in transformed()["Resources"].values()}):
+        handlers = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", kind).schema["handlers"]
+        unused = [*UNUSED["*"], *UNUSED.get(kind, {})]
+        actions = {
+            name: {one for one in handlers.get(name, {}).get("permissions", ()) if not matches(one, unused)}
+            for name in ("create", "read", "update", "delete")
+        }
+        found[kind] = {
+            "create": sorted(actions["create"] | actions["read"]),
+            "update": sorted(actions["update"] | actions["read"]),
+            "delete": sorted(actions["delete"]),
+        }
+    return found

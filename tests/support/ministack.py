@@ -4,6 +4,7 @@ It runs functions as its own processes, without Docker. It enforces the policies
 our policies deny anything else.
 """
 
+import json
 import os
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import boto3
 
 from local.part import listens
 from tests.support import certificate
+from tests.support.handlers import by_operation
 from tests.support.sam import ROOT
 
 _SERVER = ROOT / ".venv-emulator" / "bin" / "hypercorn"
@@ -60,9 +62,12 @@ class Ministack:
     def __enter__(self) -> Self:
         scratch = self._folder / "scratch"
         scratch.mkdir()
+        handlers = self._folder / "handlers.json"
+        handlers.write_text(json.dumps(by_operation()))
         environment = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(ROOT),
+            "HANDLERS": str(handlers),
             "HOME": str(self._folder),
             "TMPDIR": str(scratch),
             "S3_DATA_DIR": str(scratch / "s3"),

@@ -6,6 +6,7 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ import pytest
 import redis
 import requests
 
+from doubles.event_source import EventSourceMapping, event_of
 from doubles.http_server import HttpServer
+from doubles.sqs import Message, record_of
 from doubles.treasure_data import API_KEY, TreasureData
 from local import functions, resources, valkey
 from local.accounts import ACCOUNTS, SIGNING_SECRETS
@@ -143,27 +146,22 @@ def on_stream(aws: Resources) -> list[bytes]:
 
 def stream_event(aws: Resources, *data: bytes) -> dict[str, Any]:
     """Put records on the stream, and return the event with which the event source mapping would deliver them."""
-    kinesis = aws.client("kinesis")
-    arn = kinesis.describe_stream_summary(StreamName=aws.stream)["StreamDescriptionSummary"]["StreamARN"]
-    records = []
+    kinesis, mapping, records = aws.client("kinesis"), EventSourceMapping(event_source_arn=aws.stream_arn), []
     for item in data:
         put = kinesis.put_record(StreamName=aws.stream, Data=item, PartitionKey="shop/1")
-        records.append(
-            {
-                "kinesis": {
-                    "kinesisSchemaVersion": "1.0",
-                    "partitionKey": "shop/1",
-                    "sequenceNumber": put["SequenceNumber"],
-                    "data": b64encode(item).decode(),
-                    "approximateArrivalTimestamp": time.time(),
-                },
-                "eventSource": "aws:kinesis",
-                "eventVersion": "1.0",
-                "eventID": f"{put['ShardId']}:{put['SequenceNumber']}",
-                "eventName": "aws:kinesis:record",
-                "invokeIdentityArn": "arn:aws:iam::123456789012:role/worker",
-                "awsRegion": "us-east-1",
-                "eventSourceARN": arn,
-            }
-        )
-    return {"Records": records}
+        read = put | {
+            "Data": item,
+            "PartitionKey": "shop/1",
+            "ApproximateArrivalTimestamp": datetime.now(UTC),
+        }
+        records.append(mapping.record(put["ShardId"], read))
+    return event_of(records)
+
+
+def message(number: int, body: bytes, at: float, **texts: str) -> dict[str, Any]:
+    """Return a message of the overflow queue, sent at a time, as the event source mapping delivers it."""
+    told = {"partition_key": "shop/1", "request_id": f"r-{number}", **texts}
+    attributes = {name: {"DataType": "String", "StringValue": text} for name, text in told.items()}
+    attributes["received_at"] = {"DataType": "Number", "StringValue": str(int(at * 1000))}
+    sent = Message(str(number), b64encode(body).decode(), attributes, at, at, receives=1)
+    return record_of(sent.received(), "arn:aws:sqs:us-east-1:123456789012:overflow")

@@ -102,3 +102,32 @@ def test_a_long_outage_of_treasure_data_opens_few_doubts_and_holds_nothing(kind:
 
     assert 88 == sum(len(accepted.rows) for accepted in made.td.imports())
     assert {} == made.chunks(State.WAITING)
+
+
+def test_databases_that_fail_together_hide_no_others_that_work() -> None:
+    """In what seems to be an outage, a few are probed first. Those that fail may have similar names, so names do not decide which."""
+    made = delivery(100)
+    names = sorted(f"acct_{n}" for n in range(100))
+    for name in names[:60]:
+        fault(made, Kind.HANG, name.replace("acct", "db"))
+    made.put(*(envelope(name, {"views": [row(name)]}, request_id=name) for name in names[:20]))
+    assert made.deliver() is None
+    made.put(*(envelope(name, {"views": [row(name)]}, request_id=f"{name}.2") for name in names))
+    assert made.deliver(20) is None
+
+    assert 40 == sum(len(made.td.imports(name.replace("acct", "db"))) for name in names[60:])
+
+
+def test_no_database_of_a_waiting_span_waits_for_each_other_that_hangs() -> None:
+    """The sender probes the databases of a span side by side, and then sends."""
+    made = delivery(40)
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=500))
+    deliver_round(made, 0, 40)
+    made.td.faults.clear()
+    for number in range(30):
+        fault(made, Kind.HANG, f"db_{number}")
+    made.clock.sleep(60)
+    began = made.clock.now()
+
+    assert 11 == made.send().delivered
+    assert max(one.at for one in made.td.imports("db_35")) - began < 3 * READ_SECONDS

@@ -72,6 +72,17 @@ def test_existing_tables_stay_in_use_at_the_limit() -> None:
     assert {("dead", "too_many_tables")} == {entry[:2] for entry in made.chunks().values()}
 
 
+def test_few_new_tables_become_separate_dead_letters() -> None:
+    """They are too few for the limit to be checked before the plan. In the next span they share one."""
+    made = delivery(tables=2)
+    for record in range(3):
+        put(made, 2 * record, 2 * record + 2)
+        assert made.deliver(record) is None
+
+    dead = {f"shop/table_{number:05}/0": ("dead", "too_many_tables", 1) for number in (2, 3)}
+    assert dead | {"shop/-too_many_tables/0": ("dead", "too_many_tables", 2)} == made.chunks()
+
+
 def test_an_account_within_its_limit_costs_no_call() -> None:
     """The ledger is read only for new tables, or if a span has more than the account may have."""
     made = delivery()

@@ -435,6 +435,8 @@ def test_only_documented_answers_count_for_listings_and_status() -> None:
     assert [True, False, None, None] == [
         scripted(one).shows_columns("shop_db", "views") for one in (SHOWN, HIDDEN, page, GONE)
     ]
+    right = client_of(TreasureData().handle, ManualClock())
+    assert [True, True] == [right.answers(), right.knows_key()]
 
 
 def test_a_secret_without_a_value_settles_nothing() -> None:

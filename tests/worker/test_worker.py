@@ -73,6 +73,7 @@ def test_without_s3_nothing_is_appended_or_sent(moment: str) -> None:
     assert numbers[0] == made.deliver()
     assert ([], []) == (made.spans(), made.td.imports())
     assert {"Holds": 1} == made.telemetry.counts
+    assert ["Connection was closed"] == [line["reason"][:21] for line in made.telemetry.said("held")]
     getattr(made.s3, moment).clear()
     assert made.deliver() is None
     assert ["e0", "e1", "e2"] == made.ids("shop_db", "views")

@@ -1,8 +1,6 @@
 """A ledger that was restored from a backup: nothing moves until it was compared with the bucket; then every row arrives once."""
 
-from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -107,19 +105,6 @@ HISTORY: dict[str, Step] = {
 IDS = sorted("abcdefghijk")
 
 
-def lived(backup: str) -> tuple[Delivery, list[Any]]:
-    """Return a delivery with a history, and the ledger's items at the end of a step of it."""
-    made, items = Delivery(), []
-    made.map(shop="shop_db")
-    for name, step in HISTORY.items():
-        step(made)
-        made.clock.sleep(10)
-        if name == backup:
-            items = list(made.dynamodb.items(TABLE))
-    settle(made)
-    return made, items
-
-
 def settle(made: Delivery) -> None:
     """Run the sender until nothing waits, as time passes; the worker takes its markers."""
     for _ in range(12):
@@ -129,67 +114,50 @@ def settle(made: Delivery) -> None:
 
 
 def restored(backup: str) -> Delivery:
-    """Return a delivery whose ledger was restored from a backup, in the sandboxes that served before."""
-    made, items = lived(backup)
+    """Return a delivery with a history, its ledger restored as it was at the end of a step, in the sandboxes that served before."""
+    made, items = Delivery(), []
+    made.map(shop="shop_db")
+    for name, step in HISTORY.items():
+        step(made)
+        made.clock.sleep(10)
+        if name == backup:
+            items = list(made.dynamodb.items(TABLE))
+    settle(made)
     made.clock.sleep(CHECK_SECONDS)
     made.dynamodb.restore(TABLE, items)
     return made
 
 
-def repair(made: Delivery) -> Counter[str]:
-    """Compare and repair the ledger."""
-    return repairs(made).repair()
-
-
 def repairs(made: Delivery) -> LedgerRepair:
     """Return what compares and repairs the ledger."""
-    return LedgerRepair(
-        made.ledger,
-        made.objects,
-        Bucket(made.s3, BUCKET),
-        memory_seconds=made.memory,
-        clock=made.clock,
-    )
+    bucket = Bucket(made.s3, BUCKET)
+    return LedgerRepair(made.ledger, made.objects, bucket, memory_seconds=made.memory, clock=made.clock)
 
 
 def test_a_restored_ledger_holds_the_worker_and_the_sender() -> None:
-    """Even instances that served before notice it, store and send nothing, and raise an alarm."""
+    """Even instances that served before notice it, store and send nothing, and raise an alarm. A ledger that was lost is no new one."""
     made = restored("delivered")
     spans, imports = len(made.spans()), len(made.ids("shop_db", "views"))
-
     put("new")(made)
     said = made.invoke_sender({})
+    lost = restored("nothing")
+    lost.start()
+    put("new")(lost)
 
     assert {"error": "held", "message": HeldError.RESTORED_LEDGER} == said
     assert (spans, imports) == (len(made.spans()), len(made.ids("shop_db", "views")))
     assert 2 == made.telemetry.counts["LedgerRestored"]
     assert is_restored(made.ledger, made.objects)
-
-
-def test_a_ledger_that_was_lost_holds_too() -> None:
-    """An empty table beside a bucket with spans is not a new stack."""
-    made = restored("nothing")
-    made.start()
-
-    put("new")(made)
-    assert [] == made.spans()
+    assert [] == lost.spans()
 
 
 def test_a_new_stack_begins_with_an_empty_ledger() -> None:
-    """Nothing holds it, and from the first batch on its items say which table they were written in."""
+    """Its items say which table they were written in. An instance that knows it goes on if DynamoDB does not say; a new one waits."""
     made = Delivery()
     made.map(shop="shop_db")
     put("a")(made)
-
     assert (["a"], False) == (made.ids("shop_db", "views"), is_restored(made.ledger, made.objects))
     assert "" != made.ledger.tables_created()[1]
-
-
-def test_an_instance_that_has_seen_the_right_table_goes_on_if_dynamodb_does_not_say() -> None:
-    """Describing a table may fail while items are read and written. A new instance waits."""
-    made = Delivery()
-    made.map(shop="shop_db")
-    put("a")(made)
     made.clock.sleep(CHECK_SECONDS)
     made.dynamodb.before["describe_table"] = lambda _: lose_answer()
     put("b")(made)
@@ -206,7 +174,7 @@ def test_after_a_repair_each_row_is_in_treasure_data_once(backup: str) -> None:
     assert IDS == sorted(made.ids("shop_db", "views"))
     put("new")(made)
 
-    repair(made)
+    repairs(made).repair()
     made.deliver(-1)
     made.run(made.event() | {"replay": True})
     settle(made)
@@ -220,14 +188,14 @@ def test_rows_that_treasure_data_lacks_are_sent_after_a_repair() -> None:
     """A span was appended after the backup, and Treasure Data was away ever since."""
     made = restored("more")
     made.dynamodb.restore(TABLE, items := list(made.dynamodb.items(TABLE)))
-    repair(made)
+    repairs(made).repair()
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=503))
     put("lost")(made)
     made.td.faults.clear()
     made.clock.sleep(CHECK_SECONDS)
     made.dynamodb.restore(TABLE, items)
 
-    counts = repair(made)
+    counts = repairs(made).repair()
     settle(made)
 
     assert (1, sorted([*IDS, "lost"])) == (counts["spans"], sorted(made.ids("shop_db", "views")))
@@ -239,7 +207,7 @@ def test_a_comparison_counts_what_the_ledger_does_not_know() -> None:
     found = repairs(made).unknown()
 
     assert (9, 1) == (found, len([one for one in made.spans() if one.chunks]))
-    repair(made)
+    repairs(made).repair()
     assert (0, False) == (repairs(made).unknown(), is_restored(made.ledger, made.objects))
 
 
@@ -248,9 +216,9 @@ def test_a_repair_that_was_interrupted_is_repeated() -> None:
     made = restored("delivered")
     made.dynamodb.before["transact_write_items"] = once(kill)
     with pytest.raises(KilledError):
-        repair(made)
+        repairs(made).repair()
     assert is_restored(made.ledger, made.objects)
-    repair(made)
+    repairs(made).repair()
     settle(made)
 
     assert IDS == sorted(made.ids("shop_db", "views"))
@@ -271,7 +239,7 @@ def test_new_rows_in_place_of_a_chunk_replace_it_in_the_restored_ledger_too() ->
     place = made.sender_wiring.replacements.edit(span.place, key, made.objects.payload(span, key))
     made.sender_wiring.sender.run(made.deadline())
     made.dynamodb.restore(TABLE, items)
-    repair(made)
+    repairs(made).repair()
     settle(made)
     made.send(State.DEAD)
 

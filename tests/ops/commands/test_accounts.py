@@ -65,16 +65,6 @@ def test_apply_keeps_accounts_that_the_file_does_not_have(sluice: Sluice, file: 
     )
 
 
-@pytest.mark.usefixtures("redis")
-def test_apply_with_prune_replaces_all_accounts(sluice: Sluice, file: Path) -> None:
-    """After confirmation, Redis has exactly the file's accounts; applying the file again changes nothing."""
-    result = sluice.run(f"accounts apply --local --prune {file}", answer="y\n")
-
-    assert (0, True) == (result.exit_code, "Applied: 1 changed, 3 removed." in result.output)
-    assert ["news", "shop"] == list(sluice.json("accounts list --local")["accounts"])
-    assert "No changes.\n" == sluice.run(f"accounts apply --local --prune {file}").output
-
-
 def test_apply_warns_of_a_database_that_does_not_exist(sluice: Sluice, tmp_path: Path) -> None:
     """A mistyped name would create one, and send the account's rows there."""
     path = tmp_path / "accounts.yaml"
@@ -146,11 +136,6 @@ def test_disable_and_enable_change_one_account(sluice: Sluice, redis: Redis) -> 
     assert "No changes.\n" == sluice.run("accounts enable --local app").output
 
 
-def test_show_prints_one_account(sluice: Sluice) -> None:
-    """With its fields as accounts.yaml has them."""
-    assert "media" == sluice.json("accounts show --local news")["database"]
-
-
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
@@ -190,11 +175,3 @@ def test_file_content_in_place_of_a_file_name_is_rejected() -> None:
         accounts_file.read(Path('{"shop": {"database": "shop"}, ' + "x" * 500))
 
     assert "pass the name of a file, not its content" == raised.value.message
-
-
-def test_a_file_is_parsed(file: Path) -> None:
-    """Omitted fields have their defaults."""
-    assert {
-        "shop": Account("shop"),
-        "news": Account("media", "disabled", frozenset({"k1", "k1-2"})),
-    } == accounts_file.read(file)

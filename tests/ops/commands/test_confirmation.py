@@ -1,8 +1,8 @@
 """What commands ask before they change something, and that they change exactly what they have shown."""
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ from ops.commands import redrive
 from ops.commands.dead import drop
 from ops.sending import balanced
 from ops.stack import Stack
+from shared.envelope import RejectedEvent, decode
 from tests.ops.deploy.test_rights import waiting
 from tests.support.delivery import Delivery, envelope, row
+from tests.support.faulty_stack import FaultyStack
 from tests.support.sluice import Sluice, until
-from worker.ledger import Ledger
 from worker.states import State
 
 ASKING = {
@@ -31,30 +32,6 @@ ASKING = {
 }
 """Commands with --json that ask on the local stack, each with a line that does. The others have tests of their own."""
 ELSEWHERE = {"certify", "doctor", "deploy", "remove", "setup"}
-
-
-@dataclass(frozen=True)
-class MemoryStack(Stack):
-    """A stack in memory.
-
-    Attributes:
-        made: its parts.
-        meanwhile: called before each invocation.
-    """
-
-    made: Any = None
-    meanwhile: Callable[[], None] = lambda: None
-
-    def ledger(self) -> Ledger:
-        """Return the ledger."""
-        ledger: Ledger = self.made.ledger
-        return ledger
-
-    def invoke(self, _output: str, event: Any) -> dict[str, Any]:
-        """Invoke a function, after something else has happened."""
-        self.meanwhile()
-        answer: dict[str, Any] = self.made.invoke_sender(json.loads(json.dumps(event)))
-        return answer
 
 
 def run(command: click.Command, stack: Stack, *line: str, answer: str = "") -> Result:
@@ -112,14 +89,19 @@ def test_json_never_means_yes(sluice: Sluice, tmp_path: Path, command: str) -> N
 )
 def test_what_arrives_meanwhile_is_left_alone(command: click.Command, line: str, state: State) -> None:
     """Exactly the rows that were shown are dropped or sent, although others come into the same state before."""
-    made = Delivery()
+    stack = FaultyStack()
+    made = stack.made
     made.map(shop="shop_db")
     made.td.create("shop_db", "views")
     made.td.settings = replace(made.td.settings, rejects=lambda _: True)
     put(made, "a", "b")
     more = iter(["c", "d", "e"])
-    session: Any = None
-    stack = MemoryStack("memory", {}, session, made=made, meanwhile=lambda: put(made, next(more)))
+
+    def invoke(output: str, event: Any) -> Any:
+        put(made, next(more))
+        return FaultyStack.invoke(stack, output, event)
+
+    stack.break_(invoke=invoke)
     before = made.dynamodb.calls.count("update_item")
     result = run(command, stack, *line.split(), "--yes", "--json")
 
@@ -130,37 +112,39 @@ def test_what_arrives_meanwhile_is_left_alone(command: click.Command, line: str,
     assert [touched, touched, (State.DEAD, 0)] == found
 
 
-def test_rows_that_wait_can_be_dropped() -> None:
+@pytest.mark.parametrize(
+    ("kind", "dropped", "left"),
+    [
+        ("--waiting", "shop/views/0", {State.DROPPED, State.DEAD, State.REJECTED}),
+        ("--rejected", "shop/views!too_deep/0", {State.WAITING, State.DEAD, State.DROPPED}),
+    ],
+)
+def test_rows_that_wait_and_rejected_events_can_be_dropped(kind: str, dropped: str, left: set[State]) -> None:
     """Nobody may need them any more. Those of other states stay."""
-    made = Delivery()
+    stack = FaultyStack()
+    made = stack.made
     made.map(shop="shop_db")
     made.td.create("shop_db", "views")
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=429))
-    put(made, "a")
-    made.put(envelope("nobody", {"views": [row("b")]}))
+    rejected = RejectedEvent(0, "too_deep", "views", b"{}")
+    sent = decode(envelope("shop", {"views": [row("a")]}))
+    made.put(sent._replace(rejected=(rejected,)).encode())
+    made.deliver()
+    made.put(envelope("nobody", {"views": [row("b")]}, request_id="b"))
     made.deliver(-1)
-    session: Any = None
-    stack = MemoryStack("memory", {}, session, made=made)
-    result = run(drop.command, stack, "--all", "--waiting", "--yes", "--json")
+    result = run(drop.command, stack, "--all", kind, "--yes", "--json")
+    states = {key.name: entry.state for span in made.spans() for key, entry in span.all_leaves()}
 
     assert 1 == json.loads(result.stdout)["dropped"]
-    assert [State.DROPPED, State.DEAD] == [
-        entry.state for span in made.spans() for _, entry in span.all_leaves()
-    ]
+    assert (State.DROPPED, left) == (states[dropped], set(states.values()))
 
 
-@pytest.mark.parametrize(
-    ("command", "line"),
-    [(drop.command, "--all"), (redrive.command, "--kind dead")],
-)
+@pytest.mark.parametrize(("command", "line"), [(drop.command, "--all"), (redrive.command, "--kind dead")])
 def test_a_dry_run_says_so_and_changes_nothing(command: click.Command, line: str) -> None:
     """As text and as JSON; it names what would be selected."""
-    made = Delivery()
-    put(made, "a")
-    session: Any = None
-    stack = MemoryStack(
-        "memory", {}, session, made=made, meanwhile=lambda: pytest.fail("the sender was invoked")
-    )
+    stack = FaultyStack()
+    put(stack.made, "a")
+    stack.break_(invoke=lambda *_: pytest.fail("the sender was invoked"))
     text = run(command, stack, *line.split(), "--dry-run")
     told = json.loads(run(command, stack, *line.split(), "--dry-run", "--json").stdout)
 
@@ -174,20 +158,3 @@ def test_each_selected_row_counts_once() -> None:
 
     assert outcome | {"selected": 6, "untried": 2} == balanced(6, outcome)
     assert outcome | {"selected": 4, "untried": 0} == balanced(3, outcome)
-
-
-def test_sending_rows_that_may_be_there_already_asks() -> None:
-    """A no sends nothing."""
-    made = Delivery()
-    made.map(shop="shop_db")
-    made.td.create("shop_db", "views")
-    made.td.faults.add(Fault(kind=Kind.CLOSE, action=Action.IMPORT))
-    put(made, "a")
-    session: Any = None
-    stack = MemoryStack(
-        "memory", {}, session, made=made, meanwhile=lambda: pytest.fail("the sender was invoked")
-    )
-    result = run(redrive.command, stack, "--send", answer="n\n")
-
-    assert 1 == result.exit_code
-    assert "This sends 1 row that Treasure Data may already have" in result.stderr

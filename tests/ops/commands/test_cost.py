@@ -102,6 +102,7 @@ def test_the_default_setup_matches_the_template() -> None:
     assert SETUP == Setup.of({name: str(value) for name, value in parameters.items()})
     assert SECRETS["external"] == kinds["AWS::SecretsManager::Secret"]
     assert SECRETS["managed"] == kinds["AWS::SecretsManager::Secret"] - 1  # without the URL of Redis
+    assert POLICY_SECONDS == FRESH_SECONDS  # each instance of the ingest reads the edge policy this often
 
 
 def test_the_setup_follows_the_parameters_of_a_stack() -> None:
@@ -167,13 +168,8 @@ def test_the_estimate_covers_normal_log_lines() -> None:
         (fields,) = made.telemetry.said(message)
         own = {name: value for name, value in fields.items() if name != "function_request_id"}
         assert most / 2 < _written("worker", message, own) <= most
-
-
-def test_a_request_is_logged_only_by_the_access_log() -> None:
-    """The ingest logs nothing for a request, and a line of the access log is no longer than estimated."""
     line = Mode({"AccessLog": "on"}).properties("ApiStage")["AccessLogSettings"]["Format"]
-
-    assert 0 == REQUEST_LOG_BYTES
+    assert 0 == REQUEST_LOG_BYTES  # the ingest logs nothing for a request
     assert ACCESS_LOG_BYTES / 2 < len(line) <= ACCESS_LOG_BYTES
 
 
@@ -218,11 +214,6 @@ def test_a_month_costs_no_more_than_promised(workload: Workload, most: float, st
     assert total(workload, setup, US_EAST_1) - total(workload, dev, US_EAST_1) <= 2
 
 
-def test_the_edge_policy_is_read_as_often_as_estimated() -> None:
-    """Each instance of the ingest reads it from S3 at the ingest's refresh interval."""
-    assert POLICY_SECONDS == FRESH_SECONDS
-
-
 def test_the_keys_cost_cents_until_there_are_many_instances() -> None:
     """Kinesis asks for the stream's key every five minutes for each instance: about $26 a month for a thousand of them."""
     thousand = Workload(1000 * 20 * 730 * 3600)
@@ -254,22 +245,17 @@ def test_every_price_has_a_unit_and_a_source(region: str) -> None:
         assert (name in unconfirmed(region)) is not is_seen
 
 
-@given(workloads, setups)
-def test_components_add_up_to_the_total(workload: Workload, setup: Setup) -> None:
-    """No component is negative, and the most expensive one comes first."""
+@given(workloads, setups, st.floats(1.0, 100.0))
+def test_components_add_up_to_the_total(workload: Workload, setup: Setup, factor: float) -> None:
+    """No component is negative, and the most expensive one comes first. A month with more events of the same kind is never cheaper."""
     lines = estimate(workload, setup, US_EAST_1)
+    usd = total(workload, setup, US_EAST_1)
+    more = replace(workload, events=workload.events * factor)
 
     assert all(line.usd >= 0 for line in lines)
     assert [line.usd for line in lines] == sorted((line.usd for line in lines), reverse=True)
-    assert total(workload, setup, US_EAST_1) == pytest.approx(sum(line.usd for line in lines))
-
-
-@given(workloads, setups, st.floats(1.0, 100.0))
-def test_more_events_cost_no_less(workload: Workload, setup: Setup, factor: float) -> None:
-    """A month with more events of the same kind is never cheaper."""
-    more = replace(workload, events=workload.events * factor)
-
-    assert total(more, setup, US_EAST_1) >= total(workload, setup, US_EAST_1) * (1 - 1e-9)
+    assert usd == pytest.approx(sum(line.usd for line in lines))
+    assert total(more, setup, US_EAST_1) >= usd * (1 - 1e-9)
 
 
 def test_batches_end_with_their_window_or_when_they_are_full() -> None:
@@ -295,29 +281,32 @@ def test_shards_follow_the_load() -> None:
     assert 16 == shard_count(Workload(4e9, 1), on_demand)
 
 
-def test_ten_million_events_a_month_with_the_cheapest_settings() -> None:
-    """They cost about $19 with an external Redis, and about $24 with a managed one."""
-    external, managed = (replace(SETUP, network=network, window=60) for network in ("external", "managed"))
-
-    assert round(total(TEN_MILLION, external, US_EAST_1)) <= 19
-    assert round(total(TEN_MILLION, managed, US_EAST_1)) <= 24
-
-
 def test_prints_each_component() -> None:
-    """The output has each component, the total and the date of the prices."""
+    """The output has the number of requests, each component, the total and the date of the prices."""
     printed = run("--events", "10M")
 
+    assert printed.startswith("10,000,000 events a month in 1,000,000 requests, 10 events each")
     for line in estimate(TEN_MILLION, SETUP, US_EAST_1):
         assert line.component in printed
     assert f"${total(TEN_MILLION, SETUP, US_EAST_1):,.2f} per month" in printed
     assert "Prices of us-east-1 as of 2026-11-25" in printed
 
 
-def test_says_how_many_requests_the_events_are() -> None:
-    """Who knows the number of requests sees at once that a price is for another one."""
-    assert run("--events", "10M").startswith(
-        "10,000,000 events a month in 1,000,000 requests, 10 events each"
-    )
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        *((f"--events={count}", 2, "is not a count") for count in ("0", "-5", "ten", "1e7")),
+        ("", 2, "use either --events or --worst"),
+        ("--worst --events=10M", 2, "use either --events or --worst"),
+        ("--worst --parameter-overrides=Netwrok=external", 1, "The template has no parameter Netwrok."),
+        ("--worst --region=mars-1", 1, "there are no prices for mars-1: use --region with one of"),
+    ],
+)
+def test_a_mistake_is_explained(line: str, code: int, said: str) -> None:
+    """A count is written in digits, with k, M or G; parameters are the template's, regions those that have prices."""
+    done = CliRunner(mix_stderr=False).invoke(main, ["cost", *line.split()])
+
+    assert (code, True) == (done.exit_code, said in done.stderr)
 
 
 def test_prints_json() -> None:
@@ -338,15 +327,6 @@ def test_prints_json() -> None:
     assert round(total(Workload(250_000, 1), setup, REGIONS["ap-northeast-1"]), 2) == told["usd"]
     assert "stream_in" in told["prices_not_confirmed"]
     assert round(total(Workload(1), setup, REGIONS["ap-northeast-1"]), 2) == told["usd_idle"]
-
-
-@pytest.mark.parametrize("count", ["0", "-5", "ten", "10 M", "1e7"])
-def test_rejects_an_invalid_event_count(count: str) -> None:
-    """A count is written in digits, with k, M or G."""
-    done = CliRunner().invoke(main, ["cost", f"--events={count}"])
-
-    assert 2 == done.exit_code
-    assert "is not a count" in done.output
 
 
 # The most that a stack can cost
@@ -392,40 +372,22 @@ def test_the_budget_keeps_the_stream_and_the_queue_cheap() -> None:
 
 def test_the_command_shows_the_worst_day() -> None:
     """It needs no number of events, and adds up."""
-    shown = CliRunner().invoke(main, ["cost", "--worst", "--json"])
-    told = json.loads(shown.output)
+    told = json.loads(run("--worst", "--json"))
 
     assert round(sum(line["usd_per_day"] for line in told["components"]), 2) == told["usd_per_day"]
     assert 30 < told["usd_per_month"] / told["usd_per_day"] < 31
-    text = CliRunner().invoke(main, ["cost", "--worst"]).output
-    assert f"At most ${told['usd_per_day']:,.2f} a day" in text
-    for wrong in (["cost"], ["cost", "--worst", "--events", "10M"]):
-        assert 2 == CliRunner().invoke(main, wrong).exit_code
-
-
-def test_only_parameters_of_the_template_are_taken() -> None:
-    """The message says what is wrong."""
-    done = CliRunner(mix_stderr=False).invoke(
-        main, ["cost", "--worst", "--parameter-overrides", "Netwrok=external"]
-    )
-
-    assert (1, True) == (done.exit_code, "The template has no parameter Netwrok." in done.stderr)
+    assert f"At most ${told['usd_per_day']:,.2f} a day" in run("--worst")
 
 
 @pytest.mark.parametrize("parameters", [{}, {"Network": "external"}])
 def test_the_cost_is_shown_idle_expected_and_at_worst(parameters: dict[str, str]) -> None:
-    """The parameters count: without the managed Redis, a stack without traffic costs less."""
-    found = monthly_cost(parameters, "us-west-2")
-    default = monthly_cost({}, "us-west-2")
+    """The parameters count: without the managed Redis, a stack without traffic costs less. A region may have no prices."""
+    found, default = monthly_cost(parameters, "us-west-2"), monthly_cost({}, "us-west-2")
 
     assert found is not None
     assert default is not None
     assert found["idle"] < found["expected"] < found["worst"]
     assert ("Network" in parameters) == (found["idle"] < default["idle"])
     assert f"${found['idle']:,.0f} a month without traffic" in cost_line(parameters, "us-west-2")
-
-
-def test_a_region_without_prices_is_said_so() -> None:
-    """The line names the command that shows another region's."""
     assert monthly_cost({}, "mars-1") is None
     assert "`sluice cost --events 10M --region us-east-1`" in cost_line({}, "mars-1")

@@ -1,8 +1,6 @@
 """`sluice dead` over the local stack."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 
 import pytest
@@ -16,7 +14,7 @@ from shared import envelope
 from tests.support.delivery import envelope as envelope_of
 from tests.support.delivery import row
 from tests.support.faulty_stack import FaultyStack
-from tests.support.sluice import Sluice, until
+from tests.support.sluice import Sluice
 from worker.record import from_stream
 
 pytestmark = pytest.mark.xdist_group("ops")
@@ -24,42 +22,30 @@ pytestmark = pytest.mark.xdist_group("ops")
 SAID, EVENT = "a column is invalid", "taro@example.com"
 
 
-@contextmanager
-def refused(stack: Sluice, status: int, database: str) -> Iterator[None]:
-    """Have Treasure Data refuse a database's imports for the block, quoting a value of a row."""
+def test_treasure_data_s_own_words_are_shown_wherever_the_rows_are(sluice: Sluice) -> None:
+    """Without the values of rows, in `dead list`, `dead show`, `status` and `find`."""
+    selected = "--account news --table refused"
+    mine = f"--local {selected}"
     document = {
         "error": "x",
         "message": f"{SAID}: {EVENT}",
         "text": "x",
         "severity": "error",
-        "status_code": status,
+        "status_code": 415,
     }
-    fault = {"kind": "status", "status": status, "action": "import", "database": database}
-    stack.td("faults", fault | {"body": json.dumps(document)})
-    try:
-        yield
-    finally:
-        stack.heal()
-        stack.run("redrive --local --yes")  # so that no later test finds a row that waits
-
-
-def test_treasure_data_s_own_words_are_shown_wherever_the_rows_are(sluice: Sluice) -> None:
-    """Without the values of rows, in `dead list`, `dead show`, `status` and `find`."""
-    selected = "--account news --table refused"
-    mine = f"--local {selected}"
-    with refused(sluice, 415, "media"):
-        sluice.send("news", "refused", EVENT)
-        sluice.wait_for_dead(selected)
+    fault = {"kind": "status", "status": 415, "action": "import", "database": "media"}
+    sluice.td("faults", fault | {"body": json.dumps(document)})
+    sluice.send("news", "refused", EVENT)
+    sluice.wait_for_dead(selected)
+    sluice.heal()
     [listed] = sluice.json(f"dead list {mine}")
     shown = sluice.run(f"dead show --local {listed['id']}")
     found, _ = sluice.json_lines(f"find {EVENT} {mine}")
 
     kept = f"{SAID}: \u2026"
     assert [kept, kept] == [listed["words"], found["words"]]
-    assert (
-        f'1 row of news.refused: http_415, since {listed["since"]}. Treasure Data says: "{kept}"'
-        in shown.stderr
-    )
+    said = f'1 row of news.refused: http_415, since {listed["since"]}. Treasure Data says: "{kept}"'
+    assert said in shown.stderr
     assert EVENT == json.loads(shown.stdout)["event_id"]
     assert kept in sluice.run("status --local").stdout
     assert kept in sluice.run(f"dead list {mine}").stdout
@@ -68,19 +54,6 @@ def test_treasure_data_s_own_words_are_shown_wherever_the_rows_are(sluice: Sluic
         one["words"] for one in sluice.json("status --local")["rows"] if one["account"] == "news"
     ]
     assert 1 == sluice.json(f"dead drop {mine} --yes")["dropped"]
-
-
-def test_a_database_that_the_key_may_not_import_into_is_named(sluice: Sluice) -> None:
-    """The key may be right for every other one."""
-    with refused(sluice, 403, "field_app"):
-        sluice.send("app", "forbidden", "forbidden-b")
-        until(lambda: any(one["reason"] == "http_403" for one in sluice.json("status --local")["waiting"]))
-        said = sluice.run("find forbidden-b --local").stdout
-        status = sluice.run("status --local").stdout
-
-    assert "the API key may not import into field_app" in said
-    assert "grant it, or correct the account's database in accounts.yaml" in said
-    assert "the API key may not import into field_app" in status
 
 
 @pytest.mark.parametrize("damage", [b"\xc1", b"\x81\xa1b"], ids=["invalid", "cut off"])

@@ -6,7 +6,9 @@ from urllib.request import Request, urlopen
 import pytest
 from click.testing import CliRunner
 
+from doubles.treasure_data import Action, Fault, Kind
 from ops.commands import find
+from tests.support.delivery import envelope, row
 from tests.support.faulty_stack import FaultyStack
 from tests.support.sluice import Sluice, until
 
@@ -21,23 +23,6 @@ def sent(sluice: Sluice, table: str, *visitors: str) -> list[str]:
     with urlopen(request, timeout=10) as answer:
         ids: list[str] = json.load(answer)["event_ids"]
     return ids
-
-
-def test_an_event_is_found_by_the_id_in_the_response(sluice: Sluice) -> None:
-    """It is delivered, and its request, chunk, database and unique id are shown."""
-    (event_id,) = sent(sluice, "found_by_id", "v1")
-    until(lambda: sluice.rows("shop", "found_by_id") == [event_id])
-    sluice.settled()
-    one, summary = sluice.json_lines(f"find --local {event_id}")
-    shown = sluice.run(f"find --local {event_id}")
-
-    assert ("delivered", "found_by_id", event_id) == (one["state"], one["table"], one["event_id"])
-    assert summary["searched"]["complete"]
-    assert {"request_id", "unique_id", "chunk", "database", "shard", "sequence_number"} <= set(one)
-    assert (0, True) == (
-        shown.exit_code,
-        shown.stdout.startswith(f"DELIVERED  {event_id} of shop.found_by_id"),
-    )
 
 
 def test_the_events_of_a_visitor_are_listed(sluice: Sluice) -> None:
@@ -69,3 +54,16 @@ def test_an_event_that_is_not_found_is_an_error(asked: str, column: str) -> None
     assert line.endswith(
         f"Use an earlier --since. If the rows are no longer kept in S3, query Treasure Data by {column}"
     )
+
+
+def test_a_database_that_the_key_may_not_import_into_is_named() -> None:
+    """The key may be right for every other one."""
+    stack = FaultyStack()
+    stack.made.map(shop="shop_db")
+    stack.made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=403))
+    stack.made.put(envelope("shop", {"views": [row("a")]}))
+    stack.made.deliver()
+    said = CliRunner(mix_stderr=False).invoke(find.command, ["a"], obj=stack).stdout
+
+    assert "the API key may not import into shop_db" in said
+    assert "grant it, or correct the account's database in accounts.yaml" in said

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
 
 import pytest
 
@@ -14,11 +13,7 @@ pytestmark = pytest.mark.xdist_group("ops")
 
 def send(sluice: Sluice, table: str, **emails: str) -> None:
     """Have the stack accept an event of shop for each id, with an email address."""
-    events = [{"table": table, "event_id": one, "email": email} for one, email in emails.items()]
-    url = f"{sluice.stack.addresses.gateway}/v1/events"
-    request = Request(url, json.dumps(events).encode(), {"x-write-key": sluice.key("shop")})
-    with urlopen(request, timeout=10) as answer:
-        assert json.load(answer)["accepted"] == len(events)
+    sluice.post("shop", [{"table": table, "event_id": one, "email": email} for one, email in emails.items()])
 
 
 def refuse(sluice: Sluice, table: str) -> None:

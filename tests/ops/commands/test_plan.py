@@ -55,35 +55,41 @@ def test_rows_fit_the_plan_that_is_inferred_from_them(found: list[tuple[str, dic
 
 def test_a_plan_has_types_values_and_required_columns() -> None:
     """Each is inferred from enough events only. Comments show examples and frequencies."""
-    found = [
-        {
-            "order": f"A-{number}",
-            "amount": number / 2,
-            "currency": "JPY" if number % 3 else "USD",
-            "td_url": "x",
-        }
-        for number in range(24)
+    found: list[dict[str, Any]] = [
+        {"order": f"A-{n}", "amount": n / 2, "currency": "JPY" if n % 3 else "USD", "td_url": "x"}
+        for n in range(24)
     ]
     made = profile(*found, {"order": "A", "amount": 1, "currency": "JPY", "gift": True})
-
-    columns = made.plan().tables["orders"].columns
-    assert PlannedColumn("string", required=True) == columns["order"]
-    assert PlannedColumn("number", required=True) == columns["amount"]
-    assert PlannedColumn("string", required=True, values=("JPY", "USD")) == columns["currency"]
-    assert PlannedColumn("boolean") == columns["gift"]
-    assert "td_url" not in columns
     lines = inferred(made).splitlines()
+
+    assert {
+        "order": PlannedColumn("string", required=True),
+        "amount": PlannedColumn("number", required=True),
+        "currency": PlannedColumn("string", required=True, values=("JPY", "USD")),
+        "gift": PlannedColumn("boolean"),
+    } == made.plan().tables["orders"].columns
+    assert PlannedColumn("string") == profile({"currency": "JPY"}).plan().tables["orders"].columns["currency"]
     assert "  orders:  # 25 events" in lines
     assert "      gift: boolean  # 4 %; such as true" in lines
-    assert (
+    currency = (
         '      currency: {type: string, required: true, values: [JPY, USD]}  # always; such as "JPY", "USD"'
-        in lines
     )
+    assert currency in lines
 
 
-def test_one_event_is_too_few_to_infer_required_columns_or_values() -> None:
-    """The plan states the column's type alone."""
-    assert PlannedColumn("string") == profile({"currency": "JPY"}).plan().tables["orders"].columns["currency"]
+def test_a_profile_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hostile sender cannot fill the operator's memory: it collects so many values of a column, and counts other drifts."""
+    monkeypatch.setattr("ops.plans.plan_profile.MAX_DRIFTS", 2)
+    made, drifts = (
+        profile(*[{"sku": f"s{number}"} for number in range(MAX_DISTINCT + 1)]),
+        Drifts(TrackingPlan()),
+    )
+    for number in range(5):
+        drifts.add(f"table_{number}", {}, NOW)
+
+    assert made.tables["orders"].columns["sku"].values is None
+    assert (2, 3) == (len(drifts.found), drifts.missing)
+    assert Drift("unplanned_table", "table_0", "", "") in drifts.found
 
 
 @pytest.mark.parametrize(
@@ -108,18 +114,16 @@ def test_personal_data_is_not_shown(column: str, value: str) -> None:
     assert [""] == [drift.found for drift in drifts.found]
 
 
-def test_a_column_with_many_values_has_no_list_of_values() -> None:
-    """The profile stops collecting them, so its memory is bounded."""
-    made = profile(*[{"sku": f"s{number}"} for number in range(MAX_DISTINCT + 1)])
-
-    assert made.tables["orders"].columns["sku"].values is None
-
-
 PLAN = TrackingPlan.parse(
     {
         "tables": {
             "orders": {
-                "columns": {"amount": {"type": "number", "required": True}, "currency": {"values": ["JPY"]}}
+                "columns": {
+                    "amount": {"type": "number", "required": True},
+                    "currency": {"values": ["JPY"]},
+                    "email": {"required": True, "personal": "drop"},
+                    "phone": {"type": "integer", "personal": "hash"},
+                }
             }
         }
     }
@@ -127,49 +131,24 @@ PLAN = TrackingPlan.parse(
 
 
 def test_a_drift_has_its_cause_start_count_and_pages() -> None:
-    """There is one drift per unexpected value or type. Pages are listed without their query strings."""
+    """One per unexpected value or type, with pages without their queries. What the ingest dropped or hashed is not checked."""
     drifts = Drifts(PLAN)
-    url = "https://shop.example/cart?visitor=1"
-    drifts.add("orders", {"amount": 1, "currency": "JPY"}, NOW)
+    url, page = "https://shop.example/cart?visitor=1", "shop.example/cart"
+    drifts.add("orders", {"amount": 1, "currency": "JPY", "phone": "0f" * 16}, NOW)
     drifts.add("orders", {"amount": "1", "currency": "EUR", "td_url": url}, NOW + 2)
     drifts.add("orders", {"amount": "2", "coupon": "x", "td_url": url}, NOW + 1)
     drifts.add("carts", {}, NOW + 3)
 
-    found = {
-        tuple(drift): (extent.events, extent.since - NOW, dict(extent.pages))
-        for drift, extent in drifts.sorted()
-    }
-    page = "shop.example/cart"
-    assert found == {
+    assert {
         ("unplanned_table", "carts", "", ""): (1, 3, {}),
         ("wrong_type", "orders", "amount", "string"): (2, 1, {page: 2}),
         ("wrong_value", "orders", "currency", "EUR"): (1, 2, {page: 1}),
         ("unplanned_column", "orders", "coupon", "string"): (1, 1, {page: 1}),
+    } == {
+        tuple(drift): (extent.events, extent.since - NOW, dict(extent.pages))
+        for drift, extent in drifts.sorted()
     }
     assert "3 of 4 events differ from the plan (75 %)." == drifts.summary()
-
-
-def test_columns_with_personal_data_are_not_checked() -> None:
-    """The ingest has already dropped or hashed their values."""
-    columns = {
-        "email": {"required": True, "personal": "drop"},
-        "phone": {"type": "integer", "personal": "hash"},
-    }
-    drifts = Drifts(TrackingPlan.parse({"tables": {"orders": {"columns": columns}}}))
-    drifts.add("orders", {"phone": "0f" * 16}, NOW)
-
-    assert (1, {}) == (drifts.fitting, drifts.found)
-
-
-def test_drifts_beyond_the_limit_are_only_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hostile sender cannot fill the operator's memory."""
-    monkeypatch.setattr("ops.plans.plan_profile.MAX_DRIFTS", 2)
-    drifts = Drifts(TrackingPlan())
-    for number in range(5):
-        drifts.add(f"table_{number}", {}, NOW)
-
-    assert (2, 3) == (len(drifts.found), drifts.missing)
-    assert Drift("unplanned_table", "table_0", "", "") in drifts.found
 
 
 def test_a_plan_may_be_a_file_of_its_own(tmp_path: Path) -> None:

@@ -38,14 +38,6 @@ def test_in_a_pipe_each_line_is_a_json_object(sluice: Sluice) -> None:
     assert EXPLANATION not in sluice.run("tail --local --since 1min --for 2s --raw").stderr
 
 
-def test_only_selected_events_are_shown(sluice: Sluice) -> None:
-    """A table and a column's value can select them."""
-    sluice.send("shop", "tailed", "c", "d")
-    result = sluice.run("tail --local --since 1min --for 6s --table tailed event_id=d")
-
-    assert ["d"] == [json.loads(line)["event_id"] for line in result.stdout.splitlines()]
-
-
 def test_in_a_terminal_each_event_is_one_line(sluice: Sluice) -> None:
     """In a terminal of 80 columns, no line is longer. With NO_COLOR, lines have no colours."""
     sluice.send("shop", "a_table_with_a_name_that_is_long", *(f"{number:040}" for number in range(3)))

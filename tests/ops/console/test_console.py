@@ -2,8 +2,7 @@
 
 import json
 import re
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from urllib.error import HTTPError
@@ -11,16 +10,19 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from doubles.aws_errors import client_error
 from ops import stack as stacks
 from ops.console.actions import Actions
 from ops.console.live_feed import LiveFeed, stack_tail
 from ops.console.page_data import page_data
-from ops.console.server import ConsolePage, Server
+from ops.console.server import ConsolePage, RefusedError, Server
 from ops.console.view import ConsoleView
 from ops.stack import Stack
 from shared.clock import SystemClock
-from tests.support.console_example import EVENTS, STATE
+from tests.support.console_pages import EVENTS, STATE
+from tests.support.delivery import envelope, row
 from tests.support.deployed import NAME, deployed
+from tests.support.faulty_stack import FaultyStack
 from tests.support.sluice import Sluice, until
 
 pytestmark = pytest.mark.xdist_group("mcp")
@@ -84,34 +86,18 @@ def stack(sluice: Sluice, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
 
 
 def test_the_command_prints_its_address_and_stops_on_time(sluice: Sluice) -> None:
-    """The token is new each time."""
-    with deployed(sluice.stack) as shown:
+    """The token is new each time. A port in use is named, with what to do."""
+    with deployed(sluice.stack) as shown, Server(lambda *_: []) as taken:
         results = [shown.run(["console", "--for", "0s"]) for _ in range(2)]
-    printed = [
-        re.fullmatch(r"http://127\.0\.0\.1:\d+/#token=(\S{32})\n", result.stdout) for result in results
-    ]
+        port = taken.url.rpartition(":")[2]
+        refused = shown.run(["console", "--port", port])
+    address = r"http://127\.0\.0\.1:\d+/#token=(\S{32})\n"
+    printed = [re.fullmatch(address, result.stdout) for result in results]
+    said = f"Error: port {port} is in use: choose another with --port, or leave out --port\n"
 
     assert [0, 0] == [result.exit_code for result in results]
     assert 2 == len({one[1] for one in printed if one})
-
-
-def test_a_port_in_use_is_named(sluice: Sluice) -> None:
-    """The message says what to do."""
-    with deployed(sluice.stack) as shown, Server(lambda *_: []) as taken:
-        port = taken.url.rpartition(":")[2]
-        result = shown.run(["console", "--port", port])
-
-    assert (1, f"Error: port {port} is in use: choose another with --port, or leave out --port\n") == (
-        result.exit_code,
-        result.stderr,
-    )
-
-
-def test_the_console_opens_while_redis_is_down(sluice: Sluice) -> None:
-    """An outage is when it is needed."""
-    answer = {"error": "redis_unreachable", "message": "Redis does not answer"}
-    with deployed(sluice.stack) as shown, shown.answering("AdminFunction", answer):
-        assert 0 == shown.run(["console", "--for", "0s"]).exit_code
+    assert (1, said) == (refused.exit_code, refused.stderr)
 
 
 def test_the_page_shows_the_stack(sluice: Sluice, stack: Stack) -> None:
@@ -128,9 +114,8 @@ def test_the_page_shows_the_stack(sluice: Sluice, stack: Stack) -> None:
         until(is_known)
     (table,) = (one for one in state["counts"]["tables"] if one["table"] == "shown")
 
-    assert {"name": NAME, "region": "us-east-1", "option": f"--stack {NAME} --region us-east-1"} == state[
-        "stack"
-    ]
+    option = f"--stack {NAME} --region us-east-1"
+    assert {"name": NAME, "region": "us-east-1", "option": option} == state["stack"]
     assert state["look"]["lines"][0]["line"]
     assert (2, 2) == (table["received"], table["delivered"])
     assert table["first"] <= table["last"]
@@ -199,45 +184,39 @@ def test_dead_rows_are_dropped_only_as_confirmed(sluice: Sluice, stack: Stack) -
     assert (409, "there are now other rows: nothing was done") == others
     assert [400, 400, 400] == [status for status, _ in wrong]
     assert ("running", "redrive") == (redriven["state"], redriven["what"])
-    assert ("done", 2, 0) == (
-        kept["state"],
-        kept["result"]["kept"] + kept["result"]["dead"],
-        kept["result"]["dropped"],
-    )
+    result = kept["result"]
+    assert ("done", 2, 0) == (kept["state"], result["kept"] + result["dead"], result["dropped"])
     assert ("done", "drop", 2) == (done["state"], done["what"], done["result"]["dropped"])
 
 
-def test_only_one_action_runs_at_a_time(sluice: Sluice, stack: Stack) -> None:
-    """A second one is refused, because what the operator sees may be out of date."""
-    sluice.produce("nobody_in_turn", "dropped", "a")
-    jobs: list[Any] = []
-    actions = Actions(stack, SystemClock(), lambda: None, start=jobs.append)
+def test_only_one_action_runs_at_a_time() -> None:
+    """A second one is refused, because what the operator sees may be out of date. A failed one says why, and can be repeated."""
+    stack = FaultyStack()
+    stack.made.put(envelope("nobody", {"views": [row("a")]}))
+    stack.made.deliver()
+    jobs: list[Callable[[], None]] = []
+    expired: list[bool] = []
+    errors: list[Exception] = []
+
+    def invoke(output: str, event: Mapping[str, Any]) -> dict[str, Any]:
+        if errors:
+            raise errors.pop()
+        return FaultyStack.invoke(stack, output, event)
+
+    stack.break_(invoke=invoke)
+    actions = Actions(stack, SystemClock(), lambda: expired.append(True), start=jobs.append)
     with console(stack, allow_changes=True) as page:
-        seen = page.dead("nobody_in_turn")
+        seen = page.dead("nobody")
     asked = {name: seen[name] for name in ("kind", "account", "reason", "rows", "which")}
+    errors.append(client_error("AccessDenied", "Invoke"))
     actions.drop(asked)
-    with pytest.raises(Exception, match="another action is running"):
+    with pytest.raises(RefusedError, match="another action is running"):
         actions.redrive(asked)
     jobs.pop()()
+    failed = actions.shown()[0]
+    actions.drop(asked)
+    jobs.pop()()
 
+    assert ("failed", True) == (failed["state"], "do not allow Invoke" in failed["error"])
     assert {"dropped": 1}.items() <= actions.shown()[0]["result"].items()
-
-
-def test_a_failed_action_says_why(sluice: Sluice, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For example, the credentials may lack a permission."""
-    sluice.produce("nobody_may", "dropped", "a")
-    changed = threading.Event()
-    with deployed(sluice.stack) as shown:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", shown.url)
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        stack = stacks.deployed(NAME, "us-east-1")
-        actions = Actions(stack, SystemClock(), changed.set, start=lambda job: job())
-        with console(stack, allow_changes=True) as page:
-            seen = page.dead("nobody_may")
-        with shown.refusing("lambda:InvokeFunction", 403, "AccessDeniedException"):
-            actions.drop({name: seen[name] for name in ("kind", "account", "reason", "rows", "which")})
-
-    assert changed.is_set()
-    assert "failed" == actions.shown()[0]["state"]
-    assert "your credentials do not allow Invoke" in actions.shown()[0]["error"]
+    assert expired

@@ -31,7 +31,7 @@ def made(source: Source, **more: float) -> Refreshed[int]:
 
 
 def test_a_value_is_refreshed_when_it_is_old() -> None:
-    """Until then the last value is returned."""
+    """Until then the last value is returned, unless the page expires what it has changed."""
     source = Source(ManualClock())
     value = made(source)
     first = source.clock.now()
@@ -39,8 +39,9 @@ def test_a_value_is_refreshed_when_it_is_old() -> None:
     source.clock.sleep(4.5)
     assert Reading(1, first) == value.latest()
     source.clock.sleep(1.0)
-
     assert Reading(2, first + 5.5) == value.latest()
+    value.expire()
+    assert 3 == value.latest().value
 
 
 def test_a_slow_value_is_refreshed_less_often() -> None:
@@ -81,16 +82,6 @@ def test_the_old_value_is_kept_with_the_error() -> None:
 
     assert Reading(1, before.at, "log in again") == failed
     assert (3, "") == (value.latest().value, value.latest().error)
-
-
-def test_an_expired_value_is_refreshed() -> None:
-    """Its age does not matter: a page expires a value that it has changed."""
-    source = Source(ManualClock())
-    value = made(source)
-    value.latest()
-    value.expire()
-
-    assert 2 == value.latest().value
 
 
 def test_waiting_ends_with_the_first_value_or_at_the_timeout() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,15 +35,12 @@ class S3:
         self.objects: dict[str, bytes] = {}
         self.puts = 0
         self.created: dict[str, Any] = {}
-        self.meta = self
-        self.endpoint_url = "https://s3.eu-central-1.amazonaws.com"
+        self.meta = SimpleNamespace(endpoint_url="https://s3.eu-central-1.amazonaws.com")
 
     def head_bucket(self, Bucket: str, ExpectedBucketOwner: str) -> None:  # noqa: N803 -- boto3's names, here and below
         """Fail if the bucket is not there, or somebody else's."""
-        if Bucket not in self.owners:
-            raise client_error("404", "HeadBucket")
-        if self.owners[Bucket] != ExpectedBucketOwner:
-            raise client_error("403", "HeadBucket")
+        if self.owners.get(Bucket) != ExpectedBucketOwner:
+            raise client_error("403" if Bucket in self.owners else "404", "HeadBucket")
 
     def create_bucket(self, **request: Any) -> None:
         """Create a bucket."""
@@ -90,7 +88,7 @@ def test_a_missing_release_is_reported(tmp_path: Path) -> None:
 
 
 def test_the_template_points_to_the_uploaded_code(artifact: Artifact) -> None:
-    """CloudFormation reads both from the bucket."""
+    """CloudFormation reads both from the bucket. What is there, under its content's name, is not uploaded again."""
     s3 = S3()
     bucket = bucket_in(s3)
     url = bucket.upload(artifact)
@@ -101,50 +99,31 @@ def test_the_template_points_to_the_uploaded_code(artifact: Artifact) -> None:
     assert b"code" == s3.objects[place.removeprefix(f"s3://{bucket.name}/")]
     assert {"MemorySize": 512} == template["Resources"]["Ingest"]["Properties"]
     assert {"Type": "AWS::Kinesis::Stream"} == template["Resources"]["Stream"]
-
-
-def test_what_is_there_is_not_uploaded_again(artifact: Artifact) -> None:
-    """An object is named after its content, so an interrupted upload continues."""
-    s3 = S3()
-    first = bucket_in(s3).upload(artifact)
-
-    assert (first, 2) == (bucket_in(s3).upload(artifact), s3.puts)
+    assert (url, 2) == (bucket_in(s3).upload(artifact), s3.puts)
 
 
 def test_a_new_bucket_is_private() -> None:
     """It lies in the stack's region and belongs to the account alone."""
-    s3 = S3()
+    s3, in_virginia = S3(), S3()
     bucket = bucket_in(s3)
     assert not bucket.is_there()
     bucket.create()
+    bucket_in(in_virginia, "us-east-1").create()
 
     assert bucket.is_there()
     assert {"LocationConstraint": REGION} == s3.created["CreateBucketConfiguration"]
     assert {True} == set(s3.created["PublicAccessBlockConfiguration"].values())
-    assert "CreateBucketConfiguration" not in _created_in("us-east-1")
+    assert "CreateBucketConfiguration" not in in_virginia.created
 
 
-def _created_in(region: str) -> dict[str, Any]:
-    s3 = S3()
-    bucket_in(s3, region).create()
-    return s3.created
-
-
-def test_a_bucket_of_another_account_is_never_used() -> None:
-    """Somebody may have taken the name. The message says what to do."""
-    taken = bucket_in(S3()).name
-
-    with pytest.raises(Failure, match=r"is not yours.*docs/deploying\.md#permissions"):
-        bucket_in(S3(**{taken: "999999999999"})).is_there()
-
-
-def test_its_name_is_valid_and_depends_on_account_and_region() -> None:
-    """S3's names are unique across all accounts, and have at most 63 characters."""
+def test_its_name_is_valid_and_its_own() -> None:
+    """It depends on account and region, and has at most 63 characters. If somebody else has it, the message says what to do."""
     client: Any = S3()
     longest = CodeBucket(client, "s" * 33, ACCOUNT, "ap-southeast-3").name
-    others = {
-        CodeBucket(client, "sluice-dev", *where).name
-        for where in ((ACCOUNT, "a"), (ACCOUNT, "b"), ("1", "a"))
-    }
+    where = ((ACCOUNT, "a"), (ACCOUNT, "b"), ("1", "a"))
+    others = {CodeBucket(client, "sluice-dev", *one).name for one in where}
+    taken = bucket_in(S3()).name
 
     assert (True, 3) == (len(longest) <= 63, len(others))
+    with pytest.raises(Failure, match=r"is not yours.*docs/deploying\.md#permissions"):
+        bucket_in(S3(**{taken: "999999999999"})).is_there()

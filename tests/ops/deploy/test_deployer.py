@@ -9,12 +9,13 @@ from ops.deploy import deployer
 from ops.template import sluice_template
 from tests.support.handlers import BEYOND, UNUSED, matches, named, needed
 from tests.support.modes import Mode
+from tests.support.sam import transformed
 
 MODES: dict[str, dict[str, str]] = {
     "smallest": {"Network": "external", "SdkHosting": "off"},
     "largest": {"DomainName": "a.example.com", "HostedZoneId": "Z1", "AlarmEmail": "a@example.com"},
 }
-TYPES = sluice_template().all_types()
+TYPES = sorted({one["Type"] for one in transformed()["Resources"].values()})
 STATEMENTS = [one for part in deployer.PARTS for one in deployer.policy(part)["Statement"]]
 
 

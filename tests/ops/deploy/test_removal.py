@@ -16,8 +16,8 @@ from ops.deploy.code_bucket import CodeBucket
 from ops.deploy.removal import GO_WITH, LOOKS, RETAINED, Removal, Removed
 from ops.failure import Failure
 from ops.stack import Stack
-from ops.template import sluice_template
 from tests.support.modes import Mode
+from tests.support.sam import transformed
 
 ACCOUNT, REGION = "123456789012", "eu-central-1"
 FUNCTION, BUCKET, STREAM, ROLE = (
@@ -273,7 +273,7 @@ def test_what_is_left_and_what_cannot_be_checked_is_named() -> None:
 
 def test_every_resource_type_is_looked_for() -> None:
     """A type without a check of its own disappears with a resource that has one. What prod retains is deleted."""
-    types = set(sluice_template().all_types())
+    types = {one["Type"] for one in transformed()["Resources"].values()}
     kept = {
         found["Type"]
         for found in Mode({"Stage": "prod"}).resources().values()

@@ -166,17 +166,13 @@ def test_edited_rows_are_delivered(sluice: Sluice, tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("EDITOR", editor(tmp_path, """text.replace('"mended": true', '"mended": "yes"')"""))
     done = sluice.run(line, answer="y\n")
 
-    assert (3, "0 rows delivered, 0 kept, 2 newly dead.") == (
-        still.exit_code,
-        still.stdout.splitlines()[-1],
-    )
+    assert [
+        (3, "0 rows delivered, 0 kept, 2 newly dead."),
+        (0, "Nothing was changed, so nothing is sent."),
+        (0, "2 rows delivered, 0 kept, 0 newly dead."),
+    ] == [(one.exit_code, one.stdout.splitlines()[-1]) for one in (still, left, done)]
     assert (0, "2 rows.") == (dry.exit_code, dry.stdout.splitlines()[0])
-    assert (0, "Nothing was changed, so nothing is sent.") == (left.exit_code, left.stdout.splitlines()[-1])
     assert (1, True) == (mistaken.exit_code, "nothing was changed" in mistaken.stderr)
-    assert (0, "2 rows delivered, 0 kept, 0 newly dead.") == (
-        done.exit_code,
-        done.stdout.splitlines()[-1],
-    )
     assert [("a", "yes"), ("b", None)] == sorted(
         (one["row"]["event_id"], one["row"].get("mended"))
         for one in sluice.td("rows?limit=1000")["rows"]
@@ -216,12 +212,7 @@ def test_a_rejected_event_can_be_edited_to_fit_the_plan(
     sluice.settled()
 
     assert "# the event names no table; set its field `table`" == shown.stdout.splitlines()[0]
-    assert (1, True) == (
-        wrong.exit_code,
-        "column amount has the type string, but the tracking plan requires number" in wrong.stderr,
-    )
-    assert (0, True) == (
-        done.exit_code,
-        "1 event repaired. Repaired events are sent like new ones." in done.stdout,
-    )
+    assert (1, 0) == (wrong.exit_code, done.exit_code)
+    assert "column amount has the type string, but the tracking plan requires number" in wrong.stderr
+    assert "1 event repaired. Repaired events are sent like new ones." in done.stdout
     assert ["r"] == sluice.rows("shop", "edited_orders")

@@ -56,19 +56,6 @@ def local(folder: Path, **logs: str) -> Stack:
         ("Traceback (most recent call last):", []),
         ("[1, 2]", []),
     ],
-    ids=[
-        "info",
-        "held",
-        "breaker",
-        "refused",
-        "error",
-        "raised",
-        "timeout",
-        "success",
-        "metric",
-        "traceback",
-        "list",
-    ],
 )
 def test_warnings_errors_and_failed_invocations_are_trouble(
     tmp_path: Path, text: str, expected: list[tuple[str, str]]
@@ -166,23 +153,15 @@ def deployed(logs: Logs) -> Stack:
     return Stack("sluice-dev", {"WorkerFunction": "worker"}, logs)  # type: ignore[arg-type]  # a double
 
 
-def test_the_latest_lines_of_a_long_log_are_read() -> None:
-    """They say what is wrong now. What is left out is named."""
-    logs = Logs(*range(10, 3600, 60))
+def test_the_latest_lines_of_a_log_are_read() -> None:
+    """They say what is wrong now; what a long log leaves out is named. A short one is read completely, and no line twice."""
+    logs, short = Logs(*range(10, 3600, 60)), Logs(-20, 5, 299, 301, 1500, 3590, 3700)
     notes, unreadable = troubles(deployed(logs), 3600)
+    all_notes, nothing = troubles(deployed(short), 3600)
 
     assert {"10 s ago", "70 s ago", "250 s ago"} <= {note.what for note in notes}
     assert 20 == len(notes) == logs.pages
-    assert 1 == len(unreadable)
-    assert unreadable[0].endswith("there is too much to read")
-
-
-def test_a_short_log_is_read_completely() -> None:
-    """No line is read twice, and lines from before the time are left out."""
-    logs = Logs(-20, 5, 299, 301, 1500, 3590, 3700)
-    notes, unreadable = troubles(deployed(logs), 3600)
-
-    assert ["-20 s ago", "1500 s ago", "299 s ago", "301 s ago", "3590 s ago", "5 s ago"] == sorted(
-        note.what for note in notes
-    )
-    assert [] == unreadable
+    assert [True] == [one.endswith("there is too much to read") for one in unreadable]
+    ages = (-20, 1500, 299, 301, 3590, 5)  # the last one is from before the time
+    assert [f"{age} s ago" for age in ages] == sorted(note.what for note in all_notes)
+    assert [] == nothing

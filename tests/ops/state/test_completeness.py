@@ -67,19 +67,15 @@ def test_waiting_ends_as_soon_as_the_table_is_complete() -> None:
 
 
 def test_waiting_ends_at_the_timeout() -> None:
-    """It returns the last known completeness."""
-    found, told, seconds = wait(complete(NOON, pending=NOON - 60), seconds=40)
+    """It returns the last known completeness. A look that does not end in time proves nothing, and counts into the timeout."""
+    pending, at = complete(NOON, pending=NOON - 60), (NOON - 60) * 1000
+    found, told, seconds = wait(pending, seconds=40)
+    slow, _, slowly = wait(pending, seconds=20, look_seconds=4)
+    once, _, longer = wait(pending, seconds=1, look_seconds=4)
 
-    assert ((NOON - 60) * 1000, ["waiting: rows wait"], 40.0) == (found.before(*SHOP), told, seconds)
-
-
-def test_the_timeout_includes_the_last_look() -> None:
-    """A look that does not end in time proves nothing, so the result is what the looks before it have proved."""
-    found, _, seconds = wait(complete(NOON, pending=NOON - 60), seconds=20, look_seconds=4)
-    once, _, longer = wait(complete(NOON, pending=NOON - 60), seconds=1, look_seconds=4)
-
-    assert ((NOON - 60) * 1000, 20.0) == (found.before(*SHOP), seconds)
-    assert ((NOON - 60) * 1000, 4.0) == (once.before(*SHOP), longer)
+    assert (at, ["waiting: rows wait"], 40.0) == (found.before(*SHOP), told, seconds)
+    assert (at, 20.0) == (slow.before(*SHOP), slowly)
+    assert (at, 4.0) == (once.before(*SHOP), longer)
 
 
 def test_the_timeout_holds_while_the_stack_hangs() -> None:
@@ -102,15 +98,11 @@ def test_the_timeout_holds_while_the_stack_hangs() -> None:
 
 
 def test_waiting_survives_temporary_errors() -> None:
-    """Each is reported once."""
+    """Each is reported once. A permanent one, such as a missing permission, is raised."""
     away = EndpointConnectionError(endpoint_url="http://aws")
     _, told, seconds = wait(away, away, Completeness(NOON, None, obstacle="it is raining"), complete(NOON))
 
     assert (2, True, "waiting: it is raining", 6.0) == (len(told), "aws" in told[0], told[1], seconds)
-
-
-def test_waiting_fails_on_a_permanent_error() -> None:
-    """A missing permission is an example."""
     with pytest.raises(ClientError):
         wait(client_error("AccessDenied", "GetQueueAttributes", status=403))
 
@@ -124,29 +116,21 @@ def test_an_unknown_table_is_reported() -> None:
     ] == told
 
 
-def test_an_obstacle_is_shown_with_what_makes_the_times_advance() -> None:
-    """After a start there are none for some minutes, and later only if something asks for them."""
-    title, _, _ = section(Completeness(NOON, None, obstacle="the shard 1 has delivered no record yet"))
-
-    assert title.startswith(
-        "Complete: the shard 1 has delivered no record yet. These times are some seven minutes behind"
-    )
-
-
 def test_tables_are_shown_with_their_dead_rows() -> None:
-    """Both the table and the JSON output have them."""
+    """In the table and in the JSON output. Until there are times, what keeps them, and what makes them advance, is shown."""
     found = Completeness(
         NOON, round((NOON - 50) * 1000), {SHOP: round((NOON - 90) * 1000)}, {SHOP: 2}, frozenset({SHOP})
     )
     _, columns, rows = section(found)
     shown = document(found)
+    title, _, _ = section(Completeness(NOON, None, obstacle="the shard 1 has delivered no record yet"))
 
     assert ("shop", "pageviews", "2025-11-24T15:58:30Z", "1 min 30 s") == rows[0][:4]
     assert 2 == rows[0][columns.index("dead")]
-    assert ("2025-11-24T15:59:10Z", 90.0, 2) == (
-        shown["before"],
-        shown["tables"][0]["lag_seconds"],
-        shown["tables"][0]["dead"],
+    assert "2025-11-24T15:59:10Z" == shown["before"]
+    assert (90.0, 2) == (shown["tables"][0]["lag_seconds"], shown["tables"][0]["dead"])
+    assert title.startswith(
+        "Complete: the shard 1 has delivered no record yet. These times are some seven minutes behind"
     )
 
 

@@ -99,33 +99,21 @@ def unanswered_account(stack: FaultyStack) -> None:
     take(stack, "forgotten")
 
 
-def held(service: str, call: str) -> Seed:
+def held(service: str, call: str, fail: Callable[[], object] = lose_answer) -> Seed:
     """Return a seed in which the worker holds records, because a call fails."""
 
     def seed(stack: FaultyStack) -> None:
         client = getattr(stack.made, service)
-        client.before[call] = lambda _: lose_answer()
+        client.before[call] = lambda _: fail()
         take(stack, "shop", ago=30)
         del client.before[call]
 
     return seed
 
 
-def bug(stack: FaultyStack) -> None:
-    """The worker meets an error that nobody foresaw."""
-
-    def fail(_: Any) -> None:
-        raise ZeroDivisionError
-
-    stack.made.s3.before["put_object"] = fail
-    take(stack, "shop", ago=30)
-    del stack.made.s3.before["put_object"]
-
-
 def no_time(stack: FaultyStack) -> None:
     """The invocation has no time left."""
-    stack.made.clock.time = SystemClock().now() - 30
-    stack.made.put(envelope("shop", {"views": [row("a")]}))
+    unread(30)(stack)
     stack.made.deliver(-1, remaining_ms=1)
 
 
@@ -231,7 +219,7 @@ CASES = (
     Case("bucket_failing", held("s3", "put_object"), RESUMES, "worker", order=6, blind=""),
     Case("stream_failing", held("kinesis", "list_shards"), RESUMES, "worker", order=6, blind=""),
     Case("no_time", no_time, RESUMES, "worker", order=6, blind=""),
-    Case("worker_bug", bug, "`sluice status --stack", "worker", order=6, blind=""),
+    Case("worker_bug", held("s3", "put_object", lambda: 1 // 0), "`sluice status --stack", "worker", order=6, blind=""),
     Case("mapping", mapping(State="Disabled"), "`aws lambda update-event-source-mapping --uuid 0f5e1c4a", "mapping", ("worker_off",)),
     Case("mapping", mapping(MaximumRetryAttempts=3), "`sam deploy`", "mapping", ("worker_off",)),
     Case("mapping", lambda stack: stack.mapping.clear(), "`sam deploy`", "mapping", ("worker_off",)),

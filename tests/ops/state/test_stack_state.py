@@ -42,27 +42,21 @@ def test_a_stack_is_healthy_while_records_are_on_their_way() -> None:
     assert ["HEALTHY: 3 records and 3 rows waiting."] == lines(state(3, waiting=[sending]))
 
 
-def test_treasure_data_s_own_words_are_shown() -> None:
-    """A refusal of one database names it, and what Treasure Data said."""
-    waiting = WaitingRows("shop", "shop_db", "http_403", "no permission", 3, NOW - 30)
-
-    said = (
+def test_rows_that_wait_for_one_cause_are_one_finding() -> None:
+    """An outage is one line for all accounts, of which it names three. A refusal of one database has what Treasure Data said."""
+    names = ("app", "blog", "docs", "news", "shop")
+    waiting = [WaitingRows(name, f"{name}_db", "http_503", rows=2, since=NOW - 60) for name in names]
+    waiting.append(WaitingRows("shop", "", "http_503", rows=1, since=NOW - 90))
+    refused = WaitingRows("shop", "shop_db", "http_403", "no permission", 3, NOW - 30)
+    outage = "WAITING for 1 min 30 s: 11 rows of app, blog, docs and 2 more accounts wait in S3: Treasure Data answers 503."
+    refusal = (
         "ATTENTION for 30 s: 3 rows for the database shop_db wait in S3: Treasure Data answers 403: the API key may not import into "
         'shop_db ("no permission"). Grant it, or correct the account\'s database in accounts.yaml and apply that. '
         "See docs/operations.md#troubleshooting."
     )
 
-    assert [said] == lines(state(waiting=[waiting]))
-
-
-def test_rows_that_wait_for_one_cause_are_one_finding() -> None:
-    """An outage of Treasure Data is one line for all accounts. It names three of them."""
-    names = ("app", "blog", "docs", "news", "shop")
-    waiting = [WaitingRows(name, f"{name}_db", "http_503", rows=2, since=NOW - 60) for name in names]
-    waiting.append(WaitingRows("shop", "", "http_503", rows=1, since=NOW - 90))
-    said = "WAITING for 1 min 30 s: 11 rows of app, blog, docs and 2 more accounts wait in S3: Treasure Data answers 503."
-
-    assert [f"{said} {NO_ACTION}"] == lines(state(waiting=waiting))
+    assert [f"{outage} {NO_ACTION}"] == lines(state(waiting=waiting))
+    assert [refusal] == lines(state(waiting=[refused]))
 
 
 def test_rows_that_were_not_tried_wait_for_the_database_of_those_that_were() -> None:
@@ -109,7 +103,7 @@ def test_findings_are_sorted_by_severity() -> None:
 
 
 def test_a_hold_lasts_from_its_first_record_until_the_ledger_has_it() -> None:
-    """Notes go back an hour: a hold of eight hours is as old as its records. A line about another shard says nothing."""
+    """Notes go back an hour: a hold of eight hours is as old as its records. A line about another shard says nothing; a bug is called one."""
     now = held("9").seconds + 5.0
     hold = Hold("Throttling", "HeldError", 5.0)
 
@@ -118,10 +112,4 @@ def test_a_hold_lasts_from_its_first_record_until_the_ledger_has_it() -> None:
     assert replace(hold, seconds=28_800.0) == find_hold(CHAIN, None, [held("9")], now, 28_800.0)
     assert None is find_hold(CHAIN, span(last=number("9")), [held("9")], now, 0.0)
     assert None is find_hold(CHAIN, None, [held("9", shard="shardId-1")], now, 0.0)
-
-
-def test_an_error_that_the_worker_did_not_expect_is_called_one() -> None:
-    """The finding says that it is a bug."""
-    now = held("9").seconds + 5.0
-
     assert Hold(BUG, "", 5.0) == find_hold(CHAIN, None, [held("9", reason="", error="")], now, 0.0)

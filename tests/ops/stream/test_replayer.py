@@ -41,68 +41,36 @@ def delivered(*event_ids: str) -> Delivery:
     """Return a delivery with one delivered record per event, an hour apart, one hour after the last."""
     made = Delivery()
     made.map(shop="shop")
-    for event_id in event_ids:
-        made.put(envelope("shop", {"views": [row(event_id)]}, request_id=event_id))
-        made.clock.sleep(3600)
+    put(made, *event_ids)
     assert made.deliver() is None
     return made
 
 
-def undelivered(*event_ids: str) -> Delivery:
-    """Return a delivery with one record per event, of which only the first is in a span."""
-    made = delivered(event_ids[0])
-    for event_id in event_ids[1:]:
-        made.put(envelope("shop", {"views": [row(event_id)]}, request_id=event_id))
-    made.clock.sleep(1)
-    return made
-
-
-def test_what_is_in_a_span_is_not_passed_to_the_worker() -> None:
-    """A replay of everything sends nothing, however often it runs."""
-    delivery = delivered("a", "b", "c")
-    asked: list[Any] = []
-
-    for _ in range(2):
-        progress = replay(delivery, lambda event: asked.append(event) or {}).shard(SHARD, EVERYTHING, ignore)
-        assert (3, 3) == (progress.records, progress.rows)
-    assert [] == asked
-
-
-def test_records_that_the_event_source_skipped_are_delivered() -> None:
-    """Records that are in no span are sent. Those that were delivered are not sent again."""
-    delivery = delivered()
-    for event_id in ("a", "b", "c"):
+def put(delivery: Delivery, *event_ids: str, seconds: float = 3600) -> Delivery:
+    """Put one record per event, each so many seconds before the next."""
+    for event_id in event_ids:
         delivery.put(envelope("shop", {"views": [row(event_id)]}, request_id=event_id))
-        delivery.clock.sleep(1)
-    delivery.deliver(1, 2)
-
-    replay(delivery).shard(SHARD, EVERYTHING, ignore)
-
-    assert ["a", "b", "c"] == sorted(delivery.ids("shop", "views"))
+        delivery.clock.sleep(seconds)
+    return delivery
 
 
 @pytest.mark.parametrize(
     ("first", "last", "expected"), [(1, 2, ["b", "c"]), (0, 0, ["a"]), (2, 3, ["c", "d"])]
 )
 def test_sequence_numbers_can_be_the_borders(first: int, last: int, expected: list[str]) -> None:
-    """The stretch includes both records."""
-    delivery = delivered()
-    for event_id in "abcd":
-        delivery.put(envelope("shop", {"views": [row(event_id)]}, request_id=event_id))
-    numbers = [int(record["SequenceNumber"]) for record in delivery.records()]
+    """The stretch includes both records. What is in a span is not passed to the worker again."""
+    delivery = put(delivered("x"), *"abcd", seconds=0)
+    numbers = [int(record["SequenceNumber"]) for record in delivery.records()][1:]
     stretch = Stretch(RangeEnd(number=numbers[first]), RangeEnd(number=numbers[last]))
 
     replay(delivery).shard(SHARD, stretch, ignore)
 
-    assert expected == delivery.ids("shop", "views")
+    assert ["x", *expected] == delivery.ids("shop", "views")
 
 
 def test_times_can_be_the_borders() -> None:
     """Records that arrived between them are replayed, without the end."""
-    delivery = delivered()
-    for event_id in ("a", "b", "c"):
-        delivery.put(envelope("shop", {"views": [row(event_id)]}, request_id=event_id))
-        delivery.clock.sleep(3600)
+    delivery = put(delivered(), "a", "b", "c")
     hour = Stretch(RangeEnd(at=START + 3600), RangeEnd(at=START + 7200))
 
     assert 1 == replay(delivery).shard(SHARD, hour, ignore).records
@@ -111,7 +79,7 @@ def test_times_can_be_the_borders() -> None:
 
 def test_records_that_the_worker_does_not_store_are_passed_to_it_again() -> None:
     """The replay continues at the lowest number that the worker reports, and pauses if that does not advance."""
-    delivery = undelivered("x", "a", "b", "c")
+    delivery = put(delivered("x"), "a", "b", "c", seconds=1)
     numbers = [record["SequenceNumber"] for record in delivery.records()][1:]
     asked: list[list[str]] = []
     held = [numbers[1], numbers[1], numbers[2]]
@@ -128,7 +96,7 @@ def test_records_that_the_worker_does_not_store_are_passed_to_it_again() -> None
 
 def test_a_worker_that_holds_for_minutes_ends_the_replay() -> None:
     """The error says for how long it held."""
-    delivery = undelivered("a", "b")
+    delivery = put(delivered("a"), "b", seconds=1)
     number = delivery.records()[1]["SequenceNumber"]
     progress: list[Progressing] = []
 
@@ -213,7 +181,7 @@ def stack_of(delivery: Delivery, invoke: Callable[[str, Any], Any]) -> Any:
 
 def test_ctrl_c_says_how_to_continue(capsys: pytest.CaptureFixture[str]) -> None:
     """The same command again skips what is in a span."""
-    delivery = undelivered("x", "a")
+    delivery = put(delivered("x"), "a", seconds=1)
 
     def invoke(*_: Any) -> dict[str, Any]:
         raise KeyboardInterrupt
@@ -228,7 +196,7 @@ def test_ctrl_c_says_how_to_continue(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_a_replay_can_wait_until_nothing_of_its_range_waits(capsys: pytest.CaptureFixture[str]) -> None:
     """It has the sender take what waits again and again; without --wait it does so once."""
-    delivery = undelivered("x", "a")
+    delivery = put(delivered("x"), "a", seconds=1)
     fault = Fault(kind=Kind.STATUS, action=Action.IMPORT, status=503, end=delivery.clock.now() + 60)
     delivery.td.faults.add(fault)
 
