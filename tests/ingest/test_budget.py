@@ -113,6 +113,29 @@ def test_a_flood_does_not_starve_the_budget() -> None:
     assert 5 * LARGE_SECONDS * 0.8 <= accepted <= 6 * LARGE_SECONDS
 
 
+def test_small_requests_are_refused_too_above_the_budget() -> None:
+    """All instances together accept a minute's budget, and what each spends before it asks."""
+    made, size = Instances(10), PER_SECOND // 20
+
+    accepted = sum(made.until_refused(size, number) for number in range(10)) * size / PER_SECOND
+
+    assert MINUTE_SECONDS <= accepted <= MINUTE_SECONDS + 10 * (GRAIN_SECONDS + 0.05)
+
+
+@pytest.mark.parametrize(("next_instance", "fault"), [(0, None), (1, None), (0, DOWN)])
+def test_the_budget_refills_continuously(next_instance: int, fault: Exception | None) -> None:
+    """An account regains what the minute before spent, through whichever instance, as that minute passes."""
+    made = Instances(2)
+    made.dynamodb.faults, made.dynamodb.sticky = [fault], True
+    made.clock.sleep(30)
+    made.until_refused(PER_SECOND)
+    made.clock.sleep(60)
+    assert made.spends(PER_SECOND, next_instance)
+    made.clock.sleep(15)
+
+    assert LARGE_SECONDS - 46 // 4 - 1 == made.until_refused(PER_SECOND, next_instance)
+
+
 def test_many_events_cost_as_much_as_many_bytes() -> None:
     """The budget is in bytes and in events."""
     made = Instances()
@@ -121,18 +144,6 @@ def test_many_events_cost_as_much_as_many_bytes() -> None:
         accepted += 500
 
     assert MINUTE_SECONDS * 1000 == accepted
-
-
-def test_the_budget_refills_continuously() -> None:
-    """An account is not shut out until an hour or a day ends: it regains what the minute before spent as that passes."""
-    made = Instances()
-    made.clock.sleep(30)
-    made.until_refused(PER_SECOND)
-    made.clock.sleep(60)
-    assert made.spends(PER_SECOND)
-    made.clock.sleep(15)
-
-    assert LARGE_SECONDS - 46 // 4 - 1 == made.until_refused(PER_SECOND)
 
 
 LARGE = Request("POST", "/v1/events", (), {}, "", "", "x" * (SMALL_BYTES + 1), is_base64=False)

@@ -1,6 +1,7 @@
 """The events API accepts many events per request, and accepts or rejects each on its own."""
 
 import json
+import zlib
 from collections import Counter
 from hashlib import md5
 from typing import Any
@@ -331,6 +332,15 @@ def test_only_bad_events_are_rejected(good: int) -> None:
         (item["index"], item["code"]) for item in answer.json["rejected"]
     ]
     assert [1, 2][: 2 * good] == [row["n"] for _, row in site.rows()]
+
+
+def test_the_size_of_an_event_is_checked_in_a_small_compressed_body() -> None:
+    """A body in zlib format is announced by its header alone."""
+    body = zlib.compress(json.dumps(EVENT | {"a": "x" * 300_000}).encode())
+
+    [rejected] = Site().post(body, content_encoding="deflate").json["rejected"]
+
+    assert "event_too_large" == rejected["code"]
 
 
 @pytest.mark.parametrize(("count", "code"), [(0, "no_events"), (MAX_EVENTS + 1, "too_many_events")])

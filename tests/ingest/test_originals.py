@@ -88,6 +88,7 @@ def test_an_event_of_no_planned_table_has_no_planned_personal_data() -> None:
     plan = {
         "orders": {"columns": {"email": {"personal": "hash"}}},
         "carts": {"columns": {"email": {"personal": "drop"}}},
+        "visits": {"columns": {"email": {"personal": "hash"}}},
     }
     site = Site()
     site.secret.text = json.dumps(SECRETS | {".hash": "hash secret"})

@@ -35,6 +35,7 @@ def test_the_response_is_an_uncacheable_image() -> None:
     assert "image/gif" == answer.headers["content-type"]
     assert "no-store" in answer.headers["cache-control"]
     assert "cross-origin" == answer.headers["cross-origin-resource-policy"]
+    assert "no-cache" == answer.headers["pragma"]
 
 
 @pytest.mark.parametrize(
@@ -56,6 +57,17 @@ def test_a_rejection_shows_in_the_status_and_a_header(query: str, status: int, c
     assert (status, code, pixel.GIF) == (answer.status, answer.code, answer.body)
     assert "no-store" in answer.headers["cache-control"]
     assert ([], [("refused", code)]) == (site.rows(), site.telemetry.codes())
+
+
+def test_an_outage_is_answered_with_the_image() -> None:
+    """The response says when to try again."""
+    site = Site()
+    site.secret.text = "{}"
+
+    answer = site.pixel("")
+
+    assert (503, "keys_unavailable", pixel.GIF) == (answer.status, answer.code, answer.body)
+    assert "5" == answer.headers["retry-after"]
 
 
 @pytest.mark.parametrize("query", ["td_url=mine", "td_url="])

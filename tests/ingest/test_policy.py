@@ -11,7 +11,6 @@ from ingest.policy import (
     FRESH_SECONDS,
     LOOK_AGAIN_SECONDS,
     PAUSE_SECONDS,
-    REFUSING_SECONDS,
     PolicyReader,
 )
 from ingest.refusal import Refused
@@ -85,7 +84,7 @@ def test_a_policy_stays_in_use_for_five_minutes_while_it_cannot_be_read(fault: E
     else:
         site.s3.faults, site.s3.sticky = [fault], True
 
-    site.clock.time += REFUSING_SECONDS - 1
+    site.clock.time += 299
     assert 403 == status(site)
 
     site.clock.time += 1

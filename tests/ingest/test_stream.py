@@ -342,9 +342,10 @@ def test_a_request_may_be_stored_in_part() -> None:
     site.kinesis.faults = [entries(None, "InternalFailure", None)]
     site.sqs.faults = [QUEUE_DOWN]
 
-    answer = site.post(gzipped(json.dumps(events).encode()))
+    answer = site.post(gzipped(json.dumps(events).encode()), "ids=1")
 
     assert (200, 6) == (answer.status, answer.json["accepted"])
+    assert [3, 4, 5, 6] == [index for index, one in enumerate(answer.json["event_ids"]) if one is None]
     lost = [(index, "stream_unavailable") for index in (3, 5, 6)]
     assert sorted([*lost, (4, "not_an_object")]) == [
         (item["index"], item["code"]) for item in answer.json["rejected"]

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
+from doubles.aws_errors import client_error
 from shared import write_key
 from tests.support.ingest import KEY, SECRETS, START, Answer, Site, gzipped, http_event, rows_of
 
@@ -90,6 +91,23 @@ def test_receipts_tell_a_mobile_sdk_which_events_to_drop() -> None:
     assert ["1", "2"] == [row["uuid"] for _, row in site.rows()]
 
 
+def test_a_mobile_sdk_sends_again_what_was_not_stored() -> None:
+    """It drops an event that is rejected by any other name of an error. Old SDKs send the 21st table again, too."""
+    site = Site()
+    site.kinesis.faults = [{"Records": [{"SequenceNumber": "1"}, {"ErrorCode": "InternalFailure"}]}]
+    site.sqs.faults, site.sqs.sticky = [client_error("InternalFailure", "SendMessage", status=500)], True
+    tables = {f"shop.table_{number}": [{"a": 1}] for number in range(21)}
+
+    lost = send(site, PATHS[0], [{"uuid": "1"}, {"uuid": "2"}], user_agent=ANDROID).json["receipts"]
+    later = send(Site(), "/ios/v3/event", tables).json
+
+    assert [True, False] == [receipt["success"] for receipt in lost]
+    assert [name for name, [receipt] in later.items() if not receipt["success"]] == ["shop.table_20"]
+    assert {"ServiceUnavailableError"} == {
+        receipt["error"]["name"] for receipt in (lost[1], later["shop.table_20"][0])
+    }
+
+
 def claims(site: Site, *requests: Any, path: str = PATHS[0], agent: str = ANDROID) -> dict[str, str]:
     """Send groups of events from a mobile SDK; return each claim's request id by its row's event id."""
     for request in requests:
@@ -118,7 +136,7 @@ def test_an_event_of_a_mobile_sdk_keeps_its_claim_in_any_group(
     An event's own `event_id` takes precedence over its `uuid`.
     """
     first, again = Site(), Site(visitor_ip="drop")
-    named = [{uuid: f"u{n}", "o": {"a": 1, "b": 2}, "time": NOW - n} for n in range(3)]
+    named = [{uuid: f"u{n}", "o": {"a": 1, "b": 2}, "time": NOW - n, "td_ip": "td_ip"} for n in range(3)]
     nameless: list[Any] = [{"a": 1}, *[{uuid: odd} for odd in ("", 7, "x" * 129)]]
     events = [*named, {uuid: "x" * 128, "event_id": "e"}, *nameless]
     turned = [{**dict(reversed(event.items())), "o": {"b": 2, "a": 1}} for event in reversed(named)]
@@ -220,6 +238,14 @@ def test_placeholders_are_filled_in(path: str, cookie: str, agent: str, values: 
 TITLE = '{"time":1700000000,"td_title":"Sale \ud83c\udf89 ???>>>","cut":"a \ud83c"}'
 DATA = b64encode(TITLE.encode("utf-8", "surrogatepass")).decode()
 ENCODED = quote(DATA, safe="")
+
+
+def test_version_2_posts_the_url_when_the_visitor_leaves() -> None:
+    """Without a body, the record is in the URL, too."""
+    site = Site()
+
+    assert 200 == send(site, PATHS[1], query=f"data={ENCODED}").status
+    assert {"td_title": "Sale \U0001f389 ???>>>", "cut": "a \ufffd"} == columns(site)
 
 
 @pytest.mark.parametrize("data", [ENCODED, DATA.rstrip("="), DATA.replace("+", "-").replace("/", "_")])
@@ -360,10 +386,18 @@ def test_a_postback_array_is_answered_like_a_batch() -> None:
     assert (400, "not_an_object") == (none.status, none.code)
 
 
-@pytest.mark.parametrize(("method", "body"), [("GET", None), ("POST", b""), ("POST", b"PING")])
-def test_a_postback_may_be_a_url(method: str, body: bytes | None) -> None:
-    """It is sent by GET, or by POST without a body or with the body of a ping; its values are text."""
-    site, query = Site(), f"td_write_key={KEY}&a=1&page_url=http://a.example/?x=1"
+@pytest.mark.parametrize(
+    ("method", "body", "key"),
+    [
+        ("GET", None, "td_write_key"),
+        ("GET", None, "api_key"),
+        ("POST", b"", "api_key"),
+        ("POST", b"PING", "api_key"),
+    ],
+)
+def test_a_postback_may_be_a_url(method: str, body: bytes | None, key: str) -> None:
+    """It is sent by GET, or by POST without a body or with the body of a ping; its values are text. The key is no column."""
+    site, query = Site(), f"{key}={KEY}&a=1&page_url=http://a.example/?x=1"
 
     answer = site.send(http_event(method, PATHS[2], query, {}, body))
 
@@ -487,7 +521,10 @@ def test_a_visitor_is_redirected_even_if_the_event_is_rejected(key: str, code: s
 def test_old_mobile_sdks_send_several_tables(path: str) -> None:
     """The body is in zlib format and has its own names for id and time; receipts are grouped by table."""
     site, keen = Site(), {"timestamp": "2025-11-20T00:00:00.000Z"}
-    views = [{"a": 1, "#UUID": "u1", "keen": keen}, {"#UUID": "u2", "#SSUT": True, "keen": keen}]
+    views = [
+        {"a": 1, "#UUID": "u1", "keen": keen},
+        {"#UUID": "u2", "#SSUT": True, "time": NOW - 9, "keen": keen},
+    ]
     body = {"shop.pageviews": views, "shop.clicks": [7], "shop.none": []}
 
     answer = send(
@@ -513,6 +550,7 @@ def test_old_mobile_sdks_send_several_tables(path: str) -> None:
     ("body", "status", "code"),
     [
         ({"outlet.pageviews": [{}]}, 403, "wrong_database"),
+        ({"shop.pageviews": [{}], "outlet.pageviews": [{}]}, 403, "wrong_database"),
         ({"pageviews": [{}]}, 403, "wrong_database"),
         ([], 400, "not_events"),
         ({"shop.pageviews": {}}, 400, "not_events"),

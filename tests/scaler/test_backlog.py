@@ -30,6 +30,7 @@ UNTIL = (NOW + VALID_SECONDS) * 1000
         (MOST_MESSAGES + 1, OverflowLimit(UNTIL, 0, MOST_MESSAGES + 1), 1),
         (MOST_MESSAGES + 1, OverflowLimit(UNTIL, 1, MOST_MESSAGES + 2), 1),  # shrinks
         (MOST_MESSAGES + 1, OverflowLimit(UNTIL, MOST_LEVEL, MOST_MESSAGES), MOST_LEVEL),
+        (MOST_MESSAGES, OverflowLimit(UNTIL, 1, 1), 1),
         (MOST_MESSAGES // 2, OverflowLimit(UNTIL, 1, 1), 1),
         (MOST_MESSAGES // 2 - 1, OverflowLimit(UNTIL, 1, 1), None),
     ],

@@ -37,6 +37,7 @@ def test_a_minute_fills_shards_by_records_or_by_bytes() -> None:
         (1, busy(0.69), 1),
         (1, busy(0.71), 2),
         (2, busy(5.6), 8),
+        (1, busy(0.1, throttled=1.0), 2),
         (8, busy(7.0, throttled=1.0), 16),
         (8, busy(1.0, throttled=1.0), 8),  # a single partition key is too busy for any shard
         (4, busy(100.0), 16),

@@ -66,20 +66,23 @@ def test_the_queue_keeps_every_message_until_it_is_drained() -> None:
         ("SenderFunctionSchedule", "1 minute", None),
         ("SenderFunctionSweep", "1 hour", {"sweep": True}),
         ("SenderFunctionWatermarks", f"{PERIOD_SECONDS // 60} minutes", {"watermark": True}),
+        ("ScaleFunctionSchedule", "5 minutes", None),
+        ("ScaleFunctionBacklog", "1 minute", {"backlog": True}),
     ],
 )
-def test_the_sender_runs_by_schedule(name: str, rate: str, given: Any) -> None:
-    """Every minute it sends, every hour it sweeps, and in each period it writes watermarks if a table is set.
+def test_functions_run_by_schedule(name: str, rate: str, given: Any) -> None:
+    """Every minute the sender sends, every hour it sweeps, and in each period it writes watermarks if a table is set.
 
     A claim keeps a run that lasts longer from meeting the next one, and Lambda does not retry a failed one.
     """
+    function = name.partition("Function")[0] + "Function"
     off, on = (Mode(chosen).properties(name) for chosen in ({}, {"WatermarkTable": "sluice_watermarks"}))
 
     assert f"rate({rate})" == on["ScheduleExpression"]
     assert (name != "SenderFunctionWatermarks") == (off.get("State") != "DISABLED")
     assert "DISABLED" != on.get("State")
     assert given == json.loads(on["Targets"][0].get("Input", "null"))
-    assert 0 == properties("SenderFunctionEventInvokeConfig")["MaximumRetryAttempts"]
+    assert 0 == properties(f"{function}EventInvokeConfig")["MaximumRetryAttempts"]
 
 
 def test_every_request_reaches_the_ingest() -> None:

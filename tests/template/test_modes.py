@@ -191,6 +191,7 @@ def test_a_domain_needs_one_deploy() -> None:
 
     assert ("DNS", [DOMAIN]) == (certificate["ValidationMethod"], certificate["DomainValidationOptions"])
     assert {"Ref": "Certificate"} == configuration["CertificateArn"]
+    assert "TLS_1_2" == configuration["SecurityPolicy"]
     assert {"Ref": "ApiDomain"} == mode.properties("ApiMapping")["DomainName"]
     assert {"Fn::GetAtt": ["ApiDomain", "RegionalDomainName"]} == of_record
     assert "https://events.example.com" == mode.outputs()["ApiUrl"]["Value"]
@@ -208,6 +209,7 @@ def test_any_page_may_load_the_sdk() -> None:
     assert {"Ref": "SdkHeaders"} == behaviour["ResponseHeadersPolicyId"]
     assert "redirect-to-https" == behaviour["ViewerProtocolPolicy"]
     assert {"Fn::GetAtt": ["SdkAccess", "Id"]} == origin["OriginAccessControlId"]
+    assert {"Fn::GetAtt": ["SdkBucket", "RegionalDomainName"]} == origin["DomainName"]
 
 
 @pytest.mark.parametrize(

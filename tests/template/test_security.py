@@ -202,6 +202,7 @@ def test_the_access_log_has_no_query_string() -> None:
     assert "AccessLogSettings" not in Mode({}).properties("ApiStage")
     assert {"Fn::GetAtt": ["AccessLogs", "Arn"]} == log["DestinationArn"]
     assert "30" == mode.properties("AccessLogs")["RetentionInDays"]
+    assert mode.properties("AccessLogs")["LogGroupName"]["Fn::Sub"].startswith("/aws/vendedlogs/")
     assert "\n" not in log["Format"]
     assert LOGGED == set(re.findall(r"\$context\.([\w.]+)", log["Format"]))
 
