@@ -206,7 +206,7 @@ class Judge:
         owner, me = self._claims.get(record.request), (chain.shard, record.number)
         if not record.counts:
             yield "refuse for an owner", owner in {None, me}
-            is_young = event.at - record.arrival < self.times.damaged
+            is_young = event.at - record.arrival < self.times.damaged - self.times.clock
             yield (
                 "free what was passed over",
                 owner is not None and is_young and self._is_free(owner, event.at),

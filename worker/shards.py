@@ -227,13 +227,19 @@ class Shards:
     def is_gone(self, chain: ChainId) -> bool:
         """Return whether the stream has lost the shard of a chain for certain: two whole listings show neither it nor a child of it.
 
+        Each must show a shard that was made later, because a listing may be older than the shard.
+
         Raises:
             ShardUnreadableError: Kinesis does not answer.
         """
         try:
-            return not any(self._shows(chain, shard) for _ in range(2) for shard in self.whole())
+            return all(self._has_lost(chain, self.whole()) for _ in range(2))
         except UnprovenError:
             return False
+
+    def _has_lost(self, chain: ChainId, listed: Sequence[Shard]) -> bool:
+        is_newer = any(number(shard.start) > chain.lowest for shard in listed)
+        return is_newer and not any(self._shows(chain, shard) for shard in listed)
 
     def _shows(self, chain: ChainId, shard: Shard) -> bool:
         own = chain.stream == self._stream and (shard.shard_id, shard.start) == (chain.shard, chain.start)

@@ -363,6 +363,15 @@ def test_a_whole_listing_covers_every_key() -> None:
     assert not shards.is_gone(ChainId(STREAM, "1", "shardId-000000000009"))
 
 
+def test_a_shard_that_is_newer_than_a_listing_is_not_gone() -> None:
+    """A listing that is older than the shard is whole without it, and there may be two such listings."""
+    _, shards = split_stream()
+    newest = ChainId(STREAM, str(10**56), "shardId-000000000009")
+
+    assert 3 == len(shards.whole())
+    assert not shards.is_gone(newest)
+
+
 def test_a_shard_that_a_child_names_is_not_gone() -> None:
     """Listed or not, it was there."""
     kinesis, shards = split_stream()
