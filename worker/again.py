@@ -11,7 +11,7 @@ from itertools import batched
 from operator import itemgetter
 from threading import Lock
 
-from shared.errors import BucketUnavailableError, InvalidObjectError
+from shared.errors import BucketUnavailableError, InvalidObjectError, ObjectGoneError
 from worker.chain import ChainId
 from worker.claims import LATE_SECONDS
 from worker.deadline import Deadline
@@ -134,6 +134,10 @@ class Again:
             return Event.INDEX_GONE
         try:
             index = self._objects.index(span)
+        except ObjectGoneError:
+            now = self._ledger.get(span.place)
+            is_moved = now is not None and now.object != span.object  # meanwhile, it was written anew
+            return Event.UNANSWERED if is_moved else Event.INDEX_GONE
         except (BucketUnavailableError, InvalidObjectError):
             return Event.UNANSWERED
         return {

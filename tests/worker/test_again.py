@@ -299,6 +299,28 @@ def test_an_index_that_cannot_be_read_now_waits() -> None:
     assert {"shop:k1/views~q/0": ("copy", "", 1)} == made.chunks()
 
 
+@pytest.mark.parametrize("is_moved", [False, True])
+def test_an_object_that_is_gone_is_a_deleted_index_unless_it_was_written_anew(is_moved: bool) -> None:
+    """Nobody waits for it for ever. Under its new name, the next run reads it."""
+    made = delivery(first())
+    [span], [name] = made.spans(), made.span_objects()
+    made.clock.sleep(10)
+    put(made, again())
+    made.start()
+    if is_moved:
+        objects = made.sender_wiring.objects
+        encoded = objects.without(span, lambda _: True, made.clock.now() + 3600)
+        moved = replace(span, object=encoded.ref)
+        objects.put(moved, encoded.data)
+        made.s3.before["get_object"] = lambda call: (
+            made.ledger.update(moved) and None if call["Key"] == name else None
+        )
+    made.s3.client.delete_object(Bucket=BUCKET, Key=name)
+    wait(made)
+
+    assert {"shop:k1/views~q/0": ("copy", "", 1) if is_moved else ("dead", "index_gone", 1)} == made.chunks()
+
+
 def test_an_index_that_is_proved_deleted_leaves_a_doubt() -> None:
     """The rows die, and nobody drops, edits or sends them but by name, after asking Treasure Data."""
     made = without_index()
