@@ -308,7 +308,7 @@ def test_an_object_that_is_gone_is_a_deleted_index_unless_it_was_written_anew(is
     put(made, again())
     made.start()
     if is_moved:
-        objects = made.sender_wiring.objects
+        objects = made.objects
         encoded = objects.without(span, lambda _: True, made.clock.now() + 3600)
         moved = replace(span, object=encoded.ref)
         objects.put(moved, encoded.data)
