@@ -317,6 +317,7 @@ def test_an_object_that_is_gone_is_a_deleted_index_unless_it_was_written_anew(is
         )
     made.s3.client.delete_object(Bucket=BUCKET, Key=name)
     wait(made)
+    wait(made)
 
     assert {"shop:k1/views~q/0": ("copy", "", 1) if is_moved else ("dead", "index_gone", 1)} == made.chunks()
 
