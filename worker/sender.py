@@ -421,7 +421,7 @@ class Sender:
             steps.append((key, entry, database, obstacle, step))
         self._probe_untried(run, dict.fromkeys([one[2] for one in steps if one[-1].action in _SENDING]))
         for key, entry, database, obstacle, step in steps:
-            if step.action is Action.DECIDE:
+            if step.action is Action.DECIDE or (step.action is Action.ASK and _is_undecided(run, key, entry)):
                 work.again.append(key)
             elif step.action is Action.APPLY and step.event is not None:
                 self._apply(work, key, entry, step.event, step.reason)
@@ -760,6 +760,12 @@ class Sender:
                 known.closed = reply.reason
                 self._health.failed(upload.database, reply.reason)
         return upload.key, outcome
+
+
+def _is_undecided(run: _Run, key: ChunkKey, entry: Entry) -> bool:
+    """Return whether indexes may still decide about rows that were put again and died before: Treasure Data does not have a copy that waits."""
+    was_never_sent = bool(key.group.request_id) and entry.state is State.DEAD and not entry.database
+    return was_never_sent and run.answers.get(key.group.request_id) is not Event.INDEX_GONE
 
 
 def _goes_to(span: Span, key: ChunkKey, entry: Entry) -> str:
