@@ -285,7 +285,8 @@ class Judge:
 
     def _change(self, event: Event, item: Item, key: str, new: Entry) -> Change:
         old, place, by = entry_of(item, key), item.place, event.by
-        was_again = old.state == "again"
+        name, is_lost = key.partition("/")[0], form(old) == "dead, doubt" and not old.database
+        was_again = old.state == "again" or (is_lost and bool(item.by_name[name].request))
         asked = (old.since or 0) + self.times.ask - self.times.clock
         writers = self._writers[place][self._opened.get((place, key), 1) - 1 :]
         return Change(

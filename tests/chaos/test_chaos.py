@@ -18,6 +18,12 @@ def test_each_kind_of_trouble_breaks_no_promise(kind: Kind) -> None:
     assert verdict.accepted > 0
 
 
+def test_a_dead_copy_counts_beside_its_first_one() -> None:
+    """Nobody knows of the first copy while an object is deleted: both are in the books, as while the copy waits."""
+    verdict = run_schedule(schedules.draw(63, EVENTS, schedules.with_companions(Kind.S3_GONE)))
+    assert not verdict.violations, verdict
+
+
 @pytest.mark.parametrize("seed", range(10_001, 10_013, 2))
 def test_mixtures_of_trouble_break_no_promise(seed: int) -> None:
     """The promises hold with many kinds of trouble at once."""
