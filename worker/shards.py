@@ -245,6 +245,14 @@ class Shards:
         own = chain.stream == self._stream and (shard.shard_id, shard.start) == (chain.shard, chain.start)
         return own or chain.shard in shard.parents
 
+    def is_closed(self, chain: ChainId) -> bool:
+        """Return whether the shard of a chain receives no more records.
+
+        Raises:
+            ShardUnreadableError: Kinesis does not answer.
+        """
+        return any(self.chain_of(shard) == chain and not shard.is_open for shard in self.all())
+
     def chain_of(self, shard: Shard) -> ChainId:
         """Return the chain of a listed shard."""
         return ChainId(self._stream, shard.start, shard.shard_id)

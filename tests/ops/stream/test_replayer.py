@@ -100,6 +100,17 @@ def test_a_replay_waits_for_the_event_source() -> None:
     assert [["x"], ["x", "held", "later"]] == pauses
 
 
+def test_the_last_records_of_a_closed_shard_can_be_replayed() -> None:
+    """If the event source has passed them over, no later record shows the gap. If it has not, it finds them in a span."""
+    delivery = put(delivered("x"), "passed", "over", seconds=1)
+    delivery.records()
+    delivery.split()
+
+    assert 3 == replay(delivery).shard(SHARD, EVERYTHING, ignore).records
+    assert [] == delivery.deliver_all()
+    assert ["x", "passed", "over"] == delivery.ids("shop", "views")
+
+
 def test_records_that_the_worker_does_not_store_are_passed_to_it_again() -> None:
     """The replay continues at the lowest number that the worker reports, and pauses if that does not advance."""
     delivery = put(delivered("x"), "a", "b", "c", seconds=1)
