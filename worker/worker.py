@@ -169,14 +169,15 @@ class Worker:
     def _passed(self, batch: _Batch) -> list[Record]:
         """Return the records that are not behind the end of their chain: a replay fills gaps, and the event source alone goes on.
 
-        Otherwise a shard would seem to have passed what the event source still holds. If it has passed over the last records of a closed
-        shard, no later one shows the gap, so this ends the chain.
+        Otherwise a shard would seem to have passed what the event source still holds. If it has gone on to a child, it has passed over what
+        it left of a closed shard, where no later record shows the gap: then this ends the chain.
         """
         end = self._ledger.end(batch.chain)
         last = START if end is None else end.last
-        is_behind = batch.numbers[-1] > last
-        if is_behind and self._shards.is_closed(batch.chain) and self._ledger.close(batch.chain):
-            return batch.records
+        if batch.numbers[-1] > last:
+            has_gone_on = any(map(self._ledger.end, self._shards.descendants(batch.chain)))
+            if has_gone_on and self._ledger.close(batch.chain):
+                return batch.records
         return [record for record in batch.records if record.number <= last]
 
     def _advance(self, batch: _Batch, deadline: Deadline) -> list[_Appended]:

@@ -14,7 +14,7 @@ from shared.errors import SluiceError
 from worker.record import number
 
 PATIENCE_SECONDS = 300.0
-"""How long to retry while the worker takes no record: it holds, or leaves to the event source what that has not read of an open shard."""
+"""How long to retry while the worker takes no record: it holds, or leaves to the event source what that has not read."""
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 30.0
 Invoke = Callable[[dict[str, Any]], dict[str, Any]]

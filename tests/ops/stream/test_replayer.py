@@ -101,14 +101,20 @@ def test_a_replay_waits_for_the_event_source() -> None:
 
 
 def test_the_last_records_of_a_closed_shard_can_be_replayed() -> None:
-    """If the event source has passed them over, no later record shows the gap. If it has not, it finds them in a span."""
+    """If the event source has gone on to a child, or to a child of that, it has passed them over, and no later record shows the gap."""
     delivery = put(delivered("x"), "passed", "over", seconds=1)
     delivery.records()
     delivery.split()
+    with pytest.raises(HoldsError):
+        replay(delivery).shard(SHARD, EVERYTHING, ignore)
+    halves = {"ShardToMerge": "shardId-000000000001", "AdjacentShardToMerge": "shardId-000000000002"}
+    delivery.kinesis.client.merge_shards(StreamName=STREAM, **halves)
+    put(delivery, "later", seconds=0)
+    assert [] == delivery.deliver_all({"shardId-000000000003"})
 
     assert 3 == replay(delivery).shard(SHARD, EVERYTHING, ignore).records
     assert [] == delivery.deliver_all()
-    assert ["x", "passed", "over"] == delivery.ids("shop", "views")
+    assert ["x", "later", "passed", "over"] == delivery.ids("shop", "views")
 
 
 def test_records_that_the_worker_does_not_store_are_passed_to_it_again() -> None:
