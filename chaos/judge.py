@@ -172,7 +172,7 @@ class Judge:
         yield "tag keeps range", bool(chain.tag) and chain.tag not in self._tags
         follows = place.after == before.last and (not chain.shard or item.first > place.after)
         yield "append at the end", not follows and place not in self.items
-        yield "replay in gaps", event.by.startswith("replay") and not chain.gap
+        yield "replay in gaps", event.by.startswith("replay") and not chain.gap and item.first != END
         latest = max([before.latest, *(one.arrival for one in put.records)])
         is_latest = item.latest == latest if put.records else item.latest >= latest or item.first == END
         yield "latest arrival", not is_latest

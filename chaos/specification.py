@@ -205,7 +205,7 @@ RULES = {
     "member by index": "A record is in one span, by the numbers in the index.",
     "claim": "A record that carries a claim counts only if it owns it.",
     "claim late ones": "A record that arrived later than LATE counts only with a claim, and its index says so.",
-    "replay in gaps": "A replay appends only in gaps.",
+    "replay in gaps": "A replay appends only in gaps, of a closed shard once its chain is ended.",
     "claim in gaps": "A record in a gap counts only with a claim.",
     "claim with append": "In a gap, and to take a claim over, the claim is written in the transaction that appends.",
     "take over": "A claim is taken over only from a record that its chain has passed over, or whose shard a whole listing lacks.",
