@@ -81,6 +81,11 @@ class Story:
         }
 
     @property
+    def delivered(self) -> int:
+        """The number of rows in Treasure Data."""
+        return sum(found.total() for found in self.found().values())
+
+    @property
     def is_complete(self) -> bool:
         """Whether each accepted event is in Treasure Data once."""
         return self.found() == {place: Counter(numbers) for place, numbers in self.accepted.items()}
@@ -142,16 +147,13 @@ def tell(told: Story, say: Callable[[str], None]) -> bool:
     def accepted() -> int:
         return sum(map(len, told.accepted.values()))
 
-    def delivered() -> int:
-        return sum(found.total() for found in told.found().values())
-
     told.world.open(Window(Kind.TD_OUTAGE, start + _HOUR, start + 4 * _HOUR))
     told.open_gates(until=start + 5 * _HOUR, every=30.0)
     note("Events are arriving.")
     told.sleep(_HOUR)
-    note(f"Treasure Data goes down. {accepted():,} rows accepted, {delivered():,} delivered.")
+    note(f"Treasure Data goes down. {accepted():,} rows accepted, {told.delivered:,} delivered.")
     told.sleep(3 * _HOUR)
-    note(f"It is back. {accepted():,} rows accepted, {delivered():,} delivered, {told.waiting:,} wait.")
+    note(f"It is back. {accepted():,} rows accepted, {told.delivered:,} delivered, {told.waiting:,} wait.")
     behind = balance().unread.behind_seconds
     text = f"the stream is behind by {screen.lasting(behind)}: the outage has not held it"
     check(text, right=behind <= _BEHIND_SECONDS)
@@ -167,7 +169,7 @@ def tell(told: Story, say: Callable[[str], None]) -> bool:
     told.world.open(Window(Kind.FILTERED, told.now(), told.now() + _FILTER_SECONDS))
     told.open_gates(until=told.now() + 2 * _FILTER_SECONDS, every=5.0)
     told.sleep(3 * _FILTER_SECONDS)
-    left_out = accepted() - delivered()
+    left_out = accepted() - told.delivered
     note(f"A filter of the event source has left out records: {left_out:,} rows.")
     replayed = told.replay()
     say(f"  sluice replay --wait: {replayed.sent:,} rows sent, {replayed.passed_over:,} skipped")
@@ -177,7 +179,7 @@ def tell(told: Story, say: Callable[[str], None]) -> bool:
     begin, end = start + 1800, start + 5400
     told.sleep(start + 36 * _HOUR - told.now())
     told.lose(begin, end)
-    lost, after = accepted() - delivered(), told.found()
+    lost, after = accepted() - told.delivered, told.found()
     note(f"Treasure Data loses {screen.utc(begin)} to {screen.utc(end)}: {lost:,} rows.")
     say(f"  sluice replay: {told.replay().sent:,} rows sent")
     check("a replay without --force changes nothing", right=lost > 0 and told.found() == after)
@@ -186,7 +188,7 @@ def tell(told: Story, say: Callable[[str], None]) -> bool:
         sent, before = told.force(begin, end)
         say(f"  {command}{again}: {sent:,} rows sent, {before:,} sent before")
         text = "nothing changes" if again else f"exactly the {lost:,} lost rows are restored"
-        check(f"{text}: {delivered():,} in total", right=told.is_complete)
+        check(f"{text}: {told.delivered:,} in total", right=told.is_complete)
     books = balance()
     again = sum(one.delivered for one in books.forced.values())
     text = f"reconciled: {books.total.received:,} received, {again:,} sent again by force"
