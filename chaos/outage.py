@@ -81,6 +81,11 @@ class Story:
         }
 
     @property
+    def sent(self) -> int:
+        """The number of rows that were accepted."""
+        return sum(map(len, self.accepted.values()))
+
+    @property
     def delivered(self) -> int:
         """The number of rows in Treasure Data."""
         return sum(found.total() for found in self.found().values())
@@ -144,16 +149,13 @@ def tell(told: Story, say: Callable[[str], None]) -> bool:
     def note(what: str) -> None:
         say(f"{screen.utc(told.now())}  {what}")
 
-    def accepted() -> int:
-        return sum(map(len, told.accepted.values()))
-
     told.world.open(Window(Kind.TD_OUTAGE, start + _HOUR, start + 4 * _HOUR))
     told.open_gates(until=start + 5 * _HOUR, every=30.0)
     note("Events are arriving.")
     told.sleep(_HOUR)
-    note(f"Treasure Data goes down. {accepted():,} rows accepted, {told.delivered:,} delivered.")
+    note(f"Treasure Data goes down. {told.sent:,} rows accepted, {told.delivered:,} delivered.")
     told.sleep(3 * _HOUR)
-    note(f"It is back. {accepted():,} rows accepted, {told.delivered:,} delivered, {told.waiting:,} wait.")
+    note(f"It is back. {told.sent:,} rows accepted, {told.delivered:,} delivered, {told.waiting:,} wait.")
     behind = balance().unread.behind_seconds
     text = f"the stream is behind by {screen.lasting(behind)}: the outage has not held it"
     check(text, right=behind <= _BEHIND_SECONDS)
@@ -161,15 +163,15 @@ def tell(told: Story, say: Callable[[str], None]) -> bool:
         told.sleep(60)
     note("All rows that waited have been delivered.")
     told.sleep(start + 7 * _HOUR - told.now())
-    check(f"{accepted():,} rows accepted, each delivered once", right=told.is_complete)
+    check(f"{told.sent:,} rows accepted, each delivered once", right=told.is_complete)
     books = balance()
     text = f"reconciled: {books.total.received:,} received, {books.total.delivered:,} delivered"
-    check(text, right=books.adds_up and books.total.delivered == accepted())
+    check(text, right=books.adds_up and books.total.delivered == told.sent)
 
     told.world.open(Window(Kind.FILTERED, told.now(), told.now() + _FILTER_SECONDS))
     told.open_gates(until=told.now() + 2 * _FILTER_SECONDS, every=5.0)
     told.sleep(3 * _FILTER_SECONDS)
-    left_out = accepted() - told.delivered
+    left_out = told.sent - told.delivered
     note(f"A filter of the event source has left out records: {left_out:,} rows.")
     replayed = told.replay()
     say(f"  sluice replay --wait: {replayed.sent:,} rows sent, {replayed.passed_over:,} skipped")
@@ -179,7 +181,7 @@ def tell(told: Story, say: Callable[[str], None]) -> bool:
     begin, end = start + 1800, start + 5400
     told.sleep(start + 36 * _HOUR - told.now())
     told.lose(begin, end)
-    lost, after = accepted() - told.delivered, told.found()
+    lost, after = told.sent - told.delivered, told.found()
     note(f"Treasure Data loses {screen.utc(begin)} to {screen.utc(end)}: {lost:,} rows.")
     say(f"  sluice replay: {told.replay().sent:,} rows sent")
     check("a replay without --force changes nothing", right=lost > 0 and told.found() == after)
@@ -192,7 +194,7 @@ def tell(told: Story, say: Callable[[str], None]) -> bool:
     books = balance()
     again = sum(one.delivered for one in books.forced.values())
     text = f"reconciled: {books.total.received:,} received, {again:,} sent again by force"
-    check(text, right=books.adds_up and again == lost and books.total.received == accepted())
+    check(text, right=books.adds_up and again == lost and books.total.received == told.sent)
     return all(verdicts)
 
 
