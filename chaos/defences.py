@@ -257,20 +257,20 @@ class _RepeatingKinesis(clients.Kinesis):
     """Retries a put that timed out, as botocore does by default."""
 
     @override
-    def _put(self, what: str, action: Any) -> Any:
+    def _put(self, call: clients.Call) -> Any:
         try:
-            return super()._put(what, action)
+            return super()._put(call)
         except ReadTimeoutError:
-            return super()._put(what, action)
+            return super()._put(call)
 
 
 class _TrustingKinesis(clients.Kinesis):
     """Treats a put that timed out as accepted."""
 
     @override
-    def _put(self, what: str, action: Any) -> Any:
+    def _put(self, call: clients.Call) -> Any:
         try:
-            return super()._put(what, action)
+            return super()._put(call)
         except ReadTimeoutError:
             return {"SequenceNumber": "1", "ShardId": "shardId-000000000000"}
 
@@ -278,7 +278,7 @@ class _TrustingKinesis(clients.Kinesis):
 def _sentinel_everywhere(world: World) -> clients.Redis:
     """Return a Redis in which the sentinel always exists."""
     redis = clients.Redis(world.redis_server, world.effects)
-    redis._view.hget = lambda *_: "always"  # type: ignore[method-assign]  # noqa: SLF001 -- its own
+    redis.hget = lambda *_: "always"  # type: ignore[method-assign]
     return redis
 
 
