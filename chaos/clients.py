@@ -297,7 +297,9 @@ class SQS(_Client):
         return self._perform(call)
 
     def _old_counts(self, request: dict[str, Any], age: float) -> dict[str, Any]:
-        held = self.client.held_at(request["QueueUrl"], self.effects.simulation.now - age)
+        """Return counts without the messages that were sent since."""
+        then = self.effects.simulation.now - age
+        held = sum(one.sent_at <= then for one in self.client.messages(request["QueueUrl"]))
         counts = dict.fromkeys(request["AttributeNames"], "0")
         return {"Attributes": counts | {"ApproximateNumberOfMessages": f"{held}"}}
 

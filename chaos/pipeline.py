@@ -1,6 +1,5 @@
 """Runs the pipeline in one world: functions, the services that invoke them, clients and operators."""
 
-import json
 import random
 from base64 import b64encode
 from collections import Counter
@@ -26,10 +25,9 @@ from doubles.event_source import EventSourceMapping, Invocation, Outcome, Record
 from doubles.event_source.pollers import StreamPoller
 from doubles.sqs import record_of
 from local.functions import DRAIN, INGEST, SENDER
-from shared.errors import InvalidObjectError
 from shared.tracking_plan import CODES
 from worker.rows import compress
-from worker.span import ChunkKey, Place, Span
+from worker.span import ChunkKey, Place
 from worker.span_object import name_of
 from worker.states import State
 
@@ -44,7 +42,6 @@ _READ_AGAIN_SECONDS = 40.0
 _POLL_EVERY = 900.0  # the overflow queue
 _IDLE_POLL_EVERY = 6 * 3600.0  # when no record arrives; otherwise at once
 _STEP = 171.0  # so that steps do not coincide with the sender's timer
-_REPAIR_SECONDS = 2.0  # between two chunks
 _DAY = 86_400.0
 _FOR_GOOD = 0.5  # the share of schedules with lost objects in which one is not brought back
 _COPIES_FOR = 29 * 86_400.0  # seconds for which a client may send copies of a request that has an id
@@ -76,8 +73,6 @@ class Pipeline:
         self.answers: list[Answered] = []  # the ingest's responses
         # rejected events that were kept when everything had settled for the first time
         self.copies: list[Copy] = []
-        # by number, the table of each event that an operator repaired afterwards
-        self.repaired: dict[int, str] = {}
         self.garbage: list[bytes] = []  # undecodable records that were put on the stream
         # by span and chunk, the events of rows that an operator wanted to drop
         self.given_up: dict[tuple[Place, ChunkKey], list[int]] = {}
@@ -122,7 +117,6 @@ class Pipeline:
         self._next_tick = float("inf")
         # whether an operator finally sends all dead rows again, when nothing is rejected any more
         self.resends_dead = self._chance.random() < 0.5
-        self._repairs = random.Random(f"{schedule.seed}/repairs").random() < 0.7
         self.audit = Audit(world)  # reads the ledger and the objects
         self.observer = Observer(world, self.audit, functions.watermarks)  # takes watermarks during the run
         # accepted events that were neither in Treasure Data nor held when everything had settled for the first time, before anything was
@@ -168,8 +162,6 @@ class Pipeline:
         for name, account in self.world.accounts.items():
             if account.status != "active" or account.revoked_key_ids:
                 self._disable(name, "")
-        if self._repairs:
-            self.repair_rejected()
         for _ in range(2):
             self._pause_sender(self._simulation.now + 86_400 * self._chance.uniform(0.6, 1.4))
             self._replay_everything()
@@ -210,51 +202,10 @@ class Pipeline:
         self._invoke_sender({"kinds": ["dead"]})
         self._wait(_STEP)
 
-    def repair_rejected(self) -> None:
-        """Repair, once each, the events that a tracking plan rejected, as an operator does in an editor."""
-        done: set[int] = set()
-        for span in list(self.audit.ledger.spans()):
-            for key in span.chunks:
-                if key.group.is_rejected and key.group.code in CODES:
-                    self._repair(span, key, done)
-        self._wait(_STEP)
-        self.rest(hours=24)
-
-    def _repair(self, span: Span, key: ChunkKey, done: set[int]) -> None:
-        group, account = key.group, self.world.accounts[key.account]
-        is_planned = account.plan is not None and group.table in account.plan.tables
-        table = group.table if is_planned else TABLES[0]
-        events, tables = [], {}
-        try:
-            kept = self.audit.rejections_store.get(span, key)
-        except InvalidObjectError:
-            return
-        for one in kept:
-            copy = Copy(key.account, table, group.code, json.loads(one.original), one.message)
-            if copy.number not in self.accepted and copy.number not in done:
-                done.add(copy.number)
-                tables[copy.number] = table
-                events.append((one.received_at, plans.repaired(copy, table)))
-        if events:
-            asked = {"chain": span.chain.name, "after": span.after, "chunk": key.name}
-            asked["events"] = b64encode(compress(msgpack.packb(events))).decode()
-            self.sender.invoke({"repair": asked}, partial(self._note_repaired, tables))
-            self._wait(_REPAIR_SECONDS)
-
-    def _note_repaired(self, tables: dict[int, str], outcome: Outcome) -> None:
-        if isinstance(outcome, Returned) and "error" not in outcome.value:
-            self.repaired |= tables
-            self._accept(tuple(tables))
-
     @property
     def told(self) -> Counter[tuple[int, str]]:
         """By number and code, how many responses reported a rejection."""
         return Counter(one for answer in self.answers for one in answer.rejected)
-
-    @property
-    def _taken(self) -> set[int]:
-        """The events that a response of the ingest called accepted."""
-        return {number for answer in self.answers for number in answer.accepted}
 
     @property
     def contradicted(self) -> set[int]:
@@ -262,14 +213,9 @@ class Pipeline:
 
         The first copy of the batch on the stream decides.
         """
-        rejected = {number for number, code in self.told if code in CODES} - self.repaired.keys()
-        return {number for number in rejected & self._taken if self.sent[number].dialect == "batch"}
-
-    @property
-    def repeated(self) -> set[int]:
-        """Events that were repaired, and also accepted from a copy that was judged by another plan, whatever its client heard."""
-        unsure = (one.sent for one in self.answers if not one.accepted and not one.rejected)
-        return self.repaired.keys() & (self._taken | {number for sent in unsure for number, _ in sent.events})
+        rejected = {number for number, code in self.told if code in CODES}
+        taken = {number for answer in self.answers for number in answer.accepted}
+        return {number for number in rejected & taken if self.sent[number].dialect == "batch"}
 
     def heal(self) -> float:
         """End all faults, but for what lasts. Return when that ends, UNIX seconds."""

@@ -96,7 +96,6 @@ def judge(pipeline: Pipeline) -> Verdict:  # noqa: C901 -- a list of promises
     reasons, doubted = _dead(pipeline, verdict, forced)
     for number in doubted & places.keys():  # the ledger says of a dead row that Treasure Data may have it
         places[number] = places[number][1:]
-    repeated = pipeline.repeated  # goes through all events
     may_duplicate = verdict.unasked > 0
     dropped = pipeline.dropped
     excused = pipeline.contradicted | dropped | pipeline.gone | set(verdict.lost)
@@ -107,10 +106,10 @@ def judge(pipeline: Pipeline) -> Verdict:  # noqa: C901 -- a list of promises
     ]
     for number, sent in pipeline.sent.items():
         found, reason = places.get(number, []), reasons.get(number)
-        if len(found) > 1 + (number in repeated) + forced[number] and not may_duplicate:
+        if len(found) > 1 + forced[number] and not may_duplicate:
             verdict.duplicated.append(number)
         is_sent = len(found) > forced[number] and not may_duplicate
-        if number in dropped and (is_sent or reason) and number not in repeated:
+        if number in dropped and (is_sent or reason):
             verdict.both.append(number)
         if set(found) - world.mapped[sent.account]:
             verdict.misrouted.append(number)
@@ -147,9 +146,6 @@ def _compare(
         found, table = len(places.get(number, ())), sent.table_of(number)
         # a query about rows that a forced replay may have sent again finds those that were there already, and settles it
         found = max(min(found, 1), found - forced[number])
-        if found and number in pipeline.repaired:  # a copy accepted later is in its original table
-            held.setdefault((sent.account, pipeline.repaired[number]), Counter())["delivered"] += 1
-            found -= 1
         counts = held.setdefault((sent.account, table), Counter())
         counts["delivered"] += found
         counts["dead"] += number in reasons
