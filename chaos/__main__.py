@@ -61,8 +61,8 @@ def main(events: int, seeds: int, seed: int, trace: Path | None) -> None:
     if missing := [kind for kind in Kind if kind not in strikes]:
         console.print(f"kinds of trouble that never occurred: {'; '.join(missing)}")
     console.print(f"{time.monotonic() - began:.0f} s")
-    more = {"schedules": seeds, "largest_delay": round(delay), "processor_seconds": round(seconds)}
-    click.echo(json.dumps(sums | more | {"failed": len(failed)}))
+    times = {"largest_delay": round(delay), "processor_seconds": round(seconds)}
+    click.echo(json.dumps({**sums, "schedules": seeds, "failed": len(failed)} | times))
     sys.exit(bool(failed))
 
 

@@ -149,9 +149,8 @@ class Put(NamedTuple):
         rows: dict[str, list[bytes]] = {}
         received = _AGAIN + self.received * 1000
         for number, table in self.events:
-            filling = (
-                Random(number).randbytes(150).hex()
-            )  # so that two rows are larger than TD_TOO_LARGE allows
+            # two rows are larger than TD_TOO_LARGE allows
+            filling = Random(number).randbytes(150).hex()
             row = {"time": int(START), "event_id": f"{number}", "received_at": received, "n": number}
             rows.setdefault(table, []).append(msgpack.packb(row | {"filling": filling}))
         blocks = tuple(TableRows(table, len(some), b"".join(some)) for table, some in rows.items())

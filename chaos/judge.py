@@ -55,9 +55,7 @@ class Judge:
         self.times = times or Times()
         self.items: dict[Place, Item] = {}
         self._ends: dict[Chain, Item] = {}
-        self._behind: defaultdict[Chain, list[Item]] = defaultdict(
-            list
-        )  # the spans of each chain, as appended
+        self._behind = defaultdict[Chain, list[Item]](list)  # the spans of each chain, as appended
         self._spans: dict[Owner, Place] = {}
         self._claims: dict[str, Owner] = {}
         self._first: defaultdict[str, set[Place]] = defaultdict(set)  # spans with a first copy of a request
@@ -68,17 +66,15 @@ class Judge:
         self._writers: dict[Place, list[str]] = {}  # of each version
         self._opened: dict[tuple[Place, str], int] = {}  # the version that opened a chunk's doubt
         self._fences: dict[tuple[str, Place, str], Entry] = {}  # a doubt as an invocation last wrote it
-        self._imports: defaultdict[tuple[Place, str, int], dict[int, str]] = defaultdict(
-            dict
-        )  # what each one proves
+        # what each one proves
+        self._imports = defaultdict[tuple[Place, str, int], dict[int, str]](dict)
         self._told: defaultdict[tuple[str, Place, str], set[tuple[str, int, float]]] = defaultdict(set)
         self._bodies: dict[tuple[Place, str], str] = {}
         self._failed: set[tuple[str, str | None]] = set()  # databases that failed, by instance
         # by invocation: its whole listings, and when it had each one last
         self._listed: defaultdict[str, dict[tuple[Shard, ...], float]] = defaultdict(dict)
-        self._shards: dict[
-            str, tuple[float, float]
-        ] = {}  # since when it is known, and since when to be closed
+        # since when it is known, and since when to be closed
+        self._shards: dict[str, tuple[float, float]] = {}
         self._gone: set[str] = set()  # shards of deleted streams
         self.expired: set[str] = set()  # shards that the stream has no record of any more
         self._tags: dict[str, tuple[float, float]] = {}
@@ -357,9 +353,8 @@ class Judge:
         age, clock = event.at - (fence.since or 0), self.times.clock
         attempts = self._imports[event.place, event.key, event.generation]
         told = self._told[event.by, event.place, event.key]
-        is_again = any(
-            generation == event.generation for _, generation, _ in told
-        )  # its table was missing, or its key
+        # its table was missing, or its key
+        is_again = any(generation == event.generation for _, generation, _ in told)
         attempts[event.call] = NOTHING
         return [
             ("fence before send", not is_fenced),

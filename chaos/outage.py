@@ -192,9 +192,9 @@ def tell(told: Story, say: Callable[[str], None]) -> bool:
         text = "nothing changes" if again else f"exactly the {lost:,} lost rows are restored"
         check(f"{text}: {told.delivered:,} in total", right=told.is_complete)
     books = balance()
-    again = sum(one.delivered for one in books.forced.values())
-    text = f"reconciled: {books.total.received:,} received, {again:,} sent again by force"
-    check(text, right=books.adds_up and again == lost and books.total.received == told.sent)
+    forced = sum(one.delivered for one in books.forced.values())
+    text = f"reconciled: {books.total.received:,} received, {forced:,} sent again by force"
+    check(text, right=books.adds_up and forced == lost and books.total.received == told.sent)
     return all(verdicts)
 
 

@@ -25,6 +25,7 @@ from doubles.event_source import EventSourceMapping, Invocation, Outcome, Record
 from doubles.event_source.pollers import StreamPoller
 from doubles.sqs import record_of
 from local.functions import DRAIN, INGEST, SENDER
+from shared.errors import InvalidObjectError
 from shared.tracking_plan import CODES
 from worker.rows import compress
 from worker.span import ChunkKey, Place
@@ -97,9 +98,8 @@ class Pipeline:
         self._draining = 0
         self._is_queue_off = False
         self._is_sending = True
-        self._waited_at = self._sent_at = float(
-            "-inf"
-        )  # when something waited, and when the sender ran by its timer
+        # when something waited, and when the sender ran by its timer
+        self._waited_at = self._sent_at = float("-inf")
         summary = world.stream.describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"]
         window = self._chance.choice((0, 1, 5))
         self._mapping = EventSourceMapping(
@@ -593,7 +593,8 @@ class Pipeline:
             if is_there and span.chain.shard.split("#")[1] in self._tags:
                 self._forced_places.add(span.place)
                 for key in span.chunks:
-                    self.forced.update(self.audit.numbers(span, key))
+                    with suppress(InvalidObjectError):  # there is nothing but a number of forgotten rows
+                        self.forced.update(self.audit.numbers(span, key))
 
     def _put_garbage(self, data: bytes) -> None:
         self.garbage.append(data)
