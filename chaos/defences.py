@@ -100,7 +100,7 @@ def _any_version(update: Any, span: Span) -> tuple[Span, dict[str, Any]]:
     return written, request | {"ConditionExpression": "attribute_exists(pk)"}
 
 
-def _two_writes(ledger: Any, old: Span, new: Span) -> bool:
+def _two_writes(ledger: Any, old: Span, new: Span) -> Any:
     won, _ = ledger.update(old)
     return won and ledger.append(new)[0]
 

@@ -28,6 +28,7 @@ from local.functions import DRAIN, INGEST, SENDER
 from shared.errors import InvalidObjectError
 from shared.tracking_plan import CODES
 from worker.rows import compress
+from worker.shards import Shards
 from worker.span import ChunkKey, Place
 from worker.span_object import name_of
 from worker.states import State
@@ -638,25 +639,17 @@ class Pipeline:
 
     def _reshard(self, how: str, where: float) -> None:
         stream = self.world.stream
-        shards = [
-            shard
-            for shard in stream.list_shards(StreamName=STREAM)["Shards"]
-            if "EndingSequenceNumber" not in shard["SequenceNumberRange"]
-        ]
-        shards.sort(key=lambda shard: int(shard["HashKeyRange"]["StartingHashKey"]))
+        listed = Shards(stream, STREAM, self.world.clock).all()  # type: ignore[arg-type]  # a double
+        shards = sorted((one for one in listed if one.is_open), key=lambda one: one.keys.start)
         place = int(where * len(shards))
         if how == "merge" and len(shards) > 1:
             place = min(place, len(shards) - 2)
-            one, other = shards[place : place + 2]
-            stream.merge_shards(
-                StreamName=STREAM, ShardToMerge=one["ShardId"], AdjacentShardToMerge=other["ShardId"]
-            )
+            one, other = (shard.shard_id for shard in shards[place : place + 2])
+            stream.merge_shards(StreamName=STREAM, ShardToMerge=one, AdjacentShardToMerge=other)
         else:
-            keys = shards[place]["HashKeyRange"]
-            middle = (int(keys["StartingHashKey"]) + int(keys["EndingHashKey"])) // 2
-            stream.split_shard(
-                StreamName=STREAM, ShardToSplit=shards[place]["ShardId"], NewStartingHashKey=str(middle)
-            )
+            name, keys = shards[place].shard_id, shards[place].keys
+            middle = str((keys.start + keys.stop - 1) // 2)
+            stream.split_shard(StreamName=STREAM, ShardToSplit=name, NewStartingHashKey=middle)
         self._tick_at(self._simulation.now + 10)
 
     def _create_again(self, restart: bool) -> None:
