@@ -80,11 +80,8 @@ class Audit:
         needed = {name_of(span) for span in self.ledger.spans() if span.object is not None}
         stored = self._world.bucket.objects(BUCKET)
         old = self._world.simulation.now - _UNREFERENCED_SECONDS
-        return sorted(
-            name
-            for name, one in stored.items()
-            if name.startswith(PREFIX) and name not in needed and one.modified < old
-        )
+        found = {name for name, one in stored.items() if name.startswith(PREFIX) and one.modified < old}
+        return sorted(found - needed)
 
     def rejected(self) -> Iterator[Copy]:
         """Yield every stored copy of a rejected event."""
@@ -121,11 +118,10 @@ class Audit:
     def unnamed(self) -> list[str]:
         """Return the objects that nobody can name. Whether an object is its span's is judged by the specification when the span is written."""
         known = (PREFIX, REJECTED, policy.KEY, FORGET_REQUESTS)
-        return [
-            f"{name} is no span object"
-            for name in self._world.bucket.objects(BUCKET)
-            if not name.startswith(known) or (name.startswith(PREFIX) and parse(name) is None)
-        ]
+        names = self._world.bucket.objects(BUCKET)
+        found = [one for one in names if one.startswith(PREFIX) and parse(one) is None]
+        found += [one for one in names if not one.startswith(known)]
+        return [f"{name} is no span object" for name in found]
 
 
 def _waits(item: Mapping[str, Any]) -> bool:

@@ -25,8 +25,6 @@ class Sandbox:
 
     number: int = 0  # its number among the function's
     handler: Handler | None = None
-    # an invocation that returned while some of its greenlets were still running; they are frozen
-    leftover: Process | None = None
 
 
 class Function:
@@ -104,8 +102,6 @@ class Function:
             now=lambda: simulation.now,
             aws_request_id=process.name,
         )
-        if sandbox.leftover is not None:
-            simulation.thaw(sandbox.leftover)
         simulation.spawn(process, lambda: handler(event, context), ended)
         simulation.at(context.deadline, time_out)
         if chances := self._trouble.strike(Kind.ABANDON):
@@ -119,19 +115,15 @@ class Function:
             self._simulation.kill(process)
 
     def _end(self, sandbox: Sandbox, process: Process, *, alive: bool) -> None:
-        """End an invocation. Unless its sandbox died, the sandbox is frozen until the next one."""
+        """End an invocation. The next one may have its sandbox, unless that died or threads were left behind."""
         self.running.pop(process, None)
         if not alive or self._simulation.now - process.born >= self.timeout:
             return
-        if sandbox.leftover is not None and not sandbox.leftover.idle:
-            sandbox.leftover.frozen = True
-        elif not process.idle:
+        if process.tasks:
             self.left_behind += len(process.tasks)
-            process.frozen = True
-            sandbox.leftover = process
+            self._simulation.kill(process)
         else:
-            sandbox.leftover = None
-        self._idle.append(sandbox)
+            self._idle.append(sandbox)
 
     def _sandbox(self) -> Sandbox:
         if self._trouble.strike(Kind.COLD):

@@ -23,12 +23,8 @@ _CAUSES: dict[str, tuple[Kind, ...]] = {
     "index_gone": (Kind.S3_GONE,),
 }
 _OUT_OF_ORDER = {
-    Kind.KINESIS_AHEAD,
-    Kind.PASSED_OVER,
-    Kind.LANES,
-    Kind.FILTERED,
-    Kind.S3_GONE,
-    Kind.S3_DAMAGED,
+    *(Kind.KINESIS_AHEAD, Kind.PASSED_OVER, Kind.LANES, Kind.FILTERED),
+    *(Kind.S3_GONE, Kind.S3_DAMAGED),
 }
 PROMISES = (
     *("lost", "duplicated", "misrouted", "both", "misjudged", "miscounted"),
@@ -99,11 +95,8 @@ def judge(pipeline: Pipeline) -> Verdict:  # noqa: C901 -- a list of promises
     may_duplicate = verdict.unasked > 0
     dropped = pipeline.dropped
     excused = pipeline.contradicted | dropped | pipeline.gone | set(verdict.lost)
-    verdict.lost += [
-        number
-        for number in pipeline.accepted
-        if not places.get(number) and reasons.get(number) is None and number not in excused
-    ]
+    there = {number for number, found in places.items() if found} | reasons.keys()
+    verdict.lost += [number for number in pipeline.accepted if number not in there | excused]
     for number, sent in pipeline.sent.items():
         found, reason = places.get(number, []), reasons.get(number)
         if len(found) > 1 + forced[number] and not may_duplicate:
@@ -186,9 +179,8 @@ def _is_overlooked(pipeline: Pipeline, row: Mapping[str, Any], table: str, at: f
     number = int(row["n"])
     sent = pipeline.sent[number]
     strikes = pipeline.world.trouble.strikes
-    if not strikes.keys().isdisjoint(_OUT_OF_ORDER) or (
-        sent.dialect == "stream" and strikes[Kind.KINESIS_STAMPS]
-    ):
+    is_misdated = sent.dialect == "stream" and strikes[Kind.KINESIS_STAMPS]
+    if is_misdated or not strikes.keys().isdisjoint(_OUT_OF_ORDER):
         return False
     return pipeline.observer.overlooked(number, sent.account, table, row["received_at"], at)
 
@@ -225,24 +217,20 @@ def _dead(pipeline: Pipeline, verdict: Verdict, forced: Counter[int]) -> tuple[d
                 verdict.both.append(number)
             reasons[number] = held.entry.reason
     if garbage != Counter(pipeline.garbage):
-        verdict.stuck.append(
-            f"the undecodable records that are kept differ from those that were put: {dict(garbage)}"
-        )
+        verdict.stuck.append(f"other undecodable records are kept than were put: {dict(garbage)}")
     return reasons, doubted
 
 
 def _rest(pipeline: Pipeline, verdict: Verdict) -> None:
     world = pipeline.world
     verdict.stuck += [f"shard {shard}" for shard in pipeline.backlog()]
-    verdict.stuck += [
-        f"{function.left_behind} threads" for function in pipeline.functions if function.left_behind
-    ]
     verdict.stuck += [f"message {one.message_id}" for one in world.queue.messages(world.queue_url)]
     verdict.stuck += [f"{name} is left over" for name in pipeline.audit.left_over()]
     for function in pipeline.functions:
         # the sender may raise if a service is unavailable, because its next run continues
         unavailable = _MAY_BE_RAISED if function is pipeline.sender else ()
         verdict.stuck += [error for name, error in function.errors if name not in unavailable]
+        verdict.stuck += [f"{function.left_behind} threads"] if function.left_behind else []
         # with nothing wrong, every invocation ends in time, whatever it is given
         verdict.stuck += [
             f"{name} did not end in time"

@@ -23,7 +23,7 @@ from doubles.kinesis import MemoryKinesis
 from doubles.redis import MemoryRedis
 from doubles.s3 import MemoryS3
 from doubles.sqs import MemorySQS
-from doubles.treasure_data import API_KEY, Action, InProcess, TreasureData
+from doubles.treasure_data import API_KEY, Action, InProcess, Request, Response, TreasureData
 from doubles.treasure_data import Settings as TdSettings
 from local.resources import COUNTERS, LEDGER, NOTICES
 from shared import policy, write_key
@@ -116,10 +116,9 @@ class World:
         self.create_stream()
         self.queue = _SQS(self.clock.now, visibility_seconds=VISIBILITY_SECONDS)
         self.queue_url = self.queue.create_queue(QueueName="overflow")["QueueUrl"]
-        self.notices_url = self.queue.create_queue(
-            QueueName="overflow-notices",
-            Attributes={"MessageRetentionPeriod": NOTICES["MessageRetentionPeriod"]},
-        )["QueueUrl"]
+        kept = {"MessageRetentionPeriod": NOTICES["MessageRetentionPeriod"]}
+        notices = self.queue.create_queue(QueueName="overflow-notices", Attributes=kept)
+        self.notices_url = notices["QueueUrl"]
         self.table = MemoryDynamoDB(self.clock.now)
         self.table.create_table(TableName=TABLE, **LEDGER)
         self.table.create_table(TableName=COUNTERS_TABLE, **COUNTERS)
@@ -162,8 +161,7 @@ class World:
         )
         self.session = requests.Session()
         self.session.trust_env = False
-        transport = td_faults.TreasureDataTransport(self.td.handle, self.effects)
-        self.session.mount("https://", InProcess(transport, self.clock))
+        self.session.mount("https://", InProcess(self._ask_td, self.clock))
         self._set_tables_up()
         for window in schedule.windows:
             self._set_up(window)
@@ -173,9 +171,8 @@ class World:
         setup = self.schedule.setup
         self.stream.last.clear()
         self.stream.create_stream(StreamName=STREAM, ShardCount=setup.shards)
-        self.stream.increase_stream_retention_period(
-            StreamName=STREAM, RetentionPeriodHours=setup.retention_hours
-        )
+        hours = setup.retention_hours
+        self.stream.increase_stream_retention_period(StreamName=STREAM, RetentionPeriodHours=hours)
 
     def apply_accounts(self) -> None:
         """Apply the accounts file to Redis and publish the edge policy, as an operator does."""
@@ -185,6 +182,12 @@ class World:
         document = policy.encode(entries, int(self.simulation.now * 1000))
         self.bucket.put_object(Bucket=BUCKET, Key=policy.KEY, Body=document)
         account_store.apply(self.redis_server, ACCOUNT_KEYS, self.accounts, self.simulation.now)
+
+    def _ask_td(self, request: Request) -> Response:
+        seconds = 0.15 * (0.4 + 1.2 * self.effects.chance.random())
+        handle = partial(self.td.handle, request)
+        response: Response = self.effects.perform(f"td {request.method} {request.target}", handle, seconds)
+        return response
 
     def remap(self, name: str, **changes: Any) -> None:
         """Change an account in the file and apply the file, unless Redis is being kept empty."""
