@@ -11,6 +11,7 @@ from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, override
 
 from botocore.exceptions import ReadTimeoutError
@@ -35,6 +36,7 @@ from worker.sender import Sender
 from worker.shards import Shards
 from worker.span import ChunkKey, Span
 from worker.span_object import SpanObjects
+from worker.statement import Statements
 from worker.states import UNSETTLED, Action, Decision, Entry, Event, Happening, Presence, Rules, Step
 from worker.sweeper import Sweep, Sweeper
 from worker.treasure_data import ACCEPTED, Meaning, Reply, TreasureDataClient
@@ -211,6 +213,15 @@ def _decided(found: list[Presence]) -> list[Presence]:
     return [Presence.ABSENT if one is Presence.UNDECIDED else one for one in found]
 
 
+_ANY_JOB = _but(
+    TreasureDataClient,
+    ask=lambda client, *args: TreasureDataClient.ask(client, *args[:4]),
+    # by this clock no job is old
+    statements=property(
+        lambda client: Statements(client._api, SimpleNamespace(now=float, sleep=client._clock.sleep))
+    ),
+)
+
 # The stream and Redis
 
 
@@ -290,7 +301,7 @@ ALL: tuple[Defence, ...] = (
     Defence("worker/question.py", "queries wait until rows can be seen", Weakness(settings={"td_query_delay_minutes": -TD_MEMORY_SECONDS / 60}), "TD_LOST_ANSWER TD_OUTAGE OVERRUN ABANDON SEND TD_LATE", 6),
     Defence("worker/question.py", "a truncated response does not prove absence", _UNDECIDED_IS_ABSENT, f"TD_TRUNCATED {_ASKED}", 3),
     Defence("worker/question.py", "a page does not prove absence", _UNDECIDED_IS_ABSENT, f"TD_FOREIGN_PAGE {_ASKED}", 3),
-    Defence("worker/question.py", "a query that ran too early does not prove absence", _around(TreasureDataClient, "ask", lambda ask, *args: ask(*args[:4])), f"TD_STALE_JOB {_ASKED}", 1),
+    Defence("worker/question.py", "a query that ran too early does not prove absence", _ANY_JOB, f"TD_STALE_JOB {_ASKED}", 1),
     Defence("worker/question.py", "a schema that does not show columns yet does not prove absence", _but(TreasureDataClient, ask=_no_columns_no_rows), f"TD_SCHEMA_LAGS {_ASKED}", 1),
     Defence("worker/question.py", "a schema that never shows columns does not prove absence", _but(TreasureDataClient, ask=_no_columns_no_rows), f"TD_NO_SCHEMA {_ASKED}", 1),
     Defence("worker/question.py", "a 404 means gone only if a listing confirms it", _around(TreasureDataClient, "_api", lambda api, method, *path, **options: _NO_NAMES if "list" in path else api(method, *path, **options)), f"TD_WRONG_HOST {_ASKED}", 3),
