@@ -35,7 +35,6 @@ class Process:
 
     def __init__(self, simulation: "Simulation", name: str) -> None:
         self.name = self.by = name  # in the trace; and for the judge: its sandbox and itself
-        self.simulation = simulation
         self.dead = False  # it performs no more effects
         self.overruns = False  # it is not killed at its time-out
         self.born = simulation.now  # simulated UNIX seconds
