@@ -12,7 +12,7 @@ from typing import Any, override
 
 from chaos.access import RESOURCES, Limited
 from chaos.effects import SandboxClock
-from chaos.platform import Handler, Sandbox
+from chaos.platform import Handler
 from chaos.simulation import Greenlets
 from chaos.world import World
 from doubles.background import at_once
@@ -96,22 +96,22 @@ class Functions:
         )
         return Wiring(replace(settings, **weakness.settings), effects, weakness.replaced(world))
 
-    def worker(self, _sandbox: Sandbox) -> Handler:
+    def worker(self) -> Handler:
         """Return the worker of a new sandbox."""
         wiring, answer = self.wiring(WORKER), self._weakness.answer
         return lambda event, context: answer(wiring.worker.run(event, wiring.deadline(context)))
 
-    def drain(self, _sandbox: Sandbox) -> Handler:
+    def drain(self) -> Handler:
         """Return the drainer of a new sandbox."""
         wiring = self.wiring(DRAIN)
         return lambda event, context: wiring.drain.run(event, wiring.deadline(context))
 
-    def sender(self, _sandbox: Sandbox) -> Handler:
+    def sender(self) -> Handler:
         """Return the sender of a new sandbox."""
         wiring = self.wiring(SENDER)
         return lambda event, context: send_with(wiring, event, wiring.deadline(context))
 
-    def ingest(self, _sandbox: Sandbox) -> Handler:
+    def ingest(self) -> Handler:
         """Return the ingest of a new sandbox."""
         world = self.world
         access: Callable[[str, Any], Any] = partial(Limited, INGEST, world.effects)

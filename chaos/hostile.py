@@ -28,7 +28,7 @@ from chaos.functions import Functions
 from chaos.isolation import BOUND
 from chaos.load import percentile
 from chaos.pipeline import Pipeline
-from chaos.platform import Handler, Sandbox
+from chaos.platform import Handler
 from chaos.schedule import START, Schedule, Setup
 from chaos.traffic import SECRETS, TABLES, Sent, payload_of
 from chaos.world import BUCKET, COUNTERS_TABLE, STREAM, World
@@ -163,8 +163,8 @@ class _Functions(Functions):
     """Functions whose ingest takes the measured CPU time."""
 
     @override
-    def ingest(self, sandbox: Sandbox) -> Handler:
-        handler, simulation = super().ingest(sandbox), self.world.simulation
+    def ingest(self) -> Handler:
+        handler, simulation = super().ingest(), self.world.simulation
 
         def handle(event: Any, context: Any) -> Any:
             answer = handler(event, context)

@@ -28,7 +28,7 @@ from chaos.audit import Audit
 from chaos.effects import SandboxClock
 from chaos.functions import Functions
 from chaos.pipeline import Pipeline
-from chaos.platform import Handler, Sandbox
+from chaos.platform import Handler
 from chaos.schedule import START, Schedule, Setup
 from chaos.traffic import TABLES
 from chaos.trouble import Kind, Window
@@ -173,9 +173,9 @@ class _Functions(Functions):
         self._result = result
 
     @override
-    def worker(self, sandbox: Sandbox) -> Handler:
+    def worker(self) -> Handler:
         """Return the worker of a new sandbox."""
-        handler, simulation, result = super().worker(sandbox), self.world.simulation, self._result
+        handler, simulation, result = super().worker(), self.world.simulation, self._result
 
         def handle(event: Any, context: Any) -> Any:
             cpu = WORKER_BATCH_CPU + len(event["Records"]) * result.case.rows * WORKER_ROW_CPU

@@ -3,8 +3,7 @@
 import json
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from chaos.effects import Effects
 from chaos.simulation import Killed, Process, Simulation
@@ -19,12 +18,11 @@ Handler = Callable[[Any, Any], Any]
 Done = Callable[[Outcome], None]
 
 
-@dataclass(eq=False)
-class Sandbox:
-    """One execution environment, with the state that its handler keeps between invocations."""
+class Sandbox(NamedTuple):
+    """One execution environment: its number among the function's, and a handler, which keeps state between invocations."""
 
-    number: int = 0  # its number among the function's
-    handler: Handler | None = None
+    number: int
+    handler: Handler
 
 
 class Function:
@@ -34,7 +32,7 @@ class Function:
         self,
         effects: Effects,
         name: str,
-        build: Callable[[Sandbox], Handler],
+        build: Callable[[], Handler],
         timeout: float,
         seed: int,
         *,
@@ -95,14 +93,13 @@ class Function:
                 tell(TimedOut())
             self._stop(process)
 
-        handler: Handler = sandbox.handler  # type: ignore[assignment]  # `_sandbox` has built it
         context = Context(
             function_name=self._name,
             deadline=simulation.now + self.timeout,
             now=lambda: simulation.now,
             aws_request_id=process.name,
         )
-        simulation.spawn(process, lambda: handler(event, context), ended)
+        simulation.spawn(process, lambda: sandbox.handler(event, context), ended)
         simulation.at(context.deadline, time_out)
         if chances := self._trouble.strike(Kind.ABANDON):
             simulation.at(simulation.now + chances.random() * self.timeout, lambda: tell(TimedOut()))
@@ -131,6 +128,4 @@ class Function:
         if self._idle:
             return self._idle.pop(self._chance.randrange(len(self._idle)))
         self._sandboxes += 1
-        sandbox = Sandbox(self._sandboxes)
-        sandbox.handler = self._build(sandbox)
-        return sandbox
+        return Sandbox(self._sandboxes, self._build())

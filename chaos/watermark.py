@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from chaos import clients
 from chaos.audit import Audit
 from chaos.effects import Effects, SandboxClock
-from chaos.platform import Function, Handler, Sandbox
+from chaos.platform import Function, Handler
 from chaos.trouble import Trouble
 from chaos.world import STREAM, TABLE, World
 from shared.errors import UnavailableError
@@ -108,7 +108,7 @@ class Observer:
         pause = self._slowness * self._chance.choice((*_EVERY, setup.horizon / 8))
         self._world.simulation.at(self._world.simulation.now + (setup.watch_every or pause), self._look)
 
-    def _build(self, _sandbox: Sandbox) -> Handler:
+    def _build(self) -> Handler:
         world, effects = self._world, self._effects
         clock = SandboxClock(effects)
         ledger = Ledger(clients.DynamoDB(world.table, effects), TABLE, clock, bytes, NullTelemetry())  # type: ignore[arg-type]  # a double
