@@ -23,12 +23,8 @@ _CAUSES: dict[str, tuple[Kind, ...]] = {
     "index_gone": (Kind.S3_GONE,),
 }
 _OUT_OF_ORDER = {
-    Kind.KINESIS_AHEAD,
-    Kind.PASSED_OVER,
-    Kind.LANES,
-    Kind.FILTERED,
-    Kind.S3_GONE,
-    Kind.S3_DAMAGED,
+    *(Kind.KINESIS_AHEAD, Kind.PASSED_OVER, Kind.LANES, Kind.FILTERED),
+    *(Kind.S3_GONE, Kind.S3_DAMAGED),
 }
 PROMISES = (
     *("lost", "duplicated", "misrouted", "both", "misjudged", "miscounted"),
@@ -96,7 +92,6 @@ def judge(pipeline: Pipeline) -> Verdict:  # noqa: C901 -- a list of promises
     reasons, copies, doubted = _dead(pipeline, verdict, forced)
     for number in doubted & places.keys():  # the ledger says of a dead row that Treasure Data may have it
         places[number] = places[number][1:]
-    repeated = pipeline.repeated  # goes through all events
     may_duplicate = verdict.unasked > 0
     dropped = pipeline.dropped
     held = reasons.keys() | copies.keys()
@@ -106,10 +101,10 @@ def judge(pipeline: Pipeline) -> Verdict:  # noqa: C901 -- a list of promises
     ]
     for number, sent in pipeline.sent.items():
         found, reason = places.get(number, []), reasons.get(number)
-        if len(found) > 1 + (number in repeated) + forced[number] and not may_duplicate:
+        if len(found) > 1 + forced[number] and not may_duplicate:
             verdict.duplicated.append(number)
         is_sent = len(found) > forced[number] and not may_duplicate
-        if number in dropped and (is_sent or reason) and number not in repeated:
+        if number in dropped and (is_sent or reason):
             verdict.both.append(number)
         if set(found) - world.mapped[sent.account]:
             verdict.misrouted.append(number)
@@ -145,9 +140,6 @@ def _compare(
         found, table = len(places.get(number, ())), sent.table_of(number)
         # a query about rows that a forced replay may have sent again finds those that were there already, and settles it
         found = max(min(found, 1), found - forced[number])
-        if found and number in pipeline.repaired:  # a copy accepted later is in its original table
-            held.setdefault((sent.account, pipeline.repaired[number]), Counter())["delivered"] += 1
-            found -= 1
         counts = held.setdefault((sent.account, table), Counter())
         counts["delivered"] += found
         counts["dead"] += dead[number]
@@ -188,9 +180,8 @@ def _is_overlooked(pipeline: Pipeline, row: Mapping[str, Any], table: str, at: f
     number = int(row["n"])
     sent = pipeline.sent[number]
     strikes = pipeline.world.trouble.strikes
-    if not strikes.keys().isdisjoint(_OUT_OF_ORDER) or (
-        sent.dialect == "stream" and strikes[Kind.KINESIS_STAMPS]
-    ):
+    is_misdated = sent.dialect == "stream" and strikes[Kind.KINESIS_STAMPS]
+    if is_misdated or not strikes.keys().isdisjoint(_OUT_OF_ORDER):
         return False
     return pipeline.observer.overlooked(number, sent.account, table, row["received_at"], at)
 
@@ -234,24 +225,20 @@ def _dead(
                 verdict.both.append(number)
             reasons[number] = held.entry.reason
     if garbage != Counter(pipeline.garbage):
-        verdict.stuck.append(
-            f"the undecodable records that are kept differ from those that were put: {dict(garbage)}"
-        )
+        verdict.stuck.append(f"other undecodable records are kept than were put: {dict(garbage)}")
     return reasons, copies, doubted
 
 
 def _rest(pipeline: Pipeline, verdict: Verdict) -> None:
     world = pipeline.world
     verdict.stuck += [f"shard {shard}" for shard in pipeline.backlog()]
-    verdict.stuck += [
-        f"{function.left_behind} threads" for function in pipeline.functions if function.left_behind
-    ]
     verdict.stuck += [f"message {one.message_id}" for one in world.queue.messages(world.queue_url)]
     verdict.stuck += [f"{name} is left over" for name in pipeline.audit.left_over()]
     for function in pipeline.functions:
         # the sender may raise if a service is unavailable, because its next run continues
         unavailable = _MAY_BE_RAISED if function is pipeline.sender else ()
         verdict.stuck += [error for name, error in function.errors if name not in unavailable]
+        verdict.stuck += [f"{function.left_behind} threads"] if function.left_behind else []
         # with nothing wrong, every invocation ends in time, whatever it is given
         verdict.stuck += [
             f"{name} did not end in time"
