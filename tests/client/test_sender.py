@@ -120,25 +120,10 @@ def test_an_unreadable_event_is_isolated(make: Make) -> None:
     bench.track(*events)
     for _ in range(20):
         bench.step(0.0)
-    accepted = [event for _, sent in bench.sent for event in sent]
 
-    assert ([Rejection({"n": 4}, "invalid_json", "text")], [*events[:4], *events[5:]], 0) == (
-        bench.rejected,
-        accepted,
-        bench.file.pending_events,
-    )
-
-
-def test_files_of_processes_that_ended_are_sent_and_deleted(make: Make) -> None:
-    """This includes events that are not in a batch yet."""
-    bench = make(Settled([]))
-    left = bench.directory.own()
-    left.append(b"left")
-    left.close()
-    for _ in range(3):
-        bench.step(0.0)
-
-    assert ([[b"left"]], False) == ([sent for _, sent in bench.sent], left.path.exists())
+    assert [Rejection({"n": 4}, "invalid_json", "text")] == bench.rejected
+    assert [*events[:4], *events[5:]] == [event for _, sent in bench.sent for event in sent]
+    assert 0 == bench.file.pending_events
 
 
 def test_what_processes_that_ended_have_left_is_pending(make: Make) -> None:
