@@ -126,9 +126,12 @@ def test_an_unreadable_event_is_isolated(make: Make) -> None:
     assert 0 == bench.file.pending_events
 
 
-def test_what_processes_that_ended_have_left_is_pending(make: Make) -> None:
-    """It is counted before it is sent, even while the endpoint is down and this process has events of its own."""
-    bench = make(Unknown("http_503", ""))
+def test_what_processes_that_ended_have_left_is_pending_until_it_is_sent(make: Make) -> None:
+    """It is counted even while the endpoint is down and this process has events of its own; when it is sent, its file is deleted.
+
+    This includes events that are not in a batch yet.
+    """
+    bench = make(*[Unknown("http_503", "")] * 2, Settled([]))
     bench.track(b"own")
     bench.step(0.0)
     left = bench.directory.own()
@@ -137,3 +140,6 @@ def test_what_processes_that_ended_have_left_is_pending(make: Make) -> None:
     bench.step(10.0)
 
     assert (2, len(b"own,left,")) == bench.sender.pending
+    for now in (20.0, 20.0, 20.0):
+        bench.step(now)
+    assert ([[b"own"], [b"left"]], False) == ([sent for _, sent in bench.sent[2:]], left.path.exists())
