@@ -22,11 +22,6 @@ NOW = int(START)
 EVENT = {"table": "pageviews", "td_title": "Home"}
 
 
-def key_of(account: str) -> str:
-    """Return an account's write key."""
-    return write_key.sign(account, "k1", SECRETS["k1"])
-
-
 @pytest.mark.parametrize("body", [EVENT, [EVENT], {"events": [EVENT]}], ids=["object", "array", "batch"])
 @pytest.mark.parametrize(
     "content_type", ["application/json", "text/plain;charset=UTF-8", "application/octet-stream"]
@@ -80,7 +75,8 @@ def test_one_request_is_one_record() -> None:
 
 def test_the_first_key_counts() -> None:
     """`authorization` comes first, then `x-write-key`, then `k`, then the body; later keys are ignored."""
-    keys = {name: key_of(name) for name in ("first", "second", "third", "fourth")}
+    names = ("first", "second", "third", "fourth")
+    keys = {name: write_key.sign(name, "k1", SECRETS["k1"]) for name in names}
     body = {"events": [EVENT], "write_key": keys["fourth"]}
     site = Site()
 
@@ -141,26 +137,21 @@ def test_the_key_is_verified_before_the_body_is_read() -> None:
 
 
 def test_the_nearest_table_counts() -> None:
-    """The event's own table comes first, then the body's, then the query's; only null counts as absent."""
+    """The event's own table comes first, then the body's, then the query's; only null counts as absent.
+
+    If `events` is not an array, the body is a single event, and `events` is one of its columns.
+    """
     site = Site()
 
     site.post({"table": "body", "events": [{"table": "own"}, {}, {"table": ""}]}, "t=query")
     site.post({"table": False, "events": [{}]}, "t=query")
     site.post({"events": [{}, {"table": None}]}, "t=query")
-    site.post({"a": 1}, "t=query")
+    site.post({"table": "single", "events": {"n": 1}}, "t=query")
 
-    assert ["own", "body", "query", "query", "query"] == [table for table, _ in site.rows()]
+    assert ["own", "body", "query", "query", "single"] == [table for table, _ in site.rows()]
     rejected = [event.code for item in site.envelopes() for event in item.rejected]
     assert ["invalid_table"] * 2 == rejected
-
-
-def test_a_batch_is_recognized_by_its_events() -> None:
-    """If `events` is not an array, the body is a single event, and `events` is one of its columns."""
-    site = Site()
-
-    site.post({"table": "pageviews", "events": {"n": 1}})
-
-    assert '{"n":1}' == site.row()["events"]
+    assert '{"n":1}' == site.rows()[-1][1]["events"]
 
 
 NOT_JSON = [
