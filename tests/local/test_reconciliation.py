@@ -30,32 +30,6 @@ def answered(*events: str, account: str = "shop", code: str = "", error: str = "
     return Exchange(post([]), account, tuple(results), error=error)
 
 
-ORDER, TAKEN = {"table": "orders"}, {"accepted": 1, "rejected": []}
-VIEWS = post({"events": [{"n": 1}, 5]}, ("x-td-write-key", "shop.k1.mac"), target="/shop/views")
-RECEIPTS = [{"success": True}, {"success": False, "error": {"description": "not_an_object: …"}}]
-
-
-@pytest.mark.parametrize(
-    ("request_", "answer", "expected"),
-    [
-        (post({"events": [ORDER], "write_key": "shop.k1.mac"}), TAKEN, [("orders", "")]),
-        (post(ORDER, target="/v1/events?k=shop.k1.mac"), TAKEN, [("orders", "")]),
-        (post([ORDER], ("Authorization", "Bearer shop.k1.mac")), TAKEN, [("orders", "")]),
-        (RecordedRequest("GET", "/pixel.gif?k=shop.k1.mac&t=views", ()), "GIF89a", [("views", "")]),
-        (VIEWS, {"receipts": RECEIPTS}, [("views", ""), ("views", "not_an_object")]),
-    ],
-    ids=["key in body", "key in query", "key in header", "pixel", "receipts"],
-)
-def test_a_response_tells_which_events_are_accepted(
-    request_: RecordedRequest, answer: object, expected: list[tuple[str, str]]
-) -> None:
-    """Each belongs to the key's account and to the table that it or the path names; a rejected one has a code."""
-    found = exchange_of(request_, Response(200, json.dumps(answer).encode()))
-
-    assert expected == [(one.table, one.code) for one in found.events]
-    assert ("shop", "", "") == (found.account, found.refused, found.error)
-
-
 @pytest.mark.parametrize(
     ("status", "headers", "refused"),
     [(401, (("x-sluice-error", "missing_key"),), "missing_key"), (414, (), "http_414")],

@@ -80,8 +80,13 @@ class Stack:
 
 
 def test_the_backlog_is_published_beside_the_accounts() -> None:
-    """Nothing is written while there is nothing to say, or if the messages cannot be counted."""
+    """Nothing is written while there is nothing to say, or if the messages cannot be counted.
+
+    Before accounts are applied, there is no policy; one without accounts would refuse everybody.
+    """
     made, found = Stack(), []
+    made.messages = 10 * MOST_MESSAGES
+    assert (10 * MOST_MESSAGES, []) == (made.backlog.run(), list(made.s3.objects(BUCKET)))
     made.publish()
     for made.messages in (0, MOST_MESSAGES + 1, client_error("AccessDenied", "GetQueueAttributes"), 0):
         made.backlog.run()
@@ -91,12 +96,3 @@ def test_the_backlog_is_published_beside_the_accounts() -> None:
     limit = OverflowLimit(UNTIL, 0, MOST_MESSAGES + 1)
     assert [None, limit, limit, None] == [one.overflow for one in found]
     assert [PolicyEntry("disabled")] * 4 == [one.account("shop") for one in found]
-
-
-def test_without_a_policy_nothing_is_published() -> None:
-    """Before accounts are applied, there is none; a policy without accounts would refuse everybody."""
-    made = Stack()
-    made.messages = 10 * MOST_MESSAGES
-
-    assert 10 * MOST_MESSAGES == made.backlog.run()
-    assert [] == list(made.s3.objects(BUCKET))
