@@ -57,10 +57,8 @@ def test_a_rejection_shows_in_the_status_and_a_header(
     answer = site.get("/pixel.gif", query)
 
     assert (status, code, pixel.GIF) == (answer.status, answer.code, answer.body)
-    assert ("no-store" in answer.headers["cache-control"], None if secrets else "5") == (
-        True,
-        answer.headers.get("retry-after"),
-    )
+    assert "no-store" in answer.headers["cache-control"]
+    assert (None if secrets else "5") == answer.headers.get("retry-after")
     assert [] == site.rows()
     assert [("refused", code)] == [line for line in site.telemetry.codes() if line[0] == "refused"]
 
