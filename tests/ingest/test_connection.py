@@ -58,11 +58,6 @@ def answering(pieces: Iterable[bytes], *, stays: bool = True, seconds: float = 5
             other.close()
 
 
-def chopped(data: bytes, size: int) -> list[bytes]:
-    """Split the data into pieces of this size."""
-    return [data[start : start + size] for start in range(0, len(data), size)]
-
-
 HELLO = b"HTTP/1.1 200 OK\r\nX-One:  a b \r\nContent-Length: 5\r\n\r\nhello"
 LARGE = bytes(range(256)) * 10_000
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -83,7 +78,9 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 )
 def test_a_response_is_read_completely(whole: bytes, body: bytes, size: int) -> None:
     """A response is complete in whatever pieces it arrives, and its connection can be reused. Names of headers are lowercased."""
-    with answering(chopped(whole, size * (len(body) // 500 + 1))) as connection:
+    step = size * (len(body) // 500 + 1)
+    pieces = [whole[start : start + step] for start in range(0, len(whole), step)]
+    with answering(pieces) as connection:
         found = connection.exchange(REQUEST)
         assert body == found.body
         assert connection.is_idle()

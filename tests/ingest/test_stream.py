@@ -52,11 +52,6 @@ def queued(site: Site) -> list[tuple[str, bool, int | None]]:
     ]
 
 
-def put_sizes(site: Site) -> list[int]:
-    """Return how many envelopes each call to the stream contained."""
-    return [len(arguments.get("Records", [0])) for _, arguments in site.kinesis.calls]
-
-
 class Stopwatch(ManualClock):
     """A clock that records every pause, from 0, where sums of seconds are exact."""
 
@@ -131,7 +126,8 @@ def test_a_call_stays_within_the_limits_of_kinesis() -> None:
 
     for count, size in groups:
         assert [True] * count == site.stream.put(envelopes(count, size), "shop/3")
-    assert [7, 7, 2, MAX_PER_PUT, MAX_PER_PUT, 1, 99, 1] == put_sizes(site)
+    sizes = [len(arguments.get("Records", [0])) for _, arguments in site.kinesis.calls]
+    assert [7, 7, 2, MAX_PER_PUT, MAX_PER_PUT, 1, 99, 1] == sizes
     assert {STREAM} == {arguments["StreamName"] for _, arguments in site.kinesis.calls}
 
 

@@ -47,10 +47,12 @@ def test_a_refused_request_has_a_code(
     "answer", [b'{"accepted": 2, "rejected": []}', b'{"receipts": [{"success": true}, {"success": true}]}']
 )
 def test_a_response_with_wrong_counts_is_an_error(answer: bytes) -> None:
-    """A response cannot accept more events than were sent."""
-    found = exchange_of(post([{"table": "orders"}]), Response(200, answer))
+    """A response cannot accept more events than were sent. Otherwise each belongs to the key's account and to its table."""
+    request = post([{"table": "orders"}], ("x-write-key", "shop.k1.mac"))
+    right = exchange_of(request, Response(200, b'{"accepted": 1, "rejected": []}'))
 
-    assert "2 of" in found.error
+    assert "2 of" in exchange_of(request, Response(200, answer)).error
+    assert ("shop", ["orders"], "") == (right.account, [one.table for one in right.events], right.error)
 
 
 TAKEN_A, TAKEN_B, TAKEN_C = answered("a"), answered("b", account="outlet"), answered("c", account="nobody")

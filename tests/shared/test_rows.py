@@ -78,7 +78,7 @@ def expected_row(event: dict[str, Any]) -> dict[str, Any]:
         "event_id": expected_value(str(event_id)) if usable else "new",
         "received_at": ARRIVAL.received_at,
     }
-    taken = {"time", *made} | ({"time_raw", "time_rule"} if odd_time(event) else set())
+    taken = {"time", *made} | set(rows.event_time(event.get("time"), NOW)[1])
     for name, value in event.items():
         if name not in ("table", "time", "event_id"):
             column = expected_name(name, taken)
@@ -87,11 +87,6 @@ def expected_row(event: dict[str, Any]) -> dict[str, Any]:
     if event_id is not None and not usable:
         made[expected_name("event_id", taken)] = expected_value(event_id)
     return made
-
-
-def odd_time(event: dict[str, Any]) -> bool:
-    """Return whether the event's timestamp is kept in a column."""
-    return bool(rows.event_time(event.get("time"), NOW)[1])
 
 
 @given(json_values.events)
