@@ -64,10 +64,7 @@ def test_dead_rows_are_shown_dropped_and_sent_again(lone: Sluice, tmp_path: Path
     )
 
     kept = lone.run("redrive --local --kind dead")
-    assert (3, "0 rows delivered, 1 kept, 0 newly dead.") == (
-        kept.exit_code,
-        kept.stdout.splitlines()[-2],
-    )
+    assert (3, "0 rows delivered, 1 kept, 0 newly dead.") == (kept.exit_code, kept.stdout.splitlines()[-2])
     before = lone.json("accounts list --local")["accounts"]
     file = tmp_path / "accounts.yaml"
     fields = {name: {"database": account["database"]} for name, account in before.items()}

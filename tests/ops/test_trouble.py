@@ -104,13 +104,7 @@ def test_a_missing_right_is_reported(
     assert message.endswith(f"Ask your AWS administrator for this permission ({page})")
 
 
-@pytest.mark.parametrize(
-    ("line", "service"),
-    [
-        ("record -o {out}", "kinesis"),
-        ("accounts list", "lambda"),
-    ],
-)
+@pytest.mark.parametrize(("line", "service"), [("record -o {out}", "kinesis"), ("accounts list", "lambda")])
 def test_a_missing_resource_of_the_stack_is_reported(
     stack: Deployed, tmp_path: Path, line: str, service: str
 ) -> None:

@@ -28,8 +28,7 @@ def made() -> Delivery:
     rejected = RejectedEvent(0, "too_deep", "views", b"{}")
     shop = decode(envelope("shop", {"views": [row("s")], "carts": [row("c")]}, request_id="s"))
     found.put(
-        shop._replace(rejected=(rejected,)).encode(),
-        envelope("ill", {"views": [row("v")]}, request_id="v"),
+        shop._replace(rejected=(rejected,)).encode(), envelope("ill", {"views": [row("v")]}, request_id="v")
     )
     found.deliver()
     found.clock.sleep(3600)

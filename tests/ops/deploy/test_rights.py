@@ -53,10 +53,7 @@ LINES = {
     "plan infer": ["plan infer nobody_yet"],
     "record": ["record -o {out}"],
     "redrive": ["redrive --kind dead", "redrive --edit", "redrive --kind rejected --edit"],
-    "replay": [
-        "replay",
-        "replay --force --from 2026-01-01 --to {now} --account nobody_yet --yes",
-    ],
+    "replay": ["replay", "replay --force --from 2026-01-01 --to {now} --account nobody_yet --yes"],
     "sdk publish": ["sdk publish --folder {sdk}"],
     "setup": ["setup --accounts {file} --td-key-file {td_key} --account app --yes --timeout 0s"],
     "tail": ["tail --for 1s"],

@@ -96,7 +96,7 @@ PLAN = {
                 "email": {"type": "string", "required": True, "personal": "drop"},
             }
         }
-    },
+    }
 }
 
 
