@@ -23,14 +23,6 @@ def delivery() -> Delivery:
     return made
 
 
-def test_answer_lines_are_added_up() -> None:
-    """Accepted events are summed, and refusals are counted by code."""
-    answers = Answers()
-    answers.add(["accepted 2", "refused invalid_key", "accepted 1", "refused invalid_key"])
-
-    assert (3, {"invalid_key": 2}) == (answers.accepted, answers.refused)
-
-
 def balance(received: int, waiting: int = 0, *, queued: int = 0, copies: int = 0) -> Balance:
     """Return a balance of received rows, with other rows that wait on the stream."""
     shard = UnreadShard(records=waiting, rows=waiting)
@@ -40,7 +32,14 @@ def balance(received: int, waiting: int = 0, *, queued: int = 0, copies: int = 0
 
 
 def test_accepted_events_that_ledger_and_stream_lack_are_lost() -> None:
-    """Events that wait on the stream are not lost; with messages in the queue, or with copies, no loss can be proved."""
+    """Events that wait on the stream are not lost; with messages in the queue, or with copies, no loss can be proved.
+
+    The gateway's lines are summed, and its refusals counted by code.
+    """
+    answers = Answers()
+    answers.add(["accepted 2", "refused invalid_key", "accepted 1", "refused invalid_key"])
+
+    assert (3, {"invalid_key": 2}) == (answers.accepted, answers.refused)
     assert 0 == of_gateway(9, balance(6, 3)).lost
     assert 0 == of_gateway(5, balance(6, 3)).lost
     assert 2 == of_gateway(11, balance(6, 3)).lost

@@ -55,9 +55,10 @@ def made() -> Delivery:
 def test_chunks_can_be_selected(
     made: Delivery, states: set[State], selected: dict[str, Any], expected: set[tuple[str, str]]
 ) -> None:
-    """State, account, table, reason and time select them from any part of the worklist."""
+    """State, account, table, reason and time select them from any part of the worklist; what somebody must look at has a kind."""
     found = chunks(made.ledger, Selection(tuple(states), **selected))
 
+    assert UNSETTLED | {State.DEAD, State.REJECTED} == set(KINDS.values())
     assert expected == {(one.entry.state.value, one.key.name) for one in found}
 
 
@@ -100,8 +101,3 @@ def test_a_span_that_the_worklist_names_twice_counts_once(made: Delivery) -> Non
     found = [one.key.name for one in chunks(ledger, Selection(EVERYTHING))]
 
     assert sorted({WAITING[1], DEAD[1], STRAY[1], REJECTED[1]}) == sorted(found)
-
-
-def test_what_somebody_must_look_at_has_a_kind() -> None:
-    """The command line and `sluice status` name states by their kinds."""
-    assert UNSETTLED | {State.DEAD, State.REJECTED} == set(KINDS.values())

@@ -71,13 +71,17 @@ def test_what_fails_once_is_tried_again() -> None:
         carry_out("doctor", Rehearsal(doctor=[SLOW]))
 
 
-def test_the_books_wait_until_every_row_is_settled() -> None:
-    """A row may be in Treasure Data before the ledger says so."""
-    late = [balance(in_flight=1), balance(unread_records=1), balance()]
-    stage = Rehearsal(status=late)
+def test_books_and_a_replay_wait_until_every_row_is_settled() -> None:
+    """A row may be in Treasure Data before the ledger says so. A replay would count one that is about to be settled as sent again."""
+    stage = Rehearsal(status=[balance(in_flight=1), balance(unread_records=1), balance()])
     stage.send("one")
+    rows = {"sent": 0, "passed_over": 1, "waiting": 0, "dead": 0}
+    replay = {"complete": True, "records": 1, "rows": rows}
+    replaying = Rehearsal(status=[balance(in_flight=1), balance()], replay=[replay])
+    carry_out("replay", replaying)
 
     assert {"received": 1, "delivered": 1, "spans": 1} == carry_out("books", stage).evidence
+    assert (2, 1) == (replaying.calls["status"], replaying.calls["replay"])
 
 
 @pytest.mark.parametrize(
@@ -98,16 +102,6 @@ def test_books_that_never_settle_fail(copies: int, said: dict[str, Any], why: st
         stage.run.accept(TABLE, "certify-1-lost")
     with pytest.raises(Failure, match=why):
         carry_out("books", stage)
-
-
-def test_a_replay_waits_for_the_ledger() -> None:
-    """Otherwise it would count a row that the worker is about to settle as sent again."""
-    rows = {"sent": 0, "passed_over": 1, "waiting": 0, "dead": 0}
-    replay = {"complete": True, "records": 1, "rows": rows}
-    stage = Rehearsal(status=[balance(in_flight=1), balance()], replay=[replay])
-    carry_out("replay", stage)
-
-    assert (2, 1) == (stage.calls["status"], stage.calls["replay"])
 
 
 def test_the_overflow_step_queues_an_envelope_twice() -> None:
@@ -171,13 +165,20 @@ def measured(stage: Rehearsal) -> StepFinding:
 
 
 def test_treasure_data_s_limits_are_those_that_the_worker_relies_on() -> None:
-    """A repeated id makes no row, once it is as old as the worker relies on; a query that fails settles nothing."""
+    """A repeated id makes no row, once it is as old as the worker relies on; a query that fails settles nothing.
+
+    It is no failure if the key may not query, or if the first of the two steps did not run.
+    """
     stage = site(3700, 90, Fault(kind=Kind.STATUS, action=Action.QUERY, status=500, count=3))
     found = measured(stage)
 
     assert found.said.startswith("Treasure Data remembers an id for 1 h")
     assert 90 <= float(stage.run.timings["visible latency of an import"].split()[0]) <= 110
     assert {"shop": {"sluice_measure": 2}} == stage.kept.td.counts()
+    with pytest.raises(Impossible, match="may not query"):
+        measured(site(3700, 0, Fault(kind=Kind.STATUS, action=Action.QUERY, status=403)))
+    with pytest.raises(Untried, match="`visibility`"):
+        carry_out("memory", site(3700, 0))
 
 
 @pytest.mark.parametrize(
@@ -194,14 +195,6 @@ def test_a_limit_that_does_not_hold_is_named(stage: Rehearsal, said: str) -> Non
     """With the parameter to change."""
     with pytest.raises(Failure, match=said):
         measured(stage)
-
-
-def test_limits_that_cannot_be_measured_are_no_failure() -> None:
-    """The key may not query, or the first of the two steps did not run."""
-    with pytest.raises(Impossible, match="may not query"):
-        measured(site(3700, 0, Fault(kind=Kind.STATUS, action=Action.QUERY, status=403)))
-    with pytest.raises(Untried, match="`visibility`"):
-        carry_out("memory", site(3700, 0))
 
 
 def test_the_first_contact_with_redis_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:

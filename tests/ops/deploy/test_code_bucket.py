@@ -67,38 +67,26 @@ def bucket_in(s3: S3, region: str = REGION) -> CodeBucket:
     return CodeBucket(client, "sluice-dev", ACCOUNT, region)
 
 
-@pytest.fixture
-def artifact(tmp_path: Path) -> Artifact:
-    """A release with one function."""
-    members = {
-        "a/template.yaml": yaml.safe_dump(TEMPLATE).encode(),
-        "a/ingest.zip": b"code",
-        "a/LICENSE": b"",
-    }
-    (tmp_path / f"sluice-{sluice_version()}-arm64.zip").write_bytes(archive(members))
-    return Artifact.find("arm64", (tmp_path / "nowhere", tmp_path))
-
-
-def test_a_missing_release_is_reported(tmp_path: Path) -> None:
-    """The message says how to build one."""
+def test_a_release_is_uploaded_once(tmp_path: Path) -> None:
+    """CloudFormation reads template and code from the bucket, where they have their content's name. A missing release is reported."""
     with pytest.raises(
         Failure, match=r"no sluice-.*-arm64\.zip to deploy: in a clone, run `make package` first"
     ):
         Artifact.find("arm64", (tmp_path,))
-
-
-def test_the_template_points_to_the_uploaded_code(artifact: Artifact) -> None:
-    """CloudFormation reads both from the bucket. What is there, under its content's name, is not uploaded again."""
+    template = yaml.safe_dump(TEMPLATE).encode()
+    members = {"a/template.yaml": template, "a/ingest.zip": b"code", "a/LICENSE": b""}
+    (tmp_path / f"sluice-{sluice_version()}-arm64.zip").write_bytes(archive(members))
+    artifact = Artifact.find("arm64", (tmp_path / "nowhere", tmp_path))
     s3 = S3()
     bucket = bucket_in(s3)
     url = bucket.upload(artifact)
-    template = json.loads(s3.objects[url.rpartition("/")[2]])
-    place = template["Resources"]["Ingest"]["Properties"].pop("CodeUri")
+    uploaded = json.loads(s3.objects[url.rpartition("/")[2]])["Resources"]
+    place = uploaded["Ingest"]["Properties"].pop("CodeUri")
 
     assert url.startswith(f"https://s3.eu-central-1.amazonaws.com/{bucket.name}/")
     assert b"code" == s3.objects[place.removeprefix(f"s3://{bucket.name}/")]
-    assert {"MemorySize": 512} == template["Resources"]["Ingest"]["Properties"]
-    assert {"Type": "AWS::Kinesis::Stream"} == template["Resources"]["Stream"]
+    assert {"MemorySize": 512} == uploaded["Ingest"]["Properties"]
+    assert {"Type": "AWS::Kinesis::Stream"} == uploaded["Stream"]
     assert (url, 2) == (bucket_in(s3).upload(artifact), s3.puts)
 
 

@@ -60,10 +60,14 @@ def wait(
 
 
 def test_waiting_ends_as_soon_as_the_table_is_complete() -> None:
-    """It checks again when the table may be complete, and at least every fifteen seconds."""
+    """It checks again when the table may be complete, and at least every fifteen seconds. A table without rows may be misspelt."""
     found, told, seconds = wait(complete(NOON - 60), complete(NOON - 5), complete(NOON))
+    _, said, _ = wait(complete(NOON, tables=()))
 
     assert (NOON * 1000, [], 20.0) == (found.before(*SHOP), told, seconds)
+    assert [
+        "no rows of shop.pageviews arrived in the last ten minutes, and none wait: is its name right?"
+    ] == said
 
 
 def test_waiting_ends_at_the_timeout() -> None:
@@ -105,15 +109,6 @@ def test_waiting_survives_temporary_errors() -> None:
     assert (2, True, "waiting: it is raining", 6.0) == (len(told), "aws" in told[0], told[1], seconds)
     with pytest.raises(ClientError):
         wait(client_error("AccessDenied", "GetQueueAttributes", status=403))
-
-
-def test_an_unknown_table_is_reported() -> None:
-    """Its name may be misspelt."""
-    _, told, _ = wait(complete(NOON, tables=()))
-
-    assert [
-        "no rows of shop.pageviews arrived in the last ten minutes, and none wait: is its name right?"
-    ] == told
 
 
 def test_tables_are_shown_with_their_dead_rows() -> None:
