@@ -101,26 +101,6 @@ def test_what_an_account_spends_is_shown(sluice: Sluice) -> None:
     assert "Budgets of accounts" in sluice.run("status --local").stdout
 
 
-def test_a_forced_replay_restores_lost_rows_and_nothing_else(sluice: Sluice) -> None:
-    """Without --force nothing is sent; with it the lost rows return once, however often it runs."""
-    sluice.send("shop", "lost_rows", "a", "b", "c")
-    sluice.send("shop", "kept_rows", "d")
-    until(lambda: sluice.rows("shop", "kept_rows") == ["d"] and len(sluice.rows("shop", "lost_rows")) == 3)
-    assert 3 == sluice.lose("shop", "lost_rows")
-
-    assert sluice.json("replay --local")["complete"]
-    assert [] == sluice.rows("shop", "lost_rows")
-    for _ in range(2):
-        done = sluice.force("--tag lost --account shop --table lost_rows")
-        assert (True, "lost") == (done["complete"], done["tag"])
-        until(lambda: sluice.rows("shop", "lost_rows") == ["a", "b", "c"])
-    assert ["d"] == sluice.rows("shop", "kept_rows")
-    shown = sluice.run("replay --local")
-    assert "read. 0 rows sent, " in shown.stdout.splitlines()[-1]
-    forced = sluice.json("status --local --all")["balance"]["forced"]
-    assert 3 == sum(one["delivered"] for one in forced if one["table"] == "lost_rows")
-
-
 def test_record_writes_the_records_of_the_stream_as_an_event(sluice: Sluice, tmp_path: Path) -> None:
     """The worker can be invoked with the event; with --scrub, equal addresses get the same replacement."""
     for event_id in ("a", "b"):

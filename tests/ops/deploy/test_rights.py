@@ -20,12 +20,12 @@ from tests.support.command_rights import OPTIONAL, OWNERS, RIGHTS, ROLES, UNASKE
 from tests.support.deployed import Deployed, deployed
 from tests.support.sam import template
 from tests.support.sluice import Sluice, until
+from tests.support.spans import span as a_span
 from worker.bucket import Bucket
 from worker.chain import ChainId
 from worker.index import Index
 from worker.ledger import Ledger
-from worker.record import START
-from worker.span import ChunkKey, Database, Group, RowSender, Span, milliseconds
+from worker.span import ChunkKey, Database, Group, RowSender, milliseconds
 from worker.span_object import Chunk, SpanObjects, encode
 from worker.states import Entry, State
 
@@ -84,19 +84,15 @@ def waiting(sluice: Sluice) -> Iterator[None]:
     made, sender = sluice.stack.resources, RowSender("nobody_yet")
     dynamodb = made.client("dynamodb")
     ledger = Ledger(dynamodb, made.ledger_table, SystemClock(), os.urandom, NullTelemetry())
-    chain, row = ChainId.overflow("rights"), ChunkKey(Group(sender, "rights"), 0)
+    row = ChunkKey(Group(sender, "rights"), 0)
     rejected = ChunkKey(Group(sender, "rights", "missing_column", is_rejected=True), 0)
-    now = time.time()
-    encoded = encode([Chunk(row, [b"\x80"], 1)], Index(), now)
-    span = Span(
-        chain,
-        START,
-        START,
-        START,
-        milliseconds(now),
-        {row: 1, rejected: 1},
-        {sender: Database("nowhere")},
-        received_at=milliseconds(now),
+    encoded = encode([Chunk(row, [b"\x80"], 1)], Index(), time.time())
+    span = a_span(
+        chain=ChainId.overflow("rights"),
+        planned_at=milliseconds(time.time()),
+        chunks={row: 1, rejected: 1},
+        destinations={sender: Database("nowhere")},
+        received_at=milliseconds(time.time()),
         object=encoded.ref,
         entries={row: Entry(State.WAITING, reason="test")},
         settled=True,
@@ -106,21 +102,12 @@ def waiting(sluice: Sluice) -> Iterator[None]:
     try:
         yield
     finally:
-        key = {"pk": {"S": chain.name}, "sk": {"S": START}}
+        key = {"pk": {"S": span.chain.name}, "sk": {"S": span.after}}
         dynamodb.delete_item(TableName=made.ledger_table, Key=key)
 
 
-def _is_expected(said: str) -> bool:
-    """Return whether a command failed only after it had used all of its rights."""
-    return any(
-        part in said
-        for part in (
-            "has no records in this range",
-            "not found since",
-            "no copies of these",
-            "no query sees its row",
-        )
-    )
+EXPECTED = ("has no records in this range", "not found since", "no copies of these", "no query sees its row")
+"""What a command says that failed only after it had used all of its rights."""
 
 
 def _has_dead_letter(sluice: Sluice) -> bool:
@@ -168,7 +155,7 @@ def test_a_command_uses_exactly_its_listed_rights(
     )
 
     said = [result.stderr for result in results if result.exit_code not in (0, 3, 4)]
-    assert [] == [one for one in said if not _is_expected(one)]
+    assert [] == [one for one in said if not any(part in one for part in EXPECTED)]
     unasked = set(UNASKED.get(command, ()))
     listed = {*RIGHTS[command], *OPTIONAL.get(command, ())}
     assert sorted(listed - unasked) == sorted(set(stack.calls) - unasked)
