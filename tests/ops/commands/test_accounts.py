@@ -62,14 +62,24 @@ def test_a_dry_run_shows_the_difference_and_changes_nothing(sluice: Sluice, redi
     assert not redis.exists(KEYS.of("app"))
 
 
-def test_apply_keeps_accounts_that_the_file_does_not_have(sluice: Sluice, file: Path) -> None:
-    """The file of one colleague does not remove the accounts of another."""
+def test_apply_keeps_accounts_that_the_file_does_not_have(sluice: Sluice, redis: Redis, file: Path) -> None:
+    """The file of one colleague does not remove the accounts of another. If Redis has lost its data, they are written again."""
     result = sluice.run(f"accounts apply --local --yes {file}")
 
     assert "app, closed, outlet stay, although not in the file: --prune removes." in result.output
     assert result.output.endswith("Applied: 1 changed. The worker and the ingest see this within a minute.\n")
     assert {"app", "closed", "news", "outlet", "shop"} == set(
         sluice.json("accounts list --local")["accounts"]
+    )
+    redis.flushall()
+    empty = sluice.run("accounts list --local").output
+    result = sluice.run(f"accounts apply --local --yes {file}")
+
+    assert "Redis is empty: fill it with `sluice accounts apply accounts.yaml --local`." in empty
+    assert "Redis is empty. Rows wait until accounts are applied.\n+ news" in result.output
+    assert redis.exists(KEYS.of(".applied"))
+    assert Account("media", "disabled", frozenset({"k1", "k1-2"})).to_fields() == redis.hgetall(
+        KEYS.of("news")
     )
 
 
@@ -97,23 +107,6 @@ def test_rows_that_stay_in_the_old_database_are_named(sluice: Sluice, tmp_path: 
 
     assert "Rows of app that were delivered stay in field_app." in moved
     assert "`sluice replay --local --force --database field_app --from TIME --to TIME`" in moved
-
-
-def test_apply_restores_an_empty_redis(sluice: Sluice, redis: Redis, file: Path) -> None:
-    """The command reports that Redis has lost its data, and writes the accounts and the sentinel again."""
-    redis.flushall()
-    assert (
-        "Redis is empty: fill it with `sluice accounts apply accounts.yaml --local`."
-        in sluice.run("accounts list --local").output
-    )
-
-    result = sluice.run(f"accounts apply --local --yes {file}")
-
-    assert "Redis is empty. Rows wait until accounts are applied.\n+ news" in result.output
-    assert redis.exists(KEYS.of(".applied"))
-    assert Account("media", "disabled", frozenset({"k1", "k1-2"})).to_fields() == redis.hgetall(
-        KEYS.of("news")
-    )
 
 
 def test_disable_and_enable_change_one_account(sluice: Sluice, redis: Redis) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,39 +14,18 @@ from shared.errors import ShardUnreadableError
 from shared.tracking_plan import TrackingPlan
 
 
-class FakeTail:
-    """A tail that yields the given items, and lets time pass before each. For None, it yields nothing."""
-
-    def __init__(
-        self, found: list[SeenEvent | Notice | Exception | None], clock: ManualClock, seconds: float = 0.0
-    ) -> None:
-        self.found = found
-        self.clock = clock
-        self.seconds = seconds
-        self.stopped = False
-
-    def events(self, until: Callable[[], float]) -> Iterator[SeenEvent | Notice]:
-        """Yield the items."""
-        while self.found and not self.stopped and self.clock.now() < until():
-            one = self.found.pop(0)
-            if isinstance(one, Exception):
-                raise one
-            self.clock.sleep(self.seconds)
-            if one is not None:
-                yield one
-
-    def stop(self) -> None:
-        """Stop."""
-        self.stopped = True
-
-
 def event(number: int) -> SeenEvent:
     """Return an event."""
     return SeenEvent(kind=Kind.EVENT, at=1.0, account="shop", table="views", key_id="k1", row={"n": number})
 
 
 class Followed:
-    """A feed that reads synchronously, and the start of each of its tails."""
+    """A feed that reads synchronously, and the start of each of its tails. These yield the given items; for None, nothing.
+
+    Args:
+        found: the items. An exception is raised.
+        seconds: that pass before each item.
+    """
 
     def __init__(
         self, *found: SeenEvent | Notice | Exception | None, seconds: float = 0.0, **options: Any
@@ -56,9 +36,18 @@ class Followed:
         self.seconds = seconds
         self.feed = LiveFeed(self._tail, self.clock, history_seconds=60, start=lambda job: job(), **options)
 
-    def _tail(self, since: float) -> FakeTail:
+    def _tail(self, since: float) -> Any:
         self.began.append(since)
-        return FakeTail(self.found, self.clock, self.seconds)
+        return SimpleNamespace(events=self._events, stop=self.found.clear)
+
+    def _events(self, until: Callable[[], float]) -> Iterator[SeenEvent | Notice]:
+        while self.found and self.clock.now() < until():
+            one = self.found.pop(0)
+            if isinstance(one, Exception):
+                raise one
+            self.clock.sleep(self.seconds)
+            if one is not None:
+                yield one
 
 
 @pytest.mark.parametrize("after", ["", "-1", "x", "99999"])
