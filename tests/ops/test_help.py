@@ -24,23 +24,18 @@ def shown() -> list[str]:
     return CliRunner(mix_stderr=False).invoke(main, ["--help"], prog_name="sluice").output.splitlines()
 
 
-def test_the_first_five_are_those_that_everybody_needs() -> None:
-    """The first section has the commands for every day."""
+def test_each_command_is_shown_once_by_its_purpose() -> None:
+    """No command is missing, and none has two purposes. The first section has the five that everybody needs every day."""
     lines = shown()
     begin = lines.index("Every day:") + 1
+    first = [line.split()[0] for line in lines[begin : lines.index("Watch:")] if line[2:3].strip()]
 
-    names = [line.split()[0] for line in lines[begin : lines.index("Watch:")] if line[2:3].strip()]
-
-    assert ["status", "doctor", "find", "accounts", "keys"] == names
-
-
-def test_each_command_is_shown_once_by_its_purpose() -> None:
-    """No command is missing, and none has two purposes."""
+    assert ["status", "doctor", "find", "accounts", "keys"] == first
     assert sorted(main.commands) == sorted(
         str(command.name) for section in SECTIONS.values() for command in section
     )
     assert main.list_commands(click.Context(main)) == [
-        line.split()[0] for line in shown() if line[2:3].strip() and line.split()[0] in main.commands
+        line.split()[0] for line in lines if line[2:3].strip() and line.split()[0] in main.commands
     ]
 
 
@@ -108,14 +103,10 @@ def test_each_page_exists(page: str) -> None:
 
 @given(st.text(min_size=1), st.text(min_size=1))
 def test_each_fault_names_a_command_or_a_page(what: str, said: str) -> None:
-    """This holds whatever the check found."""
+    """This holds whatever the check found. A message that names a command is what to do, so no page is added."""
     line = fault(what, said).line
 
     assert "`" in line or "docs/" in line
-
-
-def test_a_message_that_names_a_command_stays_as_it_is() -> None:
-    """The command is what to do, so no page is added."""
     assert "run `sluice status`" == with_page("run `sluice status`", TROUBLESHOOTING)
     assert f"It broke. See {TROUBLESHOOTING}." == with_page("It broke", TROUBLESHOOTING)
 
