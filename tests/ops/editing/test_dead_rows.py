@@ -48,27 +48,23 @@ def shown() -> list[EditableChunk]:
 
 
 def test_each_row_is_one_line_below_its_chunks_title() -> None:
-    """The title has the account, table, reason and time; lines that start with a number sign are comments."""
-    lines = [line for line in text_of(shown()).splitlines() if line][3:]
+    """The title has the account, table, reason and time; lines that start with a number sign are comments.
 
-    assert "# 1 of 2: nobody/carts, unknown_account, dead since 2023-11-14T22:13:20Z" == lines[0]
-    assert '{"time": 1700000000, "event_id": "a", "received_at": 1700000000000}' == lines[1]
-    assert 6 == len(lines)
-
-
-def test_an_unchanged_chunk_is_not_sent() -> None:
-    """A dead chunk with a changed row is sent with all of its rows."""
+    A dead chunk with a changed row is sent with all of its rows, an unchanged one is not.
+    """
     editable = shown()
+    lines = [line for line in text_of(editable).splitlines() if line][3:]
     before, second, after = text_of(editable).partition("# 2 of 2")
     (one,) = read(
         editable, before + second + after.replace('"event_id": "b"', '"event_id": "b", "page": "/x"')
     )
     sent = msgpack.Unpacker()
     sent.feed(decompress(b64decode(one.event["edit"]["rows"])))
+    place = {"chain": editable[1].chunk.span.chain.name, "after": "000", "chunk": "nobody/views/0"}
 
-    chunk = editable[1].chunk
-    place = {"chain": chunk.span.chain.name, "after": "000", "chunk": "nobody/views/0"}
-
+    assert "# 1 of 2: nobody/carts, unknown_account, dead since 2023-11-14T22:13:20Z" == lines[0]
+    assert '{"time": 1700000000, "event_id": "a", "received_at": 1700000000000}' == lines[1]
+    assert 6 == len(lines)
     assert (editable[1].title, 2) == (one.title, one.count)
     assert place | {"rows": ANY} == one.event["edit"]
     assert [None, "/x"] == [found.get("page") for found in sent]

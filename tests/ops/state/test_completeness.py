@@ -129,32 +129,22 @@ def test_tables_are_shown_with_their_dead_rows() -> None:
     )
 
 
-def test_an_incomplete_table_is_reported_at_the_timeout(sluice: Sluice) -> None:
-    """The command exits with 4."""
-    sluice.send("shop", "waited_for", "a")
-    line = "wait --local --account shop --table waited_for --until 2999-01-01 --timeout 1s"
-    result = sluice.run(line)
-    as_json = sluice.run(f"{line} --json")
-
-    assert (4, True) == (
-        result.exit_code,
-        "shop.waited_for is not complete before 2999-01-01" in result.stdout,
-    )
-    assert (4, False) == (as_json.exit_code, json.loads(as_json.stdout)["complete"])
-
-
-def test_dead_rows_end_the_wait_with_exit_code_3(sluice: Sluice) -> None:
-    """The output counts them and says what shows them."""
+def test_the_command_waits_until_a_table_is_complete(sluice: Sluice) -> None:
+    """It exits with 4 at the timeout, and with 3 because of dead rows, which it counts; it says what shows them."""
     sluice.produce("nobody_waits", "waited_for", "a")
     until(lambda: any(one["account"] == "nobody_waits" for one in sluice.json("dead list --local")))
-    made, passed = (
-        sluice.stack.resources,
-        time.time() - 400,
-    )  # every shard passes that time as soon as it has a marker
-    Ledger(
-        made.client("dynamodb"), made.ledger_table, SystemClock(), os.urandom, NullTelemetry()
-    ).note_drained([(passed, passed)])
-    result = sluice.run("wait --local --account nobody_waits --table waited_for --until 3h --timeout 60s")
+    made, passed = sluice.stack.resources, time.time() - 400  # of every shard, as soon as it has a marker
+    ledger = Ledger(made.client("dynamodb"), made.ledger_table, SystemClock(), os.urandom, NullTelemetry())
+    ledger.note_drained([(passed, passed)])
+    line = "wait --local --account nobody_waits --table waited_for --until"
+    dead = sluice.run(f"{line} 3h --timeout 60s")
+    late = sluice.run(f"{line} 2999-01-01 --timeout 1s")
+    as_json = sluice.run(f"{line} 2999-01-01 --timeout 1s --json")
 
-    assert 3 == result.exit_code, result.output
-    assert "except for 1 dead row: `sluice dead list` shows them" in result.stdout
+    assert 3 == dead.exit_code, dead.output
+    assert "except for 1 dead row: `sluice dead list` shows them" in dead.stdout
+    assert (4, True) == (
+        late.exit_code,
+        "nobody_waits.waited_for is not complete before 2999-01-01" in late.stdout,
+    )
+    assert (4, False) == (as_json.exit_code, json.loads(as_json.stdout)["complete"])
