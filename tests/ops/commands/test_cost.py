@@ -71,11 +71,6 @@ def run(*arguments: str) -> str:
     return done.output
 
 
-def defaults() -> dict[str, object]:
-    """Return the defaults of the template's parameters."""
-    return {name: parameter.get("Default") for name, parameter in template()["Parameters"].items()}
-
-
 def watched(resource: dict[str, Any]) -> int:
     """Return how many metrics an alarm watches, or 0 for any other resource."""
     if resource["Type"] != "AWS::CloudWatch::Alarm":
@@ -86,9 +81,23 @@ def watched(resource: dict[str, Any]) -> int:
     return sum("MetricStat" in query.get("Fn::If", (None, query))[1] for query in queries)
 
 
-def test_the_default_setup_matches_the_template() -> None:
-    """It has the memory sizes, batch settings and schedules that the template sets, and prices for the region of each of its sites."""
-    parameters = defaults()
+OTHER = {
+    "Network": "external",
+    "StreamMode": "ON_DEMAND",
+    "Stage": "prod",
+    "Architecture": "x86_64",
+    "AccessLog": "on",
+    "BatchWindowSeconds": "60",
+    "AlarmEmail": "a@example.com",
+}
+
+
+def test_the_setup_matches_the_template() -> None:
+    """It has the memory sizes, batch settings and schedules that the template sets, and prices for the region of each of its sites.
+
+    Every parameter that changes the cost exists in the template, and is read as CloudFormation returns it.
+    """
+    parameters = {name: one.get("Default") for name, one in template()["Parameters"].items()}
     kinds = Counter(resource["Type"] for resource in template()["Resources"].values())
     redrive = template()["Resources"]["SenderFunction"]["Properties"]["Events"]["Schedule"]
 
@@ -100,29 +109,16 @@ def test_the_default_setup_matches_the_template() -> None:
     assert SECRETS.keys() == set(template()["Parameters"]["Network"]["AllowedValues"])
     assert SETUP.alarms == sum(map(watched, template()["Resources"].values()))
     assert SETUP == Setup.of({name: str(value) for name, value in parameters.items()})
+    assert PARAMETERS.keys() <= parameters.keys()
+    assert Setup("external", "ON_DEMAND", is_prod=True, x86=True, access_log=True, window=60) == Setup.of(
+        OTHER
+    )
     assert SECRETS["external"] == kinds["AWS::SecretsManager::Secret"]
     assert SECRETS["managed"] == kinds["AWS::SecretsManager::Secret"] - 1  # without the URL of Redis
     assert POLICY_SECONDS == FRESH_SECONDS  # each instance of the ingest reads the edge policy this often
     of_sites = {"us-east-1", "ap-northeast-1", "eu-central-1", "ap-northeast-2", "ap-northeast-3"}
     assert len(of_sites) == len(template()["Mappings"]["TdSites"])
     assert of_sites <= REGIONS.keys()
-
-
-def test_the_setup_follows_the_parameters_of_a_stack() -> None:
-    """Every parameter that changes the cost exists in the template, and is read as CloudFormation returns it."""
-    other = {
-        "Network": "external",
-        "StreamMode": "ON_DEMAND",
-        "Stage": "prod",
-        "Architecture": "x86_64",
-        "AccessLog": "on",
-        "BatchWindowSeconds": "60",
-        "AlarmEmail": "a@example.com",
-    }
-    changed = {"network": "external", "stream_mode": "ON_DEMAND", "is_prod": True, "x86": True}
-
-    assert PARAMETERS.keys() <= defaults().keys()
-    assert Setup(**changed, access_log=True, window=60) == Setup.of(other)
 
 
 def _written(message: str, fields: dict[str, Any]) -> int:

@@ -210,17 +210,8 @@ def _td_fault(**fault: Any) -> Cause:
     return lambda site: site.sluice.td("faults", fault)
 
 
-def _key(text: str) -> Cause:
-    return lambda site: site.key_file.write_text(text)
-
-
 def _accounts(text: str) -> Cause:
     return lambda site: site.accounts.write_text(text.replace("ACCOUNT", site.account))
-
-
-def _admin(error: str, message: str) -> Cause:
-    answer = {"error": error, "message": message}
-    return lambda site: site.stack.answers.__setitem__("AdminFunction", answer)
 
 
 RIGHTS = "docs/commands.md#iam-permissions"
@@ -244,8 +235,8 @@ FAULTS: dict[str, tuple[Cause, str]] = {
         "docs/operations.md#keys",
     ),
     "no key file": (lambda site: site.key_file.unlink(), "`--td-key-file FILE`"),
-    "half a key": (_key(API_KEY[:20]), "--td-key-file FILE`"),
-    "key that nobody knows": (_key(STRANGE_KEY), "--td-key-file FILE`"),
+    "half a key": (lambda site: site.key_file.write_text(API_KEY[:20]), "--td-key-file FILE`"),
+    "key that nobody knows": (lambda site: site.key_file.write_text(STRANGE_KEY), "--td-key-file FILE`"),
     "key that may not import": (_td_fault(kind="status", status=403, action="import"), "--td-key-file FILE`"),
     "Treasure Data is down": (_td_fault(kind="status"), "`sluice setup --stack"),
     "imports fail": (_td_fault(kind="status", action="import"), "`sluice status --stack"),
@@ -266,7 +257,9 @@ FAULTS: dict[str, tuple[Cause, str]] = {
         "docs/tracking-plan.md",
     ),
     "the function cannot be asked": (
-        _admin("no_redis_url", "There is no Redis URL"),
+        lambda site: site.stack.answers.update(
+            AdminFunction={"error": "no_redis_url", "message": "There is no Redis URL"}
+        ),
         "`aws secretsmanager put-secret-value",
     ),
 }

@@ -353,17 +353,10 @@ def test_the_plan_matches_what_sam_would_deploy(tmp_path: Path) -> None:
         "[prod.deploy.parameters]\nregion = 'eu-central-1'\n"
     )
     plan = planned(config, "prod", "", "", "")
+    other = planned(config, "prod", "us-east-1", "other", "Stage=stg")
 
-    assert ("sluice-prod", "eu-central-1", {"Stage": "prod", "A": "b c"}) == (
-        plan.stack,
-        plan.region,
-        plan.given,
-    )
-    assert {"Stage": "stg"} == planned(config, "prod", "", "", "Stage=stg").given
-    assert ("other", "us-east-1") == (
-        planned(config, "prod", "us-east-1", "other", "").stack,
-        planned(config, "prod", "us-east-1", "", "").region,
-    )
+    assert Deployment("sluice-prod", "eu-central-1", {"Stage": "prod", "A": "b c"}, plan.build) == plan
+    assert Deployment("other", "us-east-1", {"Stage": "stg"}, plan.build) == other
     with pytest.raises(Failure, match="no stack_name"):
         planned(config, "dev", "", "", "")
 

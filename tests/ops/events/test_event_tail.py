@@ -212,32 +212,23 @@ def test_large_records_after_small_ones_do_not_exceed_the_budget() -> None:
     assert after[1] - after[0] >= 60 * 100_000 / BYTES_PER_SECOND
 
 
-def test_a_record_that_kinesis_returns_twice_is_shown_once() -> None:
-    """The copies may be in one response or in two."""
+def test_the_tail_follows_splits_and_merges_of_shards() -> None:
+    """It shows each event of parent and child shards once, although Kinesis returns records twice, in one response or in two."""
     stream = Stream()
     answer = stream.memory.get_records
-    shown: list[dict[str, Any]] = []
+    shown: dict[str, list[dict[str, Any]]] = {}
 
     def twice(**request: Any) -> dict[str, Any]:
         found = answer(**request)
-        shown.extend(found["Records"])
-        return found | {"Records": [*shown, *found["Records"]]}
-
-    stream.memory.get_records = twice  # type: ignore[method-assign]
-    stream.put_at(1, "a")
-    stream.put_at(3, "b")
-
-    assert ["a", "b"] == stream.ids(8)
-
-
-def test_the_tail_follows_splits_and_merges_of_shards() -> None:
-    """It shows each event of parent and child shards once."""
-    stream = Stream()
+        before = shown.setdefault(request["ShardIterator"].split("/")[1], [])
+        before.extend(found["Records"])
+        return found | {"Records": [*before, *found["Records"]]}
 
     def merge() -> None:
         one, other = (f"shardId-00000000000{number}" for number in (1, 2))
         stream.memory.merge_shards(StreamName=STREAM, ShardToMerge=one, AdjacentShardToMerge=other)
 
+    stream.memory.get_records = twice  # type: ignore[method-assign]
     stream.clock.at(START + 5.01, stream.split)
     stream.clock.at(START + 12.01, merge)
     for number in range(40):
@@ -357,17 +348,26 @@ class Logs:
 
 
 def test_refused_requests_of_a_deployed_stack_are_read_from_cloudwatch() -> None:
-    """Each once, even if its line is late; older ones are skipped, and those about a rejected event, which the stream carries."""
+    """Each once, even if its line is late; older ones are skipped, and those about a rejected event, which the stream carries.
+
+    A throttled read is retried silently, an unreadable log is reported once. Events are still shown then.
+    """
     stream = Stream()
     logs = Logs(stream.clock)
     logs.add(START - 5, 0, "old")
     logs.add(START + 1, 0, "of an event", "invalid_table")
     for number in range(7):
         logs.add(START + 20 * number, number, f"r{number}")
+    logs.errors.append(client_error("ThrottlingException", "FilterLogEvents", "slow down"))
+    denied = client_error("AccessDeniedException", "FilterLogEvents", "no")
+    stream.clock.at(START + 300, partial(logs.errors.append, denied))
+    stream.put_at(310, "a")
+    found, said = stream.seen(400, log=logs.log)
 
-    assert [f"r{number}" for number in range(7)] == stream.refused(300, logs.log)
+    assert [*(f"r{number}" for number in range(7)), "of-a"] == [one.request_id for one in found]
+    assert [Notice(Trouble.UNREADABLE, "log", cause="AccessDeniedException")] == said
     assert all(start >= START for start in logs.starts)
-    assert logs.starts[-1] > START + 200  # no read goes back more than a minute
+    assert 200 < logs.starts[-1] - START < 300  # no read goes back more than a minute, and none follows
 
 
 def test_a_log_that_one_read_cannot_finish_is_read_on() -> None:
@@ -381,22 +381,6 @@ def test_a_log_that_one_read_cannot_finish_is_read_on() -> None:
 
     assert [*(f"r{number}" for number in range(30)), "new"] == stream.refused(300, logs.log)
     assert 1 == logs.starts.count(START - 3600)
-
-
-def test_an_unreadable_log_is_reported_once() -> None:
-    """Events are still shown. A throttled read of the log is retried silently."""
-    stream = Stream()
-    logs = Logs(stream.clock)
-    logs.add(START + 2, 0, "r")
-    logs.errors = [
-        client_error("ThrottlingException", "FilterLogEvents", "slow down"),
-        client_error("AccessDeniedException", "FilterLogEvents", "no"),
-    ]
-    stream.put_at(60, "a")
-    found, said = stream.seen(120, log=logs.log)
-
-    assert [Notice(Trouble.UNREADABLE, "log", cause="AccessDeniedException")] == said
-    assert ["a"] == [one.event_id for one in found]
 
 
 def test_a_line_has_no_control_characters_and_no_empty_fields() -> None:
