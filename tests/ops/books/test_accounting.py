@@ -403,36 +403,24 @@ def test_accepted_events_that_ledger_and_stream_lack_are_lost() -> None:
     assert 0 == of_gateway(11, balance(6, 3, copies=1)).lost
 
 
-class CloudWatch:
-    """A CloudWatch that returns the given counts."""
+def counted(delivery: Delivery, *counts: float, asked: dict[str, Any] | None = None) -> Arrivals | None:
+    """Return the comparison of the stream's own count, in pages of CloudWatch, with the ledger's. `asked` is what CloudWatch was asked."""
 
-    def __init__(self, *counts: float) -> None:
-        self.counts = counts
-        self.asked: dict[str, Any] = {}
+    def paginate(**request: Any) -> list[dict[str, Any]]:
+        (asked if asked is not None else {}).update(request)
+        return [{"MetricDataResults": [{"Values": [one]}]} for one in counts]
 
-    def get_paginator(self, _: str) -> "CloudWatch":
-        """Return itself."""
-        return self
-
-    def paginate(self, **request: Any) -> list[dict[str, Any]]:
-        """Return two pages."""
-        self.asked = request
-        return [{"MetricDataResults": [{"Values": [count]}]} for count in self.counts]
-
-
-def counted(delivery: Delivery, cloudwatch: CloudWatch) -> Arrivals | None:
-    """Return the comparison of the stream's own count with the ledger's."""
+    cloudwatch: Any = SimpleNamespace(get_paginator=lambda _: SimpleNamespace(paginate=paginate))
     shards = Shards(delivery.kinesis, STREAM, delivery.clock)
     count = StreamCount.of(shards, delivery.clock, None)
     if count is None:
         return None
-    taken = accounting(delivery).take(each=count.add)
-    return count.result(cloudwatch, STREAM, taken)  # type: ignore[arg-type]  # a double
+    return count.result(cloudwatch, STREAM, accounting(delivery).take(each=count.add))
 
 
 def test_the_streams_own_count_is_compared_over_closed_windows(delivery: Delivery) -> None:
     """Spans and waiting records count by their arrival within the windows; a span that crosses a border counts in part."""
-    assert counted(delivery, CloudWatch(0)) is None
+    assert counted(delivery, 0) is None
     delivery.clock.sleep(WINDOW_SECONDS - delivery.clock.now() % WINDOW_SECONDS)
     for _ in range(6):  # at 20, 70, 120 … 270 s of a window
         delivery.clock.sleep(20)
@@ -445,12 +433,12 @@ def test_the_streams_own_count_is_compared_over_closed_windows(delivery: Deliver
     delivery.deliver(0, 3)
     delivery.deliver(3, 7)
     delivery.clock.sleep(240)
-    cloudwatch = CloudWatch(5, 1)
-    found = counted(delivery, cloudwatch)
+    asked: dict[str, Any] = {}
+    found = counted(delivery, 5, 1, asked=asked)
 
     assert Arrivals("records", 6, 6, 0, found.since if found else None, end) == found
-    assert end == cloudwatch.asked["EndTime"].timestamp()
-    assert 2 == getattr(counted(delivery, CloudWatch(8)), "lost", None)
+    assert end == asked["EndTime"].timestamp()
+    assert 2 == getattr(counted(delivery, 8), "lost", None)
 
 
 def test_a_record_close_to_a_border_may_count_on_either_side(delivery: Delivery) -> None:
@@ -460,4 +448,4 @@ def test_a_record_close_to_a_border_may_count_on_either_side(delivery: Delivery)
     delivery.deliver()
     delivery.clock.sleep(200)
 
-    assert [0, 2] == [getattr(counted(delivery, CloudWatch(count)), "lost", None) for count in (1, 2)]
+    assert [0, 2] == [getattr(counted(delivery, count), "lost", None) for count in (1, 2)]

@@ -83,8 +83,8 @@ def test_apply_keeps_accounts_that_the_file_does_not_have(sluice: Sluice, redis:
     )
 
 
-def test_apply_warns_of_a_database_that_does_not_exist(sluice: Sluice, tmp_path: Path) -> None:
-    """A mistyped name would create one, and send the account's rows there."""
+def test_apply_warns_of_another_database(sluice: Sluice, tmp_path: Path) -> None:
+    """A mistyped name would create one, and send the account's rows there. No row moves: a command sends those in the old one again."""
     path = tmp_path / "accounts.yaml"
     path.write_text("news: {database: medai}")
     warning = "Warning: there is no database medai. The first event of its accounts creates it: check the spelling.\n"
@@ -95,16 +95,10 @@ def test_apply_warns_of_a_database_that_does_not_exist(sluice: Sluice, tmp_path:
     unknown = sluice.run(f"accounts apply --local --dry-run {path}").stdout
     sluice.heal()
     assert "Treasure Data does not answer, so whether the databases exist was not checked." in unknown
-
-
-def test_rows_that_stay_in_the_old_database_are_named(sluice: Sluice, tmp_path: Path) -> None:
-    """Applying another database moves no rows. The output has the command that sends them again."""
-    path = tmp_path / "accounts.yaml"
     path.write_text("app: {database: other_app}")
     moved = sluice.run(f"accounts apply --local --yes {path}").output
     path.write_text("app: {database: field_app}")
     sluice.run(f"accounts apply --local --yes {path}")
-
     assert "Rows of app that were delivered stay in field_app." in moved
     assert "`sluice replay --local --force --database field_app --from TIME --to TIME`" in moved
 

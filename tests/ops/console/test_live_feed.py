@@ -110,19 +110,9 @@ def test_what_is_wrong_with_the_stream_is_shown_until_it_is_resolved() -> None:
     assert "" == followed.feed.after(0)["note"]
 
 
-PLAN = TrackingPlan.parse(
-    {
-        "tables": {
-            "views": {
-                "columns": {
-                    "n": "integer",
-                    "email": {"type": "string", "personal": "hash", "pattern": ".+@.+", "required": True},
-                }
-            },
-            "off": {"mode": "off", "columns": {}},
-        }
-    }
-)
+HASHED = {"type": "string", "personal": "hash", "pattern": ".+@.+", "required": True}
+PLANNED = {"columns": {"n": "integer", "email": HASHED}}
+PLAN = TrackingPlan.parse({"tables": {"views": PLANNED, "off": {"mode": "off", "columns": {}}}})
 
 
 def test_events_are_compared_with_their_accounts_plan() -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,25 +23,6 @@ SHOP = ("shop", "pageviews")
 NOON = 1_764_000_000.0
 
 
-class Answers:
-    """A source that gives its answers in turn and repeats the last one. An answer that is an exception is raised."""
-
-    def __init__(self, *answers: Completeness | Exception, clock: ManualClock, seconds: float) -> None:
-        self._answers = list(answers)
-        self._clock = clock
-        self._seconds = seconds
-
-    def take(self, seconds: float) -> Completeness:
-        """Return the next answer, or nothing proven if that takes longer than it may."""
-        self._clock.sleep(min(self._seconds, seconds))
-        if self._seconds > seconds:
-            return Completeness(self._clock.now(), None, obstacle="the time was up")
-        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-
 def complete(
     before: float, pending: float | None = None, tables: tuple[tuple[str, str], ...] = (SHOP,)
 ) -> Completeness:
@@ -52,11 +34,24 @@ def complete(
 def wait(
     *answers: Completeness | Exception, seconds: float | None = None, look_seconds: float = 0.0
 ) -> tuple[Completeness, list[str], float]:
-    """Wait until noon. Return the completeness found, the messages and the seconds it took."""
-    clock, told = ManualClock(NOON), list[str]()
-    waiting = Wait(Answers(*answers, clock=clock, seconds=look_seconds), clock, told.append)  # type: ignore[arg-type]  # a double
-    found = waiting.until(*SHOP, NOON, None if seconds is None else NOON + seconds)
-    return found, told, clock.now() - NOON
+    """Wait until noon. Return the completeness found, the messages and the seconds it took.
+
+    Each look takes `look_seconds`, has the next answer, or the last one again, and proves nothing if that takes longer than it may.
+    """
+    clock, told, left = ManualClock(NOON), list[str](), list(answers)
+
+    def take(seconds: float) -> Completeness:
+        clock.sleep(min(look_seconds, seconds))
+        if look_seconds > seconds:
+            return Completeness(clock.now(), None, obstacle="the time was up")
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    looks: Any = SimpleNamespace(take=take)
+    until = None if seconds is None else NOON + seconds
+    return Wait(looks, clock, told.append).until(*SHOP, NOON, until), told, clock.now() - NOON
 
 
 def test_waiting_ends_as_soon_as_the_table_is_complete() -> None:
