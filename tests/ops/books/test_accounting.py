@@ -37,12 +37,11 @@ from tests.support.delivery import (
     row,
 )
 from tests.support.overflow import WatchedKinesis, Way
-from tests.support.spans import span
+from tests.support.spans import key, span
 from worker.chain import ChainId
 from worker.ledger import Ledger
 from worker.sender import UNSETTLED_SECONDS
 from worker.shards import Shards
-from worker.span import ChunkKey
 from worker.states import Decision, Entry, State
 
 SHOP = ("shop", "pageviews")
@@ -91,13 +90,6 @@ def put(delivery: Delivery, account: str = "shop", rows: int = 1, table: str = "
 def fail(delivery: Delivery, database: str, **fault: Any) -> None:
     """Make imports into a database fail."""
     delivery.td.faults.add(Fault(database=database, action=Action.IMPORT, **fault))  # type: ignore[attr-defined]  # the default source
-
-
-def kill_before_settling(delivery: Delivery) -> None:
-    """Deliver what is on the stream, with a worker that is killed before it writes what became of it."""
-    delivery.dynamodb.before["update_item"] = once(kill, is_settling)
-    with pytest.raises(support.KilledError):
-        delivery.deliver()
 
 
 @pytest.fixture
@@ -152,8 +144,8 @@ def test_counts_unread_records(delivery: Delivery) -> None:
     delivery.kinesis.split_shard(
         StreamName=STREAM, ShardToSplit=support.SHARD, NewStartingHashKey=str(2**127)
     )
-    for key in ("a", "b", "c", "d"):
-        delivery.kinesis.put_record(StreamName=STREAM, Data=b"{}", PartitionKey=key)
+    for name in "abcd":
+        delivery.kinesis.put_record(StreamName=STREAM, Data=b"{}", PartitionKey=name)
     balance = take(delivery)
     unread = balance.unread
 
@@ -165,7 +157,9 @@ def test_counts_rows_in_flight(delivery: Delivery) -> None:
     """Rows of a span that its worker has not settled are in flight. They wait once the sender has looked at it, until it has sent them."""
     put(delivery, rows=4)
     put(delivery)
-    kill_before_settling(delivery)
+    delivery.dynamodb.before["update_item"] = once(kill, is_settling)
+    with pytest.raises(support.KilledError):
+        delivery.deliver()
     balance = take(delivery)
     fail(delivery, "shop_db", kind=FaultKind.STATUS, status=429)
     put(delivery, rows=2)
@@ -183,21 +177,11 @@ def test_counts_rows_in_flight(delivery: Delivery) -> None:
 
 def test_counts_the_parts_of_a_split_chunk_each_by_its_own_state() -> None:
     """Halves of halves count too; the chunks that were split do not, and neither do rows that others have replaced."""
-    entries = {
-        "shop/views/0": Entry(State.SPLIT),
-        "shop/views/0.0": Entry(DELIVERED),
-        "shop/views/0.1": Entry(State.SPLIT),
-        "shop/views/0.1.0": Entry(WAITING),
-        "shop/views/0.1.1": Entry(DEAD),
-        "shop/views/1": Entry(State.REPLACED),
-    }
-    found = by_group(
-        span(
-            chunks={ChunkKey.parse("shop/views/0"): 7, ChunkKey.parse("shop/views/1"): 5},
-            settled=True,
-            entries={ChunkKey.parse(name): entry for name, entry in entries.items()},
-        )
-    )
+    states = {"0": State.SPLIT, "0.0": DELIVERED, "0.1": State.SPLIT, "0.1.0": WAITING, "0.1.1": DEAD}
+    entries = {key(f"shop/views/{name}"): Entry(state) for name, state in states.items()}
+    replaced = key("shop/views/1")
+    entries[replaced] = Entry(State.REPLACED)
+    found = by_group(span(chunks={key("shop/views/0"): 7, replaced: 5}, settled=True, entries=entries))
 
     assert [Counter({DELIVERED: 3, WAITING: 2, DEAD: 2})] == list(found.values())
 

@@ -1,5 +1,6 @@
 """Chunks that wait or are dead are found through the ledger's worklist and read from their spans."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -90,14 +91,11 @@ def test_rows_without_a_reason_are_selected_by_the_word_that_is_shown_for_them()
 def test_a_span_that_the_worklist_names_twice_counts_once(made: Delivery) -> None:
     """This happens if a span moves to the dead ones while the worklist is read."""
 
-    class Moving:
-        get_all = made.ledger.get_all
-        rejected = made.ledger.rejected
+    def worklist(kind: str, number: int) -> Any:
+        return [*made.ledger.worklist("waiting", number), *made.ledger.worklist(kind, number)]
 
-        def worklist(self, kind: str, number: int) -> Any:
-            return [*made.ledger.worklist("waiting", number), *made.ledger.worklist(kind, number)]
-
-    ledger: Any = Moving()
+    calls = {"get_all": made.ledger.get_all, "rejected": made.ledger.rejected, "worklist": worklist}
+    ledger: Any = SimpleNamespace(**calls)
     found = [one.key.name for one in chunks(ledger, Selection(EVERYTHING))]
 
     assert sorted({WAITING[1], DEAD[1], STRAY[1], REJECTED[1]}) == sorted(found)

@@ -76,15 +76,8 @@ class Site:
 
     def unattended(self, *more: str) -> Result:
         """Run it without questions, with all answers."""
-        answers = (
-            "--td-key-file",
-            str(self.key_file),
-            "--database",
-            self.database,
-            "--account",
-            self.account,
-        )
-        return self.run(*answers, "--yes", *more)
+        answers = f"--td-key-file {self.key_file} --database {self.database} --account {self.account} --yes"
+        return self.run(*answers.split(), *more)
 
     def rows(self) -> list[str]:
         """Return the first rows that Treasure Data has."""

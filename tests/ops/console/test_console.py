@@ -50,16 +50,13 @@ class Console:
 
     def dead(self, account: str) -> dict[str, Any]:
         """Wait until the page shows the dead rows of an account, and return them."""
-        found: list[dict[str, Any]] = []
 
-        def is_shown() -> bool:
-            found[:] = [
-                one for one in self.ask("/state.json")["look"].get("rows", ()) if one["account"] == account
-            ]
-            return bool(found)
+        def rows() -> list[dict[str, Any]]:
+            found = self.ask("/state.json")["look"].get("rows", ())
+            return [one for one in found if one["account"] == account]
 
-        until(is_shown)
-        return found[0]
+        until(lambda: bool(rows()))
+        return rows()[0]
 
 
 @contextmanager
