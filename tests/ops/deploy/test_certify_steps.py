@@ -109,10 +109,15 @@ def test_books_that_never_settle_fail(copies: int, said: dict[str, Any], why: st
         carry_out("books", stage)
 
 
-def test_the_overflow_step_queues_an_envelope_twice() -> None:
-    """A notice comes first, as from the ingest. The messages are equal: each says that the stream refused it, and under which key to put it."""
+def test_an_envelope_is_queued_twice_and_a_forced_replay_repeated() -> None:
+    """A notice comes first, as from the ingest. The messages are equal: each says that the stream refused it, and under which key to put it.
+
+    The second run of the replay under its tag must send nothing.
+    """
     stage = Rehearsal(status=[balance()])
     carry_out("overflow", stage)
+    done, nothing = ({"rows": {"sent": sent}} for sent in (1, 0))
+    forced = carry_out("force", Rehearsal(copies=2, replay=[done, nothing]))
     _, first, second = stage.queued
     given = {name: {"stringValue": one["StringValue"]} for name, one in first["MessageAttributes"].items()}
     letter = {"messageId": "m", "receiptHandle": "r", "attributes": {"SentTimestamp": "0"}}
@@ -123,15 +128,7 @@ def test_the_overflow_step_queues_an_envelope_twice() -> None:
     assert 1 == (message.envelope and message.envelope.row_count)
     with pytest.raises(Failure, match="became 2 rows"):  # both copies count
         carry_out("overflow", Rehearsal(copies=2, status=[balance()]))
-
-
-def test_a_forced_replay_is_repeated_under_its_tag() -> None:
-    """The second run must send nothing."""
-    done, nothing = ({"rows": {"sent": sent}} for sent in (1, 0))
-
-    assert carry_out("force", Rehearsal(copies=2, replay=[done, nothing])).said.startswith(
-        "A forced replay sent 1"
-    )
+    assert forced.said.startswith("A forced replay sent 1")
     with pytest.raises(Failure, match="sent 1 and 1 rows, not 1 and 0"):
         carry_out("force", Rehearsal(copies=2, replay=[done]))
 
@@ -241,20 +238,20 @@ def counted(*sums: float) -> dict[str, Any]:
     return {**DEPLOYED, **LOGGED, "GetMetricStatistics": answers, "FilterLogEvents": {"events": []}}
 
 
-def test_metrics_must_arrive_at_each_log_level() -> None:
-    """They may arrive late. If a level drops them, alarms on them would stay green."""
+def test_metrics_must_arrive_at_each_log_level_and_no_error_after_idle_minutes() -> None:
+    """They may arrive late. If a level drops them, alarms on them would stay green.
+
+    A connection that was closed while idle has cost an event its first attempt.
+    """
     found = carried_out(assumptions.metrics, counted(0, 1, 0, 2))
 
     assert {"INFO": 1.0, "WARN": 2.0} == found.evidence["EventsRejected"]
     with pytest.raises(Failure, match="LogLevel=WARN"):
         carried_out(assumptions.metrics, counted(1, 0))
-
-
-def test_an_error_after_idle_minutes_fails() -> None:
-    """A connection that was closed while idle has cost an event its first attempt."""
-    broken = {**LOGGED, "FilterLogEvents": {"events": [{"message": "connection reset"}]}}
     with pytest.raises(Failure, match="connection reset"):
-        carried_out(assumptions.idle, broken)
+        carried_out(
+            assumptions.idle, LOGGED | {"FilterLogEvents": {"events": [{"message": "connection reset"}]}}
+        )
     carried_out(assumptions.idle, {**LOGGED, "FilterLogEvents": {"events": []}})
 
 

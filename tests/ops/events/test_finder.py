@@ -112,45 +112,36 @@ def test_events_of_a_large_span_are_found_in_their_own_chunks() -> None:
     assert found.delivery.clock.now() == pytest.approx(events[0].at, abs=1)
 
 
-@pytest.mark.parametrize(
-    ("status", "drops", "stage", "reason"),
-    [
-        (429, False, Stage.WAITING, "http_429"),
-        (415, False, Stage.DEAD, "http_415"),
-        (415, True, Stage.DROPPED, ""),
-    ],
-)
-def test_an_event_that_was_not_delivered_has_its_stage(
-    status: int, drops: bool, stage: Stage, reason: str
-) -> None:
-    """With the reason, and since when. Dropped rows stay in S3 for as long as all others."""
-    found = Found()
-    found.put("a")
-    found.refuse(status)
-    found.delivery.deliver()
-    if drops:
-        found.delivery.send(State.DEAD, decision=Decision.DROP)
-    one = found.one()
-
-    assert (stage, reason) == (one.stage, one.reason)
-    assert START <= one.at <= found.delivery.clock.now()
-
-
 @pytest.mark.parametrize("envelopes", [["abcdefg"], ["ab", "cd", "efg"]], ids=["one", "three"])
-def test_a_dead_event_is_distinguished_from_delivered_neighbours(envelopes: list[str]) -> None:
-    """The chunk was halved until the bad row was alone, whether its rows came from one envelope or from several."""
+def test_an_event_that_was_not_delivered_has_its_stage(envelopes: list[str]) -> None:
+    """With the reason, and since when. Dropped rows stay in S3 for as long as all others.
+
+    A chunk was halved until the bad row was alone, whether its rows came from one envelope or from several.
+    """
     found = Found()
+    made = found.delivery
+    made.map(waits="waits_db", refused="refused_db", dropped="dropped_db")
+    for account, status in (("waits", 429), ("refused", 415), ("dropped", 415)):
+        fault = Fault(kind=Kind.STATUS, action=Action.IMPORT, database=f"{account}_db", status=status)
+        made.td.faults.add(fault)
+        made.put(envelope(account, {"views": [row(account)]}, request_id=account))
     for names in envelopes:
         found.put(*names, request_id=names)
-    made = found.delivery
     made.td.settings = replace(made.td.settings, rejects=lambda one: one.get("event_id") == "c")
     made.deliver()
     made.send()
-    stages = {one.seen.event_id: one.stage for one in found.all(*"abcdefg")}
+    made.send(State.DEAD, account="dropped", decision=Decision.DROP)
+    events = {one.seen.event_id: one for one in found.all("waits", "refused", "dropped", *"abcdefg")}
+    stages = {name: (one.stage, one.reason) for name, one in events.items()}
 
-    assert Stage.DEAD is stages.pop("c")
-    assert {Stage.DELIVERED} == set(stages.values())
-    assert ("http_422", True) == ((one := found.one("c")).reason, bool(one.entry and one.entry.words))
+    assert (Stage.WAITING, "http_429") == stages.pop("waits")
+    assert (Stage.DEAD, "http_415") == stages.pop("refused")
+    assert (Stage.DROPPED, "") == stages.pop("dropped")
+    assert (Stage.DEAD, "http_422") == stages.pop("c")
+    assert {(Stage.DELIVERED, "")} == set(stages.values())
+    assert events["c"].entry
+    assert events["c"].entry.words
+    assert all(START <= one.at <= made.clock.now() for one in events.values())
 
 
 def test_an_event_that_was_sent_again_is_found_in_each_place() -> None:
