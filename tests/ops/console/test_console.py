@@ -49,14 +49,14 @@ class Console:
         return error.value.code, json.load(error.value)["error"]
 
     def dead(self, account: str) -> dict[str, Any]:
-        """Wait until the page shows the dead rows of an account, and return them."""
+        """Wait until the page shows the dead rows of an account, and return them as the page asks to send or drop them."""
 
         def rows() -> list[dict[str, Any]]:
             found = self.ask("/state.json")["look"].get("rows", ())
             return [one for one in found if one["account"] == account]
 
         until(lambda: bool(rows()))
-        return rows()[0]
+        return {name: rows()[0][name] for name in ("kind", "account", "reason", "rows", "which")}
 
 
 @contextmanager
@@ -158,8 +158,7 @@ def test_dead_rows_are_dropped_only_as_confirmed() -> None:
     stack.made.put(envelope("nobody_yet_again", {"dropped": [row("a"), row("b")]}))
     stack.made.deliver()
     with console(stack, allow_changes=True) as page:
-        seen = page.dead("nobody_yet_again")
-        asked = {name: seen[name] for name in ("kind", "account", "reason", "rows", "which")}
+        asked = page.dead("nobody_yet_again")
         stale = page.refused("/drop", asked | {"rows": 1})
         others = page.refused("/drop", asked | {"which": "0123456789"})
         wrong = [
@@ -198,8 +197,7 @@ def test_only_one_action_runs_at_a_time() -> None:
     stack.break_(invoke=invoke)
     actions = Actions(stack, SystemClock(), lambda: expired.append(True), start=jobs.append)
     with console(stack, allow_changes=True) as page:
-        seen = page.dead("nobody")
-    asked = {name: seen[name] for name in ("kind", "account", "reason", "rows", "which")}
+        asked = page.dead("nobody")
     errors.append(client_error("AccessDenied", "Invoke"))
     actions.drop(asked)
     with pytest.raises(RefusedError, match="another action is running"):

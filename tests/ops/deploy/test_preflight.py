@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -369,9 +370,13 @@ def test_the_stages_of_samconfig_have_no_fault(here: Surroundings, environment: 
     assert [] == here.said()
 
 
-@pytest.fixture
-def environment(here: Surroundings, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The options of a command that finds the surroundings."""
+def test_the_commands_find_what_a_deploy_needs(
+    here: Surroundings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With --json, `preflight` prints a single object; it exits with 3 if there is a fault.
+
+    `setup --before` finds the same, takes the key from a file, and says what the stack costs. It changes nothing.
+    """
     session = SimpleNamespace(
         region_name=REGION,
         get_available_regions=lambda _service: [REGION],
@@ -380,34 +385,17 @@ def environment(here: Surroundings, monkeypatch: pytest.MonkeyPatch) -> list[str
     monkeypatch.setattr(planning, "td_client", here.sites.site)
     monkeypatch.setattr(planning, "session_in", lambda _: session)
     monkeypatch.setenv("TD_API_KEY", TD_KEY)
-    return ["--config-file", str(ROOT / "samconfig.toml"), "--region", REGION]
+    environment = ["--config-file", str(ROOT / "samconfig.toml"), "--region", REGION]
+    run = partial(CliRunner(mix_stderr=False).invoke, main)
+    wrong = ["--parameter-overrides", "StreamMode=PROVISIONED TdSite=eu01"]
+    result = run(["preflight", *environment, "--json", *wrong])
+    found = json.loads(result.stdout)
+    assert (3, False) == (result.exit_code, found["ready"])
+    assert "Set TdSite=us01." in [one["advice"] for one in found["findings"]]
 
-
-def test_the_command_prints_json(environment: list[str]) -> None:
-    """It prints a single object, and exits with 3 if there is a fault."""
-    arguments = ["preflight", *environment, "--json", "--parameter-overrides"]
-    result = CliRunner(mix_stderr=False).invoke(main, [*arguments, "StreamMode=PROVISIONED TdSite=eu01"])
-    said = json.loads(result.stdout)
-
-    assert (3, False) == (result.exit_code, said["ready"])
-    assert "Set TdSite=us01." in [one["advice"] for one in said["findings"]]
-
-
-def test_setup_before_a_deploy_checks_the_given_key(environment: list[str], tmp_path: Path) -> None:
-    """It finds what `preflight` finds, takes the key from a file, and says what the stack costs. It changes nothing."""
     (tmp_path / "key").write_text(f"{TD_KEY}\n")
-    arguments = [
-        "setup",
-        "--before",
-        *environment,
-        "--td-key-file",
-        str(tmp_path / "key"),
-        "--database",
-        "shop",
-    ]
-    plain, as_json = (
-        CliRunner(mix_stderr=False).invoke(main, [*arguments, *more]) for more in ([], ["--json"])
-    )
+    key = ["--td-key-file", str(tmp_path / "key"), "--database", "shop"]
+    plain, as_json = (run(["setup", "--before", *environment, *key, *more]) for more in ([], ["--json"]))
     said = json.loads(as_json.stdout)
     usd, states = said["usd_per_month"], {one["what"]: one["state"] for one in said["findings"]}
 
