@@ -185,27 +185,19 @@ def test_events_that_the_stream_has_lost_are_found() -> None:
 
 
 def test_a_copy_names_the_record_that_counts() -> None:
-    """A search for the request finds both."""
+    """A search for the request finds both. A lost object is counted, and the search goes on without it."""
     found = Found()
-    first, _ = (found.put("a", claim=1) for _ in range(2))
+    found.put("lost", request_id="r2")
     found.delivery.deliver()
-    stages = {one.stage: one for one in found.all("r")}
+    [name] = found.delivery.span_objects()
+    found.delivery.s3.put_object(Bucket=BUCKET, Key=name, Body=b"damaged" * 100)
+    first, _ = (found.put("a", claim=1) for _ in range(2))
+    found.delivery.deliver(1)
+    stages = {one.stage: one for one in found.all("r", "lost")}
 
+    assert 1 == found.searched.unreadable
     assert {Stage.DELIVERED, Stage.COPY} == set(stages)
     assert f"{first} of {SHARD}" == stages[Stage.COPY].owner
-
-
-def test_a_lost_object_is_counted() -> None:
-    """The search goes on without it."""
-    found = Found()
-    found.put("a")
-    found.put("b", request_id="r2")
-    found.delivery.deliver(0, 1)
-    found.delivery.deliver(1, 2)
-    [name, _] = found.delivery.span_objects()
-    found.delivery.s3.put_object(Bucket=BUCKET, Key=name, Body=b"damaged" * 100)
-
-    assert (1, 1) == (len(found.all("a", "b")), found.searched.unreadable)
 
 
 def test_a_search_of_the_overflow_queue_consumes_no_message() -> None:
