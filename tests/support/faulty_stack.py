@@ -118,7 +118,7 @@ class FaultyStack(Stack):
         mappings = {"EventSourceMappings": [self.mapping] if self.mapping else []}
         told = {"Subscriptions": [{"SubscriptionArn": "arn"}]}
         return {
-            "cloudwatch": _paged(MetricAlarms=shown),
+            "cloudwatch": _paged(MetricAlarms=shown, MetricDataResults=[]),
             "sns": _paged(**told),
             "secretsmanager": self.made.secrets,
             "logs": SimpleNamespace(filter_log_events=lambda **_: {"events": list(self._log())}),
