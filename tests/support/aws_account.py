@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-import boto3
 from botocore.validate import ParamValidator
 
+from tests.support.modelled import answered
 from tests.support.sam import template
 from worker.treasure_data import Meaning, Reply
 
@@ -84,32 +84,21 @@ class AwsAccount:
 
     def client(self, service: str, region: str) -> Any:
         """Return a boto3 client of a service in this account."""
-        client = boto3.client(  # type: ignore[call-overload]  # not a literal
-            service, region_name=region, aws_access_key_id="key", aws_secret_access_key="secret"
-        )
-        asked: dict[str, Any] = {}
+        prefix = {"apigatewayv2": "apigateway", "service-quotas": "servicequotas"}.get(service, service)
 
-        def remember(params: dict[str, Any], **_: Any) -> None:
-            asked.clear()
-            asked.update(params)
-
-        def answer(model: Any, **_: Any) -> Any:
-            prefix = {"apigatewayv2": "apigateway", "service-quotas": "servicequotas"}.get(service, service)
+        def answer(model: Any, asked: dict[str, Any]) -> dict[str, Any]:
             self.calls.add("apigateway:GET" if prefix == "apigateway" else f"{prefix}:{model.name}")
             assert region == "us-east-1" or service != "cloudfront"
             try:
-                found = self._answer(model.name, asked)
+                found: dict[str, Any] = self._answer(model.name, asked)
             except _RefusedError as refused:
-                error = {"Code": refused.code, "Message": refused.message}
-                return SimpleNamespace(status_code=400), {"Error": error, "ResponseMetadata": {}}
+                return {"Error": {"Code": refused.code, "Message": refused.message}}
             report = ParamValidator().validate(found, model.output_shape)
             errors = [one for one in report._errors if one[0] != "missing required field"]
             assert [] == errors, f"the response does not match the model of {model.name}"
-            return SimpleNamespace(status_code=200), {**found, "ResponseMetadata": {"HTTPStatusCode": 200}}
+            return found
 
-        client.meta.events.register("before-parameter-build", remember)
-        client.meta.events.register("before-call", answer)
-        return client
+        return answered(service, region, answer)
 
     def _answer(self, operation: str, asked: dict[str, Any]) -> Any:
         if self.expired:
