@@ -92,9 +92,13 @@ def test_a_missing_resource_of_the_stack_is_reported(
 
 
 @pytest.mark.parametrize("line", ["status", "doctor --no-event", "replay", "keys verify {key}"])
-def test_an_unreachable_network_is_reported(tmp_path: Path, line: str) -> None:
+def test_an_unreachable_network_is_reported(
+    stack: Deployed, tmp_path: Path, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The message asks the operator to check the network."""
-    assert "check your network" in said(Deployed("http://127.0.0.1:9", {}).run(words(line, tmp_path)))
+    monkeypatch.setitem(stack.environment, "AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+
+    assert "check your network" in said(stack.run(words(line, tmp_path)))
 
 
 @pytest.mark.parametrize("line", ON_REDIS)

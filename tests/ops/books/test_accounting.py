@@ -252,7 +252,7 @@ def test_counting_unread_records_stops_at_the_time_limit(delivery: Delivery) -> 
     for _ in range(30):
         put(delivery)
         delivery.clock.sleep(1)
-    kinesis = WatchedKinesis(delivery.kinesis, delivery.clock, page=1)
+    kinesis = WatchedKinesis(delivery.kinesis, page=1)
     unread = accounting(delivery, kinesis).take(seconds=2.0).unread
 
     assert (8, False) == (unread.on_stream, unread.is_complete)

@@ -167,6 +167,17 @@ def test_a_new_stack_begins_with_an_empty_ledger() -> None:
     assert ["a", "b"] == made.ids("shop_db", "views")
 
 
+def test_a_restored_ledger_is_noticed_although_the_clock_was_set_back() -> None:
+    """The clock of a function may have been wrong by an hour."""
+    made = Delivery()
+    made.wiring.guard.check()
+    made.ledger.adopt("another")
+    made.clock.time -= 3600
+
+    with pytest.raises(HeldError):
+        made.wiring.guard.check()
+
+
 @pytest.mark.parametrize("backup", ["nothing", *HISTORY])
 def test_after_a_repair_each_row_is_in_treasure_data_once(backup: str) -> None:
     """Whenever the backup was made, and although the whole stream is replayed: nothing is lost, nothing is sent twice."""

@@ -100,6 +100,23 @@ def test_a_replay_waits_for_the_event_source() -> None:
     assert [["x"], ["x", "held", "later"]] == pauses
 
 
+def test_the_last_records_of_a_closed_shard_can_be_replayed() -> None:
+    """If the event source has gone on to a child, or to a child of that, it has passed them over, and no later record shows the gap."""
+    delivery = put(delivered("x"), "passed", "over", seconds=1)
+    delivery.records()
+    delivery.split()
+    with pytest.raises(HoldsError):
+        replay(delivery).shard(SHARD, EVERYTHING, ignore)
+    halves = {"ShardToMerge": "shardId-000000000001", "AdjacentShardToMerge": "shardId-000000000002"}
+    delivery.kinesis.client.merge_shards(StreamName=STREAM, **halves)
+    put(delivery, "later", seconds=0)
+    assert [] == delivery.deliver_all({"shardId-000000000003"})
+
+    assert 3 == replay(delivery).shard(SHARD, EVERYTHING, ignore).records
+    assert [] == delivery.deliver_all()
+    assert ["x", "later", "passed", "over"] == delivery.ids("shop", "views")
+
+
 def test_records_that_the_worker_does_not_store_are_passed_to_it_again() -> None:
     """The replay continues at the lowest number that the worker reports, and pauses if that does not advance. It ends after minutes of that."""
     delivery = put(delivered("x"), "a", "b", "c", seconds=1)
