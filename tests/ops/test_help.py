@@ -6,6 +6,7 @@ from keyword import iskeyword
 from pathlib import Path
 
 import click
+import pytest
 from click.testing import CliRunner
 
 from ops.cli import SECTIONS, main
@@ -36,6 +37,18 @@ def test_each_command_is_shown_once_by_its_purpose() -> None:
     assert main.list_commands(click.Context(main)) == [
         line.split()[0] for line in shown() if line[2:3].strip() and line.split()[0] in main.commands
     ]
+
+
+@pytest.mark.parametrize("line", ["remove", "certify", "sdk publish"])
+def test_what_needs_a_deployed_stack_does_not_offer_the_local_one(line: str) -> None:
+    """Neither its help nor its error names --local."""
+    helped, unnamed = (
+        CliRunner().invoke(main, [*line.split(), *more], env={"SLUICE_STACK": ""}) for more in (["-h"], [])
+    )
+
+    assert (0, 2) == (helped.exit_code, unnamed.exit_code)
+    assert "--stack NAME" in unnamed.output
+    assert "--local" not in helped.output + unnamed.output
 
 
 def test_descriptions_are_not_cut() -> None:

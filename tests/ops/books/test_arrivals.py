@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from ops.books.accounting import Balance, Rows, Unread, UnreadShard
-from ops.books.arrivals import WINDOW_SECONDS, Arrivals, StreamCount, of_gateway
+from ops.books.arrivals import WINDOW_SECONDS, Arrivals, StreamCount, of_gateway, repeated_rows
 from ops.logs.answers import Answers
 from tests.ops.books.test_accounting import accounting, put
-from tests.support.delivery import STREAM, Delivery
+from tests.support.delivery import STREAM, Delivery, envelope, row
 from worker.chain import ChainId
+from worker.record import CLAIMED
 from worker.shards import Shards
 from worker.states import State
 
@@ -40,12 +41,25 @@ def balance(received: int, waiting: int = 0, *, queued: int = 0, copies: int = 0
 
 
 def test_accepted_events_that_ledger_and_stream_lack_are_lost() -> None:
-    """Events that wait on the stream are not lost; with messages in the queue, or with copies, no loss can be proved."""
-    assert 0 == of_gateway(9, balance(6, 3)).lost
-    assert 0 == of_gateway(5, balance(6, 3)).lost
-    assert 2 == of_gateway(11, balance(6, 3)).lost
-    assert 0 == of_gateway(11, balance(6, 3, queued=1)).lost
-    assert 0 == of_gateway(11, balance(6, 3, copies=1)).lost
+    """Events that wait on the stream, or were repeated, are not lost; with messages in the queue, or with rows put again, no loss can be proved."""
+
+    def lost(counted: int, repeated: int = 0, **more: int) -> int:
+        return of_gateway(counted, balance(6, 3, **more), lambda: repeated).lost
+
+    assert (0, 0, 2) == (lost(9), lost(5), lost(11))
+    assert (0, 2) == (lost(11, repeated=2), lost(11, repeated=1))
+    assert (0, 0) == (lost(11, queued=1), lost(11, copies=1))
+
+
+def test_the_rows_of_repeated_requests_are_counted(delivery: Delivery) -> None:
+    """A client that got no answer sends its events again, and the gateway accepts them again."""
+    for _ in range(3):
+        delivery.put(envelope("shop", {"views": [row("a"), row("b")]}, request_id="r", claim=CLAIMED))
+    delivery.put(envelope("shop", {"views": [row("c")]}, request_id="s"))
+    delivery.deliver()
+
+    assert 4 == repeated_rows(Shards(delivery.kinesis, STREAM, delivery.clock))
+    assert 3 == accounting(delivery).take().total.received
 
 
 class CloudWatch:

@@ -37,6 +37,9 @@ def test_rows_that_are_not_sent_at_once_wait_or_are_dead() -> None:
 
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=503))
     waits, waiting = force()
+    mistyped = ["--force", "--yes", "--account", "shpo", "--from", begin, "--to", end]
+    said = CliRunner().invoke(replay.command, mistyped, obj=stack).stdout
+    assert "No such rows arrived then: check --account, --table and --database." in said
     made.td.faults.clear()
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, table="carts", status=415))
     made.clock.sleep(120)
