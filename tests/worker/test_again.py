@@ -10,7 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.delivery import BUCKET, KEYS, SHARD, STREAM, Delivery, envelope, lose_answer, once, row
+from shared.accounts import Account
+from tests.support.delivery import (
+    BUCKET,
+    SHARD,
+    STREAM,
+    Delivery,
+    envelope,
+    lose_answer,
+    once,
+    row,
+    shops,
+)
 from worker.again import TOGETHER_SECONDS
 from worker.chain import ChainId
 from worker.claims import LATE_SECONDS
@@ -36,9 +47,7 @@ def again(name: str = "q") -> bytes:
 
 def delivery(*data: bytes, shards: int = 1) -> Delivery:
     """Return a delivery of some records."""
-    made = Delivery()
-    made.map(shop="shop_db")
-    made.td.create("shop_db", "views")
+    made = shops()
     if shards > 1:
         made.kinesis.delete_stream(StreamName=STREAM)
         made.kinesis.create_stream(StreamName=STREAM, ShardCount=shards)
@@ -88,16 +97,14 @@ def test_envelopes_that_are_decided_together_wait_for_the_last() -> None:
 def test_rows_of_a_disabled_account_are_a_copy_too() -> None:
     """An operator who enables the account and sends what is dead sends each row once."""
     made = delivery()
-    key = KEYS.of("shop")
-    made.redis.hset(key, mapping={"status": "disabled"})
+    made.map(shop=Account("shop_db", "disabled"))
     put(made, first(), again(), again("alone"))
     wait(made)
     assert {"shop:k1/views~q/0": "copy", "shop:k1/views~alone/0": "dead", "shop/views/0": "dead"} == {
         name: state for name, (state, *_) in made.chunks().items()
     }
-    made.redis.hset(key, mapping={"status": "active"})
-    made.start()
-    made.send(State.DEAD)
+    made.map(shop="shop_db")
+    made.start().send(State.DEAD)
 
     assert ["alone", "q"] == sorted(made.ids("shop_db", "views"))
 
@@ -125,9 +132,7 @@ def hourly(made: Delivery, hours: int) -> None:
 
 def test_a_first_copy_is_not_looked_for_in_all_spans_since() -> None:
     """In the two weeks that an envelope may wait in the queue, a shard may get a million spans: more than one run can read."""
-    made = delivery()
-    made.replaced = {Ledger: Counted}
-    made.start()
+    made = shops(replaced={Ledger: Counted})
     hourly(made, 50)
     at = round(made.clock.now() * 1000)
     mine = {"account": "shop", "tables": {"views": [row("q")]}, "request_id": "q", "received_at": at}

@@ -7,16 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doubles.treasure_data import Action, Fault, Kind
-from tests.support.delivery import Delivery, envelope, row
+from tests.support.delivery import Delivery, envelope, row, shops
 from worker.sender import Report
 
 
 def delivery(count: int, bad: Collection[int]) -> Delivery:
     """Return a delivery of one chunk that has some rows Treasure Data rejects."""
-    made = Delivery()
-    made.map(shop="shop_db")
-    made.td.create("shop_db", "views")
-    made.put(envelope("shop", {"views": [row(f"e{n}", n=n) for n in range(count)]}))
+    made = shops(envelope("shop", {"views": [row(f"e{n}", n=n) for n in range(count)]}))
     made.td.settings = replace(made.td.settings, rejects=lambda one: one.get("n") in bad)
     return made
 
@@ -61,18 +58,6 @@ def test_one_bad_row_costs_two_imports_per_halving() -> None:
     assert 1 + 2 * 12 == len(imports) == len(set(imports))
 
 
-def test_a_413_from_a_proxy_halves_the_chunk_once_treasure_data_lacks_it() -> None:
-    """It is not tried whole again: a proxy refuses it for ever."""
-    made = delivery(4, ())
-    made.fail(413, body="<html>")
-    assert made.deliver() is None
-    made.td.faults.clear()
-    made.clock.sleep(2 * 3600)
-
-    assert Report(delivered=4) == made.send()
-    assert [2, 2] == [len(one.rows) for one in made.td.imports() if one.rows]
-
-
 def test_a_413_from_a_proxy_makes_no_single_row_a_dead_letter() -> None:
     """The row is sent again once Treasure Data shows that it lacks it."""
     made = delivery(1, ())
@@ -106,11 +91,8 @@ def test_a_404_from_the_wrong_host_does_not_prove_a_database_gone() -> None:
 
 def test_halves_that_were_halved_unevenly_are_counted_once() -> None:
     """One half is halved further, while the halves of the other are already merged in the ledger."""
-    made = Delivery()
-    made.map(shop="shop_db")
-    made.td.create("shop_db", "views")
     sizes = [100] * 4 + [300] * 4
-    made.put(envelope("shop", {"views": [row(f"e{n}", text="x" * size) for n, size in enumerate(sizes)]}))
+    made = shops(envelope("shop", {"views": [row(f"e{n}", text="x" * size) for n, size in enumerate(sizes)]}))
     made.td.settings = replace(made.td.settings, largest_import=500)
 
     assert made.deliver() is None

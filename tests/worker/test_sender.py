@@ -17,12 +17,15 @@ from tests.support.delivery import (
     KEYS,
     Delivery,
     KilledError,
+    Meddled,
     envelope,
     kill,
     lose_answer,
     once,
     other_sandbox,
     row,
+    shops,
+    stored,
 )
 from worker.deadline import Deadline
 from worker.executor import InlineExecutor, Threads
@@ -51,43 +54,19 @@ ASKABLE_SECONDS = 71 * 60.0
 ALL = (State.WAITING, State.DEAD)
 
 
-def delivery(*data: bytes, **changes: Any) -> Delivery:
-    """Return a delivery of these records, by default one of two rows, to databases that exist."""
-    made = Delivery(**changes)
-    made.map(shop="shop_db", blog="blog_db")
-    for database in ("shop_db", "blog_db"):
-        made.td.create(database, "views")
-    made.put(*data or (envelope("shop", {"views": [row("e1"), row("e2")]}),))
-    return made
+TWO = envelope("shop", {"views": [row("e1"), row("e2")]})
+UNTRIED, DOUBTED, DEAD = 429, 500, 415
+"""What imports of a chunk were answered with that waits without a doubt, that has a doubt though nothing landed, and that is dead."""
 
 
 def failed(status: int, *data: bytes, **changes: Any) -> Delivery:
-    """Return a delivery of these records whose imports failed with the status; from now on they succeed."""
-    made = delivery(*data, **changes)
-    made.fail(status)
-    assert made.deliver() is None
-    made.td.faults.clear()
-    return made.start()
-
-
-def untried(**changes: Any) -> Delivery:
-    """Return a delivery with one chunk of two rows that waits without a doubt."""
-    return failed(429, **changes)
-
-
-def doubted(**changes: Any) -> Delivery:
-    """Return a delivery with one chunk of two rows with a doubt that Treasure Data does not have."""
-    return failed(500, **changes)
-
-
-def dead(**changes: Any) -> Delivery:
-    """Return a delivery with a dead chunk of two rows."""
-    return failed(415, **changes)
+    """Return a delivery of these records, by default one of two rows, whose imports failed with the status."""
+    return stored(status, *data or (TWO,), **changes)
 
 
 def unaskable(setting: str) -> Delivery:
     """Return a delivery with a chunk with an old doubt, and a key that may not query."""
-    made = doubted(unaskable_doubt=setting)
+    made = failed(DOUBTED, unaskable_doubt=setting)
     keys = {API_KEY: frozenset({Action.IMPORT, Action.CREATE})}
     made.td = TreasureData(clock=made.clock, keys=keys)
     made.td.create("shop_db", "views")
@@ -132,46 +111,44 @@ def assert_delivered_once(made: Delivery) -> None:
 # What is sent, and to where
 
 
-@pytest.mark.parametrize("make", [untried, doubted])
-def test_what_waits_is_delivered(make: Callable[[], Delivery]) -> None:
-    """It leaves no entry in the ledger."""
-    made = make()
-
-    assert Report(delivered=2) == made.send()
-    assert_delivered_once(made)
-    assert 2 == made.telemetry.total("sent", "delivered")
-
-
 def test_a_span_is_left_to_its_worker_while_one_may_run() -> None:
-    """After that nobody else settles it."""
-    made = delivery()
+    """After that the sender settles it. It counts as waiting only if the sender cannot, for another run."""
+    made = shops(TWO)
     made.dynamodb.before["update_item"] = once(kill)
     with pytest.raises(KilledError):
         made.deliver()
-    made.start().clock.sleep(UNSETTLED_SECONDS - 1)
-    assert Report(complete=False) == made.send()
+    made.start().fail(503, table=PROBE_TABLE)
+    for seconds, report, age in (
+        (UNSETTLED_SECONDS - 1, Report(complete=False), 0),
+        (1, Report(kept=2, complete=False), 0),
+        (119, Report(kept=2, complete=False), UNSETTLED_SECONDS + 119),
+    ):
+        made.clock.sleep(seconds)
+        assert report == made.send()
+        assert age == made.telemetry.gauges["OldestWaitingSeconds"]
     assert not span(made).settled
-    made.clock.sleep(1)
+    made.td.faults.clear()
 
     assert Report(delivered=2) == made.send()
     assert_delivered_once(made)
 
 
-@pytest.mark.parametrize(("make", "database"), [(untried, "new_db"), (doubted, "shop_db")])
-def test_only_rows_with_a_doubt_stay_with_their_database(make: Callable[[], Delivery], database: str) -> None:
+@pytest.mark.parametrize(("status", "database"), [(UNTRIED, "new_db"), (DOUBTED, "shop_db")])
+def test_only_rows_with_a_doubt_stay_with_their_database(status: int, database: str) -> None:
     """Treasure Data may have them there, under that id; others follow their account."""
-    made = make()
+    made = failed(status)
     unique_id = span(made).unique_id(CHUNK, database)
     made.map(shop="new_db")
     made.start()
 
     assert Report(delivered=2) == made.send()
     assert [(database, unique_id)] == [(one.database, one.unique_id) for one in made.td.imports() if one.rows]
+    assert ({}, 2) == (made.chunks(), made.telemetry.total("sent", "delivered"))
 
 
 def test_a_doubt_is_settled_in_the_database_where_it_arose() -> None:
     """A sender opened it at the account's new database; the account has been remapped since."""
-    made = untried()
+    made = failed(UNTRIED)
     made.map(shop="new_db")
     made.td.create("new_db", "views")
     made.start()
@@ -186,19 +163,18 @@ def test_a_doubt_is_settled_in_the_database_where_it_arose() -> None:
 
 
 @pytest.mark.parametrize(
-    ("account", "report"),
+    ("accounts", "report"),
     [
-        (Account("new_db"), Report(delivered=2)),
-        (Account("shop_db", "disabled"), Report(dead=2)),
-        (None, Report(kept=2, complete=False)),
+        ({"shop": Account("new_db")}, Report(delivered=2)),
+        ({"shop": Account("shop_db", "disabled")}, Report(dead=2)),
+        ({}, Report(kept=2, complete=False)),
     ],
 )
-def test_rows_proved_absent_follow_their_account(account: Account | None, report: Report) -> None:
+def test_rows_proved_absent_follow_their_account(accounts: dict[str, Account], report: Report) -> None:
     """With the doubt, its database is gone too. They die if their account can have none by now, and wait while Redis does not say."""
-    made = doubted()
+    made = failed(DOUBTED)
     made.redis.flushall()
-    if account is not None:
-        made.redis.hset(KEYS.of("shop"), mapping=account.to_fields())
+    made.map(**accounts)
     made.clock.sleep(ASKABLE_SECONDS)
     made.start()
 
@@ -208,20 +184,18 @@ def test_rows_proved_absent_follow_their_account(account: Account | None, report
 
 
 @pytest.mark.parametrize(
-    ("fields", "reason"),
+    ("accounts", "reason"),
     [
-        (None, "unknown_account"),
-        (Account("shop_db", "disabled").to_fields(), "disabled_account"),
-        (Account("shop_db", "active", frozenset({"k1"})).to_fields(), None),
-        ({"database": "No!"}, "invalid_account"),
+        ({}, "unknown_account"),
+        ({"shop": Account("shop_db", "disabled")}, "disabled_account"),
+        ({"shop": Account("shop_db", "active", frozenset({"k1"}))}, None),
     ],
 )
-def test_waiting_rows_of_a_removed_account_die(fields: dict[str, str] | None, reason: str | None) -> None:
+def test_waiting_rows_of_a_removed_account_die(accounts: dict[str, Account], reason: str | None) -> None:
     """An operator decides. A key that is revoked later does not matter where the plan did not need it."""
-    made = untried()
+    made = failed(UNTRIED)
     made.redis.delete(KEYS.of("shop"))
-    if fields:
-        made.redis.hset(KEYS.of("shop"), mapping=fields)
+    made.map(**accounts)
     made.start()
 
     assert (Report(dead=2) if reason else Report(delivered=2)) == made.send()
@@ -237,10 +211,9 @@ def test_rows_whose_account_could_not_be_looked_up_keep_their_key() -> None:
         made.put(envelope("shop", {"views": [row(name)]}, key_id=key_id, request_id=name))
     assert made.deliver() is None
     assert {"shop:k1/views/0", "shop:k2/views/0"} == made.chunks().keys()
-    assert Report(kept=2, complete=False) == made.send() or made.send().kept
+    assert 2 == made.send().kept
     made.redis.hset(KEYS.sentinel, mapping={"at": "now"})
-    revoked = Account("shop_db", "active", frozenset({"k2"}))
-    made.redis.hset(KEYS.of("shop"), mapping=revoked.to_fields())
+    made.map(shop=Account("shop_db", "active", frozenset({"k2"})))
     made.clock.sleep(UNSETTLED_SECONDS)
     made.start()
 
@@ -254,21 +227,9 @@ def test_rows_whose_account_could_not_be_looked_up_keep_their_key() -> None:
 # Databases that fail
 
 
-def test_no_rows_are_sent_before_a_probe_is_answered() -> None:
-    """The probe is an import without rows. While it fails, nothing is written."""
-    made = untried()
-    made.fail(status=503, table=PROBE_TABLE)
-    before = span(made)
-    attempted = around_attempts(made)
-
-    assert Report(kept=2, complete=False) == made.send()
-    assert ([], before) == (attempted, span(made))
-    assert [["shop_db"]] == [line["failing"] for line in made.telemetry.said("sent")]
-
-
 def many(count: int, status: int = 429, lands: float | None = None, **changes: Any) -> Delivery:
     """Return a delivery with a chunk in each of several spans, whose imports failed with the status; Treasure Data has what landed."""
-    made = delivery(*(envelope("shop", {"views": [row(f"e{n}", AT + n)]}) for n in range(count)), **changes)
+    made = shops(*(envelope("shop", {"views": [row(f"e{n}", AT + n)]}) for n in range(count)), **changes)
     made.fail(status, lands=lands)
     for number in range(count):
         assert made.start().deliver(number, number + 1) is None
@@ -286,15 +247,16 @@ def probes(made: Delivery) -> list[str]:
 
 @pytest.mark.parametrize("executors", [InlineExecutor, Threads])
 def test_one_probe_serves_all_spans(executors: Callable[[], Any]) -> None:
-    """While it fails, no span is written, however many there are."""
+    """It is an import without rows. While it fails, no rows are sent and no span is written, however many there are."""
     made = many(9, executors=executors)
-    made.fail(status=503)
-    probed = probes(made)
+    made.fail(status=503, table=PROBE_TABLE)
+    probed, attempted = probes(made), around_attempts(made)
     made.dynamodb.calls.clear()
 
     assert (0, 9, False) == _shown(made.send())
-    assert ["shop_db"] == probed
+    assert (["shop_db"], []) == (probed, attempted)
     assert "update_item" not in made.dynamodb.calls
+    assert [["shop_db"]] == [line["failing"] for line in made.telemetry.said("sent")]
 
 
 def _shown(report: Report) -> tuple[int, int, bool]:
@@ -367,29 +329,25 @@ def test_redis_is_asked_once_for_all_spans_while_it_is_away() -> None:
     made = Delivery()
     made.map(shop="shop_db")
     made.put(*(envelope("shop", {"views": [row(f"e{n}")]}) for n in range(90)))
-    client, connected = made.redis, list[str]()
 
-    class Away:
-        """Refuses connections."""
+    def refuse(_: Any) -> None:
+        raise redis.ConnectionError("away")
 
-        def pipeline(self, **_: Any) -> Any:
-            connected.append("pipeline")
-            raise redis.ConnectionError("away")
-
-    made.redis = Away()
+    made.redis = Meddled(made.redis)
+    made.redis.before["pipeline"] = refuse
     made.start()
     for number in range(90):
         assert made.deliver(number, number + 1) is None
-    connected.clear()
-    made.clock.sleep(60)
-    assert (0, 90) == _shown(made.send())[:2]
-    assert 1 == len(connected)
-    made.clock.sleep(60)
-    made.dynamodb.calls.clear()
-    made.send()
-    assert 2 == len(connected)
+    kept = []
+    for _ in range(2):
+        made.clock.sleep(60)
+        made.redis.calls.clear()
+        made.dynamodb.calls.clear()
+        kept.append(made.send().kept)
+        assert ["pipeline"] == made.redis.calls
+    assert 90 == kept[0]
     assert made.dynamodb.calls.count("get_item") < 50
-    made.redis = client
+    made.redis.before.clear()
     made.clock.sleep(60)
 
     assert Report(delivered=90) == made.send()
@@ -407,12 +365,13 @@ def test_throttling_halves_the_rate_and_closes_nothing() -> None:
 # Treasure Data's answers
 
 
-def test_a_refused_chunk_without_a_doubt_dies_with_the_reason() -> None:
-    """Nothing has to be asked."""
-    made = untried()
+@pytest.mark.parametrize(("status", "report"), [(UNTRIED, Report(dead=2)), (DEAD, Report(kept=2))])
+def test_a_refused_chunk_without_a_doubt_dies_with_the_reason(status: int, report: Report) -> None:
+    """Nothing has to be asked. One that was dead already counts as kept."""
+    made = failed(status)
     made.fail(415, table="views")
 
-    assert Report(dead=2) == made.send()
+    assert report == made.send(*ALL)
     assert {"shop/views/0": ("dead", "http_415", 2)} == made.chunks()
     assert entry(made).since is None
 
@@ -420,7 +379,7 @@ def test_a_refused_chunk_without_a_doubt_dies_with_the_reason() -> None:
 @pytest.mark.parametrize("accepted", [False, True])
 def test_a_refused_chunk_with_a_doubt_is_asked_about(accepted: bool) -> None:
     """An earlier attempt may have delivered the rows."""
-    made = untried()
+    made = failed(UNTRIED)
     made.fail(500, table="views", count=1, lands=0 if accepted else None)
     made.send()
     made.td.faults.clear()
@@ -433,10 +392,10 @@ def test_a_refused_chunk_with_a_doubt_is_asked_about(accepted: bool) -> None:
     assert ["e1", "e2"] * accepted == made.ids("shop_db", "views")
 
 
-@pytest.mark.parametrize("make", [untried, doubted])
-def test_a_refused_send_changes_no_doubt(make: Callable[[], Delivery]) -> None:
+@pytest.mark.parametrize("status", [UNTRIED, DOUBTED])
+def test_a_refused_send_changes_no_doubt(status: int) -> None:
     """It opens none, and an earlier one stays."""
-    made = make()
+    made = failed(status)
     before = entry(made)
     made.clock.sleep(60)
     made.fail(429, table="views")
@@ -540,7 +499,7 @@ def test_a_question_that_fails_is_asked_about_fewer_chunks() -> None:
 
 def test_a_chunk_that_is_too_large_is_halved_within_one_run() -> None:
     """The halves are written first, then sent under their own ids."""
-    made = untried()
+    made = failed(UNTRIED)
     made.td.settings = replace(made.td.settings, largest_import=70)
     states: list[Entry] = []
     attempted: list[str] = []
@@ -556,7 +515,7 @@ def test_a_chunk_that_is_too_large_is_halved_within_one_run() -> None:
 
 def test_a_chunk_with_a_doubt_is_halved_only_after_treasure_data_was_asked() -> None:
     """Treasure Data may have it whole. Only a single row that is too large dies."""
-    made = doubted()
+    made = failed(DOUBTED)
     largest = made.td.settings.largest_import
     made.td.settings = replace(made.td.settings, largest_import=1)
     made.td.create("shop_db", PROBE_TABLE)
@@ -578,7 +537,7 @@ def test_rows_of_an_envelope_with_a_wrong_count_die_when_they_are_halved(counted
     """Which rows a half has is unknown, so it is never sent; nothing is tried for ever."""
     rows = b"".join(msgpack.packb(row(f"e{n}")) for n in range(3))
     blocks = (TableRows("views", counted, rows), TableRows("views", 1, msgpack.packb(row("x"))))
-    made = delivery(Envelope("shop", "k1", 1_700_000_000_000, "r", 0, blocks).encode())
+    made = shops(Envelope("shop", "k1", 1_700_000_000_000, "r", 0, blocks).encode())
     made.td.settings = replace(made.td.settings, largest_import=70)
     made.deliver()
     made.clock.sleep(UNSETTLED_SECONDS)
@@ -609,15 +568,6 @@ def test_dead_chunks_wait_for_an_operator() -> None:
     assert [("dead", "undecodable", 1)] == list(made.chunks().values())
 
 
-def test_a_dead_chunk_that_is_refused_again_stays_dead() -> None:
-    """The report counts it as kept, not as newly dead."""
-    made = dead()
-    made.fail(415, table="views")
-
-    assert Report(kept=2) == made.send(State.DEAD)
-    assert {"shop/views/0": ("dead", "http_415", 2)} == made.chunks()
-
-
 def test_an_unaskable_chunk_is_sent_and_reported() -> None:
     """The key may not query, so the rows are sent under a new id, and the log says so."""
     made = unaskable("send")
@@ -641,7 +591,7 @@ def test_an_unaskable_chunk_can_be_kept() -> None:
 
 def test_a_query_that_is_forbidden_once_is_repeated() -> None:
     """One refusal does not prove that a key that may write may not query."""
-    made = doubted()
+    made = failed(DOUBTED)
     made.clock.sleep(ASKABLE_SECONDS)
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.QUERY, status=403, count=1))
 
@@ -649,10 +599,10 @@ def test_a_query_that_is_forbidden_once_is_repeated() -> None:
     assert 0 == made.telemetry.counts["RowsAmbiguous"]
 
 
-@pytest.mark.parametrize("make", [untried, dead])
-def test_an_operator_can_drop_rows_without_a_doubt(make: Callable[[], Delivery]) -> None:
+@pytest.mark.parametrize("status", [UNTRIED, DEAD])
+def test_an_operator_can_drop_rows_without_a_doubt(status: int) -> None:
     """They count as dropped, and nothing is sent."""
-    made = make()
+    made = failed(status)
 
     assert Report(dropped=2) == made.send(*ALL, decision=Decision.DROP)
     assert {"shop/views/0": ("dropped", "", 2)} == made.chunks()
@@ -729,10 +679,10 @@ def test_a_scheduled_event_s_account_is_not_a_filter() -> None:
 # Races, damage and lost answers
 
 
-@pytest.mark.parametrize("make", [untried, doubted, dead])
-def test_an_overtaken_sender_decides_again(make: Callable[[], Delivery]) -> None:
+@pytest.mark.parametrize("status", [UNTRIED, DOUBTED, DEAD])
+def test_an_overtaken_sender_decides_again(status: int) -> None:
     """It finds everything done, and reports the rows as delivered."""
-    made = make()
+    made = failed(status)
     other = other_sandbox(made)
     made.dynamodb.before = {"update_item": once(lambda: other.send(*ALL))}
 
@@ -744,7 +694,7 @@ def test_an_overtaken_sender_decides_again(make: Callable[[], Delivery]) -> None
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_refusal_during_another_sender_s_send_is_a_doubt(moment: str) -> None:
     """A sender that was killed after its send, before or after our write, may have delivered the rows."""
-    made = untried()
+    made = failed(UNTRIED)
     other = other_sandbox(made)
     around_attempts(other, after=kill)
 
@@ -764,7 +714,7 @@ def test_a_refusal_during_another_sender_s_send_is_a_doubt(moment: str) -> None:
 
 def test_a_frozen_sender_sends_nothing_under_a_forgotten_id() -> None:
     """While it was frozen, another one sent the rows and confirmed that they are there."""
-    made = untried()
+    made = failed(UNTRIED)
     other = other_sandbox(made)
 
     def freeze() -> None:
@@ -795,7 +745,7 @@ def test_rows_whose_object_is_gone_die_and_delay_no_others() -> None:
 @pytest.mark.parametrize("is_damaged", [False, True])
 def test_an_object_that_cannot_be_read_is_read_later(is_damaged: bool) -> None:
     """S3 does not answer, or it holds other bytes than the index's digest says: no entry changes, and nothing is sent."""
-    made = untried()
+    made = failed(UNTRIED)
     before, (name,) = span(made), made.span_objects()
     data = made.s3.objects(BUCKET)[name].body
     if is_damaged:
@@ -842,7 +792,7 @@ def test_a_run_stops_when_its_time_is_up() -> None:
 
 def test_a_run_without_time_does_nothing() -> None:
     """It does not report completion."""
-    made = untried()
+    made = failed(UNTRIED)
     before = span(made)
     report = made.sender_wiring.sender.run(Deadline(made.clock, made.clock.now()))
 
@@ -852,7 +802,7 @@ def test_a_run_without_time_does_nothing() -> None:
 
 def test_a_query_that_takes_too_long_is_repeated_by_a_later_run() -> None:
     """A run waits for the answer for a while and then goes on."""
-    made = doubted()
+    made = failed(DOUBTED)
     made.clock.sleep(ASKABLE_SECONDS)
     quick = made.td.settings
     made.td.settings = replace(quick, job_seconds=300.0)
@@ -867,7 +817,7 @@ def test_a_query_that_takes_too_long_is_repeated_by_a_later_run() -> None:
 
 def test_questions_without_an_answer_become_rarer() -> None:
     """A chunk that cannot be asked about costs a few queries a day, not one a minute."""
-    made = doubted()
+    made = failed(DOUBTED)
     made.clock.sleep(ASKABLE_SECONDS)
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.QUERY, status=500))
     asked: list[float] = []
@@ -886,7 +836,7 @@ def test_questions_without_an_answer_become_rarer() -> None:
 
 def test_the_age_of_the_oldest_waiting_row_is_measured() -> None:
     """An alarm watches it. Dead rows do not count, and without waiting ones it is 0."""
-    made = untried()
+    made = failed(UNTRIED)
     made.clock.sleep(900)
     made.fail(429)
     made.send()
@@ -897,26 +847,9 @@ def test_the_age_of_the_oldest_waiting_row_is_measured() -> None:
     assert 0 == made.telemetry.gauges["OldestWaitingSeconds"]
 
 
-def test_a_span_of_a_killed_worker_counts_only_if_the_sender_cannot_send_it() -> None:
-    """Until its worker can no longer last, and for another run, nobody need look."""
-    made = delivery()
-    made.dynamodb.before["update_item"] = once(kill)
-    with pytest.raises(KilledError):
-        made.deliver()
-    made.start()
-    made.clock.sleep(UNSETTLED_SECONDS - 1)
-    made.send()
-    assert 0 == made.telemetry.gauges["OldestWaitingSeconds"]
-    made.fail(503, table=PROBE_TABLE)
-    made.clock.sleep(120)
-    made.send()
-
-    assert UNSETTLED_SECONDS + 119 == made.telemetry.gauges["OldestWaitingSeconds"]
-
-
 def test_without_time_to_look_at_the_worklist_its_first_span_counts() -> None:
     """Thousands that do not count must not keep a run until Lambda ends it, and nobody hears of what waits. Few are read at first."""
-    made = delivery()
+    made = shops(TWO)
     asked: list[int] = []
     made.dynamodb.before["batch_get_item"] = lambda call: asked.extend(
         len(wanted["Keys"]) for wanted in call["RequestItems"].values()
