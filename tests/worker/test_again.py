@@ -11,17 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.accounts import Account
-from tests.support.delivery import (
-    BUCKET,
-    SHARD,
-    STREAM,
-    Delivery,
-    envelope,
-    lose_answer,
-    once,
-    row,
-    shops,
-)
+from tests.support import delivery as support
+from tests.support.delivery import BUCKET, SHARD, STREAM, Delivery, envelope, lose_answer, once, row
 from worker.again import TOGETHER_SECONDS
 from worker.chain import ChainId
 from worker.claims import LATE_SECONDS
@@ -47,7 +38,7 @@ def again(name: str = "q") -> bytes:
 
 def delivery(*data: bytes, shards: int = 1) -> Delivery:
     """Return a delivery of some records."""
-    made = shops()
+    made = support.shops()
     if shards > 1:
         made.kinesis.delete_stream(StreamName=STREAM)
         made.kinesis.create_stream(StreamName=STREAM, ShardCount=shards)
@@ -132,7 +123,7 @@ def hourly(made: Delivery, hours: int) -> None:
 
 def test_a_first_copy_is_not_looked_for_in_all_spans_since() -> None:
     """In the two weeks that an envelope may wait in the queue, a shard may get a million spans: more than one run can read."""
-    made = shops(replaced={Ledger: Counted})
+    made = support.shops(replaced={Ledger: Counted})
     hourly(made, 50)
     at = round(made.clock.now() * 1000)
     mine = {"account": "shop", "tables": {"views": [row("q")]}, "request_id": "q", "received_at": at}

@@ -46,21 +46,18 @@ def claims(way: Way) -> list[int]:
 # What is put
 
 
-def test_a_put_that_was_definitely_refused_is_put_with_a_plain_claim(way: Way) -> None:
-    """No record carries the envelope without one, so nothing is to be decided."""
-    refuse(way, "r")
+@pytest.mark.parametrize("lands", [False, True])
+def test_an_envelope_with_a_claim_or_whose_put_was_definitely_refused_is_put_with_a_plain_claim(
+    way: Way, lands: bool
+) -> None:
+    """No record carries the latter without one, and of the former one copy counts: nothing is to be decided."""
+    if lands:
+        way.kinesis.faults["put_record"] = [way.landing_unheard]
+        assert way.collect("r", claim=1)
+    else:
+        refuse(way, "r")
 
-    assert (1, [1]) == (way.drain(), claims(way))
-    way.deliver()
-    assert ONE == Counter(way.ids())
-
-
-def test_an_envelope_with_a_claim_keeps_it(way: Way) -> None:
-    """Whether or not its first put landed, one copy counts."""
-    way.kinesis.faults["put_record"] = [way.landing_unheard]
-    assert way.collect("r", claim=1)
-
-    assert (1, [1, 1]) == (way.drain(), claims(way))
+    assert (1, [1] * (1 + lands)) == (way.drain(), claims(way))
     way.deliver()
     assert ONE == Counter(way.ids())
 

@@ -178,29 +178,22 @@ def test_only_one_span_follows_the_last(client: Any, claims: dict[str, Claiming]
 
 
 def test_an_update_requires_the_current_version(client: Any) -> None:
-    """A writer that has not seen the last write loses and gets the current span."""
+    """A writer that has not seen the last write loses and gets the current span. Entries, copies and the object come and go."""
     one = ledger(client)
-    read = appended(one, span())
+    read = appended(one, span(copies={"q": Owner(CHAIN, N[9])}))
     won, written = one.update(read.with_entries({KEY: WAITING}))
 
     assert (True, 2) == (won, written.version)
     assert written == one.get(Place(CHAIN, START))
     assert (False, written) == ledger(client, 100).update(read.with_entries({}, settled=True))
-
-
-def test_an_update_changes_what_the_plan_does_not_fix(client: Any) -> None:
-    """Entries, copies and the object come and go."""
-    one = ledger(client)
-    read = appended(one, span(copies={"q": Owner(CHAIN, N[9])}))
-    _, written = one.update(replace(read, copies={}, object=None).with_entries({KEY: DEAD}, settled=True))
-
-    assert written == one.get(read.place)
+    _, last = one.update(replace(written, copies={}, object=None).with_entries({KEY: DEAD}, settled=True))
+    assert last == one.get(read.place)
     assert {"o", "c"}.isdisjoint(stored(client))
 
 
 @pytest.mark.parametrize("copies", [{}, {"q": Owner(CHAIN, N[9])}])
 def test_only_final_spans_expire(client: Any, copies: dict[str, Owner]) -> None:
-    """A span with rows that somebody needs, or copies whose owner is in no span, is kept forever."""
+    """A span with rows that somebody needs, or copies whose owner is in no span, is kept forever. One without rows is final at once."""
     one = ledger(client)
     read = appended(one, span(copies=copies))
     _, waiting = one.update(read.with_entries({KEY: WAITING}, settled=True))
@@ -210,14 +203,8 @@ def test_only_final_spans_expire(client: Any, copies: dict[str, Owner]) -> None:
     ttl = {"N": str(int(BEGAN) + SECONDS_KEPT)}
     assert (None if copies else ttl) == stored(client).get("ttl")
     assert "x" not in stored(client)
-
-
-def test_a_span_that_is_final_at_once_expires() -> None:
-    """Nothing of it was ever to be sent."""
-    double = memory()
-    appended(ledger(double), span(chunks={}, settled=True))
-
-    assert {"N": str(int(BEGAN) + SECONDS_KEPT)} == stored(double)["ttl"]
+    appended(one, span(chunks={}, settled=True, after=N[9]))
+    assert ttl == stored(client, N[9])["ttl"]
 
 
 @pytest.mark.parametrize("call", ["put_item", "update_item", "transact_write_items"])

@@ -74,12 +74,13 @@ def test_a_record_in_no_span_lies_at_the_end_of_its_chain_or_in_a_gap_before_a_s
 
 
 def test_a_record_is_in_the_span_whose_index_has_its_number(made: Made) -> None:
-    """Lying between its borders is not enough."""
-    one = made.append(CHAIN, START, 3, 5, 7)
+    """Lying between its borders is not enough. The borders of a span of two records name them: it needs no index."""
+    one, two = made.append(CHAIN, START, 3, 5), made.append(CHAIN, N[5], 7, 9, 11)
 
-    assert [one, one, one] == [made.locate(n) for n in (3, 5, 7)]
-    assert Gap(CHAIN.within(START), START, N[5]) == made.locate(4)
-    assert Gap(CHAIN.within(START), START, N[7]) == made.locate(6)
+    assert [one, one, Gap(CHAIN.within(START), START, N[5])] == [made.locate(n) for n in (3, 5, 4)]
+    assert 0 == reads(made)
+    assert [two, two, two] == [made.locate(n) for n in (7, 9, 11)]
+    assert [Gap(CHAIN.within(N[5]), START, N[n]) for n in (9, 11)] == [made.locate(n) for n in (8, 10)]
 
 
 def test_gaps_have_gaps(made: Made) -> None:
@@ -112,15 +113,6 @@ def test_a_closed_chain_takes_records_only_in_gaps(made: Made) -> None:
 def reads(made: Made) -> int:
     """Return how many reads of objects there were."""
     return made.delivery.s3.calls.count("get_object")
-
-
-def test_a_span_of_two_records_needs_no_index(made: Made) -> None:
-    """Its borders name them."""
-    one = made.append(CHAIN, START, 3, 5)
-
-    assert (one, one) == (made.locate(3), made.locate(5))
-    assert Gap(CHAIN.within(START), START, N[5]) == made.locate(4)
-    assert 0 == reads(made)
 
 
 def test_a_redelivered_batch_needs_no_index(made: Made) -> None:

@@ -84,7 +84,7 @@ def test_a_closed_shard_passes_when_its_chain_is_closed() -> None:
 
 
 def test_a_shard_that_a_child_names_counts_even_if_it_is_not_listed() -> None:
-    """It was noted when the worker appended to its chain."""
+    """It was noted when the worker appended to its chain, as the listed ones are: so their spans are found later."""
     made = delivery(-1)
     made.split()
     real = made.kinesis.client.list_shards
@@ -98,6 +98,7 @@ def test_a_shard_that_a_child_names_counts_even_if_it_is_not_listed() -> None:
     shards = [lineage.chain.shard for lineage in passing(made).lineages()]
 
     assert [*CHILDREN, SHARD] == shards
+    assert {*shards} == {chain.shard for chain in made.ledger.chains()}
     assert "" != obstacle(made)
     assert [SHARD] == [one.chain.shard for one in made.spans() if one.last == BEHIND_ALL]
 
@@ -127,15 +128,6 @@ def test_a_chain_is_closed_once() -> None:
         obstacle(made)
 
     assert 1 == sum(one.last == BEHIND_ALL for one in made.spans())
-
-
-def test_all_listed_shards_are_noted() -> None:
-    """So their spans are found later."""
-    made = Delivery()
-    made.split()
-    passing(made).lineages()
-
-    assert {*CHILDREN} <= {chain.shard for chain in made.ledger.chains()}
 
 
 def test_a_listing_older_than_a_chain_proves_nothing() -> None:

@@ -144,25 +144,19 @@ def test_records_that_do_not_count_have_no_rows() -> None:
     assert digest_of([one.number for one in data]) == planned.digest
 
 
-def test_the_index_names_every_record() -> None:
-    """With its arrival, receipt, request id and claim; one that had to be claimed counts as claimed."""
-    data = records(envelope("shop", {"views": [row("1")]}, request_id="a"), b"junk")
-    data[0] = data[0]._replace(received_at=5)
-    index = plan(data, SHOP_DB, UNCUT, claimed=frozenset((data[1].number,))).index
+def test_a_plan_knows_its_times_and_its_index_names_every_record() -> None:
+    """With its arrival, which may run back, receipt, request id and claim; one that had to be claimed counts as claimed."""
+    first, last, junk = records(envelope("shop", {"views": [row("1")]}, request_id="a"), b"b", b"junk")
+    data = [first._replace(received_at=5), last._replace(arrived_at=1.5, received_at=7), junk]
+    planned = plan(data, SHOP_DB, UNCUT, claimed=frozenset((junk.number,)))
+    index = planned.index
 
-    assert [number("1"), number("2")] == list(index.numbers)
-    assert [1_700_000_001_000, 1_700_000_002_000] == list(index.arrivals)
-    assert [5, 1_700_000_002_000] == list(index.receipts)
-    assert ["a", ""] == list(index.request_ids)
-    assert [0, 1] == list(index.claims)
-
-
-def test_a_plan_knows_its_earliest_and_latest_times() -> None:
-    """Arrival times may run back."""
-    data = [one._replace(received_at=n) for n, one in enumerate(records(b"a", b"b", b"c"), 7)]
-    planned = plan([data[0], data[2]._replace(arrived_at=1.5), data[1]], {}, UNCUT)
-
-    assert (1500, 1_700_000_002_000, 7) == (planned.earliest, planned.latest, planned.received_at)
+    assert [number("1"), number("2"), number("3")] == list(index.numbers)
+    assert [1_700_000_001_000, 1500, 1_700_000_003_000] == list(index.arrivals)
+    assert [5, 7, 1_700_000_003_000] == list(index.receipts)
+    assert ["a", "", ""] == list(index.request_ids)
+    assert [0, 0, 1] == list(index.claims)
+    assert (1500, 1_700_000_003_000, 5) == (planned.earliest, planned.latest, planned.received_at)
 
 
 def test_a_plan_fits_its_item() -> None:

@@ -163,24 +163,18 @@ def test_many_groups_are_stored_side_by_side() -> None:
     assert 2 == len(made.rejected_objects())
 
 
-def test_only_an_operator_drops_rejected_events() -> None:
-    """The schedule ignores them. Dropped ones stay counted, even if their object has expired."""
-    made = delivered(rejecting(event(), rows=1))
+@pytest.mark.parametrize(("account", "dead"), [("shop", 0), ("nobody", 1)])
+def test_only_an_operator_drops_rejected_events(account: str, dead: int) -> None:
+    """The schedule ignores them, also beside dead rows. Dropped ones stay counted, even if their object has expired."""
+    made = delivered(rejecting(event(), rows=1, account=account))
     [name] = made.rejected_objects()
     made.s3.delete_object(Bucket=BUCKET, Key=name)
-    assert (0, 0) == (made.send().kept, made.send(State.DEAD).kept)
+    assert (0, dead) == (made.send().kept, made.send(State.DEAD).kept)
 
     report = made.send(State.REJECTED, decision=Decision.DROP)
 
     assert (1, 0) == (report.dropped, report.kept)
-    assert {"shop/views!too_deep": 1} == counted(made)
-
-
-def test_rejected_events_beside_dead_rows_are_found() -> None:
-    """Their span is on the worklist of dead chunks."""
-    made = delivered(rejecting(event(), rows=1, account="nobody"))
-
-    assert 1 == made.send(State.REJECTED, decision=Decision.DROP).dropped
+    assert {f"{account}/views!too_deep": 1} == counted(made)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 """The sender: the fate of chunks that wait, and of dead ones that an operator sends or drops."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any, ClassVar, override
 
 import msgpack
 import pytest
 import redis
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from doubles.treasure_data import API_KEY, Action, Fault, Kind, TreasureData
 from shared.accounts import Account
@@ -135,7 +137,7 @@ def test_a_span_is_left_to_its_worker_while_one_may_run() -> None:
 
 @pytest.mark.parametrize(("status", "database"), [(UNTRIED, "new_db"), (DOUBTED, "shop_db")])
 def test_only_rows_with_a_doubt_stay_with_their_database(status: int, database: str) -> None:
-    """Treasure Data may have them there, under that id; others follow their account."""
+    """Treasure Data may have them there, under that id; others follow their account, and the ledger says so."""
     made = failed(status)
     unique_id = span(made).unique_id(CHUNK, database)
     made.map(shop="new_db")
@@ -143,23 +145,8 @@ def test_only_rows_with_a_doubt_stay_with_their_database(status: int, database: 
 
     assert Report(delivered=2) == made.send()
     assert [(database, unique_id)] == [(one.database, one.unique_id) for one in made.td.imports() if one.rows]
+    assert database == span(made).database(CHUNK)
     assert ({}, 2) == (made.chunks(), made.telemetry.total("sent", "delivered"))
-
-
-def test_a_doubt_is_settled_in_the_database_where_it_arose() -> None:
-    """A sender opened it at the account's new database; the account has been remapped since."""
-    made = failed(UNTRIED)
-    made.map(shop="new_db")
-    made.td.create("new_db", "views")
-    made.start()
-    made.fail(500, table="views", count=1, lands=0)
-    assert Report(kept=2, complete=False) == made.send()
-    made.map(shop="third_db")
-    made.clock.sleep(ASKABLE_SECONDS)
-    made.start()
-
-    assert Report(delivered=2) == made.send()
-    assert ["new_db"] == [one.database for one in made.td.imports() if one.rows]
 
 
 @pytest.mark.parametrize(
@@ -392,18 +379,6 @@ def test_a_refused_chunk_with_a_doubt_is_asked_about(accepted: bool) -> None:
     assert ["e1", "e2"] * accepted == made.ids("shop_db", "views")
 
 
-@pytest.mark.parametrize("status", [UNTRIED, DOUBTED])
-def test_a_refused_send_changes_no_doubt(status: int) -> None:
-    """It opens none, and an earlier one stays."""
-    made = failed(status)
-    before = entry(made)
-    made.clock.sleep(60)
-    made.fail(429, table="views")
-
-    assert Report(kept=2, complete=False) == made.send()
-    assert before.since == entry(made).since
-
-
 def in_doubt(count: int, lands: float | None = None) -> Delivery:
     """Return a delivery with a chunk in an old doubt in each of several spans; Treasure Data has them if they landed."""
     made = many(count, 500, lands)
@@ -551,6 +526,93 @@ def test_rows_of_an_envelope_with_a_wrong_count_die_when_they_are_halved(counted
     assert {"wrong_row_count"} == {one[1] for one in made.chunks(State.DEAD).values()} or counted == 3
 
 
+# Rows that Treasure Data rejects, and those sent with them
+
+
+def rejecting(count: int, bad: Collection[int]) -> Delivery:
+    """Return a delivery of one chunk that has some rows Treasure Data rejects."""
+    made = shops(envelope("shop", {"views": [row(f"e{n}", n=n) for n in range(count)]}))
+    made.td.settings = replace(made.td.settings, rejects=lambda one: one.get("n") in bad)
+    return made
+
+
+def settle(made: Delivery) -> None:
+    """Deliver the batch, and send what waits, halves and all."""
+    assert made.deliver() is None
+    for _ in range(4):
+        made.send()
+
+
+@given(
+    st.integers(1, 40).flatmap(
+        lambda count: st.tuples(st.just(count), st.sets(st.integers(0, count - 1), max_size=3))
+    )
+)
+@settings(max_examples=60, deadline=None)
+def test_a_bad_row_affects_only_itself(rows: tuple[int, set[int]]) -> None:
+    """The other rows are delivered once, and each bad row becomes a dead letter of its own."""
+    count, bad = rows
+    made = rejecting(count, bad)
+
+    settle(made)
+    assert sorted(f"e{n}" for n in range(count) if n not in bad) == sorted(made.ids("shop_db", "views"))
+    assert [("dead", "http_422", 1)] * len(bad) == list(made.chunks().values())
+    assert len(bad) == made.telemetry.counts["RowsDead"]
+
+
+def test_one_bad_row_costs_two_imports_per_halving() -> None:
+    """Of 4096 rows the bad one is found after 12 halvings."""
+    made = rejecting(4096, {1234})
+    tried: list[str] = []
+    handle = made.td.handle
+    made.td.handle = lambda request: (tried.append(request.target), handle(request))[1]  # type: ignore[method-assign]  # observed
+    settle(made.start())
+    imports = [one for one in tried if "/import_with_id/shop_db/views/" in one]
+
+    assert [("dead", "http_422", 1)] == list(made.chunks().values())
+    assert 4095 == made.td.counts()["shop_db"]["views"]
+    assert 1 + 2 * 12 == len(imports) == len(set(imports))
+
+
+def test_a_413_from_a_proxy_makes_no_single_row_a_dead_letter() -> None:
+    """The row is sent again once Treasure Data shows that it lacks it."""
+    made = shops(envelope("shop", {"views": [row("e0")]}))
+    made.fail(413, body="<html>")
+    assert made.deliver() is None
+    made.clock.sleep(2 * 3600)
+
+    assert Report(kept=1, complete=False) == made.send()
+    assert {"shop/views/0": ("waiting", "row_too_large", 1)} == made.chunks()
+    made.td.faults.clear()
+    assert Report(delivered=1) == made.send()
+
+
+def test_a_404_from_the_wrong_host_does_not_prove_a_database_gone() -> None:
+    """While the listing still names the database, rows of a remapped account wait for it."""
+    made = failed(DOUBTED)
+    made.map(shop="other_db")
+    made.start()
+    for action in (Action.IMPORT, Action.CREATE):
+        made.td.faults.add(Fault(kind=Kind.STATUS, action=action, status=404))
+    made.send()
+    assert {"shop/views/0": ("waiting", "create_http_404", 2)} == made.chunks()
+    made.td.faults.clear()
+    made.send()
+
+    assert_delivered_once(made)
+
+
+def test_halves_that_were_halved_unevenly_are_counted_once() -> None:
+    """One half is halved further, while the halves of the other are already merged in the ledger."""
+    sizes = [100] * 4 + [300] * 4
+    made = shops(envelope("shop", {"views": [row(f"e{n}", text="x" * size) for n, size in enumerate(sizes)]}))
+    made.td.settings = replace(made.td.settings, largest_import=500)
+
+    assert made.deliver() is None
+    assert 8 == made.send().delivered
+    assert [1, 1, 1, 1, 2, 2] == sorted(len(one.rows) for one in made.td.imports() if one.rows)
+
+
 # Dead chunks, and decisions by an operator
 
 
@@ -628,7 +690,6 @@ SELECTED = (
         ({"account": "shop"}, ["c1", "v1", "v2"]),
         ({"table": "views"}, ["b1", "v1", "v2"]),
         ({"account": "shop", "table": "views"}, ["v1", "v2"]),
-        ({"account": "nobody"}, []),
         ({"reason": "http_429"}, ["b1", "c1", "v1", "v2"]),
         ({"reason": "http_500"}, []),
         ({"since": 1_699_999_000}, ["b1", "c1", "v1", "v2"]),

@@ -151,22 +151,16 @@ def test_the_tip_is_what_kinesis_says_it_is(answer: dict[str, Any], at_tip: bool
 
 
 def test_an_expired_iterator_is_renewed_after_the_last_record() -> None:
-    """No record is read twice or left out."""
-    one, kinesis, _ = cursor(page(1, 2, behind=9), EXPIRED, page(3))
+    """No record is read twice or left out. A cursor that is moved goes on at its new position."""
+    one, kinesis, _ = cursor(page(1, 2, behind=9), EXPIRED, page(3), page(5))
 
     assert [["1", "2"], None, ["3"]] == [(each := one.read()) and numbers_of(each.records) for _ in range(3)]
-    after = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": "2"}
-    assert [{"ShardIteratorType": "TRIM_HORIZON"}, "first", "after 2", after, "first"] == kinesis.calls
-
-
-def test_a_cursor_can_be_moved() -> None:
-    """It continues from the new position, whatever its iterator was."""
-    one, kinesis, _ = cursor(page(1, behind=9), page(5))
-    one.read()
     one.seek(Position(moment=BEGAN))
     one.read()
-
-    assert {"ShardIteratorType": "AT_TIMESTAMP", "Timestamp": BEGAN} == kinesis.calls[2]
+    after = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": "2"}
+    moved = {"ShardIteratorType": "AT_TIMESTAMP", "Timestamp": BEGAN}
+    first = {"ShardIteratorType": "TRIM_HORIZON"}
+    assert [first, "first", "after 2", after, "first", moved, "first"] == kinesis.calls
 
 
 @pytest.mark.parametrize("error", THROTTLED)
@@ -197,24 +191,22 @@ def test_a_read_that_keeps_failing_is_an_error(error: Exception) -> None:
 
 
 @pytest.mark.parametrize(
-    "code",
-    ["ResourceNotFoundException", "AccessDeniedException", "KMSDisabledException", "ValidationException"],
+    ("code", "call", "error"),
+    [
+        ("ResourceNotFoundException", "GetRecords", ShardUnreadableError),
+        ("AccessDeniedException", "GetRecords", ShardUnreadableError),
+        ("KMSDisabledException", "GetRecords", ShardUnreadableError),
+        ("ValidationException", "GetRecords", ShardUnreadableError),
+        ("InvalidArgumentException", "GetShardIterator", NoSuchRecordError),
+    ],
 )
-def test_a_definite_refusal_is_an_error_at_once(code: str) -> None:
-    """A retry would get the same answer, seconds later."""
-    one, _, clock = cursor(client_error(code, "GetRecords"))
+def test_a_definite_refusal_is_an_error_at_once(code: str, call: str, error: type[Exception]) -> None:
+    """A retry would get the same answer, seconds later. If the shard never had a record, the caller can begin elsewhere."""
+    one, _, clock = cursor(client_error(code, call))
 
-    with pytest.raises(ShardUnreadableError):
+    with pytest.raises(error):
         one.read()
     assert BEGAN == clock.now()
-
-
-def test_a_record_that_the_shard_never_had_has_its_own_error() -> None:
-    """The caller can begin elsewhere."""
-    one, _, _ = cursor(client_error("InvalidArgumentException", "GetShardIterator"))
-
-    with pytest.raises(NoSuchRecordError):
-        one.read()
 
 
 def test_pages_yields_until_the_shard_ends() -> None:
@@ -262,19 +254,16 @@ def start_of(kinesis: Any) -> str:
     return start
 
 
-def test_a_chain_is_named_by_its_shard_s_first_number() -> None:
-    """Shards are listed once, as long as batches keep coming."""
+def test_a_recreated_stream_has_other_chains() -> None:
+    """Shards are listed once, as long as batches keep coming; again after a pause in which the stream may have been recreated.
+
+    Or if the clock went back. A chain is named by its shard's first number.
+    """
     kinesis, shards, clock = one_shard()
     for _ in range(9):
         assert ChainId(STREAM, start_of(kinesis), SHARD) == shards.chain(SHARD)
         clock.sleep(BELIEVED_SECONDS)
-
     assert 1 == kinesis.calls.count("list_shards")
-
-
-def test_a_recreated_stream_has_other_chains() -> None:
-    """Shards are listed again after a pause in which it may have been recreated, or if the clock went back."""
-    kinesis, shards, clock = one_shard()
     for pause in (BELIEVED_SECONDS + 0.1, -1.0):
         before = shards.chain(SHARD)
         recreate(kinesis)

@@ -2,14 +2,13 @@
 
 from dataclasses import replace
 from itertools import count, pairwise
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from doubles.dynamodb.table import MAX_ITEM_BYTES, item_size
-from shared.rows import Code
 from tests.support.delivery import SHARD, envelope, row
 from tests.support.spans import CHAIN, KEY, REF, VIEWS, key, keys, span
 from worker.chain import ChainId, Owner
@@ -108,14 +107,6 @@ def test_ids_are_stable() -> None:
 # States that the ledger does not name
 
 
-@pytest.mark.parametrize("code", get_args(Code))
-def test_originals_that_are_not_rows_are_dead(code: str) -> None:
-    """Their code is the reason."""
-    one = span().entry(ChunkKey(Group(RowSender("shop"), "", code), 0))
-
-    assert Entry(State.DEAD, reason=code) == one
-
-
 @pytest.mark.parametrize("settled", [False, True])
 @pytest.mark.parametrize(
     ("group", "destination", "open_", "then"),
@@ -126,12 +117,17 @@ def test_originals_that_are_not_rows_are_dead(code: str) -> None:
         (VIEWS._replace(request_id="r"), Database("shop_db"), Entry(State.AGAIN), None),
         (VIEWS._replace(request_id="r"), NotDeliverable("gone"), Entry(State.AGAIN), None),
         (VIEWS._replace(code="c", is_rejected=True), Database("shop_db"), Entry(State.REJECTED), None),
+        (VIEWS._replace(code="too_deep"), Database("shop_db"), Entry(State.DEAD, reason="too_deep"), None),
+        (Group(NO_SENDER, "", "undecodable"), LATER, Entry(State.DEAD, reason="undecodable"), None),
     ],
 )
 def test_default_states_follow_from_the_plan(
     group: Group, destination: Destination, open_: Entry, then: Entry | None, settled: bool
 ) -> None:
-    """Only chunks with a database have a doubt, from the plan on, and only those that can be sent are delivered by settling."""
+    """Only chunks with a database have a doubt, from the plan on, and only those that can be sent are delivered by settling.
+
+    Originals that are not rows are dead; their code is the reason.
+    """
     one = span(destinations={RowSender("shop"): destination}, settled=settled)
 
     assert (open_ if not settled or then is None else then) == one.entry(ChunkKey(group, 0))
@@ -153,16 +149,12 @@ def test_an_edit_of_rows_of_a_forced_replay_counts_apart_too(
     assert is_forced == span(chain=chain, origin=origin).is_forced
 
 
-def test_a_sender_that_the_plan_lacks_goes_nowhere_yet() -> None:
-    """The sender decides."""
-    assert (LATER, "") == (span().destination(key("new/views/0")), span().database(key("new/views/0")))
-
-
 def test_an_entry_s_database_replaces_the_plan_s() -> None:
-    """A chunk that was sent to another database has its doubt there."""
-    moved = span(entries={KEY: Entry(since=1, database="new_db")})
+    """A chunk that was sent to another database has its doubt there. The sender decides where one goes whose account the plan lacks."""
+    moved, new = span(entries={KEY: Entry(since=1, database="new_db")}), key("new/views/0")
 
-    assert ("shop_db", "new_db") == (span().database(KEY), moved.database(KEY))
+    assert ("shop_db", "new_db", "") == (span().database(KEY), moved.database(KEY), span().database(new))
+    assert LATER == span().destination(new)
 
 
 # Halves
@@ -260,13 +252,15 @@ CLICKS, AGAIN = key("shop/clicks/0"), key("shop/views~r/0")
 
 
 def test_the_first_settlement_names_what_is_not_delivered() -> None:
-    """Otherwise settling would make it delivered. Chunks that were put again wait whether settled or not."""
+    """Otherwise settling would make it delivered. Chunks that were put again wait whether settled or not, and are decided once."""
     both = span(chunks={KEY: 2, CLICKS: 1, AGAIN: 1})
 
     assert {CLICKS: Entry(since=PLANNED_AT)} == both.with_entries({KEY: DELIVERED}, settled=True).entries
     assert {KEY: DELIVERED} == both.with_entries({KEY: DELIVERED}).entries
     assert {} == both.with_entries({KEY: DELIVERED, CLICKS: DELIVERED}, settled=True).entries
     assert both.with_entries({}, settled=True).with_entries({}).settled
+    decided = span(chunks={AGAIN: 1}, settled=True).with_entries({AGAIN: DELIVERED})
+    assert {AGAIN: DELIVERED} == decided.entries
 
 
 @given(
@@ -286,13 +280,6 @@ def test_settling_changes_no_state(states: dict[ChunkKey, State], named: bool) -
     assert {one: entry.state for one, entry in before.all_leaves()} == {
         one: entry.state for one, entry in after.all_leaves()
     }
-
-
-def test_an_again_chunk_that_was_delivered_keeps_its_entry() -> None:
-    """Without it, it would be decided a second time."""
-    one = span(chunks={AGAIN: 1}, settled=True).with_entries({AGAIN: DELIVERED})
-
-    assert {AGAIN: DELIVERED} == one.entries
 
 
 @pytest.mark.parametrize(

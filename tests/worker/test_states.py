@@ -44,23 +44,19 @@ def entry(state: State, **changes: Any) -> Entry:
     return Entry(state, **(members | changes))
 
 
-def test_state_names_are_stable() -> None:
-    """Ledger entries outlive the code that wrote them."""
+def test_states_have_stable_names_and_are_unsettled_final_or_an_operator_s() -> None:
+    """Ledger entries outlive the code that wrote them. The sender works on the unsettled, nobody on the final."""
     names = "waiting again dead rejected split delivered dropped replaced copy forgotten"
     assert names.split() == [str(state) for state in State]
     assert ["send", "drop"] == [decision.value for decision in Decision]
+    assert {W, A} == UNSETTLED
+    assert {OK, DROPPED, REPLACED, COPY, FORGOTTEN} == FINAL
 
 
 def test_an_entry_begins_waiting_and_empty() -> None:
     """It stands for a chunk without an entry in the ledger."""
     assert Entry(W, None, "", 0, "", 0, "") == Entry()
     assert Happening(Event.OPENED, NOW, "", certain=False, divisible=False) == Happening(Event.OPENED, NOW)
-
-
-def test_states_are_unsettled_final_or_an_operator_s() -> None:
-    """The sender works on the first, nobody on the second."""
-    assert {W, A} == UNSETTLED
-    assert {OK, DROPPED, REPLACED, COPY, FORGOTTEN} == FINAL
 
 
 def test_there_are_few_transitions() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from shared.errors import LedgerUnavailableError
+from tests.support import delivery as support
 from tests.support.delivery import BUCKET, INVOCATION_MS, Delivery, envelope, kill, lose_answer, once, row
 from tests.support.delivery import KilledError as Killed
 from tests.support.virtual_time import SideBySide, VirtualClock
@@ -20,16 +21,14 @@ RETENTION = DAY
 INDEX = RETENTION + INDEX_SECONDS + 3600
 
 
+BOTH = envelope("shop", {"views": [row("e1")]}), envelope("blog", {"views": [row("e2")]})
+
+
 def delivery(status: int = 200, *data: bytes, **changes: Any) -> Delivery:
     """Return a delivery of records whose imports to shop_db had this status."""
-    made = Delivery(**changes)
-    made.map(shop="shop_db", blog="blog_db")
-    made.td.create("shop_db", "views")
-    made.td.create("blog_db", "views")
+    made = support.shops(*data or BOTH, **changes)
     if status != 200:
         made.fail(database="shop_db", status=status)
-    both = envelope("shop", {"views": [row("e1")]}), envelope("blog", {"views": [row("e2")]})
-    made.put(*(data or both))
     made.deliver()
     made.td.faults.clear()
     return made.start()
@@ -48,19 +47,13 @@ def span(made: Delivery) -> Span:
     return made.spans()[0]
 
 
-def test_a_young_object_is_not_even_looked_at() -> None:
-    """Its writer may be about to append its span."""
+def test_an_object_goes_once_nobody_needs_its_rows_or_its_index() -> None:
+    """Before that it is kept, and a young one not even looked at: its writer may be about to append its span."""
     made = delivery()
     made.dynamodb.calls.clear()
-
     assert {} == sweep(made, 3600)
     assert 2 == made.dynamodb.calls.count("get_item")  # which table it is, and where the last sweep stopped
-
-
-def test_an_object_goes_once_nobody_needs_its_rows_or_its_index() -> None:
-    """Before that it is kept, and the ledger says that it is gone."""
-    made = delivery()
-    assert {"needed": 1} == sweep(made, ROWS_SECONDS - 2 * 3600)
+    assert {"needed": 1} == sweep(made, ROWS_SECONDS - 3 * 3600)
     assert {"deleted": 1} == sweep(made, 3 * 3600)
 
     assert [] == made.span_objects()
@@ -109,9 +102,7 @@ def test_rows_that_somebody_needs_never_expire(status: int) -> None:
 
 def test_an_object_without_a_span_goes_after_a_day() -> None:
     """Its worker was killed before the append, or another one appended first."""
-    made = Delivery()
-    made.map(shop="shop_db")
-    made.put(envelope("shop", {"views": [row("e1")]}))
+    made = support.shops(BOTH[0])
     made.s3.after["put_object"] = once(kill)
     with pytest.raises(Killed):
         made.deliver()
