@@ -41,6 +41,7 @@ from worker.states import UNSETTLED, Action, Decision, Entry, Event, Happening, 
 from worker.sweeper import Sweep, Sweeper
 from worker.treasure_data import ACCEPTED, Meaning, Reply, TreasureDataClient
 from worker.watermark import CLOCK_SECONDS, INGEST_SECONDS, Watermarks
+from worker.worker import Worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,25 +145,25 @@ def _empty_if_lost(numbers: Callable[..., Collection[str]], *args: Any) -> Colle
 
 
 class _ClaimsFirst(Claims):
-    """Claims in a gap or a replay in a write of its own, before the append."""
+    """Claims in a gap in a write of its own, before the append."""
 
     @override
-    def decide(self, records: Sequence[Record], gap: Gap, shard: Any, *, is_live: bool) -> Decided:
-        return replace(super().decide(records, gap, shard, is_live=is_live), with_append={})
+    def decide(self, records: Sequence[Record], gap: Gap, shard: Any) -> Decided:
+        return replace(super().decide(records, gap, shard), with_append={})
 
     @override
-    def _claims_of(self, owners: dict[str, Owner], *, with_append: bool) -> dict[str, Claim | None]:
-        return super()._claims_of(owners, with_append=False)
+    def _claims_of(self, owners: dict[str, Owner], *, in_gap: bool) -> dict[str, Claim | None]:
+        return super()._claims_of(owners, in_gap=False)
 
 
 class _NothingIsLate(Claims):
     """Claims nothing for a record because it is late, by its own arrival and those before it."""
 
     @override
-    def decide(self, records: Sequence[Record], gap: Gap, shard: Any, *, is_live: bool) -> Decided:
+    def decide(self, records: Sequence[Record], gap: Gap, shard: Any) -> Decided:
         true = {record.number: record for record in records}
         prompt = [record._replace(arrived_at=record.received_at / 1000) for record in records]
-        decided = super().decide(prompt, replace(gap, latest=0), shard, is_live=is_live)
+        decided = super().decide(prompt, replace(gap, latest=0), shard)
         return replace(decided, records=[true[record.number] for record in decided.records])
 
 
@@ -350,7 +351,7 @@ ALL: tuple[Defence, ...] = (
     Defence("worker/membership.py", "a record is in a span only if the span's index has it", _replaced(Membership, _BetweenBorders), "LANES FILTERED", 2),
     Defence("worker/claims.py", "copies of an envelope have one claim", _but(Claims, decide=lambda _self, records, _gap, _shard, **_: Decided(records)), "KINESIS_LOST_ANSWER KILL SQS_TWICE KINESIS_TIMEOUT CLIENT_DEAF"),
     Defence("worker/claims.py", "records in gaps claim", _around(Claims, "decide", lambda decide, records, gap, shard, **more: decide(records, replace(gap, chain=shard), shard, **more)), "KINESIS_LOST_ANSWER FILTERED PASSED_OVER LANES KINESIS_LATE", 1),
-    Defence("worker/claims.py", "in a gap or a replay, claims are made with the append", _replaced(Claims, _ClaimsFirst), "CLIENT_DEAF FILTERED PASSED_OVER LANES KILL PAUSE ABANDON", 6),
+    Defence("worker/claims.py", "in a gap, claims are made with the append", _replaced(Claims, _ClaimsFirst), "CLIENT_DEAF FILTERED PASSED_OVER LANES KILL PAUSE ABANDON", 6),
     Defence("worker/claims.py", "a claim does not stay with a record that was passed over", _but(Claims, _is_passed=lambda *_: False), meets="a copy beside a replay of the one that was passed over with the claim"),
     Defence("worker/claims.py", "records that arrive late claim", _replaced(Claims, _NothingIsLate), "KINESIS_LATE KINESIS_LOST_ANSWER"),
     Defence("worker/again.py", "rows that were put again are looked for", _but(Again, decide=lambda _self, wanted, _deadline: (dict.fromkeys(wanted, Event.NO_COPY), "")), "KINESIS_LOST_ANSWER"),
@@ -387,6 +388,7 @@ ALL: tuple[Defence, ...] = (
     Defence("worker/treasure_data.py", "a wrong host's 409 is not acceptance", _accepting("http_409"), "TD_WRONG_HOST"),
     Defence("worker/treasure_data.py", "only Treasure Data's own error document is a rejection", _answering(lambda reply: replace(reply, definitely_not_delivered=True) if reply.reason.startswith("http_4") else reply), "TD_FOREIGN_REFUSAL", 1),
     Defence("worker/account_cache.py", "without the sentinel no account is treated as unknown", Weakness(redis=_sentinel_everywhere), "REDIS_EMPTY", 2),
+    Defence("worker/worker.py", "a replay appends only in gaps", _but(Worker, _passed=lambda _self, batch: batch.records), "REPLAY STANDSTILL", 3),
     Defence("worker/worker.py", "a batch is held from its first unsettled record", Weakness(answer=lambda _answer: {"batchItemFailures": []}), "REDIS_DOWN DYNAMODB_ERROR"),
     Defence("worker/sweeper.py", "objects are deleted by the ledger", _replaced(Sweeper, _ByAge), "TD_REJECTS_TABLE TD_BROKEN_DATABASE"),
     Defence("worker/sweeper.py", "an index outlives the rows", _replaced(Sweeper, _RowsAndIndex), "LANES REPLAY"),

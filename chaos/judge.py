@@ -172,6 +172,7 @@ class Judge:
         yield "tag keeps range", bool(chain.tag) and chain.tag not in self._tags
         follows = place.after == before.last and (not chain.shard or item.first > place.after)
         yield "append at the end", not follows and place not in self.items
+        yield "replay in gaps", event.by.startswith("replay") and not chain.gap
         latest = max([before.latest, *(one.arrival for one in put.records)])
         is_latest = item.latest == latest if put.records else item.latest >= latest or item.first == END
         yield "latest arrival", not is_latest
@@ -202,7 +203,7 @@ class Judge:
         chain, chunks = event.item.place.chain, {one.name: one for one in event.item.chunks}
         start, end = self._tags.get(chain.tag, (0, 0))
         yield "tag keeps range", bool(chain.tag) and not start <= record.arrival < end
-        rule = must_claim(record, chain, latest, self.times, replay=event.by.startswith("replay"))
+        rule = must_claim(record, chain, latest, self.times)
         owner, me = self._claims.get(record.request), (chain.shard, record.number)
         if not record.counts:
             yield "refuse for an owner", owner in {None, me}

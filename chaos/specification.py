@@ -21,8 +21,8 @@ else has written the item since), and only if every attempt under the id was sur
 
 **Claims.** The stream may hold copies of a request. The rows of a copy that must claim count only if its record owns
 the request's claim, which is the first record to insert it. These must: a record that says so; one that arrived more
-than LATE after it was received, by its own stamp or by the latest stamp in its chain before; and every record of a gap
-or a replay, in the same transaction as the append. A claim moves only from a record that was passed over, or is gone.
+than LATE after it was received, by its own stamp or by the latest stamp in its chain before; and every record of a gap,
+in the same transaction as the append. A claim moves only from a record that was passed over, or is gone.
 
 **Put again.** A put to Kinesis that may have happened, because its answer was lost, is repeated later, with a claim and
 the mark *again*. If its record owns the claim, its rows are chunks in state *again* until every shard has *passed* T =
@@ -205,8 +205,9 @@ RULES = {
     "member by index": "A record is in one span, by the numbers in the index.",
     "claim": "A record that carries a claim counts only if it owns it.",
     "claim late ones": "A record that arrived later than LATE counts only with a claim, and its index says so.",
-    "claim in gaps": "A record in a gap or a replay counts only with a claim.",
-    "claim with append": "In a gap or a replay, and to take a claim over, the claim is written in the transaction that appends.",
+    "replay in gaps": "A replay appends only in gaps.",
+    "claim in gaps": "A record in a gap counts only with a claim.",
+    "claim with append": "In a gap, and to take a claim over, the claim is written in the transaction that appends.",
     "take over": "A claim is taken over only from a record that its chain has passed over, or whose shard a whole listing lacks.",
     "refuse for an owner": "A record does not count only if another one owns its claim.",
     "free what was passed over": "A record does not stay uncounted for an owner that its chain had passed over: it takes the claim over.",
@@ -398,11 +399,11 @@ def broken_by(it: Change) -> str:
     return it.decision if broken == "look after passing" and it.decision in RULES else broken
 
 
-def must_claim(record: Record, chain: Chain, latest: float, times: Times, *, replay: bool = False) -> str:
+def must_claim(record: Record, chain: Chain, latest: float, times: Times) -> str:
     """Return the rule by which a record must own its claim to count, "" if none. `latest`: its chain's stamp before."""
     if not record.request or not chain.shard:
         return ""
-    if chain.gap or replay:
+    if chain.gap:
         return "claim in gaps"
     if max(record.arrival, latest) - record.received > times.late:
         return "claim late ones"

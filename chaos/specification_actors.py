@@ -258,13 +258,15 @@ def _plan(view: World, shard: str, todo: list[Record], *, replay: bool, out: fro
     chain = Chain(shard)
     if todo[0].number < max((item.last for item in own if item.place.chain == chain), default=0):
         chain, todo = Chain(shard, gap=str(todo[0].number)), todo[:1]
+    elif replay:
+        return False
     before = max(
         (item for item in own if item.place.chain == chain), key=lambda item: item.last, default=Item(START)
     )
     owners, mine, index = dict(view.claims), {}, []
     for record in todo:
         me = (shard, record.number)
-        rule = must_claim(record, chain, before.latest, TIMES, replay=replay)
+        rule = must_claim(record, chain, before.latest, TIMES)
         if not rule or rule in out:
             owner = me
         elif rule == "claim in gaps" and "claim with append" not in out:

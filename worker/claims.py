@@ -1,8 +1,8 @@
 """Claims ensure that only one of all copies of an envelope on the stream counts.
 
 An envelope that its sender may repeat, or that the drainer has put, has `claim` set. So does, in effect, a record that arrived so late
-that its envelope may have been put again meanwhile, and every record in a gap or a replay. The rows of such a record count only if it owns the claim
-of its request id. The worker decides that once, before it appends a span; the span's index keeps the answer.
+that its envelope may have been put again meanwhile, and every record in a gap. The rows of such a record count only if it owns the claim of
+its request id. The worker decides that once, before it appends a span; the span's index keeps the answer.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -105,25 +105,23 @@ class Claims:
         """Return how long a claim is kept: longer than a copy of its envelope can still be planned."""
         return _REPEATED_SECONDS + round(self._shards.retention_seconds()) + _QUEUED_SECONDS
 
-    def decide(self, records: Sequence[Record], gap: Gap, shard: ChainId, *, is_live: bool) -> Decided:
+    def decide(self, records: Sequence[Record], gap: Gap, shard: ChainId) -> Decided:
         """Decide which records count.
 
         Args:
             records: to append in `gap`, in the shard's order.
             gap: where.
             shard: the chain of their shard.
-            is_live: the event source delivers them.
 
         Raises:
             HeldError: the first one cannot be decided now.
             LedgerUnavailableError, ShardUnreadableError: the ledger, or the list of shards, cannot be reached.
         """
         in_gap = gap.chain != shard
-        with_append = in_gap or not is_live
-        wishes = {wish.record.number: wish for wish in _wishes(records, gap, all_claim=with_append)}
+        wishes = {wish.record.number: wish for wish in _wishes(records, gap, in_gap=in_gap)}
         if not wishes:
             return Decided(records)
-        if with_append and len(wishes) > MOST_CLAIMS_WITH_APPEND:
+        if in_gap and len(wishes) > MOST_CLAIMS_WITH_APPEND:
             last = sorted(wishes)[MOST_CLAIMS_WITH_APPEND]
             records = [record for record in records if record.number < last]
             wishes = {number: wish for number, wish in wishes.items() if number < last}
@@ -131,7 +129,7 @@ class Claims:
         for wish in wishes.values():
             first.setdefault(wish.request_id, wish)
         owners = {one: Owner(shard, wish.record.number) for one, wish in first.items()}
-        claims = self._claims_of(owners, with_append=with_append)
+        claims = self._claims_of(owners, in_gap=in_gap)
         others = {
             owners[one].number: claim.owner
             for one, claim in claims.items()
@@ -145,7 +143,7 @@ class Claims:
         uncounted: set[Number] = set()
         batch = _Batch(shard, gap, records[0].number, first, claims, gaps)
         for position, record in enumerate(records):
-            answer = self._counts(wishes.get(record.number), batch, with_append=with_append)
+            answer = self._counts(wishes.get(record.number), batch, in_gap=in_gap)
             if answer is None:
                 if not position:
                     raise HeldError(HeldError.UNDECIDED_COPY)
@@ -181,7 +179,7 @@ class Claims:
                     del found[one]
         return found
 
-    def _counts(self, wish: _Wish | None, batch: _Batch, *, with_append: bool) -> bool | None:
+    def _counts(self, wish: _Wish | None, batch: _Batch, *, in_gap: bool) -> bool | None:
         """Return whether a record counts; None if that is unknown now."""
         if wish is None:
             return True
@@ -194,7 +192,7 @@ class Claims:
                 batch.made[wish.request_id] = Claiming(me)
             return is_first
         if claim.owner == me:
-            if with_append:
+            if in_gap:
                 batch.made.setdefault(wish.request_id, Claiming(me, me))
             return wish.request_id not in batch.made or batch.made[wish.request_id].owner == me
         if not is_first or claim.is_fixed:
@@ -204,10 +202,10 @@ class Claims:
             batch.made[wish.request_id] = Claiming(me, claim.owner)
         return is_passed
 
-    def _claims_of(self, owners: dict[str, Owner], *, with_append: bool) -> dict[str, Claim | None]:
+    def _claims_of(self, owners: dict[str, Owner], *, in_gap: bool) -> dict[str, Claim | None]:
         """Return the claim that holds for each request id, None if nobody has it; ids without an answer are left out."""
         found: dict[str, Claim | None] = {}
-        if with_append:
+        if in_gap:
             for ids in batched(owners, MOST_CLAIMS_WITH_APPEND, strict=False):
                 found |= dict.fromkeys(ids) | self._ledger.claims(ids)
             return found
@@ -252,18 +250,16 @@ def _not_planned(
     return found
 
 
-def _wishes(records: Sequence[Record], gap: Gap, *, all_claim: bool) -> list[_Wish]:
-    """Return the records that must own a claim; in a gap, and in a replay, that is every record."""
+def _wishes(records: Sequence[Record], gap: Gap, *, in_gap: bool) -> list[_Wish]:
+    """Return the records that must own a claim; in a gap, that is every record."""
     late = LATE_SECONDS * 1000
     arrivals, receipts = map(itemgetter(1), records), map(itemgetter(4), records)
     latest = max(max(arrivals) * 1000, gap.latest)
-    if not all_claim and latest - min(receipts) <= late and not any(map(itemgetter(6), records)):
+    if not in_gap and latest - min(receipts) <= late and not any(map(itemgetter(6), records)):
         return []
     return [
         _Wish(record, record.request_id or f"{FROM_JSON}{record.number}")
         for record in records
         if record.account != NOBODY
-        and (
-            record.claim or all_claim or max(record.arrived_at * 1000, gap.latest) - record.received_at > late
-        )
+        and (record.claim or in_gap or max(record.arrived_at * 1000, gap.latest) - record.received_at > late)
     ]

@@ -414,17 +414,19 @@ class Sender:
         accounts = self._accounts.resolve(
             dict.fromkeys(key.account for key, one in selected.items() if not _goes_to(span, key, one))
         )
-        steps: list[tuple[ChunkKey, Entry, str, str | None, Step]] = []
+        steps: dict[ChunkKey, tuple[Step, str, str | None]] = {}
         for key, entry in selected.items():
             database, obstacle = self._destination(span, key, entry, accounts)
             step = self._rules.next_step(entry, obstacle, run.selection.decision, self._clock.now())
-            steps.append((key, entry, database, obstacle, step))
-        self._probe_untried(run, dict.fromkeys([one[2] for one in steps if one[-1].action in _SENDING]))
-        for key, entry, database, obstacle, step in steps:
+            steps[key] = step, database, obstacle
+        self._probe_untried(
+            run, dict.fromkeys(database for step, database, _ in steps.values() if step.action in _SENDING)
+        )
+        for key, (step, database, obstacle) in steps.items():
             if step.action is Action.DECIDE:
                 work.again.append(key)
             elif step.action is Action.APPLY and step.event is not None:
-                self._apply(work, key, entry, step.event, step.reason)
+                self._apply(work, key, selected[key], step.event, step.reason)
             elif step.action in _SENDING and self._may_send(work, key, database):
                 self._prepare(work, key, step, database)
             elif step.action is Action.WAIT and obstacle is None:
@@ -459,14 +461,12 @@ class Sender:
         run_parallel(self._executors, [partial(self._try, run, name) for name in untried], _PROBES_AT_ONCE)
 
     def _is_untried(self, run: _Run, database: str) -> bool:
-        """Return whether a database must be probed before it gets rows; note if it need not be, or may not."""
+        """Return whether a database must be probed before it gets rows; note if it need not be."""
         known = run.databases.setdefault(database, _Database())
         if known.closed or known.is_busy:
             return False
         known.is_proven |= self._health.works(database)
-        if not known.is_proven and run.vain_probes >= MOST_VAIN_PROBES:
-            known.closed = self._health.reason(database)
-        return not known.closed and not known.is_proven
+        return not known.is_proven
 
     def _try(self, run: _Run, database: str) -> None:
         """Probe a database, unless so many others have failed since that this would be in vain."""

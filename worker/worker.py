@@ -73,7 +73,6 @@ class _Batch:
     """Records of one shard, as Lambda or a replay delivered them.
 
     Attributes:
-        is_live: the event source delivered them, not a replay.
         done: how many of them are in a span.
         executor: runs puts to S3.
     """
@@ -82,7 +81,6 @@ class _Batch:
     chain: ChainId
     records: list[Record]
     numbers: list[Number]
-    is_live: bool
     executor: Executor
     done: int = 0
 
@@ -137,13 +135,15 @@ class Worker:
         numbers = list(map(_number, records))
         appended: list[_Appended] = []
         with self._executors() as executor:
-            batch = _Batch(shard, ChainId("", "", shard), records, numbers, is_live, executor)
+            batch = _Batch(shard, ChainId("", "", shard), records, numbers, executor)
             try:
                 if self._guard.check():
                     self._ends.clear()
                     self._noted.clear()
                 batch.chain = self._chain(shard, records[0])
-                while batch.done < len(records):
+                if not is_live:
+                    batch.records = self._passed(batch)
+                while batch.done < len(batch.records):
                     appended += self._advance(batch, deadline)
             except (HeldError, UnavailableError) as reason:
                 self._telemetry.count("Holds")
@@ -166,6 +166,14 @@ class Worker:
             raise HeldError(HeldError.DELETED_STREAM)
         return chain
 
+    def _passed(self, batch: _Batch) -> list[Record]:
+        """Return the records that are not behind the end of their chain: a replay fills gaps, and the event source alone goes on.
+
+        Otherwise a shard would seem to have passed what the event source still holds.
+        """
+        end = self._ledger.end(batch.chain)
+        return [record for record in batch.records if end is not None and record.number <= end.last]
+
     def _advance(self, batch: _Batch, deadline: Deadline) -> list[_Appended]:
         """Skip the records that are in the next one's span, or append a span for records that are in none."""
         if deadline.near:
@@ -183,7 +191,7 @@ class Worker:
 
     def _plan_and_append(self, batch: _Batch, found: Gap, records: list[Record]) -> list[_Appended]:
         for _ in range(_TRIES):
-            decided = self._claims.decide(records, found, batch.chain, is_live=batch.is_live)
+            decided = self._claims.decide(records, found, batch.chain)
             planned = self._plan(decided)
             answer = self._append(batch, found, decided, planned)
             if not isinstance(answer, ClaimsRefused):

@@ -14,14 +14,14 @@ from shared.errors import SluiceError
 from worker.record import number
 
 PATIENCE_SECONDS = 300.0
-"""How long to retry while the worker holds."""
+"""How long to retry while the worker takes no record: it holds, or leaves to the event source what that has not read."""
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 30.0
 Invoke = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class HoldsError(SluiceError):
-    """The worker has held for PATIENCE_SECONDS."""
+    """The worker has taken no record for PATIENCE_SECONDS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Replay:
         `settled` is called with the progress after every batch and every response of the worker.
 
         Raises:
-            HoldsError: the worker holds.
+            HoldsError: the worker takes no record.
             Failure: the stretch has expired, or the worker failed.
         """
         progress = Progressing(shard)
@@ -96,7 +96,7 @@ class Replay:
             settled(progress)
             if batch and not done:
                 if self.clock.now() >= until:
-                    raise HoldsError(f"the worker has held for {screen.lasting(PATIENCE_SECONDS)}")
+                    raise HoldsError(f"the worker has taken no record for {screen.lasting(PATIENCE_SECONDS)}")
                 self.clock.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 

@@ -221,6 +221,7 @@ WRONG = {
     "object before append": planned()[1:],
     "append once": [*planned(), planned(HERE, Record(2, 10), chunks=(), done=True)[0], replace(planned(HERE, Record(2, 10), chunks=(), done=True)[1])],
     "append at the end": [*planned(), *marker(S1, 3, 30, after=2)],
+    "replay in gaps": [replace(one, by="replay 1") for one in planned()],
     "latest arrival": [planned()[0], planned(latest=9)[1]],
     "member by index": [*planned(), *planned(GAP, Record(1, 10), chunks=(), done=True)],
     "claim": planned(HERE, replace(RECORD, claims=True)),

@@ -58,7 +58,7 @@ def test_answers_to_queries_and_probes_are_seen() -> None:
         ("a span is appended once", 1, "append once"),
         ("a write asks for the version that it read", 0, "settle by version"),
         ("copies of an envelope have one claim", 1, "claim"),
-        ("in a gap or a replay, claims are made with the append", 0, "claim with append"),
+        ("in a gap, claims are made with the append", 0, "claim with append"),
         ("records in gaps claim", 0, "claim in gaps"),
         ("records that arrive late claim", 1, "claim late ones"),
         ("rows that were put again are looked for", 0, "whole listing"),

@@ -63,12 +63,10 @@ class Made:
         given: list[Record],
         chain: ChainId | None = None,
         gap: Gap | None = None,
-        *,
-        is_live: bool = True,
     ) -> Any:
         """Decide about records of a chain, at its end or in a gap."""
         chain = chain or self.chain
-        return self.claims.decide(given, gap or Gap(chain, START), chain, is_live=is_live)
+        return self.claims.decide(given, gap or Gap(chain, START), chain)
 
     def counted(
         self, given: list[Record], chain: ChainId | None = None, **more: Any
@@ -183,15 +181,13 @@ def test_many_claims_are_split_into_several_calls(made: Made) -> None:
     assert ["batch_execute_statement"] * 3 == made.delivery.dynamodb.calls
 
 
-# In gaps and replays
+# In gaps
 
 
-@pytest.mark.parametrize("is_live", [True, False])
-def test_every_record_in_a_gap_or_a_replay_owns_a_claim(made: Made, is_live: bool) -> None:
+def test_every_record_in_a_gap_owns_a_claim(made: Made) -> None:
     """It is made with the append: a claim of somebody who dies before it would count for nobody."""
-    gap = Gap(made.chain.within(START), START, number("9")) if is_live else Gap(made.chain, START)
     batch = records(copy("q", claim=0), b'{"account":"shop","events":[{"table":"views"}]}', b"junk")
-    decided = made.decide(batch, gap=gap, is_live=is_live)
+    decided = made.decide(batch, gap=Gap(made.chain.within(START), START, number("9")))
     first, second = (Owner(made.chain, number(n)) for n in "12")
 
     assert {"q": Claiming(first), f"json#{number('2')}": Claiming(second)} == decided.with_append
@@ -391,9 +387,9 @@ def delivery(**changes: Any) -> Delivery:
 def test_a_claim_outlives_every_copy() -> None:
     """Senders retry for 30 days, the queue keeps messages for 14, and the stream keeps records for its own retention."""
     made = delivery()
-    made.put(copy("live"), copy("replayed", claim=0))
-    made.deliver(0, 1)
-    made.run(made.event(1) | {"replay": True})
+    made.put(copy("replayed", claim=0), copy("live"))
+    made.deliver(1)
+    made.run(made.event() | {"replay": True})
     ttl = str(int(made.clock.now() + 44 * DAY + made.wiring.shards.retention_seconds()))
     items = {item["pk"]["S"]: item for item in made.dynamodb.client.items("ledger")}
 
