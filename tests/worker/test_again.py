@@ -26,14 +26,15 @@ PASSED = LATE_SECONDS + MARGIN_SECONDS
 AGAIN = ChunkKey.parse("shop:k1/views~q/0")
 
 
-def first(name: str = "q", *, claim: int = 0) -> bytes:
-    """Return a first copy of an envelope."""
-    return envelope("shop", {"views": [row(name)]}, request_id=name, claim=claim)
+def first(name: str = "q", claim: int = 0, at: float = AT) -> bytes:
+    """Return a first copy of an envelope that was received at a time."""
+    tables, at_ms = {"views": [row(name)]}, round(at * 1000)
+    return envelope("shop", tables, request_id=name, claim=claim, received_at=at_ms)
 
 
-def again(name: str = "q") -> bytes:
+def again(name: str = "q", at: float = AT) -> bytes:
     """Return the copy that the drainer put."""
-    return first(name, claim=AT * 1000)
+    return first(name, round(at * 1000), at)
 
 
 def delivery(*data: bytes, shards: int = 1) -> Delivery:
@@ -76,8 +77,7 @@ def test_envelopes_that_are_decided_together_wait_for_the_last() -> None:
     """A first copy of it could still come without a claim."""
     made = delivery(again("a"))
     made.clock.sleep(TOGETHER_SECONDS)
-    at = (AT + TOGETHER_SECONDS) * 1000
-    put(made, envelope("shop", {"views": [row("b")]}, request_id="b", claim=at, received_at=at))
+    put(made, again("b", made.clock.now()))
     wait(made, PASSED + 1 - TOGETHER_SECONDS)
     assert [] == made.ids("shop_db", "views")
     wait(made, TOGETHER_SECONDS)
@@ -116,8 +116,7 @@ def hourly(made: Delivery, hours: int) -> None:
     """Deliver an envelope each hour."""
     for n in range(hours):
         made.clock.sleep(3600)
-        at = round(made.clock.now() * 1000)
-        made.put(envelope("shop", {"views": [row(f"h{n}")]}, request_id=f"h{n}", received_at=at))
+        made.put(first(f"h{n}", at=made.clock.now()))
         assert made.deliver(-1) is None
 
 
@@ -125,12 +124,11 @@ def test_a_first_copy_is_not_looked_for_in_all_spans_since() -> None:
     """In the two weeks that an envelope may wait in the queue, a shard may get a million spans: more than one run can read."""
     made = support.shops(replaced={Ledger: Counted})
     hourly(made, 50)
-    at = round(made.clock.now() * 1000)
-    mine = {"account": "shop", "tables": {"views": [row("q")]}, "request_id": "q", "received_at": at}
-    made.put(envelope(**mine))
+    at = made.clock.now()
+    made.put(first(at=at))
     assert made.deliver(-1) is None
     hourly(made, 300)
-    made.put(envelope(**mine, claim=at))
+    made.put(again(at=at))
     assert made.deliver(-1) is None
     Counted.read = 0
     made.send()
@@ -142,15 +140,9 @@ def test_a_first_copy_is_not_looked_for_in_all_spans_since() -> None:
 def test_envelopes_put_again_days_apart_are_decided_one_after_the_other() -> None:
     """A run cannot read all indexes from the first to the last: it would decide nothing, and so would the next one."""
     made = delivery()
-    old = round(made.clock.now() * 1000)
+    old = made.clock.now()
     hourly(made, 100)
-    new = round(made.clock.now() * 1000)
-    made.put(
-        *(
-            envelope("shop", {"views": [row(name)]}, request_id=name, claim=at, received_at=at)
-            for name, at in (("a", old), ("b", new))
-        )
-    )
+    made.put(again("a", old), again("b", made.clock.now()))
     assert made.deliver(-2) is None
     made.clock.sleep(PASSED + 1)
     made.put(b"junk")

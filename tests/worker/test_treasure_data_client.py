@@ -231,25 +231,16 @@ def test_rows_are_found_by_what_identifies_them(rows: tuple[dict[str, Any], ...]
     assert [expected] == asked(td.handle, rows)
 
 
+UNCLEAR = [b"[1]\n", b"", b"[]\n", b"[2]\n[2]\n", b"[0,0]\n", b"[[2]]\n", b"2\n", b"[0.0]\n", b'["0"]\n']
+UNCLEAR += [b"[false]\n", b"[-1]\n", b'{"count": 2}\n', b"<html>", b"[\xff]"]
+
+
 @pytest.mark.parametrize(
     ("result", "expected"),
     [
         (b"[2]\n", Presence.PRESENT),
         (b"[0]\n", Presence.ABSENT),
-        (b"[1]\n", Presence.UNDECIDED),
-        (b"", Presence.UNDECIDED),
-        (b"[]\n", Presence.UNDECIDED),
-        (b"[2]\n[2]\n", Presence.UNDECIDED),
-        (b"[0,0]\n", Presence.UNDECIDED),
-        (b"[[2]]\n", Presence.UNDECIDED),
-        (b"2\n", Presence.UNDECIDED),
-        (b"[0.0]\n", Presence.UNDECIDED),
-        (b'["0"]\n', Presence.UNDECIDED),
-        (b"[false]\n", Presence.UNDECIDED),
-        (b"[-1]\n", Presence.UNDECIDED),
-        (b'{"count": 2}\n', Presence.UNDECIDED),
-        (b"<html>", Presence.UNDECIDED),
-        (b"[\xff]", Presence.UNDECIDED),
+        *((one, Presence.UNDECIDED) for one in UNCLEAR),
     ],
 )
 def test_only_an_exact_count_decides(result: bytes, expected: Presence) -> None:

@@ -73,10 +73,7 @@ def events(outcomes: dict[ChunkKey, Outcome]) -> list[Event]:
         (Kind.STATUS, {"status": 429}, True),
         (Kind.STATUS, {"status": 403}, True),
         (Kind.HANG, {}, False),
-        (Kind.RESET, {}, False),
         (Kind.REFUSE, {}, True),
-        (Kind.CLOSE, {}, False),
-        (Kind.NOT_JSON, {}, False),
         (Kind.WRONG_MD5, {}, False),
     ],
 )
