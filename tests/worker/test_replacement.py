@@ -140,26 +140,16 @@ def test_an_edit_that_cannot_be_made_is_refused(changed: dict[str, Any], why: st
 
 @pytest.mark.parametrize("status", [500, 429])
 def test_only_dead_chunks_without_a_doubt_can_be_edited(status: int) -> None:
-    """Treasure Data may have the rows of others, or they are about to be sent."""
-    made = stored(status, TWO)
+    """Treasure Data may have the rows of others, or they are about to be sent. Nor can what is unknown, undecodable or gone."""
     with pytest.raises(EditRefusedError, match="is not dead any more"):
-        edit(made)
-    made = stored(500, TWO)
-    made.s3.delete_object(Bucket=BUCKET, Key=made.span_objects()[0])
-    made.send()
-    with pytest.raises(EditRefusedError, match="may have these rows"):
-        edit(made)
-
-
-def test_other_chunks_cannot_be_edited() -> None:
-    """Delivered and unknown ones, undecodable records, and those whose object is gone."""
-    made = stored(415, TWO)
-    with pytest.raises(EditRefusedError, match="is not dead any more"):
-        edit(made, key=CHUNK._replace(part=1))
-    (name,) = made.span_objects()
-    made.s3.delete_object(Bucket=BUCKET, Key=name)
-    with pytest.raises(EditRefusedError, match="cannot be read"):
-        edit(made)
+        edit(stored(status, TWO))
+    for made, why in ((stored(500, TWO), "may have these rows"), (stored(415, TWO), "cannot be read")):
+        with pytest.raises(EditRefusedError, match="is not dead any more"):
+            edit(made, key=CHUNK._replace(part=1))
+        made.s3.delete_object(Bucket=BUCKET, Key=made.span_objects()[0])
+        made.send()
+        with pytest.raises(EditRefusedError, match=why):
+            edit(made)
     junk = Delivery()
     junk.put(b"\xffnonsense")
     junk.deliver()

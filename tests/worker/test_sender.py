@@ -472,22 +472,6 @@ def test_a_question_that_fails_is_asked_about_fewer_chunks() -> None:
 # Halves
 
 
-def test_a_chunk_that_is_too_large_is_halved_within_one_run() -> None:
-    """The halves are written first, then sent under their own ids."""
-    made = failed(UNTRIED)
-    made.td.settings = replace(made.td.settings, largest_import=70)
-    states: list[Entry] = []
-    attempted: list[str] = []
-    attempted = around_attempts(
-        made, before=lambda: states.append(span(made).entry(ChunkKey.parse(attempted[-1])))
-    )
-
-    assert Report(delivered=2) == made.send()
-    assert_delivered_once(made)
-    assert 3 == len(attempted) == len([one for one in states if one.since is not None])
-    assert [1, 1] == [len(one.rows) for one in made.td.imports() if one.rows]
-
-
 def test_a_chunk_with_a_doubt_is_halved_only_after_treasure_data_was_asked() -> None:
     """Treasure Data may have it whole. Only a single row that is too large dies."""
     made = failed(DOUBTED)
@@ -602,14 +586,26 @@ def test_a_404_from_the_wrong_host_does_not_prove_a_database_gone() -> None:
     assert_delivered_once(made)
 
 
-def test_halves_that_were_halved_unevenly_are_counted_once() -> None:
-    """One half is halved further, while the halves of the other are already merged in the ledger."""
-    sizes = [100] * 4 + [300] * 4
-    made = shops(envelope("shop", {"views": [row(f"e{n}", text="x" * size) for n, size in enumerate(sizes)]}))
-    made.td.settings = replace(made.td.settings, largest_import=500)
+def test_a_chunk_that_is_too_large_is_halved_within_one_run() -> None:
+    """The halves are written first, then sent under their own ids.
 
-    assert made.deliver() is None
-    assert 8 == made.send().delivered
+    Each counts once, although one is halved further while the halves of the other are already merged in the ledger.
+    """
+    sizes = [100] * 4 + [300] * 4
+    rows = [row(f"e{n}", text="x" * size) for n, size in enumerate(sizes)]
+    made = failed(UNTRIED, envelope("shop", {"views": rows}))
+    made.td.settings = replace(made.td.settings, largest_import=500)
+    states: list[Entry] = []
+    attempted: list[str] = []
+    attempted = around_attempts(
+        made, before=lambda: states.append(span(made).entry(ChunkKey.parse(attempted[-1])))
+    )
+
+    assert Report(delivered=8) == made.send()
+    assert ({}, {}) == (made.chunks(), span(made).entries)
+    assert (
+        11 == len(attempted) == len(set(attempted)) == len([one for one in states if one.since is not None])
+    )
     assert [1, 1, 1, 1, 2, 2] == sorted(len(one.rows) for one in made.td.imports() if one.rows)
 
 
@@ -725,16 +721,11 @@ def test_named_chunks_alone_are_sent_or_dropped() -> None:
     "event", [{"kinds": ["delivered!"]}, {"decision": "burn"}, {"chunks": [["x", "1", "y"]]}]
 )
 def test_an_invalid_selection_is_an_error(event: dict[str, Any]) -> None:
-    """Nothing is sent or dropped by mistake."""
+    """Nothing is sent or dropped by mistake. The account in EventBridge's event is AWS's: the schedule selects everything that waits."""
     with pytest.raises(ValueError, match=r"is not a valid|does not name"):
         Selection.from_event(event)
-
-
-def test_a_scheduled_event_s_account_is_not_a_filter() -> None:
-    """The account in EventBridge's event is AWS's. The schedule selects everything that waits."""
-    event = {"version": "0", "source": "aws.events", "account": "123456789012"}
-
-    assert Selection(SCHEDULED) == Selection.from_event(event)
+    scheduled = {"version": "0", "source": "aws.events", "account": "123456789012"}
+    assert Selection(SCHEDULED) == Selection.from_event(scheduled)
 
 
 # Races, damage and lost answers
@@ -838,10 +829,12 @@ def test_an_unforeseen_error_does_not_stop_other_spans() -> None:
 
 
 def test_a_run_stops_when_its_time_is_up() -> None:
-    """It reports that it is not complete, and later runs continue."""
+    """It reports that it is not complete, and later runs continue. One without time does nothing."""
     made = failed(429, envelope("shop", {f"table_{n}": [row(f"x{n}")] for n in range(22)}))
+    before, began = span(made), made.clock.now()
+    none = made.sender_wiring.sender.run(Deadline(made.clock, began))
+    assert (0, False, before) == (none.delivered, none.complete, span(made))
     made.td.faults.add(Fault(kind=Kind.SLOW, action=Action.IMPORT, seconds=9.0))
-    began = made.clock.now()
     first = made.send()
     assert (False, 22) == (first.complete, first.delivered + first.kept)
     assert 0 < first.delivered < 22
@@ -849,16 +842,6 @@ def test_a_run_stops_when_its_time_is_up() -> None:
     made.td.faults.clear()
 
     assert Report(delivered=first.kept) == made.send()
-
-
-def test_a_run_without_time_does_nothing() -> None:
-    """It does not report completion."""
-    made = failed(UNTRIED)
-    before = span(made)
-    report = made.sender_wiring.sender.run(Deadline(made.clock, made.clock.now()))
-
-    assert (0, False) == (report.delivered, report.complete)
-    assert before == span(made)
 
 
 def test_a_query_that_takes_too_long_is_repeated_by_a_later_run() -> None:
