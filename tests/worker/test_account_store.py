@@ -27,27 +27,19 @@ def test_applied_accounts_can_be_read_back(redis: Any) -> None:
     assert ["2023-11-14T22:13:20+00:00", "2"] == redis.hmget(KEYS.sentinel, ["at", "count"])
 
 
-def test_applying_removes_accounts_that_are_not_in_the_mapping(redis: Any) -> None:
-    """An account that the new mapping lacks is deleted from Redis; keys that are not Sluice's stay."""
+def test_applying_replaces_the_accounts_of_its_own_stack(redis: Any) -> None:
+    """An account that the new mapping lacks is deleted; other stacks' accounts and sentinels, and keys that are not Sluice's, stay."""
+    other = AccountKeys("two")
     redis.hset("something", mapping={"a": "else"})
     account_store.apply(redis, KEYS, {"shop": SHOP, "news": NEWS}, now=0)
+    assert ({}, None) == (account_store.applied(redis, other), account_store.applied_at(redis, other))
+    account_store.apply(redis, other, {"news": NEWS}, now=0)
+    account_store.change(redis, other, {"news": NEWS, "shop": NEWS}, "shop")
     account_store.apply(redis, KEYS, {"news": SHOP}, now=0)
 
     assert {"news": SHOP} == account_store.applied(redis, KEYS)
-    assert "else" == redis.hget("something", "a")
-
-
-def test_stacks_that_share_a_redis_are_isolated(redis: Any) -> None:
-    """One stack's accounts and sentinel are invisible to the other, and applying does not delete them."""
-    other = AccountKeys("two")
-    account_store.apply(redis, KEYS, {"shop": SHOP}, now=0)
-    assert ({}, None) == (account_store.applied(redis, other), account_store.applied_at(redis, other))
-
-    account_store.apply(redis, other, {"news": NEWS}, now=0)
-    account_store.change(redis, other, {"news": NEWS, "shop": NEWS}, "shop")
-
-    assert {"shop": SHOP} == account_store.applied(redis, KEYS)
     assert {"news": NEWS, "shop": NEWS} == account_store.applied(redis, other)
+    assert "else" == redis.hget("something", "a")
 
 
 def test_the_sentinel_is_written_last() -> None:

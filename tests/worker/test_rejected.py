@@ -10,7 +10,7 @@ import pytest
 
 from shared.envelope import Envelope, RejectedEvent, TableRows
 from shared.errors import ObjectGoneError
-from tests.support.delivery import BUCKET, Delivery, lose_answer, row
+from tests.support.delivery import BUCKET, Delivery, lose_answer, row, shops
 from worker.bucket import Bucket
 from worker.executor import Threads
 from worker.plan import MAX_KEPT_BYTES, MAX_KEPT_EVENTS, MAX_REJECTED_TABLES
@@ -41,9 +41,7 @@ def event(
 
 def delivered(*data: bytes) -> Delivery:
     """Return a delivery of these records."""
-    made = Delivery()
-    made.map(shop="shop_db", news="news_db")
-    made.put(*data)
+    made = shops(*data)
     assert made.deliver() is None
     return made
 
@@ -95,15 +93,15 @@ def test_copies_count_rejected_events_once() -> None:
 def test_a_flood_is_counted_and_kept_in_part() -> None:
     """All events are counted, but only some kept. Each account has its own limit."""
     flood = [rejecting(*[event(table=f"t_{number:03}")] * 50) for number in range(20)]
-    made = delivered(*flood, rejecting(event(), account="news"))
+    made = delivered(*flood, rejecting(event(), account="blog"))
 
     numbers = counted(made)
     tables = {name.partition("!")[0] for name in numbers if name.startswith("shop/")}
-    assert (1000, 1) == (numbers.total() - numbers["news/views!too_deep"], numbers["news/views!too_deep"])
+    assert (1000, 1) == (numbers.total() - numbers["blog/views!too_deep"], numbers["blog/views!too_deep"])
     assert {"shop/", *(f"shop/t_{number:03}" for number in range(MAX_REJECTED_TABLES))} == tables
     found = kept(made)
     assert MAX_KEPT_EVENTS == sum(len(events) for name, events in found.items() if name.startswith("shop"))
-    assert 1 == len(found["news/views!too_deep/0"])
+    assert 1 == len(found["blog/views!too_deep/0"])
 
 
 def size(made: Delivery) -> int:
@@ -137,10 +135,8 @@ def test_tables_of_a_plan_are_all_counted_by_name() -> None:
 
 def test_a_failing_bucket_delays_nothing() -> None:
     """If S3 does not accept rejected events, they are only counted."""
-    made = Delivery()
-    made.map(shop="shop_db")
+    made = shops(rejecting(event(), rows=1))
     made.s3.before["put_object"] = lambda request: request["Key"].startswith(PREFIX) and lose_answer()
-    made.put(rejecting(event(), rows=1))
 
     assert made.deliver() is None
     assert ([], {"shop/views!too_deep": 1}) == (made.rejected_objects(), counted(made))

@@ -211,20 +211,15 @@ def asked(made: Delivery, *events: tuple[int, str]) -> dict[str, Any]:
 
 
 def test_a_repaired_event_is_delivered_at_once() -> None:
-    """It keeps its time of arrival. The rejected events count as replaced."""
+    """It keeps its time of arrival, and without a table its own. One without an id gets the same one however often it is tried."""
     made = delivered(rejecting(event("missing_table", "", b'{"a":1}')))
-
     assert 1 == made.invoke_sender(asked(made, (AT, GOOD)))["delivered"]
     [one] = made.td.rows("shop_db", "views")
     assert ("mended", AT // 1000, AT, 1) == (one["event_id"], one["time"], one["received_at"], one["a"])
     assert {"shop/!missing_table/0": ("replaced", "", 1)} == made.chunks()
 
-
-def test_a_repaired_event_without_a_table_keeps_its_own() -> None:
-    """It is the table that its request named. An event without an id gets the same one however often it is tried."""
     made = delivered(rejecting(event(table="orders")))
     made.invoke_sender(asked(made, (AT, '{"a":1}'), (AT, '{"a":1}')))
-
     assert 2 == len(set(made.ids("shop_db", "orders")))
 
 

@@ -43,13 +43,20 @@ class Made:
 
 
 def test_delivered_chunks_need_no_entry() -> None:
-    """One write settles the span."""
-    made = Made()
-    made.delivery.dynamodb.calls.clear()
-    found = made.settle({KEY: OK, CLICKS: OK})
-
-    assert (True, {}) == (found.settled, found.entries)
-    assert 1 == made.delivery.dynamodb.calls.count("update_item")
+    """One write settles the span; none is made that would change nothing."""
+    for changes, outcomes, writes in (
+        ({}, {KEY: OK, CLICKS: OK}, 1),
+        (
+            {"entries": {KEY: Entry(since=5, reason="timeout"), CLICKS: Entry()}, "settled": True},
+            {KEY: LOST},
+            0,
+        ),
+    ):
+        made = Made(**changes)
+        made.delivery.dynamodb.calls.clear()
+        found = made.settle(outcomes)
+        assert (True, changes.get("entries", {})) == (found.settled, found.entries)
+        assert writes == made.delivery.dynamodb.calls.count("update_item")
 
 
 def test_what_is_not_delivered_is_named() -> None:
@@ -95,15 +102,6 @@ def test_an_outcome_is_applied_to_what_another_invocation_wrote(
     made.overtake(entries={KEY: Entry(written, reason="x")})
 
     assert state is made.settle({KEY: outcome}).entry(KEY).state
-
-
-def test_a_write_that_would_change_nothing_is_not_made() -> None:
-    """A settled span without news is left alone."""
-    made = Made(entries={KEY: Entry(since=5, reason="timeout"), CLICKS: Entry()}, settled=True)
-    made.delivery.dynamodb.calls.clear()
-    made.settle({KEY: LOST})
-
-    assert "update_item" not in made.delivery.dynamodb.calls
 
 
 # Halving

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from doubles.treasure_data import Action, Fault, Kind
-from tests.support.delivery import Delivery, envelope, row
+from tests.support.delivery import Delivery, envelope, row, shops
 from worker.statement import End, RowId, Statements, by_id, by_value, counting, deleting, selecting
 
 HOUR = 3600.0
@@ -13,11 +13,8 @@ HOUR = 3600.0
 
 def delivery() -> tuple[Delivery, Statements]:
     """Return a delivery of two rows, which queries see."""
-    made = Delivery()
-    made.map(shop="shop_db")
-    made.td.create("shop_db", "views")
     rows = [row("a", email="o'hara@example.com"), row("b", email="x", user=5)]
-    made.put(envelope("shop", {"views": rows}))
+    made = shops(envelope("shop", {"views": rows}))
     made.deliver()
     made.clock.sleep(HOUR)
     return made, made.sender_wiring.treasure_data.statements

@@ -411,25 +411,19 @@ def test_a_secret_without_a_value_settles_nothing() -> None:
     ]
 
 
-def test_redirects_are_not_followed() -> None:
-    """Rows and key go only to the addresses in the settings."""
-    targets: list[str] = []
+def test_an_endless_answer_is_cut_off_and_redirects_are_not_followed() -> None:
+    """It costs a limited number of bytes, and does not count as a delivery. Rows and key go only to the addresses in the settings."""
+    endless = TAKEN[:-1] + b" " * (17 << 20) + b"}"
+
+    assert NO_PROOF == imported(client_of(answering((200, endless))))
+    asked_for: list[str] = []
 
     def handle(request: Request) -> Response:
-        targets.append(request.target)
+        asked_for.append(request.target)
         return Response(307, b"", (("Location", "http://elsewhere/x"),))
 
     assert Reply(Meaning.TEMPORARY, "http_307") == imported(client_of(handle))
-    assert 1 == len(targets)
-
-
-def test_an_endless_answer_is_cut_off() -> None:
-    """It costs a limited number of bytes, and does not count as a delivery."""
-    clock = ManualClock()
-    td = with_tables(TreasureData(clock=clock), "shop_db.views")
-    td.faults.add(Fault(kind=Kind.STATUS, status=502, body="x" * (3 << 20)))
-
-    assert Reply(Meaning.TEMPORARY, "http_502") == imported(client_of(td.handle, clock))
+    assert 1 == len(asked_for)
 
 
 # Questions about many chunks at once
