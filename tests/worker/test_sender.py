@@ -626,9 +626,9 @@ def test_dead_chunks_wait_for_an_operator() -> None:
     assert [("dead", "undecodable", 1)] == list(made.chunks().values())
 
 
-def test_an_unaskable_chunk_is_sent_and_reported() -> None:
-    """The key may not query, so the rows are sent under a new id, and the log says so."""
-    made = unaskable("send")
+def test_an_unaskable_chunk_is_sent_and_reported_or_kept() -> None:
+    """The key may not query. By setting, the chunk waits for an operator, or is sent under a new id, and the log says so."""
+    kept, made = unaskable("keep"), unaskable("send")
     before = span(made).unique_id(CHUNK, "shop_db")
 
     assert Report(delivered=2) == made.send()
@@ -637,14 +637,9 @@ def test_an_unaskable_chunk_is_sent_and_reported() -> None:
     assert (before, 2) == (line["unique_id"], line["rows"])
     assert [before] != [one.unique_id for one in made.td.imports() if one.rows]
 
-
-def test_an_unaskable_chunk_can_be_kept() -> None:
-    """By setting, it waits for an operator, who may send it under a new id."""
-    made = unaskable("keep")
-    assert (0, 2) == _shown(made.send())[:2]
-    assert 0 == made.telemetry.counts["RowsAmbiguous"]
-
-    assert Report(delivered=2) == made.send(decision=Decision.SEND)
+    assert (0, 2) == _shown(kept.send())[:2]
+    assert 0 == kept.telemetry.counts["RowsAmbiguous"]
+    assert Report(delivered=2) == kept.send(decision=Decision.SEND)
 
 
 def test_a_query_that_is_forbidden_once_is_repeated() -> None:

@@ -248,15 +248,10 @@ def test_without_time_or_a_whole_list_of_shards_the_watermark_is_unknown(stack: 
     assert "Kinesis does not list all shards" == stack.take().obstacle
 
 
-def sqs_gone(stack: Stack) -> None:
-    """Make the queue vanish."""
-    stack.queue_url = "https://sqs.invalid/000000000000/gone"
-
-
 @pytest.mark.parametrize(
     "fail",
     [
-        sqs_gone,
+        lambda stack: setattr(stack, "queue_url", "https://sqs.invalid/000000000000/gone"),
         lambda stack: stack.delivery.dynamodb.before.update(query=lambda _: support.lose_answer()),
         lambda stack: stack.delivery.kinesis.before.update(list_shards=lambda _: support.lose_answer()),
     ],
