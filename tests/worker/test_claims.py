@@ -367,34 +367,31 @@ def test_a_span_waits_only_for_the_owners_of_its_own_copies() -> None:
     assert [{}, {}] == [span.copies for span in made.spans()]
 
 
-@pytest.mark.parametrize(("days", "awaited"), [(7.9, ["q"]), (8.1, [])])
-def test_no_copy_waits_for_an_owner_that_the_stream_has_lost(days: float, awaited: list[str]) -> None:
-    """Its span leaves the worklist: nothing plans the owner any more. The stream keeps records for 7 days, a worker for some hours."""
-    made = shops()
+@pytest.mark.parametrize(
+    ("days", "is_taken", "awaited"), [(7.9, False, ["q"]), (8.1, False, []), (0, True, [])]
+)
+def test_no_copy_waits_for_an_owner_that_the_stream_has_lost_or_whose_claim_was_taken_over(
+    days: float, is_taken: bool, awaited: list[str]
+) -> None:
+    """Its span leaves the worklist: nothing plans the owner any more, or another record's rows count.
+
+    The stream keeps records for 7 days, a worker for some hours.
+    """
+    made = shops(copy("q"))
     made.kinesis.increase_stream_retention_period(StreamName=STREAM, RetentionPeriodHours=168)
-    made.ledger.claim({"q": Owner(made.wiring.shards.chain(SHARD), number("9" * 56))}, 10**7)
-    made.put(copy("q"))
+    owner = Owner(made.wiring.shards.chain(SHARD), number("9" * 56))
+    made.ledger.claim({"q": owner}, 10**7)
     assert made.deliver() is None
+    [one] = made.spans()
+    if is_taken:
+        other = span(settled=True)
+        made.ledger.append(other, {"q": Claiming(Owner(other.chain, other.first), owner)}, 10**7)
     made.clock.sleep(days * DAY)
     made.send()
 
-    [span] = made.spans()
-    assert awaited == list(span.copies)
-    assert awaited == ["q"] * (worklist_key(span) != "")
-
-
-def test_no_copy_waits_for_an_owner_whose_claim_was_taken_over() -> None:
-    """Another record's rows count."""
-    made = shops()
-    owner = Owner(made.wiring.shards.chain(SHARD), number("9" * 56))
-    made.ledger.claim({"q": owner}, 10**7)
-    made.put(copy("q"))
-    assert made.deliver() is None
-    other = span(settled=True)
-    made.ledger.append(other, {"q": Claiming(Owner(other.chain, other.first), owner)}, 10**7)
-    made.send()
-
-    assert [{}, {}] == [one.copies for one in made.spans()]
+    found = made.ledger.get(one.place)
+    assert found is not None
+    assert awaited == list(found.copies) == ["q"] * (worklist_key(found) != "")
 
 
 def test_a_span_with_many_copies_costs_few_looks_at_claims() -> None:

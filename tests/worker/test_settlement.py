@@ -107,21 +107,17 @@ def test_an_outcome_is_applied_to_what_another_invocation_wrote(
 # Halving
 
 
-def test_a_chunk_that_is_partly_refused_is_split() -> None:
-    """Its halves wait without a doubt."""
-    found = Made().settle({KEY: Outcome(Event.PARTLY_REFUSED, "http_422", surely_not=True), CLICKS: OK})
+@pytest.mark.parametrize(("reason", "expected"), [("http_422", "http_422"), ("http_413", "row_too_large")])
+def test_a_chunk_that_is_partly_refused_is_split(reason: str, expected: str) -> None:
+    """Its halves wait without a doubt. A single row dies alone."""
+    partly = Outcome(Event.PARTLY_REFUSED, reason, surely_not=True)
+    found = Made().settle({KEY: partly, CLICKS: partly})
+    halves = {one.path: entry for one, entry in found.entries.items() if one.planned == KEY}
 
     assert {"": "split", "0": "waiting", "1": "waiting"} == {
-        one.path: entry.state.value for one, entry in found.entries.items()
+        path: entry.state.value for path, entry in halves.items()
     }
-    assert {None} == {entry.since for entry in found.entries.values()}
-
-
-@pytest.mark.parametrize(("reason", "expected"), [("http_422", "http_422"), ("http_413", "row_too_large")])
-def test_a_single_row_is_not_split(reason: str, expected: str) -> None:
-    """It dies alone."""
-    found = Made().settle({CLICKS: Outcome(Event.PARTLY_REFUSED, reason, surely_not=True), KEY: OK})
-
+    assert {None} == {entry.since for entry in halves.values()}
     assert (State.DEAD, expected) == (found.entry(CLICKS).state, found.entry(CLICKS).reason)
 
 
