@@ -1,5 +1,6 @@
 """Names of chains, and of owners of claims."""
 
+from collections.abc import Callable
 from dataclasses import astuple
 
 import pytest
@@ -64,24 +65,23 @@ def test_other_chains_belong_to_no_stream(tag: str, original: ChainId, after: Nu
     assert {forced.name} == {member for member in astuple(forced) if member}
 
 
+NO_CHAINS = ["", "events", "events#s", "events@x#s", "@1#s", "events@1#", f"{NAME}#x"]
+NO_CHAINS += [f"force#a#1#{NAME}x#!", "force#a#b#c"]
+
+
 @pytest.mark.parametrize(
-    "name",
+    ("parse", "name"),
     [
-        "",
-        "events",
-        "events#s",
-        "events@x#s",
-        "@1#s",
-        "events@1#",
-        f"{NAME}#x",
-        f"force#a#1#{NAME}x#!",
-        "force#a#b#c",
+        *((ChainId.parse, one) for one in NO_CHAINS),
+        *((Owner.parse, one) for one in ("", ONE, f"events#{ONE}", NAME)),
     ],
 )
-def test_texts_that_do_not_name_a_chain_are_rejected(name: str) -> None:
-    """Each part of a name is required, and its numbers must be numbers."""
+def test_texts_that_do_not_name_a_chain_or_an_owner_are_rejected(
+    parse: Callable[[str], object], name: str
+) -> None:
+    """Each part of a name is required, and its numbers must be numbers. An owner is a chain and a number."""
     with pytest.raises(ValueError, match="does not name a chain"):
-        ChainId.parse(name)
+        parse(name)
 
 
 @given(shard_chains, numbers)
@@ -91,10 +91,3 @@ def test_owners_round_trip_through_their_names(chain: ChainId, at: Number) -> No
 
     assert owner == Owner.parse(owner.name)
     assert f"{chain.root.name}#{at}" == owner.name
-
-
-@pytest.mark.parametrize("name", ["", ONE, f"events#{ONE}", NAME])
-def test_texts_that_do_not_name_an_owner_are_rejected(name: str) -> None:
-    """A chain and a number are required."""
-    with pytest.raises(ValueError, match="does not name a chain"):
-        Owner.parse(name)

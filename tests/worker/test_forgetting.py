@@ -333,8 +333,19 @@ def refused(made: Delivery) -> set[bytes]:
 
 
 def test_the_ingest_is_told_whose_events_to_refuse_until_that_is_lifted() -> None:
-    """The hashes outlive the last search, and the sweep tells it again if the edge policy was replaced."""
+    """The hashes outlive the last search, and the sweep tells it again if the edge policy was replaced.
+
+    Without an edge policy nobody can be refused: the ingest serves every account until accounts are applied.
+    """
     made = shops()
+    asked = {
+        "do": "note",
+        "account": "shop",
+        "column": "email",
+        "values": ["kept@example.com"],
+        "refuse": True,
+    }
+    assert "No accounts have been applied" in made.invoke_sender({"forget": asked})["message"]
     apply(made)
     ask(made, "note", values=["kept@example.com"], refuse=True)
     both = [one["id"] for one in ask(made, "note", values=[P, "q@example.com"], refuse=True)["requests"]]
@@ -390,16 +401,6 @@ def test_what_arrives_after_a_refusal_was_lifted_is_kept() -> None:
     sweep(made, DAY)
 
     assert ["p2"] == made.ids("shop_db", "views")
-
-
-def test_without_an_edge_policy_nobody_can_be_refused() -> None:
-    """The answer says so: the ingest serves every account until accounts are applied. A request to forget needs none."""
-    made = shops()
-    asked = {"do": "note", "account": "shop", "column": "email", "values": [P]}
-    answer = made.invoke_sender({"forget": {**asked, "refuse": True}})
-
-    assert "No accounts have been applied" in answer["message"]
-    ask(made, "note")
 
 
 def test_a_search_goes_on_where_it_stopped() -> None:

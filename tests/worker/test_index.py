@@ -51,16 +51,11 @@ def indexes(draw: st.DrawFn) -> Index:
     )
 
 
-@given(indexes())
-def test_indexes_round_trip(index: Index) -> None:
-    """This holds for every index; the same index always has the same bytes."""
+@given(indexes(), numbers)
+def test_indexes_round_trip(index: Index, other: str) -> None:
+    """This holds for every index; the same index always has the same bytes. It has exactly its numbers, in the shard's order."""
     assert index == decode(index.encode())
     assert index.encode() == decode(index.encode()).encode()
-
-
-@given(indexes(), numbers)
-def test_an_index_has_exactly_its_numbers(index: Index, other: str) -> None:
-    """Positions follow the shard's order."""
     assert (other in index.numbers) is (other in index.positions)
     assert list(index.numbers) == [one for one, _ in sorted(index.positions.items(), key=lambda one: one[1])]
 

@@ -347,12 +347,18 @@ def test_the_first_claim_wins() -> None:
     assert {"q": Claim(A)} == one.claims(["q", "s"])
 
 
-def test_spans_are_read_together_however_few_an_answer_has(client: MemoryDynamoDB) -> None:
-    """Keys that DynamoDB leaves unanswered are asked for again, unless it answers none."""
+def test_keys_that_dynamodb_leaves_unanswered_are_asked_for_again_or_undecided(
+    client: MemoryDynamoDB,
+) -> None:
+    """Spans are read together however few an answer has, unless it has none. An owner that is not read leaves its claim undecided."""
     one = ledger(client)
     written = [appended(one, stretch(after, N[11], N[19])) for after in (START, N[9], N[10])]
     client.batch_get_keys = 2
     assert {span.place: span for span in written} == one.get_all([span.place for span in written])
+    wanted = {f"q{n}": A for n in range(10)}
+    one.claim(wanted, 60)
+    client.batch_get_keys = 4
+    assert 4 == len(one.claim(dict.fromkeys(wanted, B), 60))
     client.batch_get_keys = 0
 
     with pytest.raises(LedgerUnavailableError):
@@ -370,17 +376,6 @@ def test_every_read_of_the_table_is_consistent() -> None:
 
     assert 6 == len(asked)
     assert all({**call, **call.get("RequestItems", {}).get(TABLE, {})}["ConsistentRead"] for call in asked)
-
-
-def test_an_unread_owner_leaves_its_claim_undecided() -> None:
-    """DynamoDB may leave keys unprocessed or not return an item."""
-    double = memory()
-    one = ledger(double)
-    wanted = {f"q{n}": A for n in range(10)}
-    one.claim(wanted, 60)
-    double.batch_get_keys = 4
-
-    assert 4 == len(one.claim(dict.fromkeys(wanted, B), 60))
 
 
 # Claims that are made with an append

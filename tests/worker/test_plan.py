@@ -68,7 +68,10 @@ def test_cutting_keeps_all_rows_within_the_limits(
 
 
 def test_each_sender_has_one_destination() -> None:
-    """Rows of a revoked key, of an account that cannot be looked up, and of one that is unknown are apart."""
+    """Rows of a revoked key, of an account that cannot be looked up, and of one that is unknown are apart.
+
+    A database that has just failed is left to the sender: its rows get no doubt.
+    """
     revoked = Account("s_db", "active", frozenset({"k2"}))
     data = records(
         envelope("shop", {"views": [row("1")]}, key_id="k1"),
@@ -77,9 +80,11 @@ def test_each_sender_has_one_destination() -> None:
         envelope("gone", {"views": [row("5")]}),
         envelope("later", {"views": [row("6")]}, key_id="k7"),
         b"junk",
+        envelope("sick", {"views": [row("7")]}),
     )
     answers = {"shop": revoked, "blog": Account("b_db", "disabled"), "gone": "unknown_account"}
-    planned = plan(data, answers, UNCUT)
+    answers |= {"sick": Account("sick_db")}
+    planned = plan(data, answers, UNCUT, failing={"s_db": "", "sick_db": "http_503"}.__getitem__)
     bad = RowSender("shop", "k2")
 
     assert {
@@ -88,6 +93,7 @@ def test_each_sender_has_one_destination() -> None:
         BLOG: NotDeliverable("disabled_account"),
         RowSender("gone"): NotDeliverable("unknown_account"),
         RowSender("later", "k7"): Later("account_unavailable"),
+        RowSender("sick"): Later("http_503"),
     } == planned.destinations
     assert (
         counts(
@@ -97,18 +103,10 @@ def test_each_sender_has_one_destination() -> None:
             (Group(RowSender("gone"), "views"), 1),
             (Group(RowSender("later", "k7"), "views"), 1),
             (Group(RowSender(NOBODY), "", "undecodable"), 1),
+            (Group(RowSender("sick"), "views"), 1),
         )
         == planned.counts
     )
-
-
-def test_a_database_that_has_just_failed_is_left_to_the_sender() -> None:
-    """Its rows get no doubt."""
-    data = records(*(envelope(name, {"views": [row(name)]}) for name in ("shop", "blog")))
-    answers = SHOP_DB | {"blog": Account("blog_db")}
-    planned = plan(data, answers, UNCUT, failing={"shop_db": "", "blog_db": "http_503"}.__getitem__)
-
-    assert {SHOP: Database("shop_db"), BLOG: Later("http_503")} == planned.destinations
 
 
 def test_envelopes_that_were_put_again_have_chunks_of_their_own() -> None:

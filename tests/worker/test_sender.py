@@ -652,17 +652,6 @@ def test_a_query_that_is_forbidden_once_is_repeated() -> None:
     assert 0 == made.telemetry.counts["RowsAmbiguous"]
 
 
-@pytest.mark.parametrize("status", [UNTRIED, DEAD])
-def test_an_operator_can_drop_rows_without_a_doubt(status: int) -> None:
-    """They count as dropped, and nothing is sent."""
-    made = failed(status)
-
-    assert Report(dropped=2) == made.send(*ALL, decision=Decision.DROP)
-    assert {"shop/views/0": ("dropped", "", 2)} == made.chunks()
-    assert Report() == made.send(*ALL)
-    assert [] == [one for one in made.td.imports() if one.rows]
-
-
 # Selection
 
 

@@ -15,8 +15,7 @@ LIMIT = 200
 def delivery(**limits: int) -> Delivery:
     """Return a delivery with one account that has these limits, and another account."""
     made = Delivery()
-    made.map(news="news_db")
-    made.map(shop=Account("shop_db", limits=AccountLimits(**limits)))
+    made.map(news="news_db", shop=Account("shop_db", limits=AccountLimits(**limits)))
     return made
 
 

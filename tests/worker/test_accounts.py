@@ -1,4 +1,4 @@
-"""The account cache."""
+"""Accounts in Redis: how they are written, and the worker's cache of them."""
 
 from typing import Any
 
@@ -10,20 +10,20 @@ from doubles.redis import MemoryRedis
 from shared.accounts import Account, AccountKeys
 from shared.errors import SecretUnavailableError
 from tests.support.telemetry import CollectedTelemetry
+from worker import account_store
 from worker.account_cache import INVALID, SILENT_SECONDS, UNKNOWN, AccountCache
 
 KEYS = AccountKeys("ledger")
 SHOP = Account("shop_db", "active", frozenset({"k2"}))
-BLOG = Account("blog_db", "disabled")
+BLOG = Account("blog_db", "disabled", frozenset({"k1", "k1-2"}))
 
 
-def fill(client: Any, *, sentinel: bool = True) -> None:
-    """Write two valid accounts and one invalid one."""
-    for name, account in (("shop", SHOP), ("blog", BLOG)):
-        client.hset(KEYS.of(name), mapping=account.to_fields())
+def filled() -> Any:
+    """Return a Redis with two valid accounts and one invalid one."""
+    client: Any = MemoryRedis()
+    account_store.apply(client, KEYS, {"shop": SHOP, "blog": BLOG}, now=0)
     client.hset(KEYS.of("odd"), mapping={"database": "No!"})
-    if sentinel:
-        client.hset(KEYS.sentinel, mapping={"at": "2026-11-25T00:00:00Z", "count": "2"})
+    return client
 
 
 def cache(client: Any, clock: ManualClock | None = None) -> AccountCache:
@@ -33,10 +33,7 @@ def cache(client: Any, clock: ManualClock | None = None) -> AccountCache:
 
 def test_resolves_known_unknown_and_invalid_accounts() -> None:
     """A malformed account is INVALID, and one that Redis does not have is UNKNOWN."""
-    client = MemoryRedis()
-    fill(client)
-
-    assert cache(client).resolve(["shop", "blog", "odd", "nobody"]) == {
+    assert cache(filled()).resolve(["shop", "blog", "odd", "nobody"]) == {
         "shop": SHOP,
         "blog": BLOG,
         "odd": INVALID,
@@ -46,8 +43,7 @@ def test_resolves_known_unknown_and_invalid_accounts() -> None:
 
 def test_answers_are_cached_for_a_minute() -> None:
     """Within 60 s Redis is not asked again; after that, a change takes effect. An account that was unknown does so at the next batch."""
-    client, clock = MemoryRedis(), ManualClock()
-    fill(client)
+    client, clock = filled(), ManualClock()
     made = cache(client, clock)
     assert {"shop": SHOP, "new": UNKNOWN} == made.resolve(["shop", "new"])
     for name in ("shop", "new"):
@@ -65,8 +61,7 @@ def test_answers_are_cached_for_a_minute() -> None:
 )
 def test_cached_answers_are_served_while_redis_fails(error: Exception) -> None:
     """While Redis fails, cached accounts resolve however old they are, and are counted; others get no answer. The log says what to do."""
-    client, clock = MemoryRedis(), ManualClock()
-    fill(client)
+    client, clock = filled(), ManualClock()
     broken: list[Exception] = []
 
     def connect_or_fail() -> Any:
@@ -89,8 +84,7 @@ def test_cached_answers_are_served_while_redis_fails(error: Exception) -> None:
 
 def test_redis_is_left_alone_for_a_moment_after_it_could_not_be_reached() -> None:
     """The sender has accounts to look up for thousands of spans, and each attempt may take long."""
-    client, clock = MemoryRedis(), ManualClock()
-    fill(client)
+    client, clock = filled(), ManualClock()
     tried: list[float] = []
 
     def connect_late() -> Any:
@@ -109,8 +103,7 @@ def test_redis_is_left_alone_for_a_moment_after_it_could_not_be_reached() -> Non
 
 def test_an_error_for_one_account_affects_only_that_account() -> None:
     """If one reply of a pipeline is an error, the other accounts still resolve."""
-    client: Any = MemoryRedis()
-    fill(client)
+    client = filled()
     pipeline = client.pipeline(transaction=False)
     execute = pipeline.execute
 
@@ -124,3 +117,53 @@ def test_an_error_for_one_account_affects_only_that_account() -> None:
     client.pipeline = lambda **_: pipeline
 
     assert {"shop": SHOP, "nobody": INVALID} == cache(client).resolve(["shop", "blog", "nobody"])
+
+
+# How they are written
+
+
+def test_applied_accounts_can_be_read_back() -> None:
+    """Status and revoked key ids round-trip as well as databases. The number of accounts shows later whether Redis has lost some."""
+    client: Any = MemoryRedis()
+    account_store.apply(client, KEYS, {"shop": SHOP, "blog": BLOG}, now=1_700_000_000)
+
+    assert {"blog": BLOG, "shop": SHOP} == account_store.applied(client, KEYS)
+    assert ["2023-11-14T22:13:20+00:00", "2"] == client.hmget(KEYS.sentinel, ["at", "count"])
+
+
+def test_applying_replaces_the_accounts_of_its_own_stack() -> None:
+    """An account that the new mapping lacks is deleted; other stacks' accounts and sentinels, and keys that are not Sluice's, stay."""
+    client: Any = MemoryRedis()
+    other = AccountKeys("other")
+    client.hset("something", mapping={"a": "else"})
+    account_store.apply(client, KEYS, {"shop": SHOP, "blog": BLOG}, now=0)
+    assert ({}, None) == (account_store.applied(client, other), account_store.applied_at(client, other))
+    account_store.apply(client, other, {"blog": BLOG}, now=0)
+    account_store.change(client, other, {"blog": BLOG, "shop": BLOG}, "shop")
+    account_store.apply(client, KEYS, {"blog": SHOP}, now=0)
+
+    assert {"blog": SHOP} == account_store.applied(client, KEYS)
+    assert {"blog": BLOG, "shop": BLOG} == account_store.applied(client, other)
+    assert "else" == client.hget("something", "a")
+
+
+def test_the_sentinel_is_written_last() -> None:
+    """Until all accounts are written, Redis must not count as filled."""
+    written: list[str] = []
+
+    class Recorder:
+        def hset(self, key: str, **_: object) -> None:
+            written.append(key)
+
+        def scan_iter(self, **_: object) -> list[str]:
+            return []
+
+    account_store.apply(Recorder(), KEYS, {"shop": SHOP, "blog": BLOG}, now=0)
+
+    assert ["ledger:account:shop", "ledger:account:blog", "ledger:account:.applied"] == written
+
+
+def test_an_invalid_name_is_rejected_before_anything_is_written() -> None:
+    """Otherwise an account could overwrite the sentinel."""
+    with pytest.raises(ValueError, match="cannot be an account"):
+        account_store.apply(None, KEYS, {"shop": SHOP, ".applied": BLOG}, now=0)
