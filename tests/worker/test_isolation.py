@@ -33,12 +33,8 @@ def fault(made: Delivery, kind: Kind, database: str | None = SICK, **members: An
 def deliver_round(made: Delivery, number: int, accounts: int = 10) -> float:
     """Put and deliver one record of each account; return how many seconds the invocation took."""
     names = ["sick", *(f"acct_{n}" for n in range(accounts))]
-    made.put(
-        *(
-            envelope(name, {"views": [row(f"{name}-{number}")]}, request_id=f"{name}{number}")
-            for name in names
-        )
-    )
+    rows = {name: {"views": [row(f"{name}-{number}")]} for name in names}
+    made.put(*(envelope(name, tables, request_id=f"{name}{number}") for name, tables in rows.items()))
     began = made.clock.now()
     assert made.deliver(number * len(names)) is None
     return made.clock.now() - began

@@ -558,12 +558,24 @@ def test_one_bad_row_costs_two_imports_per_halving() -> None:
     assert 1 + 2 * 12 == len(imports) == len(set(imports))
 
 
+def test_a_413_from_a_proxy_halves_the_chunk_once_treasure_data_lacks_it() -> None:
+    """It is not tried whole again: a proxy refuses it for ever."""
+    made = shops(TWO)
+    made.fail(413, body="<html>")
+    assert made.deliver() is None
+    made.td.faults.clear()
+    made.clock.sleep(ASKABLE_SECONDS)
+
+    assert Report(delivered=2) == made.send()
+    assert [1, 1] == [len(one.rows) for one in made.td.imports() if one.rows]
+
+
 def test_a_413_from_a_proxy_makes_no_single_row_a_dead_letter() -> None:
     """The row is sent again once Treasure Data shows that it lacks it."""
     made = shops(envelope("shop", {"views": [row("e0")]}))
     made.fail(413, body="<html>")
     assert made.deliver() is None
-    made.clock.sleep(2 * 3600)
+    made.clock.sleep(ASKABLE_SECONDS)
 
     assert Report(kept=1, complete=False) == made.send()
     assert {"shop/views/0": ("waiting", "row_too_large", 1)} == made.chunks()

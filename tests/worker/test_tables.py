@@ -26,12 +26,8 @@ def tables(begin: int, end: int) -> dict[str, list[dict[str, Any]]]:
 
 def put(made: Delivery, begin: int, end: int, each: int = 20, account: str = "shop") -> None:
     """Put rows of these tables on the stream, `each` tables to a record."""
-    made.put(
-        *(
-            envelope(account, tables(first, min(end, first + each)), request_id=f"r{account}{first}")
-            for first in range(begin, end, each)
-        )
-    )
+    parts = {first: tables(first, min(end, first + each)) for first in range(begin, end, each)}
+    made.put(*(envelope(account, one, request_id=f"r{account}{first}") for first, one in parts.items()))
 
 
 def created(made: Delivery, database: str = "shop_db") -> int:

@@ -192,12 +192,11 @@ def test_others_do_not_wait_for_one_database_with_much_to_send() -> None:
 # One attempt
 
 
-def attempt(made: Made, end: float = 60.0, **changes: Any) -> tuple[Event, str, bool]:
-    """Attempt one upload to a table that need not exist; return the event, its reason, and whether nothing was surely accepted."""
+def attempt(made: Made, end: float = 60.0, database: str = "db_0") -> tuple[Event, str, bool]:
+    """Attempt one upload to a table that need not exist; return the event, its reason, and whether nothing can have been accepted."""
     [upload] = made.uploads(1)
     upload.key = upload.key._replace(group=upload.key.group._replace(table="new"))
-    for name, value in changes.items():
-        setattr(upload, name, value)
+    upload.database = database
     deadline = Deadline(made.clock, made.clock.now() + end)
     outcome = upload.outcome(made.delivery.wiring.uploader.attempt(upload, 10.0, deadline))
     return outcome.event, outcome.reason, outcome.surely_not

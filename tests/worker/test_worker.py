@@ -197,12 +197,8 @@ def test_a_batch_costs_few_calls(size: int) -> None:
     for n in range(size):
         made.td.create(f"db_{n}_x", *(f"table_{t}" for t in range(3)))
     for batch in range(3):
-        made.put(
-            *(
-                envelope(f"acct_{n}", {f"table_{t}": [row(f"e{batch}{n}{t}")] for t in range(3)})
-                for n in range(size)
-            )
-        )
+        rows = [{f"table_{t}": [row(f"e{batch}{n}{t}")] for t in range(3)} for n in range(size)]
+        made.put(*(envelope(f"acct_{n}", tables) for n, tables in enumerate(rows)))
     made.wiring.guard.check()
     made.dynamodb.calls.clear()
     made.s3.calls.clear()
