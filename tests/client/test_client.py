@@ -95,16 +95,12 @@ def test_every_event_is_one_row_after_a_failure(ingest: FlakyIngest, client: Mak
     ingest.fault, ingest.retry_after = fault, "0"
     one = client()
     ids = [one.track("orders", {"n": number}) for number in range(20)]
-    before = one.flush(0.5)
+    assert not one.flush(0.5)
     ingest.fault = "none"
-    after = one.flush(PATIENCE)
 
-    assert (False, True, sorted(ids), 20) == (
-        before,
-        after,
-        sorted(row["event_id"] for row in ingest.rows()),
-        one.statistics().accepted,
-    )
+    assert one.flush(PATIENCE)
+    assert sorted(ids) == sorted(row["event_id"] for row in ingest.rows())
+    assert 20 == one.statistics().accepted
 
 
 def test_a_request_inflates_to_less_than_1_mib(ingest: FlakyIngest, client: Make) -> None:
@@ -132,18 +128,14 @@ def test_rejected_events_are_reported_and_harm_no_others(
     one.track("orders", n=1)
     bad = one.track("orders", {f"c{number}": 0 for number in range(600)})
     one.track("orders", n=2)
-    delivered = one.flush(PATIENCE)
+    assert one.flush(PATIENCE)
     one.track("orders", n=3)
-    delivered_later = one.flush(PATIENCE)
+    assert one.flush(PATIENCE)
     counts = one.statistics()
 
-    assert (True, True, [(bad, "too_many_columns")], [1, 2, 3], (3, 1, 0)) == (
-        delivered,
-        delivered_later,
-        [(item.event["event_id"], item.code) for item in rejected],
-        [row["n"] for row in ingest.rows()],
-        (counts.accepted, counts.rejected, counts.pending),
-    )
+    assert [(bad, "too_many_columns")] == [(item.event["event_id"], item.code) for item in rejected]
+    assert [1, 2, 3] == [row["n"] for row in ingest.rows()]
+    assert (3, 1, 0) == (counts.accepted, counts.rejected, counts.pending)
     assert "too_many_columns" in caplog.text
 
 
@@ -152,15 +144,11 @@ def test_a_wrong_key_keeps_the_events(ingest: FlakyIngest, client: Make, tmp_pat
     forged = KEY[:-1] + ("A" if KEY[-1] != "A" else "B")
     wrong = Client(ingest.url, forged, spool=tmp_path, retry_seconds=(0.01, 0.05))
     wrong.track("orders", n=1)
-    kept = not wrong.close(0.5)
-    right = client()
-    right.resume()
+    assert not wrong.close(0.5)
+    client().resume()
 
-    assert (True, "invalid_key", [1]) == (
-        kept,
-        wrong.statistics().last_error,
-        [row["n"] for row in wait_for_rows(ingest, 1)],
-    )
+    assert "invalid_key" == wrong.statistics().last_error
+    assert [1] == [row["n"] for row in wait_for_rows(ingest, 1)]
 
 
 def test_an_event_that_is_not_stored_raises(ingest: FlakyIngest, client: Make) -> None:
@@ -173,13 +161,12 @@ def test_an_event_that_is_not_stored_raises(ingest: FlakyIngest, client: Make) -
         one.track("Orders!")
     with pytest.raises(SpoolFullError, match="may hold 450"):
         one.track("orders", time=1_764_000_000)
-    pending = one.statistics().pending
+    assert 5 == one.statistics().pending
     ingest.fault = "none"
-    delivered = one.close(PATIENCE)
+    assert one.close(PATIENCE)
     with pytest.raises(ClosedError):
         one.track("orders")
-
-    assert (5, True, 5) == (pending, delivered, len(ingest.rows()))
+    assert 5 == len(ingest.rows())
 
 
 @pytest.mark.parametrize(
@@ -192,36 +179,29 @@ def test_invalid_arguments_raise_at_once(options: dict[str, Any], tmp_path: Path
         Client(**{"endpoint": "https://collect.example.com", "key": KEY, "spool": tmp_path, **options})
 
 
-def test_threads_share_a_client(ingest: FlakyIngest, client: Make) -> None:
-    """Eight threads that track at the same time lose nothing, and each event is one row."""
+def test_threads_and_signal_handlers_share_a_client(ingest: FlakyIngest, client: Make) -> None:
+    """Eight threads that track at the same time lose nothing, and neither does a handler that interrupts `track` in one of them."""
     one = client(batch_seconds=0.01)
-    ids: list[str] = []
+    ids = [one.track("orders")]
 
-    def work() -> None:
-        ids.extend([one.track("orders") for _ in range(200)])
+    def work(count: int = 200) -> None:
+        ids.extend([one.track("orders") for _ in range(count)])
 
-    threads = [threading.Thread(target=work) for _ in range(8)]
+    threads = [threading.Thread(target=work) for _ in range(7)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert (True, sorted(ids)) == (one.flush(PATIENCE), sorted(str(row["event_id"]) for row in ingest.rows()))
-
-
-def test_a_signal_handler_may_track(ingest: FlakyIngest, client: Make) -> None:
-    """A handler that interrupts `track` in the same thread does not deadlock, and nothing is lost."""
-    one = client()
-    ids = [one.track("orders")]
     before = signal.signal(signal.SIGALRM, lambda *_: ids.append(one.track("orders")))
     signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
     try:
-        ids += [one.track("orders") for _ in range(2000)]
+        work(2000)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+    for thread in threads:
+        thread.join()
 
-    assert (True, sorted(ids)) == (one.flush(PATIENCE), sorted(str(row["event_id"]) for row in ingest.rows()))
+    assert one.flush(PATIENCE)
+    assert sorted(ids) == sorted(str(row["event_id"]) for row in ingest.rows())
 
 
 @pytest.fixture
@@ -262,10 +242,8 @@ sys.exit(any(codes) or not client.close())
 """)
 
     assert ("", "") == done.communicate(timeout=60)
-    assert (0, {0: 4, 1: 100, 2: 100, 3: 100}) == (
-        done.returncode,
-        Counter(row["n"] for row in ingest.rows()),
-    )
+    assert 0 == done.returncode
+    assert {0: 4, 1: 100, 2: 100, 3: 100} == Counter(row["n"] for row in ingest.rows())
 
 
 def test_a_program_flushes_when_it_ends(ingest: FlakyIngest, program: Program, tmp_path: Path) -> None:
@@ -313,10 +291,8 @@ def test_a_full_disk_does_not_stop_delivery(
     outcome, _ = filling.communicate("\n", timeout=60)
     rows = Counter(str(row["event_id"]) for row in ingest.rows())
 
-    assert ([True, 0, True], dict.fromkeys(stored, 1)) == (
-        json.loads(outcome),
-        {one: rows[one] for one in stored},
-    )
+    assert [True, 0, True] == json.loads(outcome)
+    assert set(stored) <= set(rows)
     assert {1} == set(rows.values())
 
 
@@ -337,12 +313,8 @@ def test_log_records_become_rows(ingest: FlakyIngest, client: Make) -> None:
     one.flush(PATIENCE)
     [row] = ingest.rows()
 
-    assert ("shop.orders", "ERROR", "order 4711 failed", True) == (
-        row["logger"],
-        row["level"],
-        row["message"],
-        str(row["exception"]).endswith("KeyError: 'kettle'"),
-    )
+    assert ("shop.orders", "ERROR", "order 4711 failed") == (row["logger"], row["level"], row["message"])
+    assert str(row["exception"]).endswith("KeyError: 'kettle'")
 
 
 def test_the_clients_own_records_do_not_wait_for_the_handler(client: Make) -> None:
@@ -353,10 +325,9 @@ def test_the_clients_own_records_do_not_wait_for_the_handler(client: Make) -> No
     thread = threading.Thread(target=handler.handle, args=(own,), daemon=True)
     thread.start()
     thread.join(2)
-    is_waiting = thread.is_alive()
-    handler.release()
 
-    assert not is_waiting
+    assert not thread.is_alive()
+    handler.release()
 
 
 Send = Callable[..., int]
@@ -376,12 +347,8 @@ def send(ingest: FlakyIngest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_command_sends_lines(ingest: FlakyIngest, send: Send) -> None:
     """Each line is an event, for its own table or the option's; the exit code is 0 if all are accepted."""
-    code = send(b'{"n": 1}\n\n{"n": 2, "table": "visits"}\n', "--table", "orders")
-
-    assert (0, [("orders", 1), ("visits", 2)]) == (
-        code,
-        [(table, row["n"]) for table, row in ingest.site.rows()],
-    )
+    assert 0 == send(b'{"n": 1}\n\n{"n": 2, "table": "visits"}\n', "--table", "orders")
+    assert [("orders", 1), ("visits", 2)] == [(table, row["n"]) for table, row in ingest.site.rows()]
 
 
 def test_the_command_fails_if_an_event_is_lost(

@@ -3,12 +3,11 @@
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
 
 import pytest
 
 from doubles.clock import ManualClock
+from doubles.http_server import HttpServer, Request, Response
 from ingest.credentials import RENEW_SECONDS, Credentials, credentials_from
 from shared.errors import ConnectionFailedError, NoCredentialsError
 from tests.support import aws_server
@@ -17,54 +16,43 @@ START = 1_800_000_000
 LIFE_SECONDS = 3600
 
 
-class Handler(BaseHTTPRequestHandler):
-    """Answers with a new key each time."""
-
-    server: "Container"
-
-    def do_GET(self) -> None:
-        """Send the key, as the container changes it."""
-        asked = self.server.asked
-        asked.append(self.headers["authorization"])
-        expires = datetime.fromtimestamp(self.server.clock.now() + LIFE_SECONDS, UTC)
-        value = {"AccessKeyId": f"key {len(asked)}", "SecretAccessKey": "secret", "Token": self.path}
-        value["Expiration"] = expires.isoformat().replace("+00:00", "Z")
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(self.server.change(json.dumps(value).encode()))
-
-    def log_message(self, *_arguments: object) -> None:
-        """Log nothing."""
-
-
-class Container(HTTPServer):
-    """An endpoint for container credentials.
+class Container(HttpServer):
+    """An endpoint for container credentials, which answers with a new key each time.
 
     Attributes:
+        clock: a manual clock.
         asked: the token of each request.
         change: changes the answer.
+        environment: the variables that name the endpoint.
     """
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(self._key)
         self.clock = ManualClock(START)
-        self.asked: list[str | None] = []
+        self.asked: list[str] = []
         self.change: Callable[[bytes], bytes] = lambda body: body
         self.environment = {
-            "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"http://127.0.0.1:{self.server_port}/keys?v=1",
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{self.url}/keys?v=1",
             "AWS_CONTAINER_AUTHORIZATION_TOKEN": "let me in",
         }
+
+    def _key(self, request: Request) -> Response:
+        self.asked.append(request.header("authorization"))
+        expires = datetime.fromtimestamp(self.clock.now() + LIFE_SECONDS, UTC)
+        value = {
+            "AccessKeyId": f"key {len(self.asked)}",
+            "SecretAccessKey": "secret",
+            "Token": request.target,
+        }
+        value["Expiration"] = expires.isoformat().replace("+00:00", "Z")
+        return Response(200, self.change(json.dumps(value).encode()))
 
 
 @pytest.fixture
 def container() -> Iterator[Container]:
     """Yield a running endpoint."""
     with Container() as made:
-        thread = Thread(target=made.serve_forever, args=(0.01,))
-        thread.start()
         yield made
-        made.shutdown()
-        thread.join()
 
 
 def test_credentials_come_from_the_environment() -> None:

@@ -7,43 +7,24 @@ import pytest
 from botocore.exceptions import ClientError, NoCredentialsError, ReadTimeoutError
 
 from doubles.aws_errors import client_error
-from doubles.clock import ManualClock
 from ingest.overflow import CLIENT_OPTIONS, LONGEST_SECONDS, Overflow
 from shared.envelope import Envelope, TableRows
-from tests.support.ingest import NOTICES_URL, QUEUE_URL, Faults, Queue
-from tests.support.telemetry import CollectedTelemetry
+from tests.support.ingest import NOTICES_URL, QUEUE_URL, Site
 
 NOT_STORED = "the overflow queue did not store an envelope"
 DOWN = client_error("InternalFailure", "SendMessage", status=500)
 
 
-class Bench:
-    """An overflow with a queue that can fail.
+def site(*faults: Any) -> Site:
+    """Return a site whose queue fails so."""
+    made = Site()
+    made.sqs.faults = list(faults)
+    return made
 
-    Attributes:
-        queue: stores the messages.
-        sqs: the queue's client.
-        clients: what happens when a client is created, in turn: an exception, or None.
-        clock: moved by the test.
-    """
 
-    def __init__(self, *faults: Any) -> None:
-        self.queue = Queue()
-        self.clock = ManualClock()
-        self.sqs = Faults(self.queue, self.clock)
-        self.sqs.faults = list(faults)
-        self.telemetry = CollectedTelemetry()
-        self.clients: list[Exception | None] = [None]
-        self.overflow = Overflow(self._client, QUEUE_URL, NOTICES_URL, self.clock, self.telemetry)
-
-    def _client(self) -> Any:
-        if fault := self.clients.pop(0):
-            raise fault
-        return self.sqs
-
-    def send(self, claim: int = 0, *, refused: bool = False) -> bool:
-        """Send an envelope."""
-        return self.overflow.send(an_envelope(claim), "shop/3", refused=refused)
+def send(made: Site, claim: int = 0, *, refused: bool = False) -> bool:
+    """Send an envelope."""
+    return made.stream._overflow.send(an_envelope(claim), "shop/3", refused=refused)
 
 
 def an_envelope(claim: int = 0) -> Envelope:
@@ -64,14 +45,14 @@ def test_a_message_has_everything_that_the_drainer_needs(
     claim: int, refused: bool, marks: dict[str, Any], delay: dict[str, int]
 ) -> None:
     """It has the envelope, the partition key and the mark of a definite rejection; only one in doubt is delayed."""
-    bench = Bench()
+    made = Site()
 
-    assert bench.send(claim, refused=refused)
+    assert send(made, claim, refused=refused)
     attributes = {"partition_key": {"DataType": "String", "StringValue": "shop/3"}, **marks}
     body = b64encode(an_envelope(claim).encode()).decode()
     message = {"QueueUrl": QUEUE_URL, "MessageBody": body, "MessageAttributes": attributes, **delay}
-    assert [message] == bench.queue.messages
-    assert ([], {}) == (bench.telemetry.lines, bench.telemetry.counts)
+    assert [message] == made.queue.messages
+    assert ([], {}) == (made.telemetry.lines, made.telemetry.counts)
 
 
 @pytest.mark.parametrize(
@@ -86,31 +67,37 @@ def test_a_message_has_everything_that_the_drainer_needs(
 )
 def test_a_failure_is_logged_and_not_counted(fault: Exception, code: str) -> None:
     """The log line has the service's error code or the name of the exception."""
-    bench = Bench(fault)
+    made = site(fault)
 
-    assert not bench.send()
-    assert [("WARNING", NOT_STORED, {"code": code})] == bench.telemetry.lines
-    assert {} == bench.telemetry.counts
+    assert not send(made)
+    assert [("WARNING", NOT_STORED, {"code": code})] == made.telemetry.lines
+    assert {} == made.telemetry.counts
 
 
 @pytest.mark.parametrize("answer", [{}, {"message": "<html>"}])
 def test_a_response_without_a_message_id_acknowledges_nothing(answer: dict[str, Any]) -> None:
     """A proxy's page with status 200 does not prove that the queue has the message."""
-    bench = Bench(answer)
+    made = site(answer)
 
-    assert not bench.send()
-    assert {} == bench.telemetry.counts
+    assert not send(made)
+    assert {} == made.telemetry.counts
 
 
 def test_the_client_is_created_on_demand_and_kept() -> None:
     """Most sandboxes never need one. If it cannot be created, only this envelope fails; the next one tries again."""
-    bench = Bench()
-    bench.clients = [NoCredentialsError(), None, AssertionError("a third client")]
+    made, clients = Site(), [NoCredentialsError(), None, AssertionError("a third client")]
 
-    assert 3 == len(bench.clients)
-    assert [False, True, True] == [bench.send() for _ in range(3)]
-    assert 2 == len(bench.queue.messages)
-    assert [{"code": "NoCredentialsError"}] == bench.telemetry.said(NOT_STORED)
+    def make() -> Any:
+        if fault := clients.pop(0):
+            raise fault
+        return made.sqs
+
+    made.stream._overflow = Overflow(make, QUEUE_URL, NOTICES_URL, made.clock, made.telemetry)
+
+    assert 3 == len(clients)
+    assert [False, True, True] == [send(made) for _ in range(3)]
+    assert 2 == len(made.queue.messages)
+    assert [{"code": "NoCredentialsError"}] == made.telemetry.said(NOT_STORED)
 
 
 def test_the_client_times_out_quickly_and_tries_twice() -> None:
@@ -121,20 +108,20 @@ def test_the_client_times_out_quickly_and_tries_twice() -> None:
 
 def test_a_notice_precedes_the_first_envelope_of_each_minute() -> None:
     """If the clock is set back, another notice is sent. A notice has a body, because SQS requires one."""
-    bench = Bench()
+    made = Site()
     for pause in (0, 0, 59, 1, -10):
-        bench.clock.time += pause
-        bench.send()
-    order = [arguments["QueueUrl"] for _, arguments in bench.sqs.calls]
+        made.clock.time += pause
+        send(made)
+    order = [arguments["QueueUrl"] for _, arguments in made.sqs.calls]
 
     later = [NOTICES_URL, QUEUE_URL]
     assert [*later, QUEUE_URL, QUEUE_URL, *later, *later] == order
-    assert all(notice["MessageBody"] for notice in bench.queue.notices)
+    assert all(notice["MessageBody"] for notice in made.queue.notices)
 
 
 def test_no_envelope_is_sent_without_a_notice() -> None:
     """Nobody would know of the envelope; the next one tries to send a notice again."""
-    bench = Bench(DOWN)
+    made = site(DOWN)
 
-    assert [False, True] == [bench.send(), bench.send()]
-    assert (1, 1) == (len(bench.queue.messages), len(bench.queue.notices))
+    assert [False, True] == [send(made), send(made)]
+    assert (1, 1) == (len(made.queue.messages), len(made.queue.notices))

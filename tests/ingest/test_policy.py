@@ -7,12 +7,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 
 from doubles.aws_errors import client_error
-from ingest.policy import (
-    FRESH_SECONDS,
-    LOOK_AGAIN_SECONDS,
-    PAUSE_SECONDS,
-    PolicyReader,
-)
+from ingest.policy import FRESH_SECONDS, LOOK_AGAIN_SECONDS, PAUSE_SECONDS, PolicyReader
 from ingest.refusal import Refused
 from ops.deploy.certify.request_steps import Dialect
 from shared import policy, write_key
@@ -34,11 +29,6 @@ PAGES = [b"", b"<html>sign in</html>", b"\x93\x01", b"\x93\x02\x01\x01"]
 def status(site: Site) -> int:
     """Return the status of the response to a pixel."""
     return site.pixel("a=1").status
-
-
-def put(site: Site, body: bytes) -> None:
-    """Replace the policy's object with this body."""
-    site.bucket.put_object(Bucket=BUCKET, Key=policy.KEY, Body=body)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +70,7 @@ def test_a_policy_stays_in_use_for_five_minutes_while_it_cannot_be_read(fault: E
     site.publish(shop=DISABLED)
     assert 403 == status(site)
     if isinstance(fault, bytes):
-        put(site, fault)
+        site.bucket.put_object(Bucket=BUCKET, Key=policy.KEY, Body=fault)
     else:
         site.s3.faults, site.s3.sticky = [fault], True
 

@@ -14,7 +14,6 @@ from local import functions
 from local.resources import Resources
 from shared.errors import SettingsError
 from shared.settings import IngestSettings
-from shared.write_key import HASH_KEY
 from tests.support.ingest import KEY, Site, http_event
 
 IDS = {"td_client_id": "c", "td_global_id": "g", "td_ssc_id": "s", "gclid": "1", "_fbp": "2", "ScCid": "3"}
@@ -126,15 +125,6 @@ def test_columns_can_be_hashed() -> None:
     number = hmac.digest(b"key", b"7", "sha256").hex()[:32]
     assert [expected, expected, number, None] == [found[name] for name in hashed]
     assert without.keys().isdisjoint(hashed)
-
-
-def test_the_hash_key_signs_nothing() -> None:
-    """No write key can refer to the hash key."""
-    site = Site()
-    site.secret.text = '{"k1": "first secret", ".hash": "key"}'
-
-    for key in (f"shop.{HASH_KEY}.AAAAAAAAAAAAAAAAAAAAAA", f"shop..hash.{'A' * 22}"):
-        assert "invalid_key" == site.post([{"table": "pageviews"}], key=key).code
 
 
 @pytest.mark.parametrize("name", ["time", "event_id", "received_at", "Email", "a b"])

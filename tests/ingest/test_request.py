@@ -128,10 +128,10 @@ def test_unannounced_base64_is_decoded(data: bytes, encode: Any) -> None:
     assert expected == body_of(encode(data).decode()) == body_of(encode(data))
 
 
-@pytest.mark.parametrize("text", ["eyJ", "eeee", "WWWW", "H4", "W=", "PING"])
+@pytest.mark.parametrize("text", ["eyJ", "eeee", "WWWW", "H4", "W=", "PING", '"\ud800"'])
 def test_other_text_is_not_taken_for_base64(text: str) -> None:
-    """Text that resembles base64 stays as it is."""
-    assert text.encode() == body_of(text)
+    """Text that resembles base64 stays as it is. Lone surrogates, which UTF-8 cannot encode, become U+FFFD."""
+    assert text.replace("\ud800", "\ufffd").encode() == body_of(text)
 
 
 @pytest.mark.parametrize("body", ["not base64!", "YQ", "YQ==YQ==", "あ"])
@@ -139,14 +139,8 @@ def test_broken_base64_is_rejected(body: str) -> None:
     """The gateway never sends it, but others can invoke the function."""
     event = http_event("POST", "/v1/events") | {"body": body, "isBase64Encoded": True}
 
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(Refused, match="unreadable_body"):
         Request.from_event(event).body()
-    assert "unreadable_body" == caught.value.code
-
-
-def test_lone_surrogates_are_replaced() -> None:
-    """UTF-8 cannot encode them, so they become U+FFFD."""
-    assert '"\ufffd"'.encode() == body_of('"\ud800"')
 
 
 @pytest.mark.parametrize("kind", [bytes, bytes.decode])

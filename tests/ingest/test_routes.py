@@ -47,12 +47,6 @@ def test_other_paths_are_not_found(method: str, path: str) -> None:
     assert (404, "not_found", "not_found") == (answer.status, answer.code, answer.json["error"]["code"])
 
 
-@pytest.mark.parametrize("path", ["//v1/events", "///v1///events"])
-def test_repeated_slashes_count_as_one(path: str) -> None:
-    """Clients join a URL that ends in a slash with a path that starts with one."""
-    assert "invalid_json" == ask("POST", path).code
-
-
 # CORS
 
 
@@ -70,15 +64,11 @@ def test_repeated_slashes_count_as_one(path: str) -> None:
 )
 def test_every_path_says_which_methods_it_allows(method: str, path: str, allowed: str) -> None:
     """The response to another method does (RFC 9110, 15.5.6), and that to a preflight, which may be cached for a day."""
-    refused = ask(method, path)
+    one = ask(method, path)
     answer = ask("OPTIONS", path, origin=ORIGIN, access_control_request_method="POST")
 
     if allowed != "OPTIONS":
-        assert (405, "method_not_allowed", allowed) == (
-            refused.status,
-            refused.code,
-            refused.headers["allow"],
-        )
+        assert (405, "method_not_allowed", allowed) == (one.status, one.code, one.headers["allow"])
     assert (204, b"") == (answer.status, answer.body)
     assert {
         "allow": allowed,
@@ -101,11 +91,8 @@ def test_exact_origins_may_send_credentials(method: str, path: str) -> None:
     """An allowed origin is echoed, and `vary` tells caches that the response depends on it."""
     headers = ask(method, path, ("https://other.example", ORIGIN), origin=ORIGIN).headers
 
-    assert (ORIGIN, "true", "origin") == (
-        headers["access-control-allow-origin"],
-        headers["access-control-allow-credentials"],
-        headers["vary"],
-    )
+    allowed = {"access-control-allow-origin": ORIGIN, "access-control-allow-credentials": "true"}
+    assert allowed | {"vary": "origin"} == {name: headers[name] for name in (*allowed, "vary")}
 
 
 STRANGERS = """
@@ -166,18 +153,6 @@ def test_an_internal_error_is_answered_and_logged() -> None:
     assert ("unexpected exception", "RuntimeError") in site.telemetry.codes()
 
 
-def test_rejections_are_logged_and_successes_are_not() -> None:
-    """A rejection is logged with its code; API Gateway counts both."""
-    site = Site()
-
-    site.pixel("")
-    site.get("/nowhere")
-    site.post([])
-
-    assert [("refused", "not_found"), ("refused", "no_events")] == site.telemetry.codes()
-    assert {} == site.telemetry.counts
-
-
 def test_nothing_personal_is_written() -> None:
     """Logs and metrics contain no key, address, path, query, header or body, whatever goes wrong."""
     site = Site()
@@ -186,10 +161,8 @@ def test_nothing_personal_is_written() -> None:
     secret = "PERSONAL"
     for part in (handler, handler._intake, site.stream, site.stream._overflow, site.keyring):
         part._telemetry = output.telemetry  # type: ignore[attr-defined]  # they all have it
-    headers = dict.fromkeys(
-        ("user-agent", "referer", "cookie", "x-forwarded-for"), f"https://{secret}.example"
-    )
-    headers["authorization"] = f"Bearer {secret}"
+    names = ("user-agent", "referer", "cookie", "x-forwarded-for", "authorization")
+    headers = dict.fromkeys(names, f"Bearer https://{secret}.example")
 
     def send(method: str, path: str, query: str = "", body: bytes | None = None, **more: str) -> None:
         event = http_event(method, path, query, headers | more, body)
@@ -209,10 +182,9 @@ def test_nothing_personal_is_written() -> None:
     ] * 2
     site.sqs.faults, site.sqs.sticky = [client_error("InternalFailure", "SendMessage", secret, 500)], True
     site.secrets.faults = [client_error("AccessDenied", "GetSecretValue", secret)]
-    send("GET", "/pixel.gif", f"k={KEY}&t=pageviews&a={secret}")
-    send("GET", "/pixel.gif", f"k={KEY}&t=pageviews&a={secret}")
-    clock.time += 1000
-    send("GET", "/pixel.gif", f"k={KEY}&t=pageviews&a={secret}")
+    for seconds in (0, 0, 1000):
+        clock.time += seconds
+        send("GET", "/pixel.gif", f"k={KEY}&t=pageviews&a={secret}")
 
     assert {
         ("INFO", "refused"),
@@ -222,8 +194,7 @@ def test_nothing_personal_is_written() -> None:
         ("WARNING", "the overflow queue did not store an envelope"),
         ("WARNING", "the signing secrets cannot be read"),
     } == {(line["level"], line["message"]) for line in output.log()}
-    assert {*INGEST_COUNTERS, *METRICS} >= {
-        name for line in output.metrics() for name in line if name[0].isupper()
-    }
+    counted = {name for line in output.metrics() for name in line if name[0].isupper()}
+    assert counted <= {*INGEST_COUNTERS, *METRICS}
     for hidden in (secret, KEY, "first secret"):
         assert hidden not in json.dumps(output.lines())

@@ -52,16 +52,11 @@ def queued(site: Site) -> list[tuple[str, bool, int | None]]:
     ]
 
 
-def put_sizes(site: Site) -> list[int]:
-    """Return how many envelopes each call to the stream contained."""
-    return [len(arguments.get("Records", [0])) for _, arguments in site.kinesis.calls]
-
-
 class Stopwatch(ManualClock):
-    """A clock that records every pause."""
+    """A clock that records every pause, from 0, where sums of seconds are exact."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(0.0)
         self.pauses: list[float] = []
 
     def sleep(self, seconds: float) -> None:
@@ -70,39 +65,36 @@ class Stopwatch(ManualClock):
         super().sleep(seconds)
 
 
-def timed(site: Site) -> Stopwatch:
-    """Replace the stream's clock, and its entropy by bytes in the exact middle of their range."""
-    clock = Stopwatch()
-    clock.time = 0.0  # float sums are exact here
-    site.kinesis = Faults(site.kinesis, clock)
-    site.stream._client, site.stream._clock = site.kinesis, clock
-    site.stream._entropy = lambda size: b"\x80" + bytes(size - 1)
-    return clock
-
-
 # One envelope
 
 
 @pytest.mark.parametrize(
-    ("count", "faults", "operations", "refused", "stored"),
+    ("count", "faults", "calls", "stored", "doubtful"),
     [
-        (1, [REFUSED, REFUSED], ["put_record"] * 3, 2, ["r0"]),
-        (3, [entries(None, THROTTLED, None)], ["put_records", "put_record"], 1, ["r1"]),
+        (1, [REFUSED, REFUSED], ["put_record"] * 3, ["r0"], []),
+        (3, [entries(None, THROTTLED, None)], ["put_records", "put_record"], ["r1"], []),
+        (1, [DOUBTFUL], ["put_record"], [], ["r0"]),
+        (3, [DOUBTFUL], ["put_records"], [], ["r0", "r1", "r2"]),
     ],
-    ids=["a call", "an entry"],
+    ids=["a call", "an entry", "a doubtful call", "several in doubt"],
 )
-def test_a_definite_rejection_is_retried(
-    count: int, faults: list[Any], operations: list[str], refused: int, stored: list[str]
+def test_a_definite_rejection_is_retried_and_doubt_is_not(
+    count: int, faults: list[Any], calls: list[str], stored: list[str], doubtful: list[str]
 ) -> None:
-    """Only what was rejected is put again, until the stream stores it, which it then does once."""
+    """Only what was rejected is put again, until the stream stores it, which it then does once.
+
+    All envelopes of a call in doubt go to the queue at once, in order, with the queue's own delay.
+    """
     site = Site()
     site.kinesis.faults = list(faults)
 
     assert [True] * count == site.stream.put(envelopes(count), "shop/3")
-    assert operations == [operation for operation, _ in site.kinesis.calls]
-    assert (stored, []) == (ids(site.envelopes()), site.queue.messages)
-    assert refused == site.telemetry.total(NOT_ACKNOWLEDGED, "refused")
-    assert {THROTTLED} == {fields["code"] for fields in site.telemetry.said(NOT_ACKNOWLEDGED)}
+    assert calls == [operation for operation, _ in site.kinesis.calls]
+    assert (stored, [(name, False, None) for name in doubtful]) == (ids(site.envelopes()), queued(site))
+    assert (0 if doubtful else len(calls) - 1) == site.telemetry.total(NOT_ACKNOWLEDGED, "refused")
+    assert len(doubtful) == site.telemetry.total(NOT_ACKNOWLEDGED, "doubtful")
+    codes = {fields["code"] for fields in site.telemetry.said(NOT_ACKNOWLEDGED)}
+    assert {"ReadTimeoutError" if doubtful else THROTTLED} == codes
 
 
 @pytest.mark.parametrize(
@@ -114,25 +106,14 @@ def test_retries_are_limited(seconds: float, pauses: list[float]) -> None:
 
     It does so at once if no attempt could follow a pause, because a call takes that long.
     """
-    site = Site()
-    clock = timed(site)
+    site, clock = Site(), Stopwatch()
+    site.stream._client = site.kinesis = Faults(site.kinesis, clock)
+    site.stream._clock, site.stream._entropy = clock, lambda size: b"\x80" + bytes(size - 1)  # the middle
     site.kinesis.faults, site.kinesis.sticky, site.kinesis.seconds = [REFUSED], True, seconds
 
     assert [True] == site.stream.put(envelopes(1), "shop/3")
     assert (pauses, [("r0", True, 0)]) == (clock.pauses, queued(site))
     assert len(pauses) + 1 == len(site.kinesis.calls)
-
-
-@pytest.mark.parametrize("count", [1, 3])
-def test_a_doubtful_put_is_never_retried(count: int) -> None:
-    """All envelopes of the call go to the queue at once, in order, with the queue's own delay."""
-    site = Site()
-    site.kinesis.faults = [DOUBTFUL]
-
-    assert [True] * count == site.stream.put(envelopes(count), "shop/3")
-    assert 1 == len(site.kinesis.calls)
-    assert [(f"r{number}", False, None) for number in range(count)] == queued(site)
-    assert count == site.telemetry.total(NOT_ACKNOWLEDGED, "doubtful")
 
 
 # Several envelopes
@@ -145,7 +126,8 @@ def test_a_call_stays_within_the_limits_of_kinesis() -> None:
 
     for count, size in groups:
         assert [True] * count == site.stream.put(envelopes(count, size), "shop/3")
-    assert [7, 7, 2, MAX_PER_PUT, MAX_PER_PUT, 1, 99, 1] == put_sizes(site)
+    sizes = [len(arguments.get("Records", [0])) for _, arguments in site.kinesis.calls]
+    assert [7, 7, 2, MAX_PER_PUT, MAX_PER_PUT, 1, 99, 1] == sizes
     assert {STREAM} == {arguments["StreamName"] for _, arguments in site.kinesis.calls}
 
 
@@ -411,14 +393,12 @@ def test_an_acknowledged_put_is_enough() -> None:
     """For five minutes after a put, Kinesis is not asked."""
     site = Site()
     site.pixel("a=1")
-    site.clock.sleep(299)
-    assert 200 == ready(site).status
-    assert ["put_record"] == [operation for operation, _ in site.kinesis.calls]
+    found = []
+    for seconds in (299, 1):
+        site.clock.sleep(seconds)
+        found.append((ready(site).status, site.kinesis.calls[-1][0]))
 
-    site.clock.sleep(1)
-
-    assert 200 == ready(site).status
-    assert "describe_stream_summary" == site.kinesis.calls[-1][0]
+    assert [(200, "put_record"), (200, "describe_stream_summary")] == found
 
 
 def test_after_a_failed_put_the_ingest_is_not_ready_until_one_succeeds() -> None:

@@ -204,31 +204,29 @@ def test_the_key_may_be_in_a_header_or_in_the_url(
 # Placeholders
 
 
+FILLED = {
+    "td_ua": CHROME,
+    "td_user_agent": CHROME,
+    "td_browser": "Chrome",
+    "td_browser_version": "130.0.1.2",
+    "td_os": "Windows",
+    "td_os_version": "10.0",
+    "td_global_id": ID,
+}
+
+
 @pytest.mark.parametrize(
-    ("path", "cookie", "agent", "values"),
-    [
-        (
-            PATHS[0],
-            f"_td_global={ID}",
-            CHROME,
-            [CHROME, CHROME, "Chrome", "130.0.1.2", "Windows", "10.0", ID],
-        ),
-        (PATHS[1], "", "", [None] * 7),
-    ],
+    ("path", "cookie", "agent", "filled"),
+    [(PATHS[0], f"_td_global={ID}", CHROME, FILLED), (PATHS[1], "", "", dict.fromkeys(FILLED))],
     ids=["known", "unknown"],
 )
-def test_placeholders_are_filled_in(path: str, cookie: str, agent: str, values: list[Any]) -> None:
+def test_placeholders_are_filled_in(path: str, cookie: str, agent: str, filled: dict[str, Any]) -> None:
     """A value that equals its column's name is replaced; other values stay as sent."""
     site = Site(visitor_cookies="on")
-    names = ["td_ua", "td_user_agent", "td_browser", "td_browser_version", "td_os", "td_os_version"]
-    names.append("td_global_id")
     others = {"td_title": "td_title", "td_host": "td_ip"}
 
-    placeholders = {name: name for name in ["td_ip", *names]}
+    send(site, path, {name: name for name in ("td_ip", *FILLED)} | others, cookie=cookie, user_agent=agent)
 
-    send(site, path, placeholders | others, cookie=cookie, user_agent=agent)
-
-    filled = dict(zip(names, values, strict=True))
     assert {"td_ip": "192.0.2.7"} | filled | others == columns(site)
 
 
@@ -238,14 +236,6 @@ def test_placeholders_are_filled_in(path: str, cookie: str, agent: str, values: 
 TITLE = '{"time":1700000000,"td_title":"Sale \ud83c\udf89 ???>>>","cut":"a \ud83c"}'
 DATA = b64encode(TITLE.encode("utf-8", "surrogatepass")).decode()
 ENCODED = quote(DATA, safe="")
-
-
-def test_version_2_posts_the_url_when_the_visitor_leaves() -> None:
-    """Without a body, the record is in the URL, too."""
-    site = Site()
-
-    assert 200 == send(site, PATHS[1], query=f"data={ENCODED}").status
-    assert {"td_title": "Sale \U0001f389 ???>>>", "cut": "a \ufffd"} == columns(site)
 
 
 @pytest.mark.parametrize("data", [ENCODED, DATA.rstrip("="), DATA.replace("+", "-").replace("/", "_")])
@@ -281,26 +271,22 @@ def test_a_callback_must_be_a_function_name(path: str, callback: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "code"),
+    ("request_", "status", "code"),
     [
-        ("data=%", "invalid_json"),
-        ("data=AAAA", "invalid_json"),
-        ("", "invalid_json"),
-        ("data=" + b64encode(b"[1]").decode(), "not_events"),
+        *[(("GET", PATHS[1], query), 400, "invalid_json") for query in ("data=%", "data=AAAA", "")],
+        (("GET", PATHS[1], "data=" + b64encode(b"[1]").decode()), 400, "not_events"),
+        (("POST", "/js/v3/event/shop/No", "", None, b"{}"), 400, "invalid_table"),
+        (("POST", PATHS[1], "", None, b'{"a": "%b"}' % (b"x" * 300_000)), 413, "event_too_large"),
     ],
+    ids=range(6),
 )
-def test_data_that_is_not_a_record_is_rejected(query: str, code: str) -> None:
-    """The response is 400 with the reason."""
-    answer = Site().get(PATHS[1], f"api_key={KEY}&{query}")
+def test_a_rejected_record_sets_the_status(request_: Any, status: int, code: str) -> None:
+    """A request has one record, so the status can tell why it was rejected, or that it is no record."""
+    method, path, query, *more = request_
 
-    assert (400, code) == (answer.status, answer.code)
+    answer = Site().send(http_event(method, path, f"api_key={KEY}&{query}", *more))
 
-
-def test_a_rejected_record_sets_the_status() -> None:
-    """A request has one record, so the status can tell why it was rejected."""
-    answers = [send(Site(), "/js/v3/event/shop/No", RECORD), send(Site(), PATHS[1], {"a": "x" * 300_000})]
-
-    assert [(400, "invalid_table"), (413, "event_too_large")] == [(one.status, one.code) for one in answers]
+    assert (status, code) == (answer.status, answer.code)
 
 
 # Ids
@@ -363,16 +349,6 @@ def test_a_site_id_is_never_a_cookie_of_another_domain(domain: str) -> None:
 # Postbacks
 
 
-@pytest.mark.parametrize("headers", [{}, {"content_type": "text/plain"}])
-def test_a_postback_is_a_json_object(headers: dict[str, str]) -> None:
-    """Its values keep their types, and the response is an empty object."""
-    site = Site()
-
-    answer = send(site, PATHS[2], {"a": 1, "b": "2"}, **headers)
-
-    assert (200, {}, {"a": 1, "b": "2"}) == (answer.status, answer.json, columns(site))
-
-
 def test_a_postback_array_is_answered_like_a_batch() -> None:
     """It is an error only if no row is stored, because the sender would repeat the whole array."""
     site = Site()
@@ -386,23 +362,28 @@ def test_a_postback_array_is_answered_like_a_batch() -> None:
     assert (400, "not_an_object") == (none.status, none.code)
 
 
+TEXTS = {"a": "1", "page_url": "http://a.example/?x=1"}
+
+
 @pytest.mark.parametrize(
-    ("method", "body", "key"),
+    ("method", "key", "query", "body", "stored"),
     [
-        ("GET", None, "td_write_key"),
-        ("GET", None, "api_key"),
-        ("POST", b"", "api_key"),
-        ("POST", b"PING", "api_key"),
+        ("POST", "api_key", "", b'{"a": 1, "b": "2"}', {"a": 1, "b": "2"}),
+        ("GET", "td_write_key", "&a=1&page_url=http://a.example/?x=1", None, TEXTS),
+        ("GET", "api_key", "&a=1&page_url=http://a.example/?x=1", None, TEXTS),
+        ("POST", "api_key", "&a=1&page_url=http://a.example/?x=1", b"", TEXTS),
+        ("POST", "api_key", "&a=1&page_url=http://a.example/?x=1", b"PING", TEXTS),
     ],
 )
-def test_a_postback_may_be_a_url(method: str, body: bytes | None, key: str) -> None:
-    """It is sent by GET, or by POST without a body or with the body of a ping; its values are text. The key is no column."""
-    site, query = Site(), f"{key}={KEY}&a=1&page_url=http://a.example/?x=1"
+def test_a_postback_is_a_json_object_or_a_url(
+    method: str, key: str, query: str, body: bytes | None, stored: dict[str, Any]
+) -> None:
+    """A URL is sent by GET, or by POST without a body or with the body of a ping; its values are text. The key is no column."""
+    site = Site()
 
-    answer = site.send(http_event(method, PATHS[2], query, {}, body))
+    answer = site.send(http_event(method, PATHS[2], f"{key}={KEY}{query}", {}, body))
 
-    assert (200, {}) == (answer.status, answer.json)
-    assert {"a": "1", "page_url": "http://a.example/?x=1"} == columns(site)
+    assert (200, {}, stored) == (answer.status, answer.json, columns(site))
 
 
 @pytest.mark.parametrize("path", [*PATHS, "/v1/events"])
@@ -527,16 +508,8 @@ def test_old_mobile_sdks_send_several_tables(path: str) -> None:
     ]
     body = {"shop.pageviews": views, "shop.clicks": [7], "shop.none": []}
 
-    answer = send(
-        site,
-        path,
-        zlib.compress(json.dumps(body).encode()),
-        authorization="",
-        x_td_write_key=KEY,
-        x_td_data_type="k",
-        content_encoding="deflate",
-        content_type="application/json",
-    )
+    headers = {"x_td_write_key": KEY, "content_encoding": "deflate", "content_type": "application/json"}
+    answer = send(site, path, zlib.compress(json.dumps(body).encode()), authorization="", **headers)
 
     assert [{"success": True}] * 2 == answer.json["shop.pageviews"]
     assert "InvalidPropertyValueError" == answer.json["shop.clicks"][0]["error"]["name"]
@@ -547,44 +520,41 @@ def test_old_mobile_sdks_send_several_tables(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "code"),
+    ("body", "key", "status", "code"),
     [
-        ({"outlet.pageviews": [{}]}, 403, "wrong_database"),
-        ({"shop.pageviews": [{}], "outlet.pageviews": [{}]}, 403, "wrong_database"),
-        ({"pageviews": [{}]}, 403, "wrong_database"),
-        ([], 400, "not_events"),
-        ({"shop.pageviews": {}}, 400, "not_events"),
-        ({}, 400, "no_events"),
+        ({"outlet.pageviews": [{}]}, KEY, 403, "wrong_database"),
+        ({"shop.pageviews": [{}], "outlet.pageviews": [{}]}, KEY, 403, "wrong_database"),
+        ({"pageviews": [{}]}, KEY, 403, "wrong_database"),
+        ([], KEY, 400, "not_events"),
+        ({"shop.pageviews": {}}, KEY, 400, "not_events"),
+        ({}, KEY, 400, "no_events"),
+        (b"\x1f\x8bdamaged", KEY, 400, "unreadable_body"),
+        (b"\x1f\x8bdamaged", "shop.k1.forged", 401, "invalid_key"),
     ],
 )
-def test_other_bodies_are_rejected(body: Any, status: int, code: str) -> None:
-    """The request is rejected as a whole."""
+def test_other_bodies_are_rejected(body: Any, key: str, status: int, code: str) -> None:
+    """The request is rejected as a whole. The key is verified before the body is read, which has the database."""
     site = Site()
 
-    answer = send(site, "/ios/v3/event", body)
+    answer = send(site, "/ios/v3/event", body, authorization=f"TD1 {key}")
 
     assert (status, code, []) == (answer.status, answer.code, site.kinesis.calls)
 
 
-def test_the_key_is_verified_before_the_body_is_read() -> None:
-    """Only the database is in the body."""
-    for key, code in (("shop.k1.forged", "invalid_key"), (KEY, "unreadable_body")):
-        assert code == send(Site(), "/ios/v3/event", b"\x1f\x8bdamaged", authorization=f"TD1 {key}").code
+DEEP = b"[" * 3000 + b"]" * 3000
 
 
-def test_a_table_that_is_not_unicode_gets_a_receipt_too() -> None:
-    """Its name is a lone surrogate, which a response cannot contain; the events beside it are stored, so they must not be sent again."""
-    answer = send(site := Site(), "/ios/v3/event", {"shop.pageviews": [{"a": 1}], "shop.\ud800": [{}]})
-
-    assert (200, ["shop.pageviews", "shop.\ufffd"]) == (answer.status, list(answer.json))
-    assert {"a": 1} == columns(site)
-
-
-def test_the_sdks_own_members_may_be_nested_deeply() -> None:
-    """They are not columns, so they reject nothing. An SDK that gets no receipt sends the same events for ever."""
-    body = b'{"shop.pageviews": [{"uuid": "u1", "#SSUT": %b}]}' % (b"[" * 3000 + b"]" * 3000)
-
+@pytest.mark.parametrize(
+    ("body", "tables", "stored"),
+    [
+        (rb'{"shop.pageviews": [{"a": 1}], "shop.\ud800": [{}]}', ["pageviews", "\ufffd"], {"a": 1}),
+        (b'{"shop.pageviews": [{"uuid": "u", "#SSUT": %b}]}' % DEEP, ["pageviews"], {"uuid": "u"}),
+    ],
+    ids=["a name of a lone surrogate", "deep members of the SDK's own"],
+)
+def test_an_odd_body_gets_receipts_too(body: bytes, tables: list[str], stored: dict[str, Any]) -> None:
+    """An SDK that gets no receipt sends the same events for ever. Its own members are not columns, so they reject nothing."""
     answer = send(site := Site(), "/ios/v3/event", body)
 
-    assert (200, {"shop.pageviews": [{"success": True}]}) == (answer.status, answer.json)
-    assert {"uuid": "u1"} == columns(site)
+    assert (200, [f"shop.{table}" for table in tables]) == (answer.status, list(answer.json))
+    assert ([{"success": True}], stored) == (answer.json["shop.pageviews"], columns(site))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from doubles.aws_errors import client_error
+from ingest.refusal import ANSWERS, RequestCode
 from local import record, recording
 from local.accounts import ACCOUNTS, KEYS, SIGNING_SECRETS
 from shared import write_key
@@ -21,46 +22,26 @@ from worker.states import State
 
 HTTP = recording.EVENTS / "http"
 KINESIS = recording.EVENTS / "kinesis"
+NAMES = sorted(path.stem for path in HTTP.iterdir())
 
-ANSWERS: Mapping[str, tuple[int, str | None]] = {
-    "beacon": (200, None),
-    "event": (200, None),
-    "events": (200, None),
-    "events-gzip": (200, None),
-    "key-in-body": (200, None),
-    "mistake-decompressed-body-too-large": (413, "body_too_large"),
-    "mistake-disabled-account": (200, None),
-    "mistake-empty-body": (400, "invalid_json"),
-    "mistake-event-too-large": (200, None),
-    "mistake-forged-key": (401, "invalid_key"),
+REFUSED: Mapping[str, RequestCode] = {
+    "mistake-decompressed-body-too-large": "body_too_large",
+    "mistake-empty-body": "invalid_json",
+    "mistake-forged-key": "invalid_key",
     # read as plain text: some proxies decompress a body and keep the header
-    "mistake-invalid-gzip": (400, "invalid_json"),
-    "mistake-invalid-json": (400, "invalid_json"),
-    "mistake-invalid-table-name": (200, None),
-    "mistake-invalid-utf-8": (200, None),
-    "mistake-nested-too-deeply": (400, None),
-    "mistake-no-key": (401, "missing_key"),
-    "mistake-no-table": (200, None),
-    "mistake-not-an-object": (200, None),
-    "mistake-pixel-with-a-forged-key": (401, "invalid_key"),
-    "mistake-pixel-without-key": (401, "missing_key"),
-    "mistake-pixel-without-table": (400, "missing_table"),
-    "mistake-repeated-parameter": (200, None),
-    "mistake-revoked-key": (200, None),
-    "mistake-time-in-milliseconds": (200, None),
-    "mistake-time-in-the-future": (200, None),
-    "mistake-too-many-columns": (200, None),
-    "mistake-too-many-events": (413, "too_many_events"),
-    "mistake-unknown-account": (200, None),
-    "mistake-unknown-path": (404, "not_found"),
-    "mistake-unknown-secret": (401, "invalid_key"),
-    "mistake-unusual-column-names": (200, None),
-    "mistake-unusual-numbers": (200, None),
-    "mistake-wrong-method": (405, "method_not_allowed"),
-    "pixel": (200, None),
-    "pixel-from-script": (200, None),
-    "preflight": (204, None),
+    "mistake-invalid-gzip": "invalid_json",
+    "mistake-invalid-json": "invalid_json",
+    "mistake-no-key": "missing_key",
+    "mistake-pixel-with-a-forged-key": "invalid_key",
+    "mistake-pixel-without-key": "missing_key",
+    "mistake-pixel-without-table": "missing_table",
+    "mistake-too-many-events": "too_many_events",
+    "mistake-unknown-path": "not_found",
+    "mistake-unknown-secret": "invalid_key",
+    "mistake-wrong-method": "method_not_allowed",
 }
+"""Why a recorded request is refused, if it is."""
+OTHERS = {"mistake-nested-too-deeply": 400, "preflight": 204}
 
 
 _SHARD = {
@@ -94,14 +75,9 @@ def _refuse(_request: Mapping[str, Any]) -> None:
     raise client_error("InvalidArgumentException", "GetShardIterator", status=400)
 
 
-def test_every_http_event_has_an_expected_answer() -> None:
-    """ANSWERS lists exactly the recorded events."""
-    assert {path.stem for path in HTTP.iterdir()} == set(ANSWERS)
-
-
-@pytest.mark.parametrize("name", ANSWERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_http_events_are_answered_as_documented(name: str) -> None:
-    """The ingest answers each recorded event with the expected status and code."""
+    """The ingest answers each recorded event with the expected code and its status, or with 200."""
     event = load(HTTP / f"{name}.json")
     site = Site()
     site.secret.text = json.dumps(SIGNING_SECRETS)
@@ -109,7 +85,8 @@ def test_http_events_are_answered_as_documented(name: str) -> None:
 
     answer = site.send(event)
 
-    assert (answer.status, answer.code) == ANSWERS[name]
+    code = REFUSED.get(name)
+    assert (ANSWERS[code].status if code else OTHERS.get(name, 200), code) == (answer.status, answer.code)
 
 
 VISITED = {
@@ -161,7 +138,7 @@ def test_a_new_recording_has_the_same_kinds_of_events(tmp_path: Path) -> None:
 
     record.record(tmp_path, 0, lambda _: None)
 
-    assert {path.stem for path in (tmp_path / "http").iterdir()} == set(ANSWERS)
+    assert {path.stem for path in (tmp_path / "http").iterdir()} == set(NAMES)
     assert {request.step for request in recording.read(tmp_path / "requests.jsonl")} >= {
         request.step for request in recording.read() if request.step.startswith("mistake")
     }

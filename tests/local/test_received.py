@@ -85,7 +85,7 @@ def test_events_of_several_shards_are_listed_in_the_order_of_their_arrival(stack
 
 MIXED = {"events": [{"table": "views"}, {"table": "Bad Name"}, 7]}
 PACKED = gzip.compress(b'{"table": "views", "events": [3, {"table": ""}]}')
-JSON = {"x_write_key": KEY}
+BAD = ['1 Bad Name invalid_table {"table": "Bad Name"}', "2  not_an_object 7"]
 GZIP = {"x_write_key": KEY, "content_encoding": "gzip"}
 TD = {"authorization": f"TD1 {KEY}", "content_type": "application/vnd.treasuredata.v1+json"}
 MOBILE = {"shop.views": [{"a": 1}], "shop.carts": [{"b": 1}, 5], "shop.B B": [{"c": 1}]}
@@ -95,12 +95,14 @@ IOS = {"x_td_write_key": KEY, "content_type": "application/json"}
 @pytest.mark.parametrize(
     ("target", "body", "headers", "expected"),
     [
-        ("/v1/events", MIXED, JSON, ['1 Bad Name invalid_table {"table": "Bad Name"}', "2  not_an_object 7"]),
+        ("/v1/events", MIXED, {"x_write_key": KEY}, BAD),
+        ("/v1/events", {**MIXED, "write_key": KEY}, {}, BAD),
+        ("/v1/events", MIXED, {"authorization": f"Bearer {KEY}"}, BAD),
         ("/v1/events", PACKED, GZIP, ["0 views not_an_object 3", '1  invalid_table {"table": ""}']),
         ("/shop/views", {"events": [{"a": 1}, 5]}, TD, ["1 views not_an_object 5"]),
         ("/ios/v3/event", MOBILE, IOS, ["1 carts not_an_object 5", '0 B B invalid_table {"c": 1}']),
     ],
-    ids=["some", "all, compressed", "a receipt each", "receipts by table"],
+    ids=["some", "key in body", "bearer", "all, compressed", "a receipt each", "receipts by table"],
 )
 def test_a_rejected_event_has_code_message_and_original(
     stack: Stack, target: str, body: Any, headers: dict[str, str], expected: list[str]

@@ -45,7 +45,8 @@ def test_a_failed_start_says_which_part_failed_and_why(tmp_path: Path) -> None:
     """The error names the part and quotes its log. No part is left running."""
     stack = LocalStack(tmp_path / "stack", parameters={"KeyEventsPerSecond": "many"})
 
-    with pytest.raises(PartError, match=re.compile("ingest exited with status 1 .*'many'", re.DOTALL)):
+    message = r"^ingest exited with status 1 before it was ready; its log ends:\n  .*'many'"
+    with pytest.raises(PartError, match=re.compile(message, re.DOTALL)):
         stack.start()
 
     assert stack.parts == []

@@ -69,34 +69,22 @@ class Stack:
         first, *others = asked["AttributeNames"]
         return {"Attributes": {first: str(self.messages), **dict.fromkeys(others, "0")}}
 
-    def publish(self) -> None:
-        """Publish accounts."""
-        document = policy.encode({"shop": PolicyEntry("disabled")}, 1)
-        self.s3.put_object(Bucket=BUCKET, Key=policy.KEY, Body=document)
-
-    def published(self) -> EdgePolicy:
-        """Return the edge policy."""
-        return EdgePolicy.parse(self.s3.get_object(Bucket=BUCKET, Key=policy.KEY)["Body"].read())
-
 
 def test_the_backlog_is_published_beside_the_accounts() -> None:
-    """Nothing is written while there is nothing to say, or if the messages cannot be counted."""
+    """Nothing is written while there is nothing to say, or if the messages cannot be counted.
+
+    Before accounts are applied, there is no policy; one without accounts would refuse everybody.
+    """
     made, found = Stack(), []
-    made.publish()
+    made.messages = 10 * MOST_MESSAGES
+    assert (10 * MOST_MESSAGES, []) == (made.backlog.run(), list(made.s3.objects(BUCKET)))
+    document = policy.encode({"shop": PolicyEntry("disabled")}, 1)
+    made.s3.put_object(Bucket=BUCKET, Key=policy.KEY, Body=document)
     for made.messages in (0, MOST_MESSAGES + 1, client_error("AccessDenied", "GetQueueAttributes"), 0):
         made.backlog.run()
-        found.append(made.published())
+        found.append(EdgePolicy.parse(made.s3.get_object(Bucket=BUCKET, Key=policy.KEY)["Body"].read()))
 
     assert [1, *[NOW * 1000] * 3] == [one.published_at for one in found]
     limit = OverflowLimit(UNTIL, 0, MOST_MESSAGES + 1)
     assert [None, limit, limit, None] == [one.overflow for one in found]
     assert [PolicyEntry("disabled")] * 4 == [one.account("shop") for one in found]
-
-
-def test_without_a_policy_nothing_is_published() -> None:
-    """Before accounts are applied, there is none; a policy without accounts would refuse everybody."""
-    made = Stack()
-    made.messages = 10 * MOST_MESSAGES
-
-    assert 10 * MOST_MESSAGES == made.backlog.run()
-    assert [] == list(made.s3.objects(BUCKET))

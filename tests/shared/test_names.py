@@ -12,6 +12,7 @@ from shared import names
     [
         (names.is_account, ["shop_1", "a" * 64], ["a" * 65, "ab", "Shop", "shop-1", "shop\n", "shöp", ""]),
         (names.is_key_id, ["k1", "k1-9999", "k" * 16], ["k" * 17, "k1-", "k1-10000", "k1-a", "K1", ""]),
+        (names.is_key_id, ["hash"], [".hash", ".forget"]),
         (names.is_database, ["events_2026", "a" * 128], ["a" * 129, "ab", "Events"]),
         (names.is_table, ["pageviews", "a" * 128], ["a" * 129, "page views", "٣٣٣"]),
     ],

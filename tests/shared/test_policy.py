@@ -83,36 +83,29 @@ def test_the_error_for_a_newer_version_names_it() -> None:
         EdgePolicy.parse(msgpack.packb([2, {"anything": True}]))
 
 
-def _published(value: object, *, refused: object = None) -> EdgePolicy:
-    """Return the policy of a publisher with a later version or a bug."""
+@pytest.mark.parametrize(
+    ("value", "refused", "entry"),
+    [
+        ({"status": "disabled", "color": "red"}, None, PolicyEntry("disabled")),
+        ({"status": "paused", "revoked": "k1", "limits": [1]}, None, PolicyEntry()),
+        ({"revoked": [1, "k1", "K 2"]}, None, PolicyEntry(revoked_key_ids=frozenset({"k1"}))),
+        ({"limits": {"tables": 5, "visitors": 9, "events_per_second": "many"}}, None, PolicyEntry(limits=AccountLimits(5))),
+        ([1, 2], None, PolicyEntry()),
+        (5, None, PolicyEntry()),
+        *[({}, refused, PolicyEntry()) for refused in (5, {"shop": 5}, {"shop": {"email": "text"}})],
+    ],
+)  # fmt: skip
+def test_unknown_members_are_ignored(value: object, refused: object, entry: PolicyEntry) -> None:
+    """Unknown or illegal members of the document and of an entry do not invalidate the rest.
+
+    If persons cannot be read, the account is served as if nobody were refused.
+    """
     entries = {"shop": value if value == 5 else msgpack.packb(value)}
     body = msgpack.packb([7, entries, "more", refused, "more"])
-    return EdgePolicy.parse(msgpack.packb([1, policy.sha256(body).digest(), body, "more"]))
 
+    found = EdgePolicy.parse(msgpack.packb([1, policy.sha256(body).digest(), body, "more"]))
 
-@pytest.mark.parametrize(
-    ("value", "entry"),
-    [
-        ({"status": "disabled", "color": "red"}, PolicyEntry("disabled")),
-        ({"status": "paused", "revoked": "k1", "limits": [1]}, PolicyEntry()),
-        ({"revoked": [1, "k1", "K 2"]}, PolicyEntry(revoked_key_ids=frozenset({"k1"}))),
-        (
-            {"limits": {"tables": 5, "visitors": 9, "events_per_second": "many"}},
-            PolicyEntry(limits=AccountLimits(5)),
-        ),
-        ([1, 2], PolicyEntry()),
-        (5, PolicyEntry()),
-    ],
-)
-def test_unknown_members_are_ignored(value: object, entry: PolicyEntry) -> None:
-    """Unknown or illegal members of the document and of an entry do not invalidate the rest."""
-    assert entry == _published(value).account("shop")
-
-
-@pytest.mark.parametrize("refused", [5, {"shop": 5}, {"shop": {"email": "text"}}])
-def test_persons_that_cannot_be_read_are_not_refused(refused: object) -> None:
-    """The account is served as if nobody were refused."""
-    assert PolicyEntry() == _published({}, refused=refused).account("shop")
+    assert entry == found.account("shop")
 
 
 @pytest.mark.parametrize(

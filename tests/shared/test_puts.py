@@ -16,9 +16,11 @@ from botocore.exceptions import (
 )
 
 from doubles.aws_errors import client_error
+from doubles.clock import ManualClock
 from shared import errors
 from shared.errors import ErrorAnswerError
 from shared.puts import Fate, batches, put
+from tests.support.ingest import Faults
 
 URL = "https://kinesis.invalid"
 THROTTLING_CODES = """
@@ -70,19 +72,11 @@ def test_a_call_stays_within_the_limits_of_kinesis(sizes: list[int], expected: l
     assert expected == [len(batch) for batch in batches(sizes, int)]
 
 
-class Answering:
-    """A client that gives every call the same response."""
-
-    def __init__(self, answer: Any) -> None:
-        self.answer = answer
-
-    def put_records(self, **_request: Any) -> Any:
-        """Return the response or raise it."""
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer
-
-    put_record = put_records
+def answering(answer: Any) -> Faults:
+    """Return a client that raises this or gives it as the response to every call."""
+    client = Faults(None, ManualClock())
+    client.faults, client.sticky = [answer], True
+    return client
 
 
 ENTRY = {"Data": b"", "PartitionKey": "shop/1"}
@@ -98,7 +92,7 @@ def test_only_throttling_or_no_connection_proves_that_nothing_was_stored(
     answer: Any, fate: Fate, count: int
 ) -> None:
     """Whatever else is raised or answered in place of a sequence number leaves the whole call in doubt."""
-    fates, code = put(Answering(answer), "events", [ENTRY] * count)
+    fates, code = put(answering(answer), "events", [ENTRY] * count)
 
     assert [fate] * count == fates
     assert code
@@ -124,4 +118,4 @@ STORED = {"SequenceNumber": "1"}
 )
 def test_each_entry_has_a_fate(answer: Any, fates: list[Fate], code: str) -> None:
     """A response with another number of entries, or without any, proves nothing."""
-    assert (fates, code) == put(Answering(answer), "events", [ENTRY] * 2)
+    assert (fates, code) == put(answering(answer), "events", [ENTRY] * 2)

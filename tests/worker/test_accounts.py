@@ -26,6 +26,11 @@ def filled() -> Any:
     return client
 
 
+def unreachable(**_: Any) -> Any:
+    """Fail as a client that does not reach Redis."""
+    raise redis.ConnectionError
+
+
 def cache(client: Any, clock: ManualClock | None = None) -> AccountCache:
     """Return a cache over a client."""
     return AccountCache(lambda: client, KEYS, clock or ManualClock(), CollectedTelemetry())
@@ -51,6 +56,21 @@ def test_answers_are_cached_for_a_minute() -> None:
     clock.sleep(59)
     assert {"shop": SHOP, "new": Account("new_db")} == made.resolve(["shop", "new"])
     clock.sleep(2)
+
+    assert {"shop": Account("new_db")} == made.resolve(["shop"])
+
+
+def test_an_answer_from_before_the_clock_was_set_back_is_not_fresh() -> None:
+    """Nor does a failure from then keep Redis from being asked: the clock of a function may have been wrong by an hour."""
+    client, clock = filled(), ManualClock()
+    made, connect = cache(client, clock), client.pipeline
+    made.resolve(["shop"])
+    client.hset(KEYS.of("shop"), mapping=Account("new_db").to_fields())
+    client.pipeline = unreachable
+    clock.time -= 3600
+    assert {"shop": SHOP} == made.resolve(["shop"])
+    client.pipeline = connect
+    clock.time -= 3600
 
     assert {"shop": Account("new_db")} == made.resolve(["shop"])
 
@@ -102,7 +122,7 @@ def test_redis_is_left_alone_for_a_moment_after_it_could_not_be_reached() -> Non
 
 
 def test_an_error_for_one_account_affects_only_that_account() -> None:
-    """If one reply of a pipeline is an error, the other accounts still resolve."""
+    """If one reply of a pipeline is an error, or has another form, the other accounts still resolve."""
     client = filled()
     pipeline = client.pipeline(transaction=False)
     execute = pipeline.execute
@@ -111,12 +131,14 @@ def test_an_error_for_one_account_affects_only_that_account() -> None:
         replies = execute(raise_on_error)
         replies[2] = redis.exceptions.ClusterDownError("CLUSTERDOWN Hash slot not served")
         replies[3] = redis.ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value")
-        return replies
+        return [*replies[:4], None, "text", ["shop_db"]]
 
     pipeline.execute = partly
     client.pipeline = lambda **_: pipeline
 
-    assert {"shop": SHOP, "nobody": INVALID} == cache(client).resolve(["shop", "blog", "nobody"])
+    assert {"shop": SHOP, "nobody": INVALID} == cache(client).resolve(
+        ["shop", "blog", "nobody", "nil", "text", "short"]
+    )
 
 
 # How they are written
