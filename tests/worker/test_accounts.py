@@ -136,9 +136,8 @@ def test_an_error_for_one_account_affects_only_that_account() -> None:
     pipeline.execute = partly
     client.pipeline = lambda **_: pipeline
 
-    assert {"shop": SHOP, "nobody": INVALID} == cache(client).resolve(
-        ["shop", "blog", "nobody", "nil", "text", "short"]
-    )
+    names = ["shop", "blog", "nobody", "nil", "text", "short"]
+    assert {"shop": SHOP, "nobody": INVALID} == cache(client).resolve(names)
 
 
 # How they are written

@@ -331,9 +331,8 @@ def test_only_one_copy_takes_over_the_claim_of_a_stream_that_is_gone(made: Made)
     made.ledger.claim(owners, 10**7)
     made.delivery.kinesis.calls.clear()
 
-    assert ([str(n) for n in range(1, 9)], ["5", "6", "7", "8"]) == made.counted(
-        records(*map(copy, [*owners, *owners]))
-    )
+    batch = records(*map(copy, [*owners, *owners]))
+    assert ([str(n) for n in range(1, 9)], ["5", "6", "7", "8"]) == made.counted(batch)
     assert 2 == made.delivery.kinesis.calls.count("list_shards")
 
 

@@ -47,9 +47,7 @@ def claims(way: Way) -> list[int]:
 
 
 @pytest.mark.parametrize("lands", [False, True])
-def test_an_envelope_with_a_claim_or_whose_put_was_definitely_refused_is_put_with_a_plain_claim(
-    way: Way, lands: bool
-) -> None:
+def test_with_a_claim_or_after_a_definite_refusal_the_claim_is_plain(way: Way, lands: bool) -> None:
     """No record carries the latter without one, and of the former one copy counts: nothing is to be decided."""
     if lands:
         way.kinesis.faults["put_record"] = [way.landing_unheard]
