@@ -664,6 +664,15 @@ def test_a_query_that_is_forbidden_once_is_repeated() -> None:
     assert 0 == made.telemetry.counts["RowsAmbiguous"]
 
 
+def test_a_drop_sends_nothing() -> None:
+    """Not even rows that Treasure Data does not have, once it can be asked."""
+    made = failed(DOUBTED)
+    made.clock.sleep(ASKABLE_SECONDS)
+
+    assert Report(kept=2) == made.send(*ALL, decision=Decision.DROP)
+    assert [] == made.ids("shop_db", "views")
+
+
 # Selection
 
 
