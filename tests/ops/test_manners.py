@@ -168,6 +168,7 @@ def test_every_command_can_be_interrupted(tmp_path: Path) -> None:
         ("replay --local --force --from 2026-01-01 --to now", "needs --from and --to as absolute times"),
         ("replay --local --from 1h --to 2h", "--from is not before --to: swap them"),
         ("replay --local --from 49590338271490256608559600000", "a sequence number needs its shard"),
+        ("replay --local --from 2999-01-01", "--from is in the future: times are in UTC"),
         ("replay --local --from yesterday", "'yesterday' is not a time"),
         ("status --local --since 1h --until 2h", "--since is not before --until: swap them"),
         ("tail --local page", "write COLUMN=VALUE, such as page=home"),
