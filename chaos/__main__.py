@@ -7,13 +7,11 @@ trace to a file. If a schedule breaks a promise, it prints how to reproduce it a
 import json
 import sys
 import time
-from collections import Counter, defaultdict
-from datetime import timedelta
+from collections import Counter
 from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from chaos import schedule as schedules
 from chaos.run import Ran, run_schedule, run_seeds
@@ -21,9 +19,7 @@ from chaos.trouble import Kind
 from chaos.verdict import PROMISES
 
 _MOST_SHOWN = 3
-_WIDTH = 132  # the table's width if standard output is not a terminal
-_COUNTED = ("accepted", "delivered", "dead", *PROMISES, "watermarks", "unasked")
-_COLUMNS = ("occurred", "schedules", "events", "lost", "duplicated", "misrouted", "largest delay")
+_COUNTED = ("events", "accepted", "delivered", "dead", *PROMISES, "watermarks", "unasked")
 
 
 @click.command(help=__doc__)
@@ -44,50 +40,30 @@ def main(events: int, seeds: int, seed: int, trace: Path | None) -> None:
         lines: list[str] = []
         run_schedule(schedules.draw(*jobs[0]), trace=lines)
         trace.write_text("\n".join(lines) + "\n")
-    found: defaultdict[str, list[Ran]] = defaultdict(list)  # by kind of trouble; all of them by ""
+    sums = Counter(dict.fromkeys(_COUNTED, 0))
+    strikes: Counter[Kind] = Counter()
+    failed, seconds, delay = list[Ran](), 0.0, 0.0
     for count, ran in enumerate(run_seeds(jobs), 1):
-        for kind in ("", *(ran.verdict.strikes or ("none",))):
-            found[kind].append(ran)
-        if ran.verdict.violations:
-            console.print(f"seed {ran.seed} failed: {dict(ran.verdict.violations)}")
+        verdict = ran.verdict
+        for name in _COUNTED:
+            value = getattr(verdict, name)
+            sums[name] += value if isinstance(value, int) else len(value)
+        strikes += verdict.strikes
+        seconds, delay = seconds + ran.seconds, max(delay, verdict.largest_delay)
+        if verdict.violations:
+            failed.append(ran)
+            console.print(f"seed {ran.seed} failed: {dict(verdict.violations)}")
         if count * 10 // seeds > (count - 1) * 10 // seeds:
             console.print(f"{count} of {seeds} schedules")
-    failed = [ran for ran in found[""] if ran.verdict.violations]
-    (Console() if sys.stdout.isatty() else Console(width=_WIDTH)).print(_table(found))
     for ran in failed[:_MOST_SHOWN]:
         _show(ran, console)
-    if missing := [kind for kind in Kind if kind not in found]:
+    console.print("; ".join(f"{kind} {strikes[kind]:,}" for kind in Kind if kind in strikes))
+    if missing := [kind for kind in Kind if kind not in strikes]:
         console.print(f"kinds of trouble that never occurred: {'; '.join(missing)}")
     console.print(f"{time.monotonic() - began:.0f} s")
-    seconds = {"processor_seconds": round(sum(ran.seconds for ran in found[""]))}
-    click.echo(json.dumps(_sums(found[""]) | {"failed": len(failed)} | seconds))
+    times = {"largest_delay": round(delay), "processor_seconds": round(seconds)}
+    click.echo(json.dumps({**sums, "schedules": seeds, "failed": len(failed)} | times))
     sys.exit(bool(failed))
-
-
-def _sums(some: list[Ran]) -> dict[str, int]:
-    """Add up what is counted of schedules."""
-    sums = Counter({"events": 0, "schedules": len(some)} | dict.fromkeys(_COUNTED, 0))
-    for ran in some:
-        sums["events"] += ran.verdict.events
-        for name in _COUNTED:
-            value = getattr(ran.verdict, name)
-            sums[name] += value if isinstance(value, int) else len(value)
-    return dict(sums)
-
-
-def _table(found: dict[str, list[Ran]]) -> Table:
-    table = Table(title="Results by kind of trouble, over the schedules in which it occurred")
-    table.add_column("trouble")
-    for name in _COLUMNS:
-        table.add_column(name, justify="right")
-    for kind in sorted(found.keys() - {""}, key=["none", *Kind].index):
-        verdicts = [ran.verdict for ran in found[kind]]
-        sums = _sums(found[kind]) | {
-            "occurred": sum(one.strikes[Kind(kind)] for one in verdicts if one.strikes)
-        }
-        delay = timedelta(seconds=round(max(one.largest_delay for one in verdicts)))
-        table.add_row(kind, *(f"{sums[name]:,}" for name in _COLUMNS[:-1]), str(delay))
-    return table
 
 
 def _show(ran: Ran, console: Console) -> None:

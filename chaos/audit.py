@@ -20,7 +20,6 @@ from worker.ledger import Ledger
 from worker.rejected_events import PREFIX as REJECTED
 from worker.rejected_events import RejectedEvents
 from worker.rejected_events import name_of as rejected_name
-from worker.rows import decompress, slice_of
 from worker.shards import Shards
 from worker.span import ChunkKey, Span
 from worker.span_object import PREFIX, SpanObjects, name_of, parse
@@ -64,10 +63,9 @@ class Audit:
         """Yield every chunk whose rows somebody still needs."""
         objects = self.objects
         for span in self.ledger.spans():
-            bodies: dict[ChunkKey, bytes | None] = {}
             for key, entry in span.all_leaves():
                 if entry.state in HELD and not key.group.is_rejected:
-                    yield Held(span, key, entry, _values(objects, span, key, bodies))
+                    yield Held(span, key, entry, _values(objects, span, key))
 
     def numbers(self, span: Span, planned: ChunkKey) -> list[int]:
         """Return the numbers of the events in a planned chunk."""
@@ -82,11 +80,8 @@ class Audit:
         needed = {name_of(span) for span in self.ledger.spans() if span.object is not None}
         stored = self._world.bucket.objects(BUCKET)
         old = self._world.simulation.now - _UNREFERENCED_SECONDS
-        return sorted(
-            name
-            for name, one in stored.items()
-            if name.startswith(PREFIX) and name not in needed and one.modified < old
-        )
+        found = {name for name, one in stored.items() if name.startswith(PREFIX) and one.modified < old}
+        return sorted(found - needed)
 
     def rejected(self) -> Iterator[Copy]:
         """Yield every stored copy of a rejected event."""
@@ -123,31 +118,19 @@ class Audit:
     def unnamed(self) -> list[str]:
         """Return the objects that nobody can name. Whether an object is its span's is judged by the specification when the span is written."""
         known = (PREFIX, REJECTED, policy.KEY, FORGET_REQUESTS)
-        return [
-            f"{name} is no span object"
-            for name in self._world.bucket.objects(BUCKET)
-            if not name.startswith(known) or (name.startswith(PREFIX) and parse(name) is None)
-        ]
+        names = self._world.bucket.objects(BUCKET)
+        found = [one for one in names if one.startswith(PREFIX) and parse(one) is None]
+        found += [one for one in names if not one.startswith(known)]
+        return [f"{name} is no span object" for name in found]
 
 
 def _waits(item: Mapping[str, Any]) -> bool:
     return "wk" in item and item["wk"]["S"].startswith("waiting")
 
 
-def _values(
-    objects: SpanObjects, span: Span, key: ChunkKey, bodies: dict[ChunkKey, bytes | None]
-) -> list[Any] | None:
-    if key.planned not in bodies:
-        try:
-            bodies[key.planned] = decompress(objects.body(span, key.planned))
-        except InvalidObjectError:
-            bodies[key.planned] = None
-    payload = bodies[key.planned]
-    if payload is None:
-        return None
-    planned = span.chunks[key.planned]
+def _values(objects: SpanObjects, span: Span, key: ChunkKey) -> list[Any] | None:
     try:
-        values = list(unpacked(slice_of(payload, key.within(planned), planned)))
+        values = list(unpacked(objects.payload(span, key)))
     except InvalidObjectError:
         return None
     return values if len(values) == span.rows(key) else None

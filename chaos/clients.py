@@ -6,7 +6,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from io import BytesIO
-from typing import Any, override
+from typing import Any, NamedTuple, override
 
 import msgpack
 import redis
@@ -25,7 +25,7 @@ from doubles.redis import MemoryPipeline, MemoryRedis
 from doubles.s3 import MemoryS3
 from shared import policy
 
-Call = Callable[[], Any]
+Action = Callable[[], Any]
 _Errors = Sequence[str | type[BotoCoreError]]
 """A service's own error codes, each with its status if that is not 400, and errors of the connection."""
 
@@ -44,29 +44,41 @@ _DYNAMODB_DOWN: _Errors = (
     *(EndpointConnectionError, ConnectTimeoutError),
 )
 _S3_DOWN: _Errors = "SlowDown 503", "InternalError 500", EndpointConnectionError
-_KINESIS_DOWN: _Errors = "ProvisionedThroughputExceededException", "InternalFailure 500", ReadTimeoutError
+_THROTTLED = "ProvisionedThroughputExceededException"
+_KINESIS_DOWN: _Errors = _THROTTLED, "InternalFailure 500", ReadTimeoutError
 _KINESIS_GONE: _Errors = EndpointConnectionError, ConnectTimeoutError, "ServiceUnavailable 503"
 _LATEST_LANDINGS = (5.0, 100.0, 1000.0, 6 * 3600.0)
 """A late put lands within so many seconds."""
+_WRITES = {"put_item", "update_item", "batch_execute_statement", "transact_write_items"}
 
 
 def _one(chances: random.Random, some: Sequence[Any]) -> Any:
     return chances.choice(some) if len(some) > 1 else some[0]
 
 
-def _error(chances: random.Random, errors: _Errors, name: str) -> Exception:
-    error = _one(chances, errors)
-    if isinstance(error, str):
-        code, _, status = error.partition(" ")
-        return client_error(code, name, status=int(status or 400))
-    made: Exception = error(endpoint_url=_URL)
-    return made
+class Call(NamedTuple):
+    """A call of an operation: its name in the trace, its request, and what performs it."""
+
+    what: str
+    operation: str
+    request: dict[str, Any]
+    action: Action
+
+    def error(self, chances: random.Random, errors: _Errors) -> Exception:
+        """Return one of some errors."""
+        error = _one(chances, errors)
+        if isinstance(error, str):
+            code, _, status = error.partition(" ")
+            name = self.operation.title().replace("_", "")
+            return client_error(code, name, status=int(status or 400))
+        made: Exception = error(endpoint_url=_URL)
+        return made
 
 
 class Around:
     """A client whose calls pass through a function: it is given the operation, the request and the call."""
 
-    def __init__(self, client: Any, around: Callable[[str, dict[str, Any], Call], Any]) -> None:
+    def __init__(self, client: Any, around: Callable[[str, dict[str, Any], Action], Any]) -> None:
         self._client, self._around = client, around
 
     def __getattr__(self, operation: str) -> Any:
@@ -94,61 +106,60 @@ class _Client:
         what = f"{self.service} {operation}"
 
         def call(**request: Any) -> Any:
-            action = partial(method, **request)
+            made = Call(what, operation, request, partial(method, **request))
+            if self.effects.simulation.trace is not None:
+                key = request.get("Key") or request.get("Prefix") or request.get("Item") or ""
+                made = made._replace(what=f"{what} {key}"[:160])
             if self.effects.trouble.any_of(self.kinds):
-                return self._troubled(what, operation, request, action)
-            return self.effects.perform(self._named(what, request), action, self._time())
+                return self._troubled(made)
+            return self._perform(made)
 
         self.__dict__[operation] = call
         return call
 
-    def _troubled(self, what: str, operation: str, request: dict[str, Any], action: Call) -> Any:
+    def _troubled(self, call: Call) -> Any:
         raise NotImplementedError
 
-    def _named(self, what: str, request: dict[str, Any]) -> str:  # noqa: ARG002 -- subclasses add details from it
-        return what
+    def _perform(self, call: Call, action: Action | None = None) -> Any:
+        """Perform the call, or another action in its place."""
+        seconds = self.seconds * (0.5 + self.effects.chance.random())
+        return self.effects.perform(call.what, action or call.action, seconds)
 
-    def _time(self) -> float:
-        return self.seconds * (0.5 + self.effects.chance.random())
-
-    def _fail_by(self, kind: Kind, what: str, name: str, errors: _Errors, *seconds: float) -> None:
+    def _fail_by(self, kind: Kind, call: Call, errors: _Errors, *seconds: float) -> None:
         """Fail the call without performing it, if trouble of this kind strikes."""
         if chances := self.effects.trouble.strike(kind):
-            self.effects.fail(what, _error(chances, errors, name), _one(chances, seconds))
+            self.effects.fail(call.what, call.error(chances, errors), _one(chances, seconds))
 
-    def _lose_by(
-        self, kind: Kind, what: str, name: str, action: Call, errors: _Errors, *seconds: float
-    ) -> None:
+    def _lose_by(self, kind: Kind, call: Call, errors: _Errors, *seconds: float) -> None:
         """Perform the call and raise an error as if the response was lost, if trouble of this kind strikes."""
         if chances := self.effects.trouble.strike(kind):
-            self._lost(what, action, _error(chances, errors, name), _one(chances, seconds))
+            self._lost(call, call.error(chances, errors), _one(chances, seconds))
 
-    def _lost(self, what: str, action: Call, error: Exception, seconds: float) -> Any:
+    def _lost(self, call: Call, error: Exception, seconds: float) -> Any:
         """Perform the call, then raise an error as if the response was lost."""
 
         def act() -> Any:
-            with suppress(ClientError):  # the caller does not learn of a rejection either
-                action()
+            _swallowed(call.action)  # the caller does not learn of a rejection either
             raise error
 
-        return self.effects.perform(f"{what}: answer lost", act, seconds)
+        return self.effects.perform(f"{call.what}: answer lost", act, seconds)
 
-    def _late(self, what: str, action: Call, after: float, patience: float) -> Any:
+    def _late(self, call: Call, after: float, patience: float) -> Any:
         """Time out now, and perform the call later, whatever happens to the caller."""
         simulation = self.effects.simulation
 
         def land() -> None:
-            simulation.note(f"{what} lands late")
+            simulation.note(f"{call.what} lands late")
             simulation.behalf = process
             try:
-                action()
+                call.action()
             except ClientError as error:
-                simulation.note(f"{what} is refused: {error}")
+                simulation.note(f"{call.what} is refused: {error}")
             simulation.behalf = None
 
-        process = self.effects.begin(what)
+        process = self.effects.begin(call.what)
         simulation.at(simulation.now + after, land)
-        self.effects.fail(what, ReadTimeoutError(endpoint_url=_URL), patience)
+        self.effects.fail(call.what, ReadTimeoutError(endpoint_url=_URL), patience)
 
 
 class DynamoDB(_Client):
@@ -157,54 +168,45 @@ class DynamoDB(_Client):
     service = "dynamodb"
 
     @override
-    def _named(self, what: str, request: dict[str, Any]) -> str:
-        if self.effects.simulation.trace is None:
-            return what
-        return f"{what} {_brief(request)}"
-
-    @override
-    def _troubled(self, what: str, operation: str, request: dict[str, Any], action: Call) -> Any:
-        trouble, what = self.effects.trouble, self._named(what, request)
-        write = operation in ("put_item", "update_item", "batch_execute_statement", "transact_write_items")
-        name = operation.title().replace("_", "")
-        self._fail_by(Kind.DYNAMODB_ERROR, what, name, _DYNAMODB_DOWN, 0.01, 1.0)
+    def _troubled(self, call: Call) -> Any:
+        trouble, is_write = self.effects.trouble, call.operation in _WRITES
+        self._fail_by(Kind.DYNAMODB_ERROR, call, _DYNAMODB_DOWN, 0.01, 1.0)
         unheard = "InternalServerError 500", ReadTimeoutError
-        self._lose_by(Kind.DYNAMODB_LOST_ANSWER, what, name, action, unheard, 0.05, 2.0)
-        if write and (chances := trouble.strike(Kind.DYNAMODB_LATE)):
-            return self._late(what, action, chances.uniform(0, 20), 2.0)
-        if write and trouble.strike(Kind.DYNAMODB_REPEAT):
+        self._lose_by(Kind.DYNAMODB_LOST_ANSWER, call, unheard, 0.05, 2.0)
+        if is_write and (chances := trouble.strike(Kind.DYNAMODB_LATE)):
+            return self._late(call, chances.uniform(0, 20), 2.0)
+        if is_write and trouble.strike(Kind.DYNAMODB_REPEAT):
             # botocore retries the write, and the caller sees only the second response
-            self.effects.perform(f"{what}: first", lambda: _swallowed(action), self._time())
-        if operation in ("batch_execute_statement", "batch_get_item") and (
-            chances := trouble.strike(Kind.DYNAMODB_PARTIAL)
-        ):
-            action = partial(self._in_part, operation, request, chances)
-        seconds = self._time()
+            self._perform(call, partial(_swallowed, call.action))
+        in_part = {"batch_execute_statement": self._some_done, "batch_get_item": self._some_got}
+        if call.operation in in_part and (chances := trouble.strike(Kind.DYNAMODB_PARTIAL)):
+            call = call._replace(action=partial(in_part[call.operation], call.request, chances))
+        seconds = self.seconds * (0.5 + self.effects.chance.random())
         if chances := trouble.strike(Kind.DYNAMODB_SLOW):
             seconds = chances.uniform(0.1, 4.0)
-        return self.effects.perform(what, action, seconds)
+        return self.effects.perform(call.what, call.action, seconds)
 
-    def _in_part(self, operation: str, request: dict[str, Any], chances: random.Random) -> Any:
-        """Execute part of a batch; the rest is throttled, or executed but reported as failed."""
-        if operation == "batch_get_item":
-            [(table, wanted)] = request["RequestItems"].items()
-            keys = wanted["Keys"]
-            count = chances.randrange(len(keys) + 1)
-            answer: dict[str, Any] = {"Responses": {table: []}}
-            if count:
-                answer = self.client.batch_get_item(RequestItems={table: wanted | {"Keys": keys[:count]}})
-            if keys[count:]:
-                answer |= {"UnprocessedKeys": {table: wanted | {"Keys": keys[count:]}}}
-            return answer
+    def _some_got(self, request: dict[str, Any], chances: random.Random) -> Any:
+        """Read some of the items; the rest is throttled."""
+        [(table, wanted)] = request["RequestItems"].items()
+        keys = wanted["Keys"]
+        count = chances.randrange(len(keys) + 1)
+        answer: dict[str, Any] = {"Responses": {table: []}}
+        if count:
+            answer = self.client.batch_get_item(RequestItems={table: wanted | {"Keys": keys[:count]}})
+        if keys[count:]:
+            answer |= {"UnprocessedKeys": {table: wanted | {"Keys": keys[count:]}}}
+        return answer
+
+    def _some_done(self, request: dict[str, Any], chances: random.Random) -> Any:
+        """Execute some of the statements; the rest is throttled, or executed but reported as failed."""
         responses = []
         for statement in request["Statements"]:
             error = {"Code": chances.choice(("ThrottlingError", "InternalServerError")), "Message": ""}
-            fate = chances.random()
-            if fate < 0.4:
-                responses.append({"Error": error})
-                continue
-            done = self.client.batch_execute_statement(Statements=[statement])["Responses"][0]
-            responses.append({"Error": error} if fate < 0.6 else done)
+            fate, done = chances.random(), {"Error": error}
+            if fate >= 0.4:
+                done = self.client.batch_execute_statement(Statements=[statement])["Responses"][0]
+            responses.append(done if fate >= 0.6 else {"Error": error})
         return {"Responses": responses}
 
 
@@ -221,49 +223,43 @@ class S3(_Client):
         self._policies: list[bytes] = []  # as they were read
 
     @override
-    def _named(self, what: str, request: dict[str, Any]) -> str:
-        return f"{what} {request.get('Key', request.get('Prefix', ''))}"
-
-    @override
-    def _troubled(self, what: str, operation: str, request: dict[str, Any], action: Call) -> Any:
-        trouble, what = self.effects.trouble, self._named(what, request)
-        name = operation.title().replace("_", "")
-        self._fail_by(Kind.S3_ERROR, what, name, _S3_DOWN, 0.05, 1.0)
-        self._lose_by(Kind.S3_LOST_ANSWER, what, name, action, (ReadTimeoutError,), 2.0)
+    def _troubled(self, call: Call) -> Any:
+        trouble, operation = self.effects.trouble, call.operation
+        self._fail_by(Kind.S3_ERROR, call, _S3_DOWN, 0.05, 1.0)
+        self._lose_by(Kind.S3_LOST_ANSWER, call, (ReadTimeoutError,), 2.0)
         if operation == "put_object" and (chances := trouble.strike(Kind.S3_LATE)):
-            return self._late(what, action, chances.uniform(0, 60), 2.0)
-        return self.effects.perform(what, self._answer(operation, request, action), self._time())
-
-    def _answer(self, operation: str, request: dict[str, Any], truth: Call) -> Call:
-        """Return a function that answers a call: `truth`, or a lie."""
-        trouble = self.effects.trouble
+            return self._late(call, chances.uniform(0, 60), 2.0)
         if operation == "delete_object":
-            self._deleted.append(request["Key"])
+            self._deleted.append(call.request["Key"])
         if operation != "list_objects_v2" and trouble.strike(Kind.S3_FOREIGN_PAGE):
-            return lambda: {"Body": BytesIO(_PAGE)}
+            return self._perform(call, lambda: {"Body": BytesIO(_PAGE)})
         if operation == "get_object":
-            return self._got(request, truth) or truth
+            return self._perform(call, self._got(call))
         if operation == "delete_object" and trouble.strike(Kind.S3_DELETE_REFUSED):
-            return partial(_raise, client_error("AccessDenied", "DeleteObject", status=403))
+            return self._perform(
+                call, partial(_raise, client_error("AccessDenied", "DeleteObject", status=403))
+            )
         if operation == "list_objects_v2" and (chances := trouble.strike(Kind.S3_STALE_LISTING)):
-            return partial(self._stale_listing, request, chances)
-        return truth
+            return self._perform(call, partial(self._stale_listing, call.request, chances))
+        return self._perform(call)
 
-    def _got(self, request: dict[str, Any], truth: Call) -> Call | None:
-        objects, trouble = self._store.objects(request["Bucket"]), self.effects.trouble
-        if request["Key"] == policy.KEY and policy.KEY in objects:
-            self._policies.append(objects[policy.KEY].body)
-        stored, others = objects.pop(request["Key"], None), sorted(objects)
+    def _got(self, call: Call) -> Action | None:
+        """Return what gives a wrong answer, if trouble strikes."""
+        key, trouble = call.request["Key"], self.effects.trouble
+        objects = self._store.objects(call.request["Bucket"])
+        if key == policy.KEY and key in objects:
+            self._policies.append(objects[key].body)
+        stored, others = objects.pop(key, None), sorted(objects)
         if stored is None:
             return None
-        if request["Key"] == policy.KEY and (chances := trouble.strike(Kind.S3_POLICY)):
+        if key == policy.KEY and (chances := trouble.strike(Kind.S3_POLICY)):
             return partial(self._wrong_policy, chances, stored.body)
         if others and (chances := trouble.strike(Kind.S3_OTHER_OBJECT)):
             other = objects[chances.choice(others)]
-            return lambda: truth() | other.described() | {"Body": BytesIO(other.body)}
+            return lambda: call.action() | other.described() | {"Body": BytesIO(other.body)}
         if chances := trouble.strike(Kind.S3_TRUNCATED):
             part = stored.body[: chances.randrange(len(stored.body))]
-            return lambda: truth() | {"Body": BytesIO(part)}
+            return lambda: call.action() | {"Body": BytesIO(part)}
         return None
 
     def _wrong_policy(self, chances: random.Random, document: bytes) -> dict[str, Any]:
@@ -290,21 +286,22 @@ class SQS(_Client):
     seconds = 0.01
 
     @override
-    def _troubled(self, what: str, operation: str, request: dict[str, Any], action: Call) -> Any:
-        trouble = self.effects.trouble
-        name = operation.title().replace("_", "")
-        self._fail_by(Kind.SQS_DOWN, what, name, ("InternalError 500", EndpointConnectionError), 1.0)
-        self._lose_by(Kind.SQS_LOST_ANSWER, what, name, action, (ReadTimeoutError,), 1.5)
-        if operation == "get_queue_attributes" and (chances := trouble.strike(Kind.SQS_COUNTS)):
-            action = partial(self._old_counts, request, chances.uniform(0, _COUNTS_LAG))
-        return self.effects.perform(what, action, self._time())
+    def _troubled(self, call: Call) -> Any:
+        self._fail_by(Kind.SQS_DOWN, call, ("InternalError 500", EndpointConnectionError), 1.0)
+        self._lose_by(Kind.SQS_LOST_ANSWER, call, (ReadTimeoutError,), 1.5)
+        strike = self.effects.trouble.strike
+        if call.operation == "get_queue_attributes" and (chances := strike(Kind.SQS_COUNTS)):
+            return self._perform(
+                call, partial(self._old_counts, call.request, chances.uniform(0, _COUNTS_LAG))
+            )
+        return self._perform(call)
 
     def _old_counts(self, request: dict[str, Any], age: float) -> dict[str, Any]:
-        held = self.client.held_at(request["QueueUrl"], self.effects.simulation.now - age)
-        return {
-            "Attributes": dict.fromkeys(request["AttributeNames"], "0")
-            | {"ApproximateNumberOfMessages": f"{held}"}
-        }
+        """Return counts without the messages that were sent since."""
+        then = self.effects.simulation.now - age
+        held = sum(one.sent_at <= then for one in self.client.messages(request["QueueUrl"]))
+        counts = dict.fromkeys(request["AttributeNames"], "0")
+        return {"Attributes": counts | {"ApproximateNumberOfMessages": f"{held}"}}
 
 
 class Kinesis(_Client):
@@ -318,21 +315,20 @@ class Kinesis(_Client):
         self._listings: list[Any] = []
 
     @override
-    def _troubled(self, what: str, operation: str, request: dict[str, Any], action: Call) -> Any:
-        if operation == "put_record":
-            return self._put(what, action)
-        if operation == "put_records":
-            return self._put_many(what, request)
+    def _troubled(self, call: Call) -> Any:
+        if call.operation == "put_record":
+            return self._put(call)
+        if call.operation == "put_records":
+            return self._put_many(call)
         trouble = self.effects.trouble
-        name = operation.title().replace("_", "")
-        down = [*_KINESIS_DOWN, "ExpiredIteratorException"] if operation == "get_records" else _KINESIS_DOWN
-        self._fail_by(Kind.KINESIS_READ, what, name, down, 0.02, 1.0)
-        self._fail_by(Kind.KINESIS_DOWN, what, name, (EndpointConnectionError,), 1.0)
-        if operation == "list_shards" and (chances := trouble.strike(Kind.KINESIS_LISTING)):
-            action = partial(self._other_listing, action, chances)
-        return self.effects.perform(what, action, self._time())
+        down = (*_KINESIS_DOWN, *["ExpiredIteratorException"] * (call.operation == "get_records"))
+        self._fail_by(Kind.KINESIS_READ, call, down, 0.02, 1.0)
+        self._fail_by(Kind.KINESIS_DOWN, call, (EndpointConnectionError,), 1.0)
+        if call.operation == "list_shards" and (chances := trouble.strike(Kind.KINESIS_LISTING)):
+            return self._perform(call, partial(self._other_listing, call.action, chances))
+        return self._perform(call)
 
-    def _other_listing(self, action: Call, chances: random.Random) -> Any:
+    def _other_listing(self, action: Action, chances: random.Random) -> Any:
         """Return an older listing of the same stream, or one that lacks a shard."""
         truth = action()
         shards = truth["Shards"]
@@ -344,93 +340,69 @@ class Kinesis(_Client):
             return truth | {"Shards": chances.choice(self._listings)}
         return truth | {"Shards": [one for one in shards if one is not chances.choice(shards)]}
 
-    def _put(self, what: str, action: Call) -> Any:
+    def _put(self, call: Call) -> Any:
         trouble, effects = self.effects.trouble, self.effects
-        self._fail_by(Kind.KINESIS_DOWN, what, "PutRecord", _KINESIS_GONE, 1.0)
-        self._fail_by(
-            Kind.KINESIS_THROTTLE, what, "PutRecord", ("ProvisionedThroughputExceededException",), 0.01
-        )
+        self._fail_by(Kind.KINESIS_DOWN, call, _KINESIS_GONE, 1.0)
+        self._fail_by(Kind.KINESIS_THROTTLE, call, (_THROTTLED,), 0.01)
         if chances := trouble.strike(Kind.KINESIS_INTERNAL):
             error = client_error("InternalFailure", "PutRecord", status=500)
             if chances.random() < 0.5:
-                return self._lost(what, action, error, 0.1)
-            return effects.fail(what, error, 0.1)
-        self._fail_by(Kind.KINESIS_TIMEOUT, what, "PutRecord", (ReadTimeoutError,), 1.5)
-        self._lose_by(Kind.KINESIS_LOST_ANSWER, what, "PutRecord", action, (ReadTimeoutError,), 1.5)
+                return self._lost(call, error, 0.1)
+            return effects.fail(call.what, error, 0.1)
+        self._fail_by(Kind.KINESIS_TIMEOUT, call, (ReadTimeoutError,), 1.5)
+        self._lose_by(Kind.KINESIS_LOST_ANSWER, call, (ReadTimeoutError,), 1.5)
         if chances := trouble.strike(Kind.KINESIS_LATE):
-            return self._late(what, action, chances.uniform(0, chances.choice(_LATEST_LANDINGS)), 1.5)
-        return effects.perform(what, action, self._time())
+            return self._late(call, chances.uniform(0, chances.choice(_LATEST_LANDINGS)), 1.5)
+        return self._perform(call)
 
-    def _put_many(self, what: str, request: dict[str, Any]) -> Any:
-        trouble, records = self.effects.trouble, request["Records"]
-        whole = partial(self.client.put_records, **request)
-        partial_kind = next(
-            (
-                kind
-                for kind in (Kind.KINESIS_PARTIAL, Kind.KINESIS_INTERNAL)
-                if trouble.active(kind) and len(records) > 1
-            ),
-            None,
-        )
-        chances = partial_kind and trouble.strike(partial_kind)
+    def _put_many(self, call: Call) -> Any:
+        trouble, records = self.effects.trouble, call.request["Records"]
+        kinds = (Kind.KINESIS_PARTIAL, Kind.KINESIS_INTERNAL)
+        kind = next((one for one in kinds if trouble.active(one) and len(records) > 1), None)
+        chances = kind and trouble.strike(kind)
         if not chances:
-            return self._put(what, whole)
+            return self._put(call)
         failing = chances.sample(range(len(records)), chances.randint(1, len(records) - 1))
-        code = "InternalFailure"
-        if partial_kind is Kind.KINESIS_PARTIAL:
-            code = "ProvisionedThroughputExceededException"
+        is_unsure = kind is Kind.KINESIS_INTERNAL
         landing = [
             index
             for index in range(len(records))
-            if index not in failing or (code == "InternalFailure" and chances.random() < 0.5)
+            if index not in failing or (is_unsure and chances.random() < 0.5)
         ]
+        code = "InternalFailure" if is_unsure else _THROTTLED
 
         def act() -> dict[str, Any]:
-            put = {"StreamName": request["StreamName"], "Records": [records[index] for index in landing]}
+            put = {**call.request, "Records": [records[index] for index in landing]}
             done = self.client.put_records(**put)["Records"] if landing else []
-            answers: list[dict[str, Any]] = [{"ErrorCode": code, "ErrorMessage": code} for _ in records]
-            for index, answer in zip(landing, done, strict=True):
-                if index not in failing:
-                    answers[index] = answer
-            return {"FailedRecordCount": len(failing), "Records": answers}
+            refused = {"ErrorCode": code, "ErrorMessage": code}
+            answers = dict(zip(landing, done, strict=True)) | dict.fromkeys(failing, refused)
+            in_order = [answers[index] for index in range(len(records))]
+            return {"FailedRecordCount": len(failing), "Records": in_order}
 
-        return self.effects.perform(f"{what}: {len(failing)} of {len(records)} fail", act, self._time())
-
-
-class Redis:
-    """Redis with faults, shaped like a redis-py client."""
-
-    def __init__(self, server: MemoryRedis, effects: Effects) -> None:
-        self._effects = effects
-        self._view = Reachable(server, effects)
-
-    def pipeline(self, *, transaction: bool) -> MemoryPipeline:  # noqa: ARG002 -- the worker only reads
-        """Return a pipeline that executes as one effect."""
-        return _Pipeline(self._view, self._effect)
-
-    def __getattr__(self, command: str) -> Callable[..., Any]:
-        """Return a command whose calls are effects."""
-        if command.startswith("_"):
-            raise AttributeError(command)
-        call = getattr(self._view, command)
-        return lambda *args, **options: self._effect(command, partial(call, *args, **options))
-
-    def _effect(self, what: str, action: Call) -> Any:
-        what, trouble = f"redis {what}", self._effects.trouble
-        for kind, error, message, seconds in _REDIS_DOWN:
-            if chances := trouble.strike(kind):
-                self._effects.fail(what, error(message), _one(chances, seconds))
-        slow = trouble.strike(Kind.REDIS_SLOW)
-        return self._effects.perform(what, action, slow.uniform(0.05, 0.5) if slow else 0.001)
+        return self._perform(call, act)
 
 
-class Reachable(MemoryRedis):
-    """A view of a server in which some keys cannot be reached."""
+class Redis(MemoryRedis):
+    """Redis with faults: a view of a server, some of whose keys cannot be reached. A pipeline is one effect."""
 
     def __init__(self, server: MemoryRedis, effects: Effects) -> None:
         super().__init__()
         self.hashes = server.hashes
         self._effects = effects
+
+    @override
+    def pipeline(self, *, transaction: bool = True) -> MemoryPipeline:
+        """Return a pipeline, which the worker only reads with."""
+        return _Pipeline(self)
+
+    def perform(self, action: Action) -> Any:
+        """Execute a pipeline."""
+        trouble = self._effects.trouble
+        for kind, error, message, seconds in _REDIS_DOWN:
+            if chances := trouble.strike(kind):
+                self._effects.fail("redis pipeline", error(message), _one(chances, seconds))
+        slow = trouble.strike(Kind.REDIS_SLOW)
+        return self._effects.perform("redis pipeline", action, slow.uniform(0.05, 0.5) if slow else 0.001)
 
     @override
     def _hash(self, name: str) -> dict[str, str]:
@@ -444,15 +416,14 @@ class Reachable(MemoryRedis):
 
 
 class _Pipeline(MemoryPipeline):
-    def __init__(self, server: MemoryRedis, effect: Callable[[str, Call], Any]) -> None:
-        super().__init__(server)
-        self._effect = effect
+    def __init__(self, view: Redis) -> None:
+        super().__init__(view)
+        self._view = view
 
     @override
     def execute(self, raise_on_error: bool = True) -> list[Any]:
         """Execute all commands as one effect."""
-        run = super().execute
-        answers: list[Any] = self._effect("pipeline", lambda: run(raise_on_error))
+        answers: list[Any] = self._view.perform(partial(super().execute, raise_on_error))
         return answers
 
 
@@ -464,15 +435,6 @@ def _start(shard: dict[str, Any]) -> str:
     return str(shard["SequenceNumberRange"]["StartingSequenceNumber"])
 
 
-def _swallowed(action: Call) -> None:
+def _swallowed(action: Action) -> None:
     with suppress(ClientError):
         action()
-
-
-def _brief(request: dict[str, Any]) -> str:
-    """Summarise a ledger call for the trace."""
-    key = request.get("Key") or request.get("Item") or {}
-    parts = [str(key[name]["S"]) for name in ("pk", "sk") if name in key]
-    values = request.get("ExpressionAttributeValues") or {}
-    parts += [f"{name}={next(iter(value.values()))}" for name, value in values.items()]
-    return " ".join(part if len(part) < 120 else part[:117] + "…" for part in parts)

@@ -6,11 +6,12 @@ those have one of `chaos.exhaustive`.
 """
 
 import itertools
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, override
 
 from botocore.exceptions import ReadTimeoutError
@@ -23,13 +24,11 @@ from shared.errors import BucketUnavailableError, IndexLostError
 from worker.again import Again
 from worker.answer import TdAnswer
 from worker.bucket import Bucket
-from worker.chain import Owner
 from worker.claims import LATE_SECONDS, Claims, Decided
 from worker.deadline import Deadline
-from worker.executor import Executor
 from worker.forced_replay import ForcedReplays
 from worker.health import DatabaseHealth
-from worker.ledger import WORKLIST_KEYS, Claim, Claiming, Gap, Ledger
+from worker.ledger import WORKLIST_KEYS, Claim, Gap, Ledger
 from worker.membership import Membership
 from worker.passing import MARGIN_SECONDS, Passing
 from worker.record import Record
@@ -37,6 +36,7 @@ from worker.sender import Sender
 from worker.shards import Shards
 from worker.span import ChunkKey, Span
 from worker.span_object import SpanObjects
+from worker.statement import Statements
 from worker.states import UNSETTLED, Action, Decision, Entry, Event, Happening, Presence, Rules, Step
 from worker.sweeper import Sweep, Sweeper
 from worker.treasure_data import ACCEPTED, Meaning, Reply, TreasureDataClient
@@ -68,13 +68,10 @@ def without(weakness: Weakness) -> Callable[[World], Functions]:
     return lambda world: Functions(world, weakness)
 
 
-def _replaced(kind: type, other: Any) -> Weakness:
-    return Weakness(replaced=lambda _world: {kind: other})
-
-
 def _but(kind: type, **methods: Any) -> Weakness:
     """Replace methods of a class."""
-    return _replaced(kind, type(f"Weak{kind.__name__}", (kind,), methods))
+    weak = type(f"Weak{kind.__name__}", (kind,), methods)
+    return Weakness(replaced=lambda _world: {kind: weak})
 
 
 def _around(kind: type, name: str, change: Callable[..., Any]) -> Weakness:
@@ -83,145 +80,111 @@ def _around(kind: type, name: str, change: Callable[..., Any]) -> Weakness:
     return _but(kind, **{name: lambda self, *args, **more: change(partial(method, self), *args, **more)})
 
 
-# The ledger, objects and claims
+# The ledger, objects and claims. A function takes the place of a method: it is given the object or, by `_around`, the method.
 
 
-class _Hopeful(SpanObjects):
-    @override
-    def put(self, span: Span, data: bytes, executor: Executor | None = None) -> None:
-        with suppress(BucketUnavailableError):
-            super().put(span, data, executor)
+def _hopeful(put: Any, *args: Any) -> None:
+    with suppress(BucketUnavailableError):
+        put(*args)
 
 
-class _Overwrites(Ledger):
-    @override
-    def append(self, span: Span, claims: Mapping[str, Claiming] | None = None, seconds_kept: int = 0) -> Any:
-        if claims:
-            return super().append(span, claims, seconds_kept)
-        span = replace(span, version=1, writer=self._writer())
-        self._put(self._new_item(span))
-        return True, span
+def _overwriting(ledger: Any, span: Span, claims: Any = None, seconds_kept: int = 0) -> Any:
+    if claims:
+        return Ledger.append(ledger, span, claims, seconds_kept)
+    span = replace(span, version=1, writer=ledger._writer())
+    ledger._put(ledger._new_item(span))
+    return True, span
 
 
-class _AnyVersion(Ledger):
-    @override
-    def _update(self, span: Span) -> tuple[Span, dict[str, Any]]:
-        written, request = super()._update(span)
-        request["ExpressionAttributeValues"].pop(":version")
-        return written, request | {"ConditionExpression": "attribute_exists(pk)"}
+def _any_version(update: Any, span: Span) -> tuple[Span, dict[str, Any]]:
+    written, request = update(span)
+    request["ExpressionAttributeValues"].pop(":version")
+    return written, request | {"ConditionExpression": "attribute_exists(pk)"}
 
 
-class _TwoWrites(Ledger):
-    @override
-    def replace(self, old: Span, new: Span) -> bool:
-        won, _ = self.update(old)
-        return won and self.append(new)[0]  # type: ignore[index]  # without claims it is a pair
+def _two_writes(ledger: Any, old: Span, new: Span) -> Any:
+    won, _ = ledger.update(old)
+    return won and ledger.append(new)[0]
 
 
-class _BetweenBorders(Membership):
-    """Takes every record between a span's borders as one of the span's."""
-
-    @override
-    def locate(self, root: Any, number: str, beside: Sequence[str] = ()) -> Span | Gap:
-        chain, limit = root, None
-        while True:
-            span = self._ledger.preceding(chain, number)
-            if span is None or span.last < number:
-                return Gap(chain, "000" if span is None else span.last, limit, span.latest if span else 0)
-            if number >= span.first:
-                return span
-            chain, limit = chain.before(span.after), span.first
-
-    @override
-    def numbers(self, span: Span, beside: Sequence[str] = ()) -> frozenset[str]:
-        return frozenset(one for one in beside if span.first <= one <= span.last)
+def _between_borders(membership: Any, root: Any, number: str, _beside: Sequence[str] = ()) -> Span | Gap:
+    """Take every record between a span's borders as one of the span's."""
+    chain, limit = root, None
+    while True:
+        span = membership._ledger.preceding(chain, number)
+        if span is None or span.last < number:
+            return Gap(chain, "000" if span is None else span.last, limit, span.latest if span else 0)
+        if number >= span.first:
+            found: Span = span
+            return found
+        chain, limit = chain.before(span.after), span.first
 
 
-def _empty_if_lost(numbers: Callable[..., Collection[str]], *args: Any) -> Collection[str]:
+def _numbers_between(_membership: Any, span: Span, beside: Sequence[str] = ()) -> frozenset[str]:
+    return frozenset(one for one in beside if span.first <= one <= span.last)
+
+
+def _empty_if_lost(numbers: Any, *args: Any) -> Any:
     try:
         return numbers(*args)
     except IndexLostError:
         return frozenset()
 
 
-class _ClaimsFirst(Claims):
-    """Claims in a gap in a write of its own, before the append."""
-
-    @override
-    def decide(self, records: Sequence[Record], gap: Gap, shard: Any) -> Decided:
-        return replace(super().decide(records, gap, shard), with_append={})
-
-    @override
-    def _claims_of(self, owners: dict[str, Owner], *, in_gap: bool) -> dict[str, Claim | None]:
-        return super()._claims_of(owners, in_gap=False)
+def _nothing_is_late(decide: Any, records: Sequence[Record], gap: Gap, shard: Any) -> Any:
+    """Claim nothing for a record because it is late, by its own arrival and those before it."""
+    true = {record.number: record for record in records}
+    prompt = [record._replace(arrived_at=record.received_at / 1000) for record in records]
+    decided = decide(prompt, replace(gap, latest=0), shard)
+    return replace(decided, records=[true[record.number] for record in decided.records])
 
 
-class _NothingIsLate(Claims):
-    """Claims nothing for a record because it is late, by its own arrival and those before it."""
-
-    @override
-    def decide(self, records: Sequence[Record], gap: Gap, shard: Any) -> Decided:
-        true = {record.number: record for record in records}
-        prompt = [record._replace(arrived_at=record.received_at / 1000) for record in records]
-        decided = super().decide(prompt, replace(gap, latest=0), shard)
-        return replace(decided, records=[true[record.number] for record in decided.records])
-
+_CLAIMS_FIRST = _but(
+    Claims,
+    decide=lambda claims, *args: replace(Claims.decide(claims, *args), with_append={}),
+    _claims_of=lambda claims, owners, **_: Claims._claims_of(claims, owners, in_gap=False),
+)
 
 # Rows that were put again
 
 
-class _OneShardAlone(Again):
-    """Asks only one shard whether it has passed."""
-
-    @override
-    def decide(self, wanted: Mapping[str, int], deadline: Deadline) -> tuple[dict[str, Event], str]:
-        whole = self._passing
-        first = copy(whole)
-        first.lineages = lambda: whole.lineages()[:1]  # type: ignore[method-assign]
-        alone = copy(self)
-        alone._passing = copy(whole)  # noqa: SLF001 -- a copy of itself
-        alone._passing.obstacle = first.obstacle  # type: ignore[method-assign]  # noqa: SLF001
-        return Again.decide(alone, wanted, deadline)
+def _one_shard_alone(again: Any, wanted: Mapping[str, int], deadline: Deadline) -> Any:
+    """Ask only one shard whether it has passed."""
+    whole, first, alone = again._passing, copy(again._passing), copy(again)
+    first.lineages = lambda: whole.lineages()[:1]
+    alone._passing = copy(whole)
+    alone._passing.obstacle = first.obstacle
+    return Again.decide(alone, wanted, deadline)
 
 
-class _LooksFirst(Again):
-    """Reads the indexes before the shards are asked whether they have passed."""
-
-    @override
-    def decide(self, wanted: Mapping[str, int], deadline: Deadline) -> tuple[dict[str, Event], str]:
-        seen = self._look_up(wanted, deadline)
-        early = copy(self)
-        early._look_up = lambda wanted, deadline: {one: seen[one] for one in wanted if one in seen}  # type: ignore[method-assign]  # noqa: ARG005, SLF001 -- a copy of itself
-        return Again.decide(early, wanted, deadline)
+def _looking_first(again: Any, wanted: Mapping[str, int], deadline: Deadline) -> Any:
+    """Read the indexes before the shards are asked whether they have passed."""
+    seen, early = again._look_up(wanted, deadline), copy(again)
+    early._look_up = lambda some, _deadline: {one: seen[one] for one in some if one in seen}
+    return Again.decide(early, wanted, deadline)
 
 
 # Doubt
 
 
-def _certain(follow: Any, entry: Entry, happening: Happening, *events: Event) -> Entry:
+def _certain(follow: Any, entry: Entry, happening: Happening, *events: Event) -> Any:
     """Believe, of some events, that no attempt was accepted."""
-    changed: Entry = follow(
-        entry, replace(happening, certain=True) if happening.event in events else happening
-    )
-    return changed
+    return follow(entry, replace(happening, certain=happening.certain or happening.event in events))
 
 
 def _believing(*events: Event) -> Weakness:
     return _around(Rules, "follow", lambda follow, *args: _certain(follow, *args, *events))
 
 
-class _DropsAnything(Rules):
-    @override
-    def follow(self, entry: Entry, happening: Happening) -> Entry:
-        return _certain(super().follow, entry, happening, Event.DROPPED)
-
-    @override
-    def next_step(self, entry: Entry, obstacle: str | None, decision: Decision | None, now: float) -> Step:
-        if decision is Decision.DROP:
-            return Step(Action.APPLY, Event.DROPPED)
-        return super().next_step(entry, obstacle, decision, now)
-
-
+_DROPS_ANYTHING = _but(
+    Rules,
+    follow=lambda rules, *args: _certain(partial(Rules.follow, rules), *args, Event.DROPPED),
+    next_step=lambda rules, entry, obstacle, decision, now: (
+        Step(Action.APPLY, Event.DROPPED)
+        if decision is Decision.DROP
+        else Rules.next_step(rules, entry, obstacle, decision, now)
+    ),
+)
 _serial = itertools.count()
 
 
@@ -235,149 +198,114 @@ def _accepting(*reasons: str) -> Weakness:
     return _answering(lambda reply: ACCEPTED if reply.reason.startswith(reasons) else reply)
 
 
-class _TodaysDatabase(Sender):
-    @override
-    def _destination(self, span: Span, key: ChunkKey, entry: Entry, _accounts: Any) -> Any:
-        accounts = self._accounts.resolve([key.account])
-        return super()._destination(span, key, replace(entry, since=None), accounts)
+def _todays_database(sender: Any, span: Span, key: ChunkKey, entry: Entry, _accounts: Any) -> Any:
+    accounts = sender._accounts.resolve([key.account])
+    return Sender._destination(sender, span, key, replace(entry, since=None), accounts)
 
 
-class _NoColumnsNoRows(TreasureDataClient):
-    @override
-    def ask(self, database: str, table: str, *args: Any) -> list[Presence]:
-        found = super().ask(database, table, *args)
-        if Presence.UNDECIDED in found and self.shows_columns(database, table) is False:
-            return [Presence.ABSENT if one is Presence.UNDECIDED else one for one in found]
-        return found
+def _no_columns_no_rows(client: Any, database: str, table: str, *args: Any) -> list[Presence]:
+    found = TreasureDataClient.ask(client, database, table, *args)
+    is_shown = Presence.UNDECIDED not in found or client.shows_columns(database, table) is not False
+    return found if is_shown else _decided(found)
 
+
+def _decided(found: list[Presence]) -> list[Presence]:
+    return [Presence.ABSENT if one is Presence.UNDECIDED else one for one in found]
+
+
+_ANY_JOB = _but(
+    TreasureDataClient,
+    ask=lambda client, *args: TreasureDataClient.ask(client, *args[:4]),
+    # by this clock no job is old
+    statements=property(
+        lambda client: Statements(client._api, SimpleNamespace(now=float, sleep=client._clock.sleep))
+    ),
+)
 
 # The stream and Redis
 
 
-class _RepeatingKinesis(clients.Kinesis):
-    """Retries a put that timed out, as botocore does by default."""
+def _unheard_put(then: Callable[[Any, clients.Call], Any]) -> Weakness:
+    """Do something else after a put that timed out."""
 
-    @override
-    def _put(self, what: str, action: Any) -> Any:
-        try:
-            return super()._put(what, action)
-        except ReadTimeoutError:
-            return super()._put(what, action)
+    class Weak(clients.Kinesis):
+        @override
+        def _put(self, call: clients.Call) -> Any:
+            try:
+                return super()._put(call)
+            except ReadTimeoutError:
+                return then(super()._put, call)
 
-
-class _TrustingKinesis(clients.Kinesis):
-    """Treats a put that timed out as accepted."""
-
-    @override
-    def _put(self, what: str, action: Any) -> Any:
-        try:
-            return super()._put(what, action)
-        except ReadTimeoutError:
-            return {"SequenceNumber": "1", "ShardId": "shardId-000000000000"}
+    return Weakness(kinesis=lambda world: Weak(world.stream, world.effects))
 
 
 def _sentinel_everywhere(world: World) -> clients.Redis:
     """Return a Redis in which the sentinel always exists."""
     redis = clients.Redis(world.redis_server, world.effects)
-    redis._view.hget = lambda *_: "always"  # type: ignore[method-assign]  # noqa: SLF001 -- its own
+    redis.hget = lambda *_: "always"  # type: ignore[method-assign]
     return redis
-
-
-class _Unchanging(Shards):
-    """Lists the shards once."""
-
-    @override
-    def _list(self) -> None:
-        if not self._chains:
-            super()._list()
-
-
-# Keeping
-
-
-class _ByAge(Sweeper):
-    """Deletes objects by their age, whatever the ledger says."""
-
-    @override
-    def _judge(self, stored: Any, index_seconds: float) -> str:
-        return self._delete(stored, allowed=self._age(stored.hour) >= self._archive_seconds)
-
-
-class _RowsAndIndex(Sweeper):
-    """Deletes a span's index with its rows."""
-
-    @override
-    def _judge(self, stored: Any, index_seconds: float) -> str:
-        return super()._judge(stored, self._archive_seconds)
 
 
 # Watermarks
 
 
-class _IndexAlone(Watermarks):
-    """Believes the ledger's index, which may lag."""
-
-    @override
-    def _spans(self, began: float) -> Iterator[Span]:
-        keys = range(WORKLIST_KEYS)
-        listed = {place for number in keys for _, place in self._ledger.worklist("waiting", number)}
-        for span in super()._spans(began):
-            if span.place in listed or not UNSETTLED & span.states():
-                yield span
+def _index_alone(watermarks: Any, began: float) -> Iterator[Span]:
+    """Believe the ledger's index, which may lag."""
+    keys = range(WORKLIST_KEYS)
+    listed = {place for number in keys for _, place in watermarks._ledger.worklist("waiting", number)}
+    for span in Watermarks._spans(watermarks, began):
+        if span.place in listed or not UNSETTLED & span.states():
+            yield span
 
 
 _NO_NAMES = TdAnswer(200, {}, b'{"databases": [], "tables": []}')
-_UNDECIDED_IS_ABSENT = _around(
-    TreasureDataClient,
-    "ask",
-    lambda ask, *args: [Presence.ABSENT if one is Presence.UNDECIDED else one for one in ask(*args)],
-)
+_UNDECIDED_IS_ABSENT = _around(TreasureDataClient, "ask", lambda ask, *args: _decided(ask(*args)))
 _ASKED = "TD_LOST_ANSWER TD_OUTAGE KILL"
 _WATCHED = {"watch_every": 20.0}
 _SENDERS = "two senders of waiting rows"
 # fmt: off
 ALL: tuple[Defence, ...] = (
-    Defence("worker/span_object.py", "an object is stored before its span is appended", _replaced(SpanObjects, _Hopeful), "S3_ERROR S3_LATE TD_5XX", 1),
+    Defence("worker/span_object.py", "an object is stored before its span is appended", _around(SpanObjects, "put", _hopeful), "S3_ERROR S3_LATE TD_5XX", 1),
     Defence("worker/span_object.py", "the digest of S3's bytes is checked", _but(SpanObjects, _part=lambda self, name, offset, length, _digest: self._bucket.get(name, (offset, length)) or b""), "S3_OTHER_OBJECT TD_REJECTS_TABLE TD_BROKEN_DATABASE", 6),
     Defence("worker/bucket.py", "a put to S3 counts only with the checksum of its bytes", _but(Bucket, put=lambda self, name, body: self._s3.put_object(Bucket=self._name, Key=name, Body=body)), "S3_FOREIGN_PAGE TD_REJECTS_TABLE TD_BROKEN_DATABASE"),
-    Defence("worker/ledger.py", "a span is appended once", _replaced(Ledger, _Overwrites), "ABANDON TD_SLOW REPLAY BORDERS", 1, meets="two workers of one batch, rows are rejected"),
-    Defence("worker/ledger.py", "a write asks for the version that it read", _replaced(Ledger, _AnyVersion), "TD_REJECTS_TABLE ABANDON TD_SLOW TD_HANG PAUSE SEND", 6, meets=_SENDERS),
-    Defence("worker/ledger.py", "a chunk and its new rows change places in one transaction", _replaced(Ledger, _TwoWrites), "EDIT TD_REJECTS_TABLE KILL DYNAMODB_ERROR", 1, meets="two edits of dead rows"),
+    Defence("worker/ledger.py", "a span is appended once", _but(Ledger, append=_overwriting), "ABANDON TD_SLOW REPLAY BORDERS", 1, meets="two workers of one batch, rows are rejected"),
+    Defence("worker/ledger.py", "a write asks for the version that it read", _around(Ledger, "_update", _any_version), "TD_REJECTS_TABLE ABANDON TD_SLOW TD_HANG PAUSE SEND", 6, meets=_SENDERS),
+    Defence("worker/ledger.py", "a chunk and its new rows change places in one transaction", _but(Ledger, replace=_two_writes), "EDIT TD_REJECTS_TABLE KILL DYNAMODB_ERROR", 1, meets="two edits of dead rows"),
     Defence("worker/ledger.py", "an unanswered statement claims nothing", _around(Ledger, "claim", lambda claim, wanted, seconds: {one: Claim(owner) for one, owner in wanted.items()} | claim(wanted, seconds)), "DYNAMODB_PARTIAL CLIENT_DEAF KINESIS_LOST_ANSWER SQS_TWICE"),
     Defence("worker/ledger.py", "a forced replay's tag keeps its range", _but(Ledger, bind_tag=lambda _self, _tag, wanted: wanted), "FORCE", 1),
     Defence("worker/ledger.py", "the chains of shards that the stream no longer lists are known", _but(Ledger, chains=lambda _self: []), "WEEKS RESHARD QUEUE_OFF KINESIS_LOST_ANSWER"),
     Defence("worker/membership.py", "a lost index does not show that a record was passed over", _around(Membership, "numbers", _empty_if_lost), "WEEKS CLIENT_DEAF KINESIS_LOST_ANSWER"),
     Defence("worker/claims.py", "a claim outlives every copy", _but(Claims, seconds_kept=lambda _self: 5 * 86_400), "WEEKS CLIENT_DEAF KINESIS_LOST_ANSWER", 1),
-    Defence("worker/membership.py", "a record is in a span only if the span's index has it", _replaced(Membership, _BetweenBorders), "LANES FILTERED", 2),
+    Defence("worker/membership.py", "a record is in a span only if the span's index has it", _but(Membership, locate=_between_borders, numbers=_numbers_between), "LANES FILTERED", 2),
     Defence("worker/claims.py", "copies of an envelope have one claim", _but(Claims, decide=lambda _self, records, _gap, _shard, **_: Decided(records)), "KINESIS_LOST_ANSWER KILL SQS_TWICE KINESIS_TIMEOUT CLIENT_DEAF"),
     Defence("worker/claims.py", "records in gaps claim", _around(Claims, "decide", lambda decide, records, gap, shard, **more: decide(records, replace(gap, chain=shard), shard, **more)), "KINESIS_LOST_ANSWER FILTERED PASSED_OVER LANES KINESIS_LATE", 1),
-    Defence("worker/claims.py", "in a gap, claims are made with the append", _replaced(Claims, _ClaimsFirst), "CLIENT_DEAF FILTERED PASSED_OVER LANES KILL PAUSE ABANDON", 6),
+    Defence("worker/claims.py", "in a gap, claims are made with the append", _CLAIMS_FIRST, "CLIENT_DEAF FILTERED PASSED_OVER LANES KILL PAUSE ABANDON", 6),
     Defence("worker/claims.py", "a claim does not stay with a record that was passed over", _but(Claims, _is_passed=lambda *_: False), meets="a copy beside a replay of the one that was passed over with the claim"),
-    Defence("worker/claims.py", "records that arrive late claim", _replaced(Claims, _NothingIsLate), "KINESIS_LATE KINESIS_LOST_ANSWER"),
+    Defence("worker/claims.py", "records that arrive late claim", _around(Claims, "decide", _nothing_is_late), "KINESIS_LATE KINESIS_LOST_ANSWER"),
     Defence("worker/again.py", "rows that were put again are looked for", _but(Again, decide=lambda _self, wanted, _deadline: (dict.fromkeys(wanted, Event.NO_COPY), "")), "KINESIS_LOST_ANSWER"),
-    Defence("worker/again.py", "every shard must have passed before rows that were put again are decided", _replaced(Again, _OneShardAlone), "KINESIS_AUTO KINESIS_LOST_ANSWER LANES DYNAMODB_ERROR", 1),
-    Defence("worker/again.py", "indexes are read after the shards have passed", _replaced(Again, _LooksFirst), meets="a sender decides while a first copy that landed late is planned"),
+    Defence("worker/again.py", "every shard must have passed before rows that were put again are decided", _but(Again, decide=_one_shard_alone), "KINESIS_AUTO KINESIS_LOST_ANSWER LANES DYNAMODB_ERROR", 1),
+    Defence("worker/again.py", "indexes are read after the shards have passed", _but(Again, decide=_looking_first), meets="a sender decides while a first copy that landed late is planned"),
     Defence("worker/passing.py", "rows that were put again wait until copies claim", _around(Passing, "obstacle", lambda obstacle, moment, **more: obstacle(moment - LATE_SECONDS * 1000, **more)), "KINESIS_LATE KINESIS_LOST_ANSWER"),
     Defence("worker/passing.py", "the chain of a closed shard is closed before it counts as passed", _but(Passing, _close=lambda _self, lineage: not lineage.is_open), "RESHARD KINESIS_LOST_ANSWER DYNAMODB_ERROR ABANDON PAUSE"),
     Defence("worker/shards.py", "a listing of shards must cover every key", _but(Shards, whole=lambda self: list(self.all())), "KINESIS_LISTING KINESIS_LOST_ANSWER KINESIS_AUTO DYNAMODB_ERROR", 1),
-    Defence("worker/shards.py", "a warm sandbox notices that the stream was recreated", _replaced(Shards, _Unchanging), "RECREATE", 2),
+    Defence("worker/shards.py", "a warm sandbox notices that the stream was recreated", _but(Shards, _list=lambda shards: None if shards._chains else Shards._list(shards)), "RECREATE", 2),
     Defence("worker/shards.py", "a recreated stream has its own chains", _around(Shards, "chain", lambda chain, shard: replace(chain(shard), start="0")), "RECREATE"),
-    Defence("ingest/stream.py", "a put in doubt goes to the queue", Weakness(kinesis=lambda world: _TrustingKinesis(world.stream, world.effects)), "KINESIS_TIMEOUT"),
-    Defence("ingest/stream.py", "botocore does not retry puts", Weakness(kinesis=lambda world: _RepeatingKinesis(world.stream, world.effects)), "KINESIS_LOST_ANSWER"),
+    Defence("ingest/stream.py", "a put in doubt goes to the queue", _unheard_put(lambda *_: {"SequenceNumber": "1", "ShardId": "shardId-000000000000"}), "KINESIS_TIMEOUT"),
+    Defence("ingest/stream.py", "botocore does not retry puts", _unheard_put(lambda put, call: put(call)), "KINESIS_LOST_ANSWER"),
     Defence("worker/states.py", "a send is repeated only while Treasure Data remembers its id", _but(Rules, may_repeat=lambda *_: True), "TD_LOST_ANSWER TD_OUTAGE KILL STANDSTILL", 6),
     Defence("worker/states.py", "a refusal after a doubt proves nothing", _believing(Event.REFUSED, Event.PARTLY_REFUSED), "TD_LOST_ANSWER TD_5XX TD_REJECTS_TABLE", 1, meets="two senders, an answer is lost, then the rows are rejected"),
     Defence("worker/states.py", "a chunk that was not sent keeps the doubt that another opened", _believing(Event.UNANSWERED), "TD_LOST_ANSWER TD_5XX REMAP", 2),
-    Defence("worker/states.py", "rows that Treasure Data may have are not dropped", _replaced(Rules, _DropsAnything), "DROP TD_LOST_ANSWER TD_OUTAGE", 1, meets="a drop of rows in doubt"),
+    Defence("worker/states.py", "rows that Treasure Data may have are not dropped", _DROPS_ANYTHING, "DROP TD_LOST_ANSWER TD_OUTAGE", 1, meets="a drop of rows in doubt"),
     Defence("worker/states.py", "a chunk with rejected rows is halved", _around(Rules, "follow", lambda follow, entry, happening: follow(entry, replace(happening, divisible=False))), "TD_BAD_ROWS", 2),
     Defence("worker/question.py", "Treasure Data is queried about doubts", _but(TreasureDataClient, ask=lambda *args: [Presence.ABSENT for _ in args[3]]), _ASKED, 1),
     Defence("worker/question.py", "queries wait until rows can be seen", Weakness(settings={"td_query_delay_minutes": -TD_MEMORY_SECONDS / 60}), "TD_LOST_ANSWER TD_OUTAGE OVERRUN ABANDON SEND TD_LATE", 6),
     Defence("worker/question.py", "a truncated response does not prove absence", _UNDECIDED_IS_ABSENT, f"TD_TRUNCATED {_ASKED}", 3),
     Defence("worker/question.py", "a page does not prove absence", _UNDECIDED_IS_ABSENT, f"TD_FOREIGN_PAGE {_ASKED}", 3),
-    Defence("worker/question.py", "a query that ran too early does not prove absence", _around(TreasureDataClient, "ask", lambda ask, *args: ask(*args[:4])), f"TD_STALE_JOB {_ASKED}", 1),
-    Defence("worker/question.py", "a schema that does not show columns yet does not prove absence", _replaced(TreasureDataClient, _NoColumnsNoRows), f"TD_SCHEMA_LAGS {_ASKED}", 1),
-    Defence("worker/question.py", "a schema that never shows columns does not prove absence", _replaced(TreasureDataClient, _NoColumnsNoRows), f"TD_NO_SCHEMA {_ASKED}", 1),
+    Defence("worker/question.py", "a query that ran too early does not prove absence", _ANY_JOB, f"TD_STALE_JOB {_ASKED}", 1),
+    Defence("worker/question.py", "a schema that does not show columns yet does not prove absence", _but(TreasureDataClient, ask=_no_columns_no_rows), f"TD_SCHEMA_LAGS {_ASKED}", 1),
+    Defence("worker/question.py", "a schema that never shows columns does not prove absence", _but(TreasureDataClient, ask=_no_columns_no_rows), f"TD_NO_SCHEMA {_ASKED}", 1),
     Defence("worker/question.py", "a 404 means gone only if a listing confirms it", _around(TreasureDataClient, "_api", lambda api, method, *path, **options: _NO_NAMES if "list" in path else api(method, *path, **options)), f"TD_WRONG_HOST {_ASKED}", 3),
-    Defence("worker/sender.py", "a doubt keeps its database", _replaced(Sender, _TodaysDatabase), "REMAP TD_LOST_ANSWER KILL TD_5XX", 1),
+    Defence("worker/sender.py", "a doubt keeps its database", _but(Sender, _destination=_todays_database), "REMAP TD_LOST_ANSWER KILL TD_5XX", 1),
     Defence("worker/forced_replay.py", "a forced replay that is repeated appends nothing", _around(ForcedReplays, "run", lambda run, wanted, *args: run(replace(wanted, tag=f"{wanted.tag}-{next(_serial)}"), *args)), "FORCE", 1),
     Defence("worker/treasure_data.py", "every attempt uses the same unique_id", _around(TreasureDataClient, "send", lambda send, database, table, _id, *args: send(database, table, f"{next(_serial):032x}", *args)), "TD_LOST_ANSWER"),
     Defence("worker/treasure_data.py", "the MD5 of accepted bytes is checked", _answering(lambda reply: ACCEPTED if reply.meaning is Meaning.MISMATCH else reply), "TD_WRONG_MD5", 1),
@@ -390,8 +318,8 @@ ALL: tuple[Defence, ...] = (
     Defence("worker/account_cache.py", "without the sentinel no account is treated as unknown", Weakness(redis=_sentinel_everywhere), "REDIS_EMPTY", 2),
     Defence("worker/worker.py", "a replay appends only in gaps", _but(Worker, _passed=lambda _self, batch: batch.records), "REPLAY STANDSTILL", 3),
     Defence("worker/worker.py", "a batch is held from its first unsettled record", Weakness(answer=lambda _answer: {"batchItemFailures": []}), "REDIS_DOWN DYNAMODB_ERROR"),
-    Defence("worker/sweeper.py", "objects are deleted by the ledger", _replaced(Sweeper, _ByAge), "TD_REJECTS_TABLE TD_BROKEN_DATABASE"),
-    Defence("worker/sweeper.py", "an index outlives the rows", _replaced(Sweeper, _RowsAndIndex), "LANES REPLAY"),
+    Defence("worker/sweeper.py", "objects are deleted by the ledger", _but(Sweeper, _judge=lambda sweep, stored, _: sweep._delete(stored, allowed=sweep._age(stored.hour) >= sweep._archive_seconds)), "TD_REJECTS_TABLE TD_BROKEN_DATABASE"),
+    Defence("worker/sweeper.py", "an index outlives the rows", _but(Sweeper, _judge=lambda sweep, stored, _: Sweeper._judge(sweep, stored, sweep._archive_seconds)), "LANES REPLAY"),
     Defence("worker/sweeper.py", "the sweep deletes what no span refers to", _but(Sweeper, run=lambda *_: Sweep()), "ABANDON BORDERS REPLAY", 1),
     Defence("worker/watermark.py", "a watermark waits for the overflow queue", _but(Watermarks, _in_queue=lambda _self, began: began), "KINESIS_THROTTLE KINESIS_TIMEOUT QUEUE_OFF", setup=_WATCHED),
     Defence("worker/watermark.py", "after a notice the queue's counts are not believed at once", _around(Watermarks, "_in_queue", lambda in_queue, began: in_queue(began) and began), "SQS_COUNTS KINESIS_THROTTLE KINESIS_TIMEOUT QUEUE_OFF", setup=_WATCHED),
@@ -400,7 +328,7 @@ ALL: tuple[Defence, ...] = (
     Defence("worker/watermark.py", "stamps may run back", _around(Watermarks, "_passed_by_all", lambda passed, until: passed(until) + MARGIN_SECONDS * 1000), meets="a watermark, a record whose stamp runs back is not planned"),
     Defence("worker/watermark.py", "a closed shard is read to its end", _but(Watermarks, _check_read_out=lambda *_: None), meets="a watermark, a closed shard has a record in no span"),
     Defence("worker/watermark.py", "rows that wait are pending", _but(Watermarks, _spans=lambda *_: iter(())), "TD_OUTAGE TD_5XX", 1),
-    Defence("worker/watermark.py", "recent spans are read from the chains", _replaced(Watermarks, _IndexAlone), "TD_OUTAGE TD_5XX", setup={**_WATCHED, "index_lag": 580.0}),
+    Defence("worker/watermark.py", "recent spans are read from the chains", _but(Watermarks, _spans=_index_alone), "TD_OUTAGE TD_5XX", setup={**_WATCHED, "index_lag": 580.0}),
     Defence("worker/watermark.py", "a copy holds the watermark until its owner is in a span", _around(Watermarks, "_spans", lambda spans, began: (replace(span, copies={}) for span in spans(began))), meets="a watermark, the owner of a copy's claim is in no span"),
     Defence("worker/health.py", "a failing database gets no rows from the worker", _but(DatabaseHealth, reason=lambda *_: ""), "TD_BROKEN_DATABASE TD_5XX"),
 )

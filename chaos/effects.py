@@ -22,12 +22,7 @@ class Effects:
         Raises:
             Killed: the process is dead.
         """
-        task = self.simulation.current
-        if task is None:
-            raise RuntimeError("an effect outside all processes")
-        if task.process.dead:
-            raise Killed
-        return task.process
+        return self.simulation.alive().process
 
     def perform(self, what: str, action: Callable[[], Any], seconds: float) -> Any:
         """Perform an effect that takes so many seconds. Other processes may run before it happens and before it returns."""
@@ -79,12 +74,12 @@ class SandboxClock:
 
     def now(self) -> float:
         """Return UNIX seconds by the sandbox's clock."""
-        process, simulation = self._effects.process(), self._effects.simulation
-        task = simulation.current
+        simulation = self._effects.simulation
+        task = simulation.alive()
         # An invocation that runs on past its time-out may sleep for hours before it reads the clock. After reading it,
         # it continues at once: only Lambda, by ending the sandbox in time, protects against a sleep between the read
         # and the send.
-        if process.overruns and task is not None and task.looked_at != simulation.now:
+        if task.process.overruns and task.looked_at != simulation.now:
             if chances := self._effects.trouble.strike(Kind.PAUSE):
                 simulation.delay(chances.choice((3.0, 60.0, 600.0, 4000.0, 20000.0)))
             task.looked_at = simulation.now

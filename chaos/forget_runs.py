@@ -18,7 +18,7 @@ from chaos.schedule import Schedule
 from chaos.verdict import Verdict
 from chaos.world import BUCKET, World
 from doubles.event_source import Outcome, Returned
-from shared.errors import InvalidObjectError, ObjectGoneError
+from shared.errors import ObjectGoneError
 from worker.forget.requests import KEY as REQUESTS
 from worker.forget.requests import RequestDocument
 from worker.rows import decompress
@@ -111,16 +111,6 @@ class ForgettingPipeline(Pipeline):
                 found.update(numbers)
         return found
 
-    @override
-    def _note_forced(self) -> None:
-        for span in self.audit.ledger.spans():
-            for key in span.chunks if span.chain.is_forced else ():
-                try:
-                    payload = self.audit.objects.payload(span, key)
-                except InvalidObjectError:
-                    continue
-                self.forced.update(int(row["n"]) for row in unpacked(payload))
-
     def remembered(self) -> list[str]:
         """Return where something of a person is left."""
         found = []
@@ -138,11 +128,9 @@ class ForgettingPipeline(Pipeline):
             except ObjectGoneError:
                 continue
             for key, body in bodies.items():
-                if not key.group.code:
-                    theirs = [
-                        row["n"] for row in unpacked(decompress(body)) if int(row["n"]) in self.everybody
-                    ]
-                    found += [f"{span.place.name} {key.name} has {theirs}"] if theirs else []
+                rows = [] if key.group.code else unpacked(decompress(body))
+                theirs = [row["n"] for row in rows if int(row["n"]) in self.everybody]
+                found += [f"{span.place.name} {key.name} has {theirs}"] if theirs else []
         return found
 
     def unfinished(self) -> list[str]:

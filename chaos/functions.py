@@ -6,28 +6,18 @@ Each sandbox has its own clock, random source and memory. A weakness says which 
 import itertools
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, override
 
-from chaos.access import Limited
+from chaos.access import RESOURCES, Limited
 from chaos.effects import SandboxClock
-from chaos.platform import Handler, Sandbox
+from chaos.platform import Handler
 from chaos.simulation import Greenlets
-from chaos.world import (
-    BUCKET,
-    COUNTERS_TABLE,
-    STREAM,
-    TABLE,
-    TD_KEY_SECRET,
-    TD_MEMORY_SECONDS,
-    TD_QUERY_DELAY_SECONDS,
-    WRITE_KEY_SECRET,
-    World,
-)
+from chaos.world import World
 from doubles.background import at_once
 from ingest.app import Ingest, IngestEffects
-from local.functions import DRAIN, INGEST, SENDER, WORKER, Function
+from local.functions import DRAIN, INGEST, SENDER, WORKER, Function, variables
 from shared.settings import IngestSettings, WorkerSettings
 from shared.telemetry import NullTelemetry, with_subject
 from worker.app import send_with
@@ -49,6 +39,8 @@ class Weakness:
 
 
 SOUND = Weakness()
+_WORKER = WorkerSettings.from_environment(variables(WORKER, RESOURCES, {}))
+_INGEST = IngestSettings.from_environment(variables(INGEST, RESOURCES, {}))
 
 
 class _Telemetry(NullTelemetry):
@@ -86,26 +78,8 @@ class Functions:
         access: Callable[[str, Any], Any] = partial(Limited, function, world.effects)
         entropy = world.entropy()
         rows, size = world.cuts[next(self._cuts) % len(world.cuts)]
-        settings = WorkerSettings(
-            **{
-                "stream_name": STREAM,
-                "overflow_queue_url": world.queue_url,
-                "overflow_notices_url": world.notices_url,
-                "ledger_table": TABLE,
-                "data_bucket": BUCKET,
-                "redis_url_secret": "",
-                "td_api_key_secret": TD_KEY_SECRET,
-                "write_key_secret": WRITE_KEY_SECRET,
-                "td_import_endpoint": "https://api-import.td.invalid",
-                "td_api_endpoint": "https://api.td.invalid",
-                "archive_days": world.schedule.setup.archive_days,
-                "td_memory_minutes": TD_MEMORY_SECONDS / 60,
-                "td_query_delay_minutes": TD_QUERY_DELAY_SECONDS / 60,
-                "chunk_max_rows": rows,
-                "chunk_max_bytes": size,
-                **weakness.settings,
-            }
-        )
+        days = world.schedule.setup.archive_days
+        settings = replace(_WORKER, archive_days=days, chunk_max_rows=rows, chunk_max_bytes=size)
         effects = Effects(
             kinesis=access("kinesis", self._kinesis),
             dynamodb=access("dynamodb", world.dynamodb),
@@ -120,35 +94,27 @@ class Functions:
             executors=lambda: Greenlets(world.simulation),
             telemetry=_Telemetry(world),
         )
-        return Wiring(settings, effects, weakness.replaced(world))
+        return Wiring(replace(settings, **weakness.settings), effects, weakness.replaced(world))
 
-    def worker(self, _sandbox: Sandbox) -> Handler:
+    def worker(self) -> Handler:
         """Return the worker of a new sandbox."""
         wiring, answer = self.wiring(WORKER), self._weakness.answer
         return lambda event, context: answer(wiring.worker.run(event, wiring.deadline(context)))
 
-    def drain(self, _sandbox: Sandbox) -> Handler:
+    def drain(self) -> Handler:
         """Return the drainer of a new sandbox."""
         wiring = self.wiring(DRAIN)
         return lambda event, context: wiring.drain.run(event, wiring.deadline(context))
 
-    def sender(self, _sandbox: Sandbox) -> Handler:
+    def sender(self) -> Handler:
         """Return the sender of a new sandbox."""
         wiring = self.wiring(SENDER)
         return lambda event, context: send_with(wiring, event, wiring.deadline(context))
 
-    def ingest(self, _sandbox: Sandbox) -> Handler:
+    def ingest(self) -> Handler:
         """Return the ingest of a new sandbox."""
         world = self.world
         access: Callable[[str, Any], Any] = partial(Limited, INGEST, world.effects)
-        settings = IngestSettings(
-            stream_name=STREAM,
-            overflow_queue_url=world.queue_url,
-            overflow_notices_url=world.notices_url,
-            write_key_secret=WRITE_KEY_SECRET,
-            data_bucket=BUCKET,
-            counters_table=COUNTERS_TABLE,
-        )
         effects = IngestEffects(
             kinesis=access("kinesis", self._kinesis),
             sqs=lambda: access("sqs", world.sqs),
@@ -160,4 +126,4 @@ class Functions:
             telemetry=_Telemetry(world),
             start=at_once,  # a simulated sandbox is a single process
         )
-        return Ingest(settings, effects, self._weakness.replaced(world))
+        return Ingest(_INGEST, effects, self._weakness.replaced(world))

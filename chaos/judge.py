@@ -55,9 +55,7 @@ class Judge:
         self.times = times or Times()
         self.items: dict[Place, Item] = {}
         self._ends: dict[Chain, Item] = {}
-        self._behind: defaultdict[Chain, list[Item]] = defaultdict(
-            list
-        )  # the spans of each chain, as appended
+        self._behind = defaultdict[Chain, list[Item]](list)  # the spans of each chain, as appended
         self._spans: dict[Owner, Place] = {}
         self._claims: dict[str, Owner] = {}
         self._first: defaultdict[str, set[Place]] = defaultdict(set)  # spans with a first copy of a request
@@ -68,17 +66,15 @@ class Judge:
         self._writers: dict[Place, list[str]] = {}  # of each version
         self._opened: dict[tuple[Place, str], int] = {}  # the version that opened a chunk's doubt
         self._fences: dict[tuple[str, Place, str], Entry] = {}  # a doubt as an invocation last wrote it
-        self._imports: defaultdict[tuple[Place, str, int], dict[int, str]] = defaultdict(
-            dict
-        )  # what each one proves
+        # what each one proves
+        self._imports = defaultdict[tuple[Place, str, int], dict[int, str]](dict)
         self._told: defaultdict[tuple[str, Place, str], set[tuple[str, int, float]]] = defaultdict(set)
         self._bodies: dict[tuple[Place, str], str] = {}
         self._failed: set[tuple[str, str | None]] = set()  # databases that failed, by instance
         # by invocation: its whole listings, and when it had each one last
         self._listed: defaultdict[str, dict[tuple[Shard, ...], float]] = defaultdict(dict)
-        self._shards: dict[
-            str, tuple[float, float]
-        ] = {}  # since when it is known, and since when to be closed
+        # since when it is known, and since when to be closed
+        self._shards: dict[str, tuple[float, float]] = {}
         self._gone: set[str] = set()  # shards of deleted streams
         self.expired: set[str] = set()  # shards that the stream has no record of any more
         self._tags: dict[str, tuple[float, float]] = {}
@@ -139,10 +135,8 @@ class Judge:
 
     def _is_passed_over(self, owner: Owner, by: str) -> bool:
         """Return whether a record is in no span, and its chain is past it or a whole listing lacks its shard."""
-        listed = [
-            {name for shard in shards for name in (shard.name, *shard.parents)}
-            for shards in self._listed.get(by, ())
-        ]
+        seen = self._listed.get(by, ())
+        listed = [{name for shard in shards for name in (shard.name, *shard.parents)} for shards in seen]
         is_behind = self._end(Chain(owner[0])).last >= owner[1]
         return owner not in self._spans and (is_behind or any(owner[0] not in names for names in listed))
 
@@ -172,15 +166,13 @@ class Judge:
         yield "tag keeps range", bool(chain.tag) and chain.tag not in self._tags
         follows = place.after == before.last and (not chain.shard or item.first > place.after)
         yield "append at the end", not follows and place not in self.items
-        yield "replay in gaps", event.by.startswith("replay") and not chain.gap
+        yield "replay in gaps", event.by.startswith("replay") and not chain.gap and item.first != END
         latest = max([before.latest, *(one.arrival for one in put.records)])
         is_latest = item.latest == latest if put.records else item.latest >= latest or item.first == END
         yield "latest arrival", not is_latest
         yield "look at the clock", item.planned_at > event.at + self.times.clock
-        yield (
-            "known transitions",
-            bool((item.done or item.entries) and not forms <= {"waiting", "dead", "again"}),
-        )
+        is_written = item.done or bool(item.entries)
+        yield "known transitions", is_written and not forms <= {"waiting", "dead", "again"}
         yield "close", item.first == END and is_open and chain.shard not in self._gone
         yield "member by index", bool(members & self._spans.keys())
         self._ends[chain] = item
@@ -208,10 +200,8 @@ class Judge:
         if not record.counts:
             yield "refuse for an owner", owner in {None, me}
             is_young = event.at - record.arrival < self.times.damaged - self.times.clock
-            yield (
-                "free what was passed over",
-                owner is not None and is_young and self._is_free(owner, event.at),
-            )
+            is_free = owner is not None and is_young and self._is_free(owner, event.at)
+            yield "free what was passed over", is_free
             return
         yield rule, bool(rule) and owner != me
         yield rule, rule == "claim late ones" and not record.claims
@@ -230,10 +220,8 @@ class Judge:
         is_early = event.at < item.planned_at + self.times.invocation - self.times.clock
         yield "settle by version", event.version != item.version
         yield "first write settles", not event.done
-        yield (
-            "leave to the worker",
-            not item.done and is_early and event.by != self._writers.get(item.place, [""])[0],
-        )
+        is_other = event.by != self._writers.get(item.place, [""])[0]
+        yield "leave to the worker", not item.done and is_early and is_other
         yield "known transitions", not dict(event.changes).keys() <= set(keys_of(new, split=True))
         for key in keys_of(new, split=True):
             entry = entry_of(new, key)
@@ -262,30 +250,27 @@ class Judge:
         names |= added
         self._cut.add(item.object)
         self._bodies |= {(item.place, name): digest for name, _, digest in put.chunks if name in added}
-        before: Counter[str] = Counter()
-        after: Counter[str] = Counter()
-        doubted = False
+        before, after = Counter[str](), Counter[str]()
+        doubted, changes = False, dict(event.changes)
         for key in keys_of(item):
             entry = entry_of(item, key)
-            is_replaced = key in dict(event.changes) and entry != dict(event.changes)[key]
-            if key.split("/")[0] in event.removed or (
-                is_replaced and dict(event.changes)[key].state == "replaced"
-            ):
+            gives_up = changes.get(key, entry) != entry and changes[key].state == "replaced"
+            if key.split("/")[0] in event.removed or gives_up:
                 doubted |= "doubt" in form(entry) or entry.state == "again"
                 before[entry.state] += rows_of(item, key) if entry.state != "replaced" else 0
         for one in event.added:
             after[entry_of(new, one.name).state] += one.rows
         yield "cut without doubt", doubted
         gained = after["forgotten"] - before["forgotten"]
-        is_same = before.total() == after.total() and all(
-            after[one] == before[one] for one in ("dropped", "copy")
-        )
+        is_same = all(after[one] == before[one] for one in ("dropped", "copy"))
         is_less = all(after[one] <= before[one] for one in ("waiting", "dead", "delivered"))
-        yield "cut only persons", not (is_same and is_less and gained >= 0)
+        is_whole = before.total() == after.total()
+        yield "cut only persons", not (is_whole and is_same and is_less and gained >= 0)
 
     def _change(self, event: Event, item: Item, key: str, new: Entry) -> Change:
         old, place, by = entry_of(item, key), item.place, event.by
-        was_again = old.state == "again"
+        name, is_lost = key.partition("/")[0], form(old) == "dead, doubt" and not old.database
+        was_again = old.state == "again" or (is_lost and bool(item.by_name[name].request))
         asked = (old.since or 0) + self.times.ask - self.times.clock
         writers = self._writers[place][self._opened.get((place, key), 1) - 1 :]
         return Change(
@@ -313,14 +298,11 @@ class Judge:
             if rule and at + self.times.clock > passes:
                 names = {name for one in listed for name in (one.name, *one.parents)}
                 names |= {name for name in self._shards if self._may_have(name, passes, event.at)}
-                ends = {name: self._end(Chain(name)) for name in sorted(names)}
-                # nobody can ever have had a record of a shard that expired without a span
-                ends = {
-                    name: end for name, end in ends.items() if end is not _NO_SPAN or name not in self.expired
-                }
                 shards = {
                     name: (end.latest, end.last == END, self._shards[name][1] < inf)
-                    for name, end in ends.items()
+                    for name in sorted(names)
+                    # nobody can ever have had a record of a shard that expired without a span
+                    if (end := self._end(Chain(name))) is not _NO_SPAN or name not in self.expired
                 }
                 rule = undecided(chunk.received, shards, self.times)
         if rule:
@@ -331,10 +313,8 @@ class Judge:
 
     def _may_have(self, shard: str, passes: float, at: float) -> bool:
         """Return whether somebody may still append a record of a shard, although no listing shows it."""
-        since, closed = self._shards[shard]
-        return (
-            since <= passes and at <= closed + self.times.retention + self.times.invocation + self.times.clock
-        )
+        (since, closed), times = self._shards[shard], self.times
+        return since <= passes and at <= closed + times.retention + times.invocation + times.clock
 
     def _follow(self, event: Event, item: Item) -> None:
         """Remember a new version of an item."""
@@ -357,9 +337,8 @@ class Judge:
         age, clock = event.at - (fence.since or 0), self.times.clock
         attempts = self._imports[event.place, event.key, event.generation]
         told = self._told[event.by, event.place, event.key]
-        is_again = any(
-            generation == event.generation for _, generation, _ in told
-        )  # its table was missing, or its key
+        # its table was missing, or its key
+        is_again = any(generation == event.generation for _, generation, _ in told)
         attempts[event.call] = NOTHING
         return [
             ("fence before send", not is_fenced),

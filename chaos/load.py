@@ -10,38 +10,29 @@ share keys.
 import itertools
 import math
 import sys
-import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from multiprocessing import get_context
-from typing import Any, NamedTuple, override
-from urllib.parse import urlencode
+from typing import Any, override
 
 import click
 import msgpack
-import requests
 from rich.console import Console
 from rich.table import Table
-from urllib3 import HTTPConnectionPool
-from urllib3.connection import HTTPConnection
-from urllib3.exceptions import MaxRetryError, NewConnectionError
 
 from chaos import clients
 from chaos.audit import Audit
 from chaos.effects import SandboxClock
 from chaos.functions import Functions
 from chaos.pipeline import Pipeline
-from chaos.platform import Handler, Sandbox
+from chaos.platform import Handler
 from chaos.schedule import START, Schedule, Setup
-from chaos.td_faults import TreasureDataTransport
 from chaos.traffic import TABLES
 from chaos.trouble import Kind, Window
 from chaos.world import STREAM, World
-from doubles.http_server import Drop, Request
 from local.functions import TEMPLATE, WORKER
 from ops.cost.estimate import CORE_MB, WORKER_BATCH_CPU, WORKER_ROW_CPU
 from scaler.rule import GROW_ABOVE, SHARD_RECORDS
@@ -67,19 +58,10 @@ BATCH_WINDOW = int(TEMPLATE.parameters({})["BatchWindowSeconds"])
 _DRAINS_AT = 20  # chunks in a span, or fewer; the others' delivery is not waited for
 _WARM, _FIRST, _REST = 330.0, 60.0, 360.0
 _ALARM = TEMPLATE.properties("WaitingWarnAlarm")
-_SHOWN_EVERY = 1800.0
 _FLOOD_EVERY, _FLOOD_SECONDS = 300.0, 5.0
 _FLAT = 1.05  # calls per row may grow by this factor, since full batches cannot save any more
-_STEADY = (
-    "put#",
-    "waiting#",
-    "dead#",
-    "chains",
-    "drained",
-    "swept",
-    "table",
-    "forget",
-)  # what the sender reads every minute
+# what the sender reads every minute
+_STEADY = "put#", "waiting#", "dead#", "chains", "drained", "swept", "table", "forget"
 _SERVICES = ("DynamoDB", "S3", "Treasure Data")
 
 
@@ -184,28 +166,27 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 
 
 class _Functions(Functions):
-    """Functions whose worker takes the measured CPU time.
+    """Functions whose worker takes the measured CPU time. They note its batches, and how far it lags."""
 
-    Attributes:
-        rows: of each record.
-    """
-
-    # called with the event of a batch that the worker has answered
-    ended: Callable[[Mapping[str, Any]], None] = staticmethod(lambda _event: None)
-    rows = 1
+    def __init__(self, world: World, result: Result) -> None:
+        super().__init__(world)
+        self._result = result
 
     @override
-    def worker(self, sandbox: Sandbox) -> Handler:
+    def worker(self) -> Handler:
         """Return the worker of a new sandbox."""
-        handler, simulation = super().worker(sandbox), self.world.simulation
+        handler, simulation, result = super().worker(), self.world.simulation, self._result
 
         def handle(event: Any, context: Any) -> Any:
-            cpu = WORKER_BATCH_CPU + len(event["Records"]) * self.rows * WORKER_ROW_CPU
+            cpu = WORKER_BATCH_CPU + len(event["Records"]) * result.case.rows * WORKER_ROW_CPU
             simulation.delay(cpu / min(1.0, WORKER.memory / CORE_MB))
             try:
                 return handler(event, context)
             finally:
-                self.ended(event)
+                first = event["Records"][0]
+                result.batches[first["eventID"].partition(":")[0]] += 1
+                arrived = first["kinesis"]["approximateArrivalTimestamp"]
+                result.lag = max(result.lag, simulation.now - arrived)
 
         return handle
 
@@ -236,42 +217,6 @@ def _keys(operation: str, request: Mapping[str, Any]) -> list[str]:
         return []
     values = request["ExpressionAttributeValues"]
     return [str(values.get(":pk", values.get(":key", {"S": operation}))["S"])]
-
-
-class _Session:
-    """Carries requests to Treasure Data as `requests.Session` does, in a fifth of the time."""
-
-    def __init__(self, world: World) -> None:
-        self._transport = TreasureDataTransport(world.td.handle, world.effects)
-        self._clock = world.clock
-
-    @contextmanager
-    def request(
-        self, method: str, url: str, *, headers: dict[str, str | None], data: Any, timeout: Any, **_: object
-    ) -> Iterator["_Answer"]:
-        """Send a request."""
-        body = urlencode(data).encode() if isinstance(data, dict) else data or b""
-        path = url.partition("://")[2].partition("/")
-        sent = tuple((name, value) for name, value in headers.items() if value is not None)
-        answer = self._transport(Request(method, "/" + path[2], sent, body))
-        if answer.drop == Drop.REFUSE:
-            refused = NewConnectionError(HTTPConnection("td"), "Connection refused")
-            raise requests.ConnectionError(MaxRetryError(HTTPConnectionPool("td"), url, refused))
-        if answer.delay:
-            self._clock.sleep(min(answer.delay, timeout.read_timeout))
-        if answer.delay >= timeout.read_timeout:
-            raise requests.ReadTimeout
-        yield _Answer(answer.status, dict(answer.headers), answer.body)
-
-
-class _Answer(NamedTuple):
-    status_code: int
-    headers: dict[str, str]
-    body: bytes
-
-    def iter_content(self, _size: int) -> tuple[bytes, ...]:
-        """Return the body's pieces."""
-        return (self.body,)
 
 
 class _Traffic:
@@ -309,17 +254,10 @@ class _Traffic:
         return {"Data": envelope.encode(), "PartitionKey": "-", "ExplicitHashKey": key}
 
 
-def simulate(case: Case, say: Callable[[str], None] | None = None) -> Result:
-    """Simulate a load; `say` is told how far it is."""
-    took, result = time.perf_counter(), Result(case)
-    begin = START + (_WARM if case.kind else 0.0)
+def simulate(case: Case) -> Result:
+    """Simulate a load."""
+    result, begin = Result(case), START + (_WARM if case.kind else 0.0)
     end = begin + case.hours * 3600
-
-    def show(what: str) -> None:
-        if say is not None:
-            name = f"{case.kind or 'no outage'}, {case.rate:,g} a second, {case.chunks} chunks"
-            say(f"{name}: {what} ({time.perf_counter() - took:.0f} s)")
-
     setup = Setup(
         shards=case.shards,
         databases=tuple((f"acct_{number}", f"db_{number}") for number in range(case.chunks)),
@@ -329,64 +267,41 @@ def simulate(case: Case, say: Callable[[str], None] | None = None) -> Result:
         worker_seconds=WORKER.timeout,
     )
     world = World(Schedule(1, setup, ()))
-    world.session = _Session(world)  # type: ignore[assignment]  # the part of it that the client uses
     world.dynamodb = clients.DynamoDB(_counted(world.table, "DynamoDB", result), world.effects)
     world.s3.client = _counted(world.bucket, "S3", result)
-    functions = _Functions(world)
-    functions.rows = case.rows
-    functions.ended = lambda event: _note_batch(event, result, world)
-    pipeline = Pipeline(world, functions, batch_window=case.window)
+    pipeline = Pipeline(world, _Functions(world, result), batch_window=case.window)
     for target in (case.failing_databases or ("",)) if case.kind else ():
         world.open(Window(_KINDS[case.kind], begin, end, target=target))
-    world.on_gauge = _alarm(result, world, begin)
     traffic, simulation = _Traffic(world, case, end + DRAIN_SECONDS), world.simulation
+
+    def alarm(metric: str, value: float) -> None:
+        """Note when the alarm is raised: at the end of the first period with a value that reaches its threshold."""
+        if metric == _ALARM["MetricName"] and value >= _ALARM["Threshold"] and result.alarm is None:
+            period = _ALARM["Period"]
+            result.alarm = math.ceil(simulation.now / period) * period - begin
+
+    world.on_gauge = alarm
     pipeline.begin()
     simulation.run(begin)
     for function in (pipeline.worker, pipeline.sender):
         function.deploy()
-    while simulation.now < end:
-        simulation.run(min(simulation.now + _SHOWN_EVERY, end))
-        show(f"{(simulation.now - begin) / 3600:.1f} h, lag {result.lag:.0f} s")
+    simulation.run(end)
     _count_doubts(pipeline.audit, result, begin, end)
-    show(f"{result.doubts:,} doubts, {result.later_doubts:,} later, alarm after {result.alarm} s")
     drains = case.chunks <= _DRAINS_AT and not case.failing
     while drains and simulation.now < end + DRAIN_SECONDS and result.drained is None:
         simulation.run(simulation.now + 30)
         parts = (pipeline.audit.ledger.worklist("waiting", number) for number in range(WORKLIST_KEYS))
         if all(at > end * 1000 for part in parts for at, _ in itertools.islice(part, 1)):
             result.drained = simulation.now - end
-    show(f"drained after {result.drained} s")
     traffic.until = simulation.now
     simulation.run(simulation.now + _REST)
     _balance(pipeline, traffic.sent, result)
     return result
 
 
-def _say(line: str) -> None:
-    click.echo(line, err=True)
-
-
 def shards_for(rate: float) -> int:
     """Return the number of shards to which an AUTO stream grows, by doubling, at a request rate."""
     return 1 << math.ceil(math.log2(max(1.0, rate / SHARD_RECORDS / GROW_ABOVE)))
-
-
-def _note_batch(event: Mapping[str, Any], result: Result, world: World) -> None:
-    first = event["Records"][0]
-    result.batches[first["eventID"].partition(":")[0]] += 1
-    arrived = first["kinesis"]["approximateArrivalTimestamp"]
-    result.lag = max(result.lag, world.simulation.now - arrived)
-
-
-def _alarm(result: Result, world: World, begin: float) -> Callable[[str, float], None]:
-    """Return what notes when the alarm is raised: at the end of the first period with a value that reaches its threshold."""
-
-    def note(metric: str, value: float) -> None:
-        now, period = world.simulation.now, _ALARM["Period"]
-        if metric == _ALARM["MetricName"] and value >= _ALARM["Threshold"] and result.alarm is None:
-            result.alarm = math.ceil(now / period) * period - begin
-
-    return note
 
 
 def _count_doubts(audit: Audit, result: Result, begin: float, end: float) -> None:
@@ -426,43 +341,27 @@ def _balance(pipeline: Pipeline, sent: int, result: Result) -> None:
     result.queries = pipeline.world.td.queries
 
 
-_COLUMNS: dict[str, Callable[[Result], str]] = {
-    "outage": lambda one: one.case.kind or "–",
-    "events/s": lambda one: f"{one.case.rate:,g}",
-    "shards": lambda one: f"{one.case.shards}",
-    "chunks a span": lambda one: f"{one.case.chunks}",
-    "spans": lambda one: f"{one.spans:,}",
-    "rows": lambda one: f"{one.rows:,}",
-    "lost": lambda one: f"{one.lost:,}",
-    "doubled": lambda one: f"{one.doubled:,}",
-    "left": lambda one: f"{one.left:,}",
-    "lag": lambda one: f"{one.lag:.0f} s",
-}
-_WITHOUT_OUTAGE: dict[str, Callable[[Result], str]] = {
-    "p50": lambda one: f"{one.percentile(0.5):.1f} s",
-    "p99": lambda one: f"{one.percentile(0.99):.1f} s",
-    "rows a batch": lambda one: f"{one.rows / max(1, one.batches.total()):,.0f}",
-    **{f"{name} calls a row": lambda one, name=name: f"{one.per_row(name):.4f}" for name in _SERVICES},  # type: ignore[misc]  # a default binds it
-    "shared keys": lambda one: ", ".join(sorted(one.shared_keys)) or "–",
-}
-_IN_OUTAGE: dict[str, Callable[[Result], str]] = {
-    "doubts": lambda one: f"{one.doubts:,} ≤ {one.case.chunks * one.case.shards:,}",
-    "later": lambda one: f"{one.later_doubts:,}",
-    "alarm after": lambda one: "–" if one.alarm is None else f"{one.alarm:.0f} s",
-    "delivered after": lambda one: "–" if one.drained is None else f"{one.drained / 60:.1f} min",
-    "queries": lambda one: f"{one.queries:,}",
-}
-
-
-def _table(results: list[Result]) -> Table:
-    more = _IN_OUTAGE if results[0].case.kind else _WITHOUT_OUTAGE
-    columns = _COLUMNS | more | {"broken": lambda one: ", ".join(one.broken) or "–"}
-    table = Table()
-    for name in columns:
-        table.add_column(name, justify="right")
-    for one in results:
-        table.add_row(*(cell(one) for cell in columns.values()))
-    return table
+def _told(one: Result) -> dict[str, str]:
+    """Return what a simulation showed, by column."""
+    case = one.case
+    told = {"outage": case.kind or "–", "events/s": f"{case.rate:,g}"}
+    told |= {"shards": f"{case.shards}", "chunks a span": f"{case.chunks}"}
+    told |= {name: f"{getattr(one, name):,}" for name in ("spans", "rows", "lost", "doubled", "left")}
+    told["lag"] = f"{one.lag:.0f} s"
+    if case.kind:
+        told |= {
+            "doubts": f"{one.doubts:,} ≤ {case.chunks * case.shards:,}",
+            "later": f"{one.later_doubts:,}",
+        }
+        told["alarm after"] = "–" if one.alarm is None else f"{one.alarm:.0f} s"
+        told["delivered after"] = "–" if one.drained is None else f"{one.drained / 60:.1f} min"
+        told["queries"] = f"{one.queries:,}"
+    else:
+        told |= {f"p{share}": f"{one.percentile(share / 100):.1f} s" for share in (50, 99)}
+        told["rows a batch"] = f"{one.rows / max(1, one.batches.total()):,.0f}"
+        told |= {f"{name} calls a row": f"{one.per_row(name):.4f}" for name in _SERVICES}
+        told["shared keys"] = ", ".join(sorted(one.shared_keys)) or "–"
+    return told | {"broken": ", ".join(one.broken) or "–"}
 
 
 def grows(results: Iterable[Result]) -> bool:
@@ -484,8 +383,11 @@ def main(
     kinds = ["" if one == "none" else one for one in outage or OUTAGES]
     cases = [Case(*one, hours, shards) for one in itertools.product(kinds, sorted(rate), chunks)]
     with ProcessPoolExecutor(None, get_context("spawn"), max_tasks_per_child=1) as pool:
-        results = list(pool.map(partial(simulate, say=_say), cases))
-    Console(width=250).print(_table(results))
+        results = list(pool.map(simulate, cases))
+    table = Table(*_told(results[0]))
+    for one in results:
+        table.add_row(*_told(one).values())
+    Console(width=250).print(table)
     if grown := len(chunks) == 1 and grows(results):
         click.echo("✗ calls per row grow with the load")
     sys.exit(grown or any(one.broken for one in results))

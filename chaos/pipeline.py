@@ -1,6 +1,5 @@
 """Runs the pipeline in one world: functions, the services that invoke them, clients and operators."""
 
-import json
 import random
 from base64 import b64encode
 from collections import Counter
@@ -24,12 +23,13 @@ from chaos.watermark import Observer
 from chaos.world import STREAM, VISIBILITY_SECONDS, World
 from doubles.event_source import EventSourceMapping, Invocation, Outcome, Record, Returned, event_of
 from doubles.event_source.pollers import StreamPoller
-from doubles.sqs import record_of
+from doubles.sqs import receive, record_of, settle
 from local.functions import DRAIN, INGEST, SENDER
 from shared.errors import InvalidObjectError
 from shared.tracking_plan import CODES
 from worker.rows import compress
-from worker.span import ChunkKey, Place, Span
+from worker.shards import Shards
+from worker.span import ChunkKey, Place
 from worker.span_object import name_of
 from worker.states import State
 
@@ -41,10 +41,8 @@ _LEAST_SWEEPS, _MOST_SWEEPS = 3, 12
 and rows that waited for long take more."""
 SWEEP_EVERY = 3700.0  # so that sweeps do not coincide with the sender's timer
 _READ_AGAIN_SECONDS = 40.0
-_POLL_EVERY = 900.0  # the overflow queue
 _IDLE_POLL_EVERY = 6 * 3600.0  # when no record arrives; otherwise at once
 _STEP = 171.0  # so that steps do not coincide with the sender's timer
-_REPAIR_SECONDS = 2.0  # between two chunks
 _DAY = 86_400.0
 _FOR_GOOD = 0.5  # the share of schedules with lost objects in which one is not brought back
 _COPIES_FOR = 29 * 86_400.0  # seconds for which a client may send copies of a request that has an id
@@ -76,8 +74,6 @@ class Pipeline:
         self.answers: list[Answered] = []  # the ingest's responses
         # rejected events that were kept when everything had settled for the first time
         self.copies: list[Copy] = []
-        # by number, the table of each event that an operator repaired afterwards
-        self.repaired: dict[int, str] = {}
         self.garbage: list[bytes] = []  # undecodable records that were put on the stream
         # by span and chunk, the events of rows that an operator wanted to drop
         self.given_up: dict[tuple[Place, ChunkKey], list[int]] = {}
@@ -100,11 +96,9 @@ class Pipeline:
         self._standstill_until = 0.0
         self._asked_at = 0.0
         self._draining = 0
-        self._is_queue_off = False
         self._is_sending = True
-        self._waited_at = self._sent_at = float(
-            "-inf"
-        )  # when something waited, and when the sender ran by its timer
+        # when something waited, and when the sender ran by its timer
+        self._waited_at = self._sent_at = float("-inf")
         summary = world.stream.describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"]
         window = self._chance.choice((0, 1, 5))
         self._mapping = EventSourceMapping(
@@ -122,7 +116,6 @@ class Pipeline:
         self._next_tick = float("inf")
         # whether an operator finally sends all dead rows again, when nothing is rejected any more
         self.resends_dead = self._chance.random() < 0.5
-        self._repairs = random.Random(f"{schedule.seed}/repairs").random() < 0.7
         self.audit = Audit(world)  # reads the ledger and the objects
         self.observer = Observer(world, self.audit, functions.watermarks)  # takes watermarks during the run
         # accepted events that were neither in Treasure Data nor held when everything had settled for the first time, before anything was
@@ -153,6 +146,8 @@ class Pipeline:
         for window in self.schedule.windows:
             if window.kind is Kind.FILTERED:
                 self._simulation.at(window.end, self._read_filtered)
+            elif window.kind is Kind.QUEUE_OFF:
+                self._simulation.at(window.end, self._drain)
 
     def finish(self) -> None:
         """End all faults, let everything settle, replay everything twice days later, and send late copies of requests."""
@@ -168,8 +163,6 @@ class Pipeline:
         for name, account in self.world.accounts.items():
             if account.status != "active" or account.revoked_key_ids:
                 self._disable(name, "")
-        if self._repairs:
-            self.repair_rejected()
         for _ in range(2):
             self._pause_sender(self._simulation.now + 86_400 * self._chance.uniform(0.6, 1.4))
             self._replay_everything()
@@ -210,51 +203,10 @@ class Pipeline:
         self._invoke_sender({"kinds": ["dead"]})
         self._wait(_STEP)
 
-    def repair_rejected(self) -> None:
-        """Repair, once each, the events that a tracking plan rejected, as an operator does in an editor."""
-        done: set[int] = set()
-        for span in list(self.audit.ledger.spans()):
-            for key in span.chunks:
-                if key.group.is_rejected and key.group.code in CODES:
-                    self._repair(span, key, done)
-        self._wait(_STEP)
-        self.rest(hours=24)
-
-    def _repair(self, span: Span, key: ChunkKey, done: set[int]) -> None:
-        group, account = key.group, self.world.accounts[key.account]
-        is_planned = account.plan is not None and group.table in account.plan.tables
-        table = group.table if is_planned else TABLES[0]
-        events, tables = [], {}
-        try:
-            kept = self.audit.rejections_store.get(span, key)
-        except InvalidObjectError:
-            return
-        for one in kept:
-            copy = Copy(key.account, table, group.code, json.loads(one.original), one.message)
-            if copy.number not in self.accepted and copy.number not in done:
-                done.add(copy.number)
-                tables[copy.number] = table
-                events.append((one.received_at, plans.repaired(copy, table)))
-        if events:
-            asked = {"chain": span.chain.name, "after": span.after, "chunk": key.name}
-            asked["events"] = b64encode(compress(msgpack.packb(events))).decode()
-            self.sender.invoke({"repair": asked}, partial(self._note_repaired, tables))
-            self._wait(_REPAIR_SECONDS)
-
-    def _note_repaired(self, tables: dict[int, str], outcome: Outcome) -> None:
-        if isinstance(outcome, Returned) and "error" not in outcome.value:
-            self.repaired |= tables
-            self._accept(tuple(tables))
-
     @property
     def told(self) -> Counter[tuple[int, str]]:
         """By number and code, how many responses reported a rejection."""
         return Counter(one for answer in self.answers for one in answer.rejected)
-
-    @property
-    def _taken(self) -> set[int]:
-        """The events that a response of the ingest called accepted."""
-        return {number for answer in self.answers for number in answer.accepted}
 
     @property
     def contradicted(self) -> set[int]:
@@ -262,14 +214,9 @@ class Pipeline:
 
         The first copy of the batch on the stream decides.
         """
-        rejected = {number for number, code in self.told if code in CODES} - self.repaired.keys()
-        return {number for number in rejected & self._taken if self.sent[number].dialect == "batch"}
-
-    @property
-    def repeated(self) -> set[int]:
-        """Events that were repaired, and also accepted from a copy that was judged by another plan, whatever its client heard."""
-        unsure = (one.sent for one in self.answers if not one.accepted and not one.rejected)
-        return self.repaired.keys() & (self._taken | {number for sent in unsure for number, _ in sent.events})
+        rejected = {number for number, code in self.told if code in CODES}
+        taken = {number for answer in self.answers for number in answer.accepted}
+        return {number for number in rejected & taken if self.sent[number].dialect == "batch"}
 
     def heal(self) -> float:
         """End all faults, but for what lasts. Return when that ends, UNIX seconds."""
@@ -288,13 +235,8 @@ class Pipeline:
 
     def _lose_for_good(self) -> None:
         """Lose the object of one span of the stream that has rows which somebody needs, and nothing undecodable."""
-        held = [
-            one
-            for one in self.audit.held()
-            if one.values
-            and one.span.chain.is_of_stream
-            and not any(key.group.code for key in one.span.chunks)
-        ]
+        held = [one for one in self.audit.held() if one.values and one.span.chain.is_of_stream]
+        held = [one for one in held if not any(key.group.code for key in one.span.chunks)]
         if held:
             span = self._chance.choice(held).span
             lost = [one for one in held if one.span.place == span.place]
@@ -346,15 +288,13 @@ class Pipeline:
         for number, _ in sent.events:
             self.sent[number] = sent
         if sent.dialect == "stream":
-            self.world.stream.put_record(
-                StreamName=STREAM, Data=sent.record(), PartitionKey=f"{sent.account}/{sent.visitor}"
-            )
+            key = f"{sent.account}/{sent.visitor}"
+            self.world.stream.put_record(StreamName=STREAM, Data=sent.record(), PartitionKey=key)
             numbers = tuple(number for number, _ in sent.events)
             self._accept(numbers)
             self.observer.answered(numbers, self._simulation.now)
-            return
-
-        self._ask(sent)
+        else:
+            self._ask(sent)
 
     def _ask(self, sent: Sent, copy: int = 0) -> None:
         """Send a request, or a copy of it, to the ingest.
@@ -411,9 +351,8 @@ class Pipeline:
     def _repeatable(self) -> list[Sent]:
         """Return the requests so far that their clients may still repeat."""
         now = self._simulation.now
-        return [
-            one for one in self.schedule.sent if one.dialect in REPEATED and now - _COPIES_FOR < one.at < now
-        ]
+        some = (one for one in self.schedule.sent if now - _COPIES_FOR < one.at < now)
+        return [one for one in some if one.dialect in REPEATED]
 
     def _crowd(self) -> None:
         """Make all clients repeat within a minute what they have sent."""
@@ -490,51 +429,30 @@ class Pipeline:
             self._simulation.at(self._standstill_until, self._drain)
             return
         if self._trouble.active(Kind.QUEUE_OFF):
-            if not self._is_queue_off:
-                self._is_queue_off = True
-                self._trouble.count(Kind.QUEUE_OFF)
-                self._after(_POLL_EVERY, self._look_at_queue)
+            self._trouble.count(Kind.QUEUE_OFF)
             return
         if self._draining >= 2:
             self._after(5, self._drain)
             return
         queue, url = self.world.queue, self.world.queue_url
-        most = self._chance.choice((1, 10, 1000))
-        messages: list[dict[str, Any]] = []
-        while len(messages) < most:  # the mapping collects what SQS returns ten at a time
-            wanted = min(most - len(messages), 10)
-            received = queue.receive_message(QueueUrl=url, MaxNumberOfMessages=wanted).get("Messages")
-            if not received:
-                break
-            messages += received
+        messages = receive(queue, url, self._chance.choice((1, 10, 1000)))
         if not messages:
             return
         if self._trouble.strike(Kind.SQS_TWICE):
             for message in messages:
-                queue.change_message_visibility(
-                    QueueUrl=url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
-                )
+                receipt = message["ReceiptHandle"]
+                queue.change_message_visibility(QueueUrl=url, ReceiptHandle=receipt, VisibilityTimeout=0)
             self._after(self._chance.random() * 3, self._drain)
 
         event = {"Records": [record_of(message, _QUEUE_ARN) for message in messages]}
         self._draining += 1
         self.drain.invoke(event, partial(self._drained, messages))
 
-    def _look_at_queue(self) -> None:
-        self._is_queue_off = False
-        self._drain()
-
     def _drained(self, messages: list[dict[str, Any]], outcome: Outcome) -> None:
         """Delete the messages that an invocation handled."""
         self._draining -= 1
-        queue, url = self.world.queue, self.world.queue_url
-        failed = {message["MessageId"] for message in messages}
         if isinstance(outcome, Returned):
-            value = outcome.value or {}
-            failed = {item["itemIdentifier"] for item in value.get("batchItemFailures") or []}
-        for message in messages:
-            if message["MessageId"] not in failed:
-                queue.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+            settle(self.world.queue, self.world.queue_url, messages, outcome.value)
         # a failed message becomes visible after the time-out, or when the drainer decides
         for seconds in (1, 125, VISIBILITY_SECONDS + 1):
             self._after(seconds, self._drain)
@@ -594,11 +512,8 @@ class Pipeline:
 
     def _held(self, where: float, *states: State) -> Held | None:
         """Return one of the chunks in these states that hold rows."""
-        held = [
-            one
-            for one in self.audit.held()
-            if one.entry.state in states and not one.key.group.code and one.values
-        ]
+        held = [one for one in self.audit.held() if one.entry.state in states]
+        held = [one for one in held if one.values and not one.key.group.code]
         return held[int(where * len(held))] if held else None
 
     def _edit(self, where: float) -> None:
@@ -647,7 +562,8 @@ class Pipeline:
             if is_there and span.chain.shard.split("#")[1] in self._tags:
                 self._forced_places.add(span.place)
                 for key in span.chunks:
-                    self.forced.update(self.audit.numbers(span, key))
+                    with suppress(InvalidObjectError):  # there is nothing but a number of forgotten rows
+                        self.forced.update(self.audit.numbers(span, key))
 
     def _put_garbage(self, data: bytes) -> None:
         self.garbage.append(data)
@@ -655,10 +571,8 @@ class Pipeline:
 
     def _disable(self, account: str, what: str) -> None:
         """Disable an account or revoke its key, or neither any more."""
-        revoked = frozenset({"k1"} if what == "key" else ())
-        self.world.remap(
-            account, status="disabled" if what == "account" else "active", revoked_key_ids=revoked
-        )
+        status = "disabled" if what == "account" else "active"
+        self.world.remap(account, status=status, revoked_key_ids=frozenset({"k1"} if what == "key" else ()))
 
     def _limit(self, rows: int, size: int, is_beside: bool) -> None:
         """Deploy a version that splits chunks differently, perhaps beside the one before."""
@@ -672,10 +586,8 @@ class Pipeline:
         poller = self._poller.pollers.get(shards[int(where * len(shards))])
         if poller is None or poller.last_settled is None:
             return
-        settled = int(poller.last_settled)
-        records = [
-            record for record in self._records(poller.shard_id) if int(record.sequence_number) <= settled
-        ]
+        settled, records = int(poller.last_settled), self._records(poller.shard_id)
+        records = [record for record in records if int(record.sequence_number) <= settled]
         if records:
             with suppress(ValueError):  # an invocation is under way
                 poller.rewind(records[int(start * len(records))].sequence_number)
@@ -691,25 +603,17 @@ class Pipeline:
 
     def _reshard(self, how: str, where: float) -> None:
         stream = self.world.stream
-        shards = [
-            shard
-            for shard in stream.list_shards(StreamName=STREAM)["Shards"]
-            if "EndingSequenceNumber" not in shard["SequenceNumberRange"]
-        ]
-        shards.sort(key=lambda shard: int(shard["HashKeyRange"]["StartingHashKey"]))
+        listed = Shards(stream, STREAM, self.world.clock).all()  # type: ignore[arg-type]  # a double
+        shards = sorted((one for one in listed if one.is_open), key=lambda one: one.keys.start)
         place = int(where * len(shards))
         if how == "merge" and len(shards) > 1:
             place = min(place, len(shards) - 2)
-            one, other = shards[place : place + 2]
-            stream.merge_shards(
-                StreamName=STREAM, ShardToMerge=one["ShardId"], AdjacentShardToMerge=other["ShardId"]
-            )
+            one, other = (shard.shard_id for shard in shards[place : place + 2])
+            stream.merge_shards(StreamName=STREAM, ShardToMerge=one, AdjacentShardToMerge=other)
         else:
-            keys = shards[place]["HashKeyRange"]
-            middle = (int(keys["StartingHashKey"]) + int(keys["EndingHashKey"])) // 2
-            stream.split_shard(
-                StreamName=STREAM, ShardToSplit=shards[place]["ShardId"], NewStartingHashKey=str(middle)
-            )
+            name, keys = shards[place].shard_id, shards[place].keys
+            middle = str((keys.start + keys.stop - 1) // 2)
+            stream.split_shard(StreamName=STREAM, ShardToSplit=name, NewStartingHashKey=middle)
         self._tick_at(self._simulation.now + 10)
 
     def _create_again(self, restart: bool) -> None:
@@ -734,9 +638,8 @@ class Pipeline:
     def _is_drained(self, again: Callable[[], None]) -> bool:
         """Return whether the stream holds nothing that is in no span; if not, try again later."""
         now = self._simulation.now
-        filtered = any(
-            one.kind is Kind.FILTERED and one.begin <= now <= one.end for one in self.schedule.windows
-        )
+        filters = [one for one in self.schedule.windows if one.kind is Kind.FILTERED]
+        filtered = any(one.begin <= now <= one.end for one in filters)
         running = any(function.running for function in self.functions)
         busy = filtered or running or self.world.queue.messages(self.world.queue_url) or self.backlog()
         if busy and now < self.schedule.end:
@@ -744,16 +647,7 @@ class Pipeline:
         return not busy
 
     def _records(self, shard: str) -> list[Record]:
-        stream = self.world.stream
-        iterator = stream.get_shard_iterator(
-            StreamName=STREAM, ShardId=shard, ShardIteratorType="TRIM_HORIZON"
-        )["ShardIterator"]
-        found: list[Record] = []
-        while iterator:
-            answer = stream.get_records(ShardIterator=iterator)
-            found += [self._mapping.record(shard, record) for record in answer["Records"]]
-            iterator = answer.get("NextShardIterator") if answer["Records"] else None
-        return found
+        return [self._mapping.record(shard, record) for record in self.world.stream.records(STREAM, shard)]
 
     def _shards(self) -> list[str]:
         return [shard["ShardId"] for shard in self.world.stream.list_shards(StreamName=STREAM)["Shards"]]
@@ -771,11 +665,10 @@ class Pipeline:
 
     def _replay_everything(self) -> None:
         """Replay everything that the stream still has."""
+        counts = (1, 5, 40, 300) if self.schedule.setup.window is None else (300, 5000)
         for shard in self._shards():
             records = self._records(shard)
             while records:
-                count = self._chance.choice(
-                    (1, 5, 40, 300) if self.schedule.setup.window is None else (300, 5000)
-                )
+                count = self._chance.choice(counts)
                 self._replay_batch(records[:count])
                 records = records[count:]

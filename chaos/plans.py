@@ -1,6 +1,5 @@
-"""Accounts with a tracking plan: which of their events stray from it, and how an operator repairs these."""
+"""Accounts with a tracking plan: which of their events stray from it."""
 
-import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -65,9 +64,3 @@ def code_of(number: int, every: int) -> PlanCode | None:
         "unplanned_table",
     )
     return None if number % every else codes[number // every % len(codes)]
-
-
-def repaired(copy: Copy, table: str) -> str:
-    """Return an event as an operator repairs it, as JSON for a table."""
-    event = {name: value for name, value in copy.event.items() if name not in ("coupon", "table")}
-    return json.dumps({**event, **_FITTING, "table": table})

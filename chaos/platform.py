@@ -3,8 +3,7 @@
 import json
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from chaos.effects import Effects
 from chaos.simulation import Killed, Process, Simulation
@@ -19,14 +18,11 @@ Handler = Callable[[Any, Any], Any]
 Done = Callable[[Outcome], None]
 
 
-@dataclass(eq=False)
-class Sandbox:
-    """One execution environment, with the state that its handler keeps between invocations."""
+class Sandbox(NamedTuple):
+    """One execution environment: its number among the function's, and a handler, which keeps state between invocations."""
 
-    number: int = 0  # its number among the function's
-    handler: Handler | None = None
-    # an invocation that returned while some of its greenlets were still running; they are frozen
-    leftover: Process | None = None
+    number: int
+    handler: Handler
 
 
 class Function:
@@ -36,7 +32,7 @@ class Function:
         self,
         effects: Effects,
         name: str,
-        build: Callable[[Sandbox], Handler],
+        build: Callable[[], Handler],
         timeout: float,
         seed: int,
         *,
@@ -97,16 +93,13 @@ class Function:
                 tell(TimedOut())
             self._stop(process)
 
-        handler: Handler = sandbox.handler  # type: ignore[assignment]  # `_sandbox` has built it
         context = Context(
             function_name=self._name,
             deadline=simulation.now + self.timeout,
             now=lambda: simulation.now,
             aws_request_id=process.name,
         )
-        if sandbox.leftover is not None:
-            simulation.thaw(sandbox.leftover)
-        simulation.spawn(process, lambda: handler(event, context), ended)
+        simulation.spawn(process, lambda: sandbox.handler(event, context), ended)
         simulation.at(context.deadline, time_out)
         if chances := self._trouble.strike(Kind.ABANDON):
             simulation.at(simulation.now + chances.random() * self.timeout, lambda: tell(TimedOut()))
@@ -119,19 +112,15 @@ class Function:
             self._simulation.kill(process)
 
     def _end(self, sandbox: Sandbox, process: Process, *, alive: bool) -> None:
-        """End an invocation. Unless its sandbox died, the sandbox is frozen until the next one."""
+        """End an invocation. The next one may have its sandbox, unless that died or threads were left behind."""
         self.running.pop(process, None)
         if not alive or self._simulation.now - process.born >= self.timeout:
             return
-        if sandbox.leftover is not None and not sandbox.leftover.idle:
-            sandbox.leftover.frozen = True
-        elif not process.idle:
+        if process.tasks:
             self.left_behind += len(process.tasks)
-            process.frozen = True
-            sandbox.leftover = process
+            self._simulation.kill(process)
         else:
-            sandbox.leftover = None
-        self._idle.append(sandbox)
+            self._idle.append(sandbox)
 
     def _sandbox(self) -> Sandbox:
         if self._trouble.strike(Kind.COLD):
@@ -139,6 +128,4 @@ class Function:
         if self._idle:
             return self._idle.pop(self._chance.randrange(len(self._idle)))
         self._sandboxes += 1
-        sandbox = Sandbox(self._sandboxes)
-        sandbox.handler = self._build(sandbox)
-        return sandbox
+        return Sandbox(self._sandboxes, self._build())

@@ -116,14 +116,8 @@ def draw(seed: int, events: int, kinds: tuple[Kind, ...] | None = None) -> Sched
     chosen = dict.fromkeys(kinds)
     setup = _setup(seed, chance, chosen)
     accounts = [account for account, _ in setup.databases]
-    sent = generate(
-        chance,
-        events,
-        accounts,
-        (START + 5, START + setup.horizon * 0.9),
-        _weights(chosen),
-        is_crowded=Kind.CROWD in chosen,
-    )
+    times, is_crowded = (START + 5, START + setup.horizon * 0.9), Kind.CROWD in chosen
+    sent = generate(chance, events, accounts, times, _weights(chosen), is_crowded=is_crowded)
     planned = dict(setup.plans)
     sent = [strayed(one, STRAYS) if one.account in planned else one for one in sent]
     anchors = [one.at for one in sent] or [START]

@@ -24,7 +24,7 @@ class Task:
     """One greenlet of a process."""
 
     process: "Process"
-    greenlet: "greenlet | None" = None
+    greenlet: greenlet
     ended: bool = False
     looked_at: float = float("-inf")  # when it last looked at its clock
     waits: int = 0  # counts its waits, so that a wake-up for an earlier wait is ignored
@@ -35,18 +35,10 @@ class Process:
 
     def __init__(self, simulation: "Simulation", name: str) -> None:
         self.name = self.by = name  # in the trace; and for the judge: its sandbox and itself
-        self.simulation = simulation
         self.dead = False  # it performs no more effects
-        self.frozen = False  # its sandbox is not running; its greenlets continue when it thaws
         self.overruns = False  # it is not killed at its time-out
         self.born = simulation.now  # simulated UNIX seconds
         self.tasks: list[Task] = []
-        self.stalled: list[tuple[Task, int]] = []
-
-    @property
-    def idle(self) -> bool:
-        """Whether it has no greenlets left."""
-        return not self.tasks
 
 
 class Simulation:
@@ -77,7 +69,6 @@ class Simulation:
         self, process: Process, call: Callable[[], Any], ended: Callable[[Any, BaseException | None], None]
     ) -> Task:
         """Start a greenlet of a process. `ended` is called with what it returned or raised, including Killed."""
-        task = Task(process)
 
         def run() -> None:
             value: Any = None
@@ -91,7 +82,7 @@ class Simulation:
             process.tasks.remove(task)
             ended(value, error)
 
-        task.greenlet = greenlet(run, self._hub)
+        task = Task(process, greenlet(run, self._hub))
         process.tasks.append(task)
         self._push(self.now, task, task.waits)
         return task
@@ -102,7 +93,7 @@ class Simulation:
         Raises:
             Killed: its process is dead.
         """
-        task = self._alive()
+        task = self.alive()
         when = self.now + seconds
         if when < self._until and (not self._due or when < self._due[0][0]):
             self.now = when
@@ -115,10 +106,14 @@ class Simulation:
         Raises:
             Killed: its process is dead.
         """
-        self._give_way(self._alive(), None if timeout is None else self.now + timeout)
+        self._give_way(self.alive(), None if timeout is None else self.now + timeout)
 
-    def _alive(self) -> Task:
-        """Return the running greenlet, unless its process is dead."""
+    def alive(self) -> Task:
+        """Return the running greenlet.
+
+        Raises:
+            Killed: its process is dead.
+        """
         task = self.current
         if task is None:
             raise RuntimeError("an effect outside all processes")
@@ -146,13 +141,6 @@ class Simulation:
         process.dead = True
         self.at(self.now, lambda: self._reap(process))
 
-    def thaw(self, process: Process) -> None:
-        """Resume the greenlets of a frozen process."""
-        process.frozen = False
-        stalled, process.stalled = process.stalled, []
-        for task, waits in stalled:
-            self._push(self.now, task, waits)
-
     def run(self, until: float = _FOREVER) -> None:
         """Run what is due, until a time or until nothing is left."""
         self._until = until
@@ -165,27 +153,18 @@ class Simulation:
             if not isinstance(item, Task):
                 item()
             elif not item.ended and item.waits == waits:
-                self._resume(item, waits)
+                self._resume(item)
         if until < _FOREVER:
             self.now = max(self.now, until)
 
-    def _resume(self, task: Task, waits: int) -> None:
-        if task.process.frozen and not task.process.dead:
-            task.process.stalled.append((task, waits))
-            return
+    def _resume(self, task: Task) -> None:
         self.current = task
-        if task.greenlet is not None:
-            task.greenlet.switch()
+        task.greenlet.switch()
         self.current = None
 
     def _reap(self, process: Process) -> None:
         for task in list(process.tasks):
-            self.current = task
-            # Resume even a greenlet that has not begun, so that it ends with Killed and reports its end.
-            if task.greenlet is not None:
-                task.greenlet.switch()
-            self.current = None
-        process.stalled.clear()
+            self._resume(task)  # even one that has not begun, so that it ends with Killed and reports its end
 
     def _push(self, when: float, item: Any, waits: int) -> None:
         self._serial += 1

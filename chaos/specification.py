@@ -205,7 +205,7 @@ RULES = {
     "member by index": "A record is in one span, by the numbers in the index.",
     "claim": "A record that carries a claim counts only if it owns it.",
     "claim late ones": "A record that arrived later than LATE counts only with a claim, and its index says so.",
-    "replay in gaps": "A replay appends only in gaps.",
+    "replay in gaps": "A replay appends only in gaps, of a closed shard once its chain is ended.",
     "claim in gaps": "A record in a gap counts only with a claim.",
     "claim with append": "In a gap, and to take a claim over, the claim is written in the transaction that appends.",
     "take over": "A claim is taken over only from a record that its chain has passed over, or whose shard a whole listing lacks.",
@@ -224,7 +224,7 @@ RULES = {
     "own clearing": "What is in doubt is refused or split only by its opener, on its own version, every attempt surely rejected; or once absence is proved.",
     "untried by version": "A doubt is cleared only by its opener, on its own version, every attempt surely rejected or not sent; or once absence is proved.",
     "halve": "Only a chunk of two rows or more is split. Its halves wait without doubt.",
-    "ask": "A new generation, which is a new id, needs proof of absence, 70 minutes into the doubt or later, unless UNASKABLE_DOUBT=send or an operator has it sent without proof.",
+    "ask": "A new generation, which is a new id, needs proof of absence, 70 minutes into the doubt or later, unless UNASKABLE_DOUBT=send or an operator has it sent without proof. Of a copy that was never sent, Treasure Data proves nothing while an index does.",
     "doubt keeps database": "A doubt keeps its start, its database and its generation.",
     "drop without doubt": "Only what has no doubt is dropped, edited or sent elsewhere.",
     "replace at once": "One transaction, or one write, adds the rows that take its place and gives up the old chunk.",
@@ -336,7 +336,7 @@ class Change(NamedTuple):
     own: bool  # the writer opened this doubt, and all writes since are its own
     attempts: frozenset[str]  # what the answers to all imports of this generation prove
     told: frozenset[str]  # what the writer's own answers prove
-    decision: str  # what the indexes make of rows put again: a state, or the rule that forbids to decide
+    decision: str  # what the indexes make of rows put again and never sent: a state, or the rule that forbids to decide
     with_span: (
         bool  # in the transaction that appends a span, or the write that adds chunks, with the other rows
     )
@@ -353,7 +353,7 @@ CONDITIONS: dict[str, Callable[[Change], bool]] = {
     "untried by version": _sure,
     "own clearing": lambda it: _sure(it) and (it.old.since is None or it.new.state == "dead" or bool({REFUSED, ABSENT} & it.told)),
     "halve": lambda it: it.rows > 1,
-    "ask": lambda it: ABSENT in it.told and it.new.generation > it.old.generation,
+    "ask": lambda it: ABSENT in it.told and it.new.generation > it.old.generation and it.decision in {"", "waiting", "gone is not absent"},
     "look after passing": lambda it: it.decision == it.new.state,
     "gone is not absent": lambda it: it.gone,
     "replace at once": lambda it: it.with_span,
@@ -366,9 +366,9 @@ TRANSITIONS = (  # name, forms before, forms after, what happens, rules
     ("refuse", ("waiting", "doubt"), ("dead",), "Treasure Data refuses it; or it surely has not got it, and its account does, or its object is gone", ("own clearing",)),
     ("split", ("doubt",), ("split",), "Treasure Data refuses its rows, or anybody its size", ("halve", "own clearing")),
     ("renew", ("doubt",), ("doubt", "waiting"), "Treasure Data does not have it: a new id, the account's current database", ("ask",)),
-    ("take", ("again",), ("waiting",), "No first copy counts", ("look after passing",)),
-    ("recognise", ("again",), ("copy",), "The first copy counts", ("look after passing",)),
-    ("find", ("dead, doubt",), ("delivered", "copy"), "Treasure Data has it; if put again, from its first copy", ("only proof delivers",)),
+    ("take", ("again", "dead, doubt"), ("waiting",), "No first copy counts", ("look after passing",)),
+    ("recognise", ("again", "dead, doubt"), ("copy",), "The first copy counts", ("look after passing",)),
+    ("find", ("dead, doubt",), ("delivered",), "Treasure Data has it", ("only proof delivers",)),
     ("lose", ("doubt", "again"), ("dead, doubt",), "Its object, or an index that it needs, is gone", ("gone is not absent",)),
     ("drop", ("waiting", "dead"), ("dropped",), "An operator gives it up", ("drop without doubt",)),
     ("replace", ("waiting", "dead"), ("replaced",), "An operator edits or repairs it; or as for `cut`", ("drop without doubt", "replace at once")),

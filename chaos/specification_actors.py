@@ -4,10 +4,10 @@ An actor reads like its part of the protocol. `out` names the rules that it leav
 specification, or FORGET_RULES.
 """
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from copy import replace
-from functools import cache
-from typing import Any, NamedTuple
+from functools import cache, partial
+from typing import Any
 
 from chaos.specification import (
     HAS,
@@ -400,6 +400,10 @@ FORGET_RULES = {
 """Rules of forgetting that no single event breaks."""
 
 
+type Cut = tuple[list[str], list[Chunk], dict[str, Entry]]
+"""The chunks that a span loses, those that it gets, and all entries that change."""
+
+
 @cache
 def forgetter(place: Place, person: str = PERSON, *, is_last: bool = False) -> Actor:
     """A search of one span: delete in Treasure Data, put the new object, write the item, delete the old object."""
@@ -412,106 +416,65 @@ def forgetter(place: Place, person: str = PERSON, *, is_last: bool = False) -> A
         put = next((one for one in view.objects if item is not None and one.name == item.object), None)
         if item is None or put is None:
             return
-        cuts = []
-        for cut in _cuts(item, put, person, out):
-            if cut.is_delivered and "delete before cutting" not in out:
-                found_all = yield Delete((person,))
-                if not found_all and "wait until it is shown" not in out:
-                    continue
-            cuts.append(cut)
-        if cuts:
-            new, write = _anew(item, put, cuts)
-            if (yield new) and (yield write):
-                # never the new one, if it lost: another search may have put the same, under the same name
-                yield Event("object deleted", 0, "", name=item.object)
+        removed, added, changes = yield from _cuts(item, put, person, out)
+        if not removed and not changes:
+            return
+        chunks = [one for one in put.chunks if one[0] not in removed]
+        chunks += [(one.name, one.rows, one.name) for one in added if changes[one.name].state in _HAVE_ROWS]
+        kept, name = {one[0] for one in chunks}, repr((place, chunks, "anew"))
+        records = (replace(one, rows=tuple(row for row in one.rows if row[0] in kept)) for one in put.records)
+        new = replace(put, name=name, digest=name, records=tuple(records), chunks=tuple(chunks))
+        write = Event("written", 0, "", name, name, place, version=item.version, added=tuple(added))
+        write = replace(write, changes=tuple(changes.items()), removed=tuple(removed))
+        if (yield new) and (yield write):
+            # never the new one, if it lost: another search may have put the same, under the same name
+            yield Event("object deleted", 0, "", name=item.object)
 
     return run
 
 
-class Cut(NamedTuple):
-    """A chunk to cut anew."""
-
-    name: str
-    is_delivered: bool  # a part of it was
-    is_stuck: bool  # another part is in doubt
-    added: tuple[Chunk, ...]
-    changes: dict[str, Entry]
-
-
-def _cuts(item: Item, put: Event, person: str, out: frozenset[str]) -> Iterator[Cut]:
-    """Yield what can be cut of an item."""
+def _cuts(item: Item, put: Event, person: str, out: frozenset[str]) -> Generator[Call, Any, Cut]:
+    """Return what can be cut of an item now. Of a chunk with a part in doubt, other parts give up their rows."""
+    removed, added, changes = list[str](), list[Chunk](), dict[str, Entry]()
     for name in (name for name, *_ in put.chunks if person in names(name)):
         keys = [key for key in keys_of(item) if key.split("/")[0] == name]
-        moved = [key for key in keys if _may_cut(item, key, out)]
-        is_stuck = moved != keys
-        if not moved or (is_stuck and not any(person in names(key) for key in moved)):
-            continue
-        pieces = [_pieces(item, key, person, stuck=is_stuck) for key in moved]
-        yield Cut(
-            name,
-            any(entry_of(item, key).state == "delivered" for key in moved),
-            is_stuck,
-            tuple(one for added, _ in pieces for one in added),
-            {key: entry for _, changes in pieces for key, entry in changes.items()},
-        )
-
-
-def _anew(item: Item, put: Event, cuts: Iterable[Cut]) -> tuple[Event, Event]:
-    """Return the put of the new object, and the write that names it."""
-    removed = tuple(one.name for one in cuts if not one.is_stuck)
-    added = tuple(chunk for one in cuts for chunk in one.added)
-    changes = {key: entry for one in cuts for key, entry in one.changes.items()}
-    chunks = (
-        *(one for one in put.chunks if one[0] not in removed),
-        *((one.name, one.rows, one.name) for one in added if changes[one.name].state in _HAVE_ROWS),
-    )
-    kept = {one[0] for one in chunks}
-    records = tuple(
-        replace(one, rows=tuple(row for row in one.rows if row[0] in kept)) for one in put.records
-    )
-    name = repr((item.place, chunks, "anew"))
-    new = Event("object put", 0, "", name=name, digest=name, records=records, chunks=chunks)
-    write = Event("written", 0, "", place=item.place, version=item.version, changes=tuple(changes.items()))
-    return new, replace(write, name=name, digest=name, removed=removed, added=added)
+        free = [key for key in keys if _may_cut(item, key, out)]
+        moved = free if free == keys else [key for key in free if person in names(key)]
+        is_delivered = any(entry_of(item, key).state == "delivered" for key in moved)
+        if is_delivered and "delete before cutting" not in out:
+            found_all = yield Delete((person,))
+            if not found_all and "wait until it is shown" not in out:
+                continue
+        for key in moved:
+            pieces = _pieces(names(key), entry_of(item, key), person)
+            added += [one for one, _ in pieces]
+            changes |= {one.name: entry for one, entry in pieces}
+            if free != keys:
+                changes[key] = entry_of(item, key)._replace(state="replaced")
+        removed += [name] * (free == keys)
+    return removed, added, changes
 
 
 def _may_cut(item: Item, key: str, out: frozenset[str]) -> bool:
     entry = entry_of(item, key)
-    if not item.done and "leave to the worker" not in out:
-        return False
-    return entry.state != "again" and ("doubt" not in form(entry) or "cut without doubt" in out)
+    is_certain = "doubt" not in form(entry) or "cut without doubt" in out
+    return item.done and entry.state != "again" and is_certain
 
 
-def _pieces(item: Item, key: str, person: str, *, stuck: bool) -> tuple[list[Chunk], dict[str, Entry]]:
-    """Return the chunks that take the place of one, and all entries that change with it."""
-    entry, changes = entry_of(item, key), {}
-    if stuck:
-        changes[key] = entry._replace(state="replaced")
-    if entry.state in {"dropped", "copy"} and not stuck:
-        counted = replace(chunk(names(key)), name=f"{'+'.join(names(key))}**")
-        return [counted], changes | {counted.name: entry}
+def _pieces(rows: tuple[str, ...], entry: Entry, person: str) -> list[tuple[Chunk, Entry]]:
+    """Return the chunks that take the place of one, each with its entry."""
+    if entry.state in {"dropped", "copy"}:
+        return [(replace(chunk(rows), name=f"{'+'.join(rows)}**"), entry)]
     if entry.state not in _HAVE_ROWS:
-        return [], changes
-    rest = [row for row in names(key) if row not in person]
-    gone = [row for row in names(key) if row in person]
-    found = []
-    if rest:
-        found.append(chunk(rest))
-        changes[found[-1].name] = entry
-    if gone:
-        found.append(replace(chunk(gone), name=f"{chunk(gone).name}*"))
-        changes[found[-1].name] = Entry("forgotten")
-    return found, changes
+        return []
+    rest, gone = (chunk(row for row in rows if (row in person) is theirs) for theirs in (False, True))
+    pieces = (rest, entry), (replace(gone, name=f"{gone.name}*"), Entry("forgotten"))
+    return [one for one in pieces if one[0].rows]
 
 
 def by_value(_out: frozenset[str]) -> Program:
     """Delete the person's rows in Treasure Data by a statement that looks for the value."""
     yield Delete((PERSON,))
-
-
-def search(place: Place) -> Actor:
-    """Return the last search of a span."""
-    return forgetter(place, is_last=True)
 
 
 def _dead(*chunks: str) -> tuple[Event, ...]:
@@ -521,24 +484,19 @@ def _dead(*chunks: str) -> tuple[Event, ...]:
     return _past(put, replace(item, done=True, entries=dead))
 
 
-@cache
-def search_for_q(place: Place) -> Actor:
-    """Return the last search of a span for the person `q`."""
-    return forgetter(place, "q", is_last=True)
-
-
+_LAST, _LAST_FOR_Q = partial(forgetter, is_last=True), partial(forgetter, person="q", is_last=True)
 _FORGET = forgetter(START)
 _REPLAYED = forgetter(Place(Chain("", tag="f", source=str(START))))
 _STAYS = ((20, "d"), (80, "d"))
 FORGET_SCENES = (
-    Scene("forget beside a worker and a sender", (worker("pq"), sender(START), _FORGET), sender, jumps=_STAYS, faults=1, healers=(worker("pq"),), forgets=PERSON, last=search),
-    Scene("forget beside a sender in doubt", (sender(START), _FORGET), sender, past=_past(*_planned("pq")), jumps=_STAYS, faults=2, forgets=PERSON, last=search),
-    Scene("delete by value, beside a sender in doubt", (sender(START), by_value), sender, past=_past(*_planned("pq")), jumps=((20, "d"), (20, "d")), faults=1, forgets=PERSON, last=search),
-    Scene("forget what waits, beside a sender", (sender(START), _FORGET), sender, past=_past(*_planned("pq", database=None)), start=30, jumps=_STAYS, faults=2, forgets=PERSON, last=search),
-    Scene("forget twice, beside an operator", (_FORGET, forgetter(START, PERSON), operator(START, drops=False)), sender, past=_dead("pq"), start=30, forgets=PERSON, last=search),
-    Scene("forget beside an edit", (editor(START), _FORGET), sender, past=_dead("pq"), start=30, forgets=PERSON, last=search),
-    Scene("forget what was delivered, beside a forced replay", (forcer(START, "f", 0, 3), _FORGET, _REPLAYED), sender, past=_delivered("p", "q"), start=30, forgets=PERSON, last=search),
-    Scene("forget what was put again", (_PASSED, _PUT_AGAIN, _DECIDER, forgetter(Place(Chain("t")), "q")), sender, rows="q", start=50, jumps=((20, "d"),), faults=0, healers=(_PASSED, _PUT_AGAIN, _DECIDER), forgets="q", last=search_for_q),
+    Scene("forget beside a worker and a sender", (worker("pq"), sender(START), _FORGET), sender, jumps=_STAYS, faults=1, healers=(worker("pq"),), forgets=PERSON, last=_LAST),
+    Scene("forget beside a sender in doubt", (sender(START), _FORGET), sender, past=_past(*_planned("pq")), jumps=_STAYS, faults=2, forgets=PERSON, last=_LAST),
+    Scene("delete by value, beside a sender in doubt", (sender(START), by_value), sender, past=_past(*_planned("pq")), jumps=((20, "d"), (20, "d")), faults=1, forgets=PERSON, last=_LAST),
+    Scene("forget what waits, beside a sender", (sender(START), _FORGET), sender, past=_past(*_planned("pq", database=None)), start=30, jumps=_STAYS, faults=2, forgets=PERSON, last=_LAST),
+    Scene("forget twice, beside an operator", (_FORGET, forgetter(START, PERSON), operator(START, drops=False)), sender, past=_dead("pq"), start=30, forgets=PERSON, last=_LAST),
+    Scene("forget beside an edit", (editor(START), _FORGET), sender, past=_dead("pq"), start=30, forgets=PERSON, last=_LAST),
+    Scene("forget what was delivered, beside a forced replay", (forcer(START, "f", 0, 3), _FORGET, _REPLAYED), sender, past=_delivered("p", "q"), start=30, forgets=PERSON, last=_LAST),
+    Scene("forget what was put again", (_PASSED, _PUT_AGAIN, _DECIDER, forgetter(Place(Chain("t")), "q")), sender, rows="q", start=50, jumps=((20, "d"),), faults=0, healers=(_PASSED, _PUT_AGAIN, _DECIDER), forgets="q", last=_LAST_FOR_Q),
 )  # fmt: skip  # a table
 FORGET_LEFT_OUT = (
     ("forget beside a worker and a sender", "settle by version"),

@@ -181,12 +181,8 @@ def steps_of(world: World, call: Call, by: str, out: frozenset[str]) -> Iterator
         yield Step(0, world._replace(deleted=world.deleted | gone), not fresh)
     elif isinstance(call, Ask):
         place, key, entry = call
-        there = {
-            (one.database, row)
-            for one in world.imports
-            for row in names(one.key)
-            if (one, row) not in world.deleted
-        }
+        rows = ((one, row) for one in world.imports for row in names(one.key))
+        there = {(one.database, row) for one, row in rows if (one, row) not in world.deleted}
         others = [row for row in names(key) if row not in world.forgets or "ask for others" in out]
         has = {(entry.database, row) for row in others or names(key)} <= there
         told = Event("answered", world.now, by, place=place, key=key, generation=entry.generation)

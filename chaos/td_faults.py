@@ -4,12 +4,11 @@ import json
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from chaos.effects import Effects
 from chaos.trouble import DATABASE_KINDS, Kind
-from doubles.treasure_data import Action, Fault, Request, Response, Settings, Target
+from doubles.treasure_data import Action, Fault, Settings, Target
 from doubles.treasure_data import Kind as FaultKind
 
 SETTINGS: dict[Kind, dict[str, Any]] = {
@@ -165,21 +164,3 @@ class TdTroubles:
             if chances := self._trouble.strike(kind, struck.get(kind) or ""):
                 return make(chances, target)
         return None
-
-
-class TreasureDataTransport:
-    """Passes each request to the Treasure Data double as an effect that takes so many seconds on average."""
-
-    def __init__(
-        self, handle: Callable[[Request], Response], effects: Effects, seconds: float = 0.15
-    ) -> None:
-        self._handle = handle
-        self._effects = effects
-        self._seconds = seconds
-
-    def __call__(self, request: Request) -> Response:
-        """Handle a request."""
-        what = f"td {request.method} {request.target}"
-        seconds = self._seconds * (0.4 + 1.2 * self._effects.chance.random())
-        response: Response = self._effects.perform(what, partial(self._handle, request), seconds)
-        return response

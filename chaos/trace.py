@@ -9,7 +9,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from copy import replace
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import partial
 from hashlib import md5
 from io import BytesIO
@@ -93,12 +93,12 @@ def times_of(world: World) -> Times:
 class _Question:
     """What one thread is asking Treasure Data."""
 
-    about: list[list[Known]] = field(default_factory=list)  # for each count, the chunks whose rows it counts
+    about: list[list[Known]]  # for each count, the chunks whose rows it counts
     is_of_seconds: bool = False  # it counts all rows of the same seconds
     started: float = 0.0  # when its job started, UNIX seconds
-    is_counted: bool = False  # there was a result
-    # those of `about` whose count was 0; all of them before there was a result
-    none: list[list[Known]] = field(default_factory=list)
+    none: list[list[Known]] | None = (
+        None  # those of `about` whose count was 0; None before there was a result
+    )
     missing: str = ""  # the name of the table or database that Treasure Data said it does not have
 
 
@@ -147,9 +147,7 @@ class Trace:
         )
         adapter: Any = world.session.get_adapter("https://")
         send = adapter.send
-        adapter.send = lambda request, *more, **options: self.exchange(
-            request, partial(send, request, *more, **options)
-        )
+        adapter.send = lambda one, *more, **options: self.exchange(one, partial(send, one, *more, **options))
         lists: Callable[..., Any] = world.kinesis.list_shards
         world.kinesis.__dict__["list_shards"] = lambda **request: self.listed(lists(**request))
 
@@ -219,23 +217,16 @@ class Trace:
             self.see("appended", **self._append(item))
         elif pk.startswith("tag#"):
             *_, since, until = json.loads(item["is"]["S"])
-            self.see(
-                "tag bound",
-                name=pk.removeprefix("tag#"),
-                started=float("-inf") if since is None else since / 1000,
-                until=float("inf") if until is None else until / 1000,
-            )
+            begin, end = -inf if since is None else since / 1000, inf if until is None else until / 1000
+            self.see("tag bound", name=pk.removeprefix("tag#"), started=begin, until=end)
 
     def _updated(self, request: Mapping[str, Any], _answer: Any) -> None:
         if "#v" in request.get("ExpressionAttributeNames", ()):
             self.see("written", **self._write(request))
 
     def _claimed(self, request: Mapping[str, Any], answer: Any) -> None:
-        inserted = [
-            one["Parameters"]
-            for one, told in zip(request["Statements"], answer["Responses"], strict=True)
-            if "Error" not in told
-        ]
+        answered = zip(request["Statements"], answer["Responses"], strict=True)
+        inserted = [one["Parameters"] for one, told in answered if "Error" not in told]
         claims = tuple((_request_id(pk), _owner(owner)) for pk, _, owner, _ in inserted)
         if claims:
             self.see("claimed", claims=claims)
@@ -313,9 +304,8 @@ class Trace:
         if named.keys() != had:  # chunks were cut anew
             _, receipts = self._numbers(span)
             fields["removed"] = tuple(sorted(had - named.keys()))
-            fields["added"] = tuple(
-                _chunk(span, key, receipts) for name, key in named.items() if name not in had
-            )
+            new = [key for name, key in named.items() if name not in had]
+            fields["added"] = tuple(_chunk(span, key, receipts) for key in new)
         return fields
 
     def _span(self, key: Mapping[str, Any]) -> Span:
@@ -374,25 +364,19 @@ class Trace:
         if any(self._chains.get(shard, name) != name for shard, name in names.items()):
             self._chains.clear()
             self.see("stream deleted")
-        for name in {
-            self._chains[shard] for shard in self._chains.keys() - names.keys()
-        } - self.judge.expired:
+        gone = {self._chains[shard] for shard in self._chains.keys() - names.keys()}
+        for name in gone - self.judge.expired:
             self.see("shard expired", name=name)
         self._chains |= names
         shards = []
         for one in answer["Shards"]:
             keys = one["HashKeyRange"]
+            low, high = int(keys["StartingHashKey"]), int(keys["EndingHashKey"])
+            is_open = "EndingSequenceNumber" not in one["SequenceNumberRange"]
             parents = [one.get(name) for name in ("ParentShardId", "AdjacentParentShardId")]
-            shards.append(
-                Shard(
-                    names[one["ShardId"]],
-                    int(keys["StartingHashKey"]),
-                    int(keys["EndingHashKey"]),
-                    "EndingSequenceNumber" not in one["SequenceNumberRange"],
-                    # but for those that expired before anybody saw them
-                    tuple(self._chains[name] for name in parents if name in self._chains),
-                )
-            )
+            # but for those that expired before anybody saw them
+            known = tuple(self._chains[name] for name in parents if name in self._chains)
+            shards.append(Shard(names[one["ShardId"]], low, high, is_open, known))
         self.see("listed", shards=tuple(shards))
         return answer
 
@@ -474,8 +458,8 @@ class Trace:
             table = query.partition('FROM "')[2].partition('"')[0]
             question = _Question([list(self._with_rows(database, table, one)) for one in ids])
         else:
-            question = _Question(before.none if before else [], is_of_seconds=True)
-        question.none = question.about
+            asked = [] if before is None else before.about if before.none is None else before.none
+            question = _Question(asked, is_of_seconds=True)
         self._questions[task] = question
         response = call()
         answer = _answer(response)
@@ -511,13 +495,13 @@ class Trace:
                 if counts is None:
                     return
                 counted = list(zip(question.about, counts, strict=True))
-                question.is_counted, question.none = True, [about for about, count in counted if not count]
+                question.none = [about for about, count in counted if not count]
                 if question.is_of_seconds:
                     self._settle(question.none, "counted none", question.started)
                 else:
                     self._settle([one for one, count in counted if count], "counted", question.started)
             case ["table", "show", _, table]:
-                if question.is_counted and answer.shows_columns(table):
+                if question.none is not None and answer.shows_columns(table):
                     self._settle(question.none, "counted none", question.started)
                 elif answer.is_refusal and answer.status == 404:
                     question.missing = table

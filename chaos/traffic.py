@@ -179,9 +179,8 @@ def generate(
     """
     begin, end = times
     sent: list[Sent] = []
-    shares = [
-        1 if is_crowded else 1 / (1 + index) for index in range(len(accounts))
-    ]  # some are busy, some quiet
+    # some are busy, some quiet
+    shares = [1 if is_crowded else 1 / (1 + index) for index in range(len(accounts))]
     sizes: Sequence[int] = (1, 1, 3, 10, 30)
     counts: Sequence[int] = (1, 1, 1, 2, 3, 8, 20)
     pace, dialects = 0.2, (8, 3, 2, 2, 1)
@@ -204,16 +203,8 @@ def generate(
             weight = chance.choice(weights) if count > 4 else 0
             at = min(end, burst + chance.expovariate(pace))
             visitor = f"v{chance.randrange(40)}"
-            sent.append(
-                Sent(
-                    at,
-                    account,
-                    visitor,
-                    dialect,
-                    numbered,
-                    weight if dialect not in ("pixel", "stream") else 0,
-                )
-            )
+            weight = weight if dialect not in ("pixel", "stream") else 0
+            sent.append(Sent(at, account, visitor, dialect, numbered, weight))
     return sorted(sent, key=lambda one: (one.at, one.events))
 
 

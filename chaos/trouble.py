@@ -176,12 +176,7 @@ class Kind(StrEnum):
     # fmt: on
 
 
-DATABASE_KINDS = (
-    Kind.TD_BROKEN_DATABASE,
-    Kind.TD_FORBIDDEN_DATABASE,
-    Kind.TD_HANGING_DATABASE,
-    Kind.TD_SLOW_DATABASE,
-)
+DATABASE_KINDS = tuple(kind for kind in Kind if kind.name.endswith("_DATABASE"))
 """Kinds that strike one database."""
 
 LASTING = (Kind.QUEUE_OFF, Kind.S3_DELETE_REFUSED)

@@ -23,12 +23,8 @@ _CAUSES: dict[str, tuple[Kind, ...]] = {
     "index_gone": (Kind.S3_GONE,),
 }
 _OUT_OF_ORDER = {
-    Kind.KINESIS_AHEAD,
-    Kind.PASSED_OVER,
-    Kind.LANES,
-    Kind.FILTERED,
-    Kind.S3_GONE,
-    Kind.S3_DAMAGED,
+    *(Kind.KINESIS_AHEAD, Kind.PASSED_OVER, Kind.LANES, Kind.FILTERED),
+    *(Kind.S3_GONE, Kind.S3_DAMAGED),
 }
 PROMISES = (
     *("lost", "duplicated", "misrouted", "both", "misjudged", "miscounted"),
@@ -93,35 +89,32 @@ def judge(pipeline: Pipeline) -> Verdict:  # noqa: C901 -- a list of promises
     verdict.lost += pipeline.missing
     places = _delivered(pipeline, verdict)
     forced = pipeline.forced.copy()
-    reasons, doubted = _dead(pipeline, verdict, forced)
+    reasons, copies, doubted = _dead(pipeline, verdict, forced)
     for number in doubted & places.keys():  # the ledger says of a dead row that Treasure Data may have it
         places[number] = places[number][1:]
-    repeated = pipeline.repeated  # goes through all events
     may_duplicate = verdict.unasked > 0
     dropped = pipeline.dropped
-    excused = pipeline.contradicted | dropped | pipeline.gone | set(verdict.lost)
+    held = reasons.keys() | copies.keys()
+    excused = held | pipeline.contradicted | dropped | pipeline.gone | set(verdict.lost)
     verdict.lost += [
-        number
-        for number in pipeline.accepted
-        if not places.get(number) and reasons.get(number) is None and number not in excused
+        number for number in pipeline.accepted if not places.get(number) and number not in excused
     ]
     for number, sent in pipeline.sent.items():
         found, reason = places.get(number, []), reasons.get(number)
-        if len(found) > 1 + (number in repeated) + forced[number] and not may_duplicate:
+        if len(found) > 1 + forced[number] and not may_duplicate:
             verdict.duplicated.append(number)
         is_sent = len(found) > forced[number] and not may_duplicate
-        if number in dropped and (is_sent or reason) and number not in repeated:
+        if number in dropped and (is_sent or reason):
             verdict.both.append(number)
         if set(found) - world.mapped[sent.account]:
             verdict.misrouted.append(number)
-        if not reason:
-            continue
-        if is_sent:
+        if reason and is_sent:
             verdict.both.append(number)
-        if pipeline.resends_dead and number not in pipeline.gone:
-            verdict.stuck.append(f"event {number} is still dead: {reason}")
-        if not _is_explained(number, reason, verdict.strikes):
-            verdict.misjudged.append(number)
+        for why in filter(None, (reason, copies.get(number))):
+            if pipeline.resends_dead and number not in pipeline.gone:
+                verdict.stuck.append(f"event {number} is still dead: {why}")
+            if not _is_explained(number, why, verdict.strikes):
+                verdict.misjudged.append(number)
     _rest(pipeline, verdict)
     rejected = Rejections(pipeline)
     verdict.misjudged += rejected.misjudged()
@@ -129,7 +122,7 @@ def judge(pipeline: Pipeline) -> Verdict:  # noqa: C901 -- a list of promises
     verdict.lost += rejected.lost()
     verdict.miscounted += pipeline.audit.unnamed()
     if not verdict.stuck and not may_duplicate and not pipeline.gone:
-        verdict.miscounted += _compare(pipeline, places, reasons, forced)
+        verdict.miscounted += _compare(pipeline, places, Counter([*reasons, *copies]), forced)
     return verdict
 
 
@@ -139,7 +132,7 @@ def _is_explained(number: int, reason: str, strikes: Counter[Kind]) -> bool:
 
 
 def _compare(
-    pipeline: Pipeline, places: dict[int, list[str]], reasons: dict[int, str], forced: Counter[int]
+    pipeline: Pipeline, places: dict[int, list[str]], dead: Counter[int], forced: Counter[int]
 ) -> list[str]:
     """Return where the balance differs from Treasure Data and S3, by account and table."""
     held: dict[tuple[str, str], Counter[str]] = {}
@@ -147,12 +140,9 @@ def _compare(
         found, table = len(places.get(number, ())), sent.table_of(number)
         # a query about rows that a forced replay may have sent again finds those that were there already, and settles it
         found = max(min(found, 1), found - forced[number])
-        if found and number in pipeline.repaired:  # a copy accepted later is in its original table
-            held.setdefault((sent.account, pipeline.repaired[number]), Counter())["delivered"] += 1
-            found -= 1
         counts = held.setdefault((sent.account, table), Counter())
         counts["delivered"] += found
-        counts["dead"] += number in reasons
+        counts["dead"] += dead[number]
     told = {
         place: Counter({"delivered": rows.states[State.DELIVERED], "dead": rows.states[State.DEAD]})
         for place, rows in pipeline.audit.balance().tables.items()
@@ -190,19 +180,22 @@ def _is_overlooked(pipeline: Pipeline, row: Mapping[str, Any], table: str, at: f
     number = int(row["n"])
     sent = pipeline.sent[number]
     strikes = pipeline.world.trouble.strikes
-    if not strikes.keys().isdisjoint(_OUT_OF_ORDER) or (
-        sent.dialect == "stream" and strikes[Kind.KINESIS_STAMPS]
-    ):
+    is_misdated = sent.dialect == "stream" and strikes[Kind.KINESIS_STAMPS]
+    if is_misdated or not strikes.keys().isdisjoint(_OUT_OF_ORDER):
         return False
     return pipeline.observer.overlooked(number, sent.account, table, row["received_at"], at)
 
 
-def _dead(pipeline: Pipeline, verdict: Verdict, forced: Counter[int]) -> tuple[dict[int, str], set[int]]:
+def _dead(
+    pipeline: Pipeline, verdict: Verdict, forced: Counter[int]
+) -> tuple[dict[int, str], dict[int, str], set[int]]:
     """Return each held event's reason if it is dead, an empty string if it waits, and which Treasure Data may have.
 
-    Take dead rows out of `forced`.
+    The second reasons are of what was put again and died before anybody knew of a first copy, which counts beside it until then. Take dead
+    rows out of `forced`.
     """
     reasons: dict[int, str] = {}
+    copies: dict[int, str] = {}
     doubted: set[int] = set()
     garbage: Counter[bytes] = Counter()
     for held in pipeline.audit.held():
@@ -222,31 +215,30 @@ def _dead(pipeline: Pipeline, verdict: Verdict, forced: Counter[int]) -> tuple[d
             forced.subtract(numbers)
             continue
         verdict.dead += len(numbers)
-        is_doubted = held.entry.since is not None  # so a copy may be dead beside its first one
+        is_doubted = held.entry.since is not None
+        if is_doubted and held.key.group.request_id and not held.entry.database:  # it was never sent
+            copies |= dict.fromkeys(numbers, held.entry.reason)
+            continue
         doubted |= set(numbers if is_doubted else ())
         for number in numbers:
-            if reasons.get(number) and not is_doubted and number not in doubted:
+            if reasons.get(number):
                 verdict.both.append(number)
             reasons[number] = held.entry.reason
     if garbage != Counter(pipeline.garbage):
-        verdict.stuck.append(
-            f"the undecodable records that are kept differ from those that were put: {dict(garbage)}"
-        )
-    return reasons, doubted
+        verdict.stuck.append(f"other undecodable records are kept than were put: {dict(garbage)}")
+    return reasons, copies, doubted
 
 
 def _rest(pipeline: Pipeline, verdict: Verdict) -> None:
     world = pipeline.world
     verdict.stuck += [f"shard {shard}" for shard in pipeline.backlog()]
-    verdict.stuck += [
-        f"{function.left_behind} threads" for function in pipeline.functions if function.left_behind
-    ]
     verdict.stuck += [f"message {one.message_id}" for one in world.queue.messages(world.queue_url)]
     verdict.stuck += [f"{name} is left over" for name in pipeline.audit.left_over()]
     for function in pipeline.functions:
         # the sender may raise if a service is unavailable, because its next run continues
         unavailable = _MAY_BE_RAISED if function is pipeline.sender else ()
         verdict.stuck += [error for name, error in function.errors if name not in unavailable]
+        verdict.stuck += [f"{function.left_behind} threads"] if function.left_behind else []
         # with nothing wrong, every invocation ends in time, whatever it is given
         verdict.stuck += [
             f"{name} did not end in time"

@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from chaos import clients
 from chaos.audit import Audit
 from chaos.effects import Effects, SandboxClock
-from chaos.platform import Function, Handler, Sandbox
+from chaos.platform import Function, Handler
 from chaos.trouble import Trouble
 from chaos.world import STREAM, TABLE, World
 from shared.errors import UnavailableError
@@ -69,10 +69,6 @@ class Observer:
         self._answers: defaultdict[int, list[tuple[float, float]]] = defaultdict(list)
         self.given: list[Given] = []  # the watermarks given, in order
 
-    def begin(self) -> None:
-        """Take watermarks from now on, until hours after the schedule has ended."""
-        self._look_later()
-
     def heal(self) -> None:
         """End all faults."""
         self._trouble.heal()
@@ -104,14 +100,15 @@ class Observer:
     def _look(self) -> None:
         self.look()
         if self._world.simulation.now < self._world.schedule.end + _HOURS_AFTERWARDS * 3600:
-            self._look_later()
+            self.begin()
 
-    def _look_later(self) -> None:
+    def begin(self) -> None:
+        """Take watermarks from now on, until hours after the schedule has ended."""
         setup = self._world.schedule.setup
         pause = self._slowness * self._chance.choice((*_EVERY, setup.horizon / 8))
         self._world.simulation.at(self._world.simulation.now + (setup.watch_every or pause), self._look)
 
-    def _build(self, _sandbox: Sandbox) -> Handler:
+    def _build(self) -> Handler:
         world, effects = self._world, self._effects
         clock = SandboxClock(effects)
         ledger = Ledger(clients.DynamoDB(world.table, effects), TABLE, clock, bytes, NullTelemetry())  # type: ignore[arg-type]  # a double
@@ -119,15 +116,9 @@ class Observer:
         shards = Shards(kinesis, STREAM, clock)
         markers = Markers(kinesis, STREAM, clock, NullTelemetry())
         passing = Passing(shards, ledger, markers, clock)
-        watermarks = self._kind(
-            passing,
-            shards,
-            ledger,
-            clients.SQS(world.queue, effects),  # type: ignore[arg-type]  # a double
-            world.queue_url,
-            world.notices_url,
-            clock,
-        )
+        sqs: Any = clients.SQS(world.queue, effects)
+        urls = world.queue_url, world.notices_url
+        watermarks = self._kind(passing, shards, ledger, sqs, *urls, clock)
 
         def take(_event: Any, _context: Any) -> None:
             with suppress(UnavailableError, ClientError, BotoCoreError):  # none can be proved then

@@ -2,11 +2,11 @@
 
 import json
 import random
-from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, override
 
 import requests
@@ -23,7 +23,7 @@ from doubles.kinesis import MemoryKinesis
 from doubles.redis import MemoryRedis
 from doubles.s3 import MemoryS3
 from doubles.sqs import MemorySQS
-from doubles.treasure_data import API_KEY, Action, InProcess, TreasureData
+from doubles.treasure_data import API_KEY, Action, InProcess, Request, Response, TreasureData
 from doubles.treasure_data import Settings as TdSettings
 from local.resources import COUNTERS, LEDGER, NOTICES
 from shared import policy, write_key
@@ -56,51 +56,23 @@ class _Kinesis(MemoryKinesis):
         self.last: dict[str, int] = {}
 
     @override
-    def put_record(self, **request: Any) -> dict[str, Any]:
-        answer = super().put_record(**request)
+    def _append(self, *record: Any) -> dict[str, Any]:
+        answer = super()._append(*record)
         self.last[answer["ShardId"]] = int(answer["SequenceNumber"])
-        self.landed()
-        return answer
-
-    @override
-    def put_records(self, **request: Any) -> dict[str, Any]:
-        answer = super().put_records(**request)
-        for entry in answer["Records"]:
-            self.last[entry["ShardId"]] = int(entry["SequenceNumber"])
         self.landed()
         return answer
 
 
 class _SQS(MemorySQS):
-    """SQS that reports when a message is sent, and knows how many it held at any time."""
+    """SQS that reports when a message is sent."""
 
     landed: Callable[[], None] = staticmethod(lambda: None)
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._held: dict[str, list[tuple[float, int]]] = {}
 
     @override
     def send_message(self, **request: Any) -> dict[str, str]:
         answer = super().send_message(**request)
-        self._note(request["QueueUrl"])
         self.landed()
         return answer
-
-    @override
-    def delete_message(self, **request: Any) -> dict[str, Any]:
-        answer = super().delete_message(**request)
-        self._note(request["QueueUrl"])
-        return answer
-
-    def held_at(self, queue_url: str, when: float) -> int:
-        """Return how many messages a queue held then."""
-        held = self._held.get(queue_url, [])
-        index = bisect_right(held, (when, 1 << 60)) - 1
-        return held[index][1] if index >= 0 else 0
-
-    def _note(self, queue_url: str) -> None:
-        self._held.setdefault(queue_url, []).append((self._now(), len(self.messages(queue_url))))
 
 
 class _TrueClock:
@@ -114,17 +86,6 @@ class _TrueClock:
 
     def sleep(self, seconds: float) -> None:
         self._simulation.delay(seconds)
-
-
-class Secrets:
-    """Secrets Manager without faults: the functions cache secrets in memory."""
-
-    def __init__(self, texts: dict[str, str]) -> None:
-        self._texts = texts
-
-    def get_secret_value(self, *, SecretId: str) -> dict[str, str]:  # noqa: N803 -- boto3's name
-        """Return a secret."""
-        return {"SecretString": self._texts[SecretId]}
 
 
 class World:
@@ -155,10 +116,9 @@ class World:
         self.create_stream()
         self.queue = _SQS(self.clock.now, visibility_seconds=VISIBILITY_SECONDS)
         self.queue_url = self.queue.create_queue(QueueName="overflow")["QueueUrl"]
-        self.notices_url = self.queue.create_queue(
-            QueueName="overflow-notices",
-            Attributes={"MessageRetentionPeriod": NOTICES["MessageRetentionPeriod"]},
-        )["QueueUrl"]
+        kept = {"MessageRetentionPeriod": NOTICES["MessageRetentionPeriod"]}
+        notices = self.queue.create_queue(QueueName="overflow-notices", Attributes=kept)
+        self.notices_url = notices["QueueUrl"]
         self.table = MemoryDynamoDB(self.clock.now)
         self.table.create_table(TableName=TABLE, **LEDGER)
         self.table.create_table(TableName=COUNTERS_TABLE, **COUNTERS)
@@ -193,16 +153,15 @@ class World:
         self.dynamodb = clients.DynamoDB(self.table, self.effects)
         self.s3 = clients.S3(self.bucket, self.effects)
         self.redis = clients.Redis(self.redis_server, self.effects)
-        self.secrets = Secrets(
-            {
-                TD_KEY_SECRET: API_KEY,
-                WRITE_KEY_SECRET: json.dumps(SECRETS | {write_key.FORGET_KEY: "recognises persons"}),
-            }
+        write_keys = json.dumps(SECRETS | {write_key.FORGET_KEY: "recognises persons"})
+        secrets = {TD_KEY_SECRET: API_KEY, WRITE_KEY_SECRET: write_keys}
+        # Secrets Manager without faults: the functions cache secrets in memory
+        self.secrets = SimpleNamespace(
+            get_secret_value=lambda **request: {"SecretString": secrets[request["SecretId"]]}
         )
         self.session = requests.Session()
         self.session.trust_env = False
-        transport = td_faults.TreasureDataTransport(self.td.handle, self.effects)
-        self.session.mount("https://", InProcess(transport, self.clock))
+        self.session.mount("https://", InProcess(self._ask_td, self.clock))
         self._set_tables_up()
         for window in schedule.windows:
             self._set_up(window)
@@ -212,9 +171,8 @@ class World:
         setup = self.schedule.setup
         self.stream.last.clear()
         self.stream.create_stream(StreamName=STREAM, ShardCount=setup.shards)
-        self.stream.increase_stream_retention_period(
-            StreamName=STREAM, RetentionPeriodHours=setup.retention_hours
-        )
+        hours = setup.retention_hours
+        self.stream.increase_stream_retention_period(StreamName=STREAM, RetentionPeriodHours=hours)
 
     def apply_accounts(self) -> None:
         """Apply the accounts file to Redis and publish the edge policy, as an operator does."""
@@ -224,6 +182,12 @@ class World:
         document = policy.encode(entries, int(self.simulation.now * 1000))
         self.bucket.put_object(Bucket=BUCKET, Key=policy.KEY, Body=document)
         account_store.apply(self.redis_server, ACCOUNT_KEYS, self.accounts, self.simulation.now)
+
+    def _ask_td(self, request: Request) -> Response:
+        seconds = 0.15 * (0.4 + 1.2 * self.effects.chance.random())
+        handle = partial(self.td.handle, request)
+        response: Response = self.effects.perform(f"td {request.method} {request.target}", handle, seconds)
+        return response
 
     def remap(self, name: str, **changes: Any) -> None:
         """Change an account in the file and apply the file, unless Redis is being kept empty."""

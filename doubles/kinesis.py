@@ -137,6 +137,11 @@ class MemoryKinesis:
             for shard in stream.shards.values():
                 yield from (record.read["Data"] for record in shard.records)
 
+    def records(self, stream_name: str, shard_id: str) -> list[dict[str, Any]]:
+        """Return a shard's retained records, as GetRecords does. Not a Kinesis operation."""
+        shard = self._shard("GetRecords", self._stream("GetRecords", stream_name), shard_id)
+        return [record.read.copy() for record in shard.records]
+
     def restart_numbers(self) -> None:
         """Restart sequence numbers with the next stream: Kinesis does not promise that they grow across streams."""
         self._issued = _FIRST_NUMBER

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,37 +158,42 @@ class QueueSource:
         Messages that the function reports as failed become visible again after the queue's time-out. If it raises, or
         reports a message that is not in the batch, all of them do.
         """
-        messages = self._receive()
+        messages = receive(self.client, self.queue_url, self.batch_size)
         if not messages:
             return 0
-        receipts = {message["MessageId"]: message["ReceiptHandle"] for message in messages}
         try:
-            result = (
-                self.invoke({"Records": [record_of(message, self.queue_arn) for message in messages]}) or {}
-            )
-            failed = {failure["itemIdentifier"] for failure in result.get("batchItemFailures") or []}
+            result = self.invoke({"Records": [record_of(message, self.queue_arn) for message in messages]})
+            return settle(self.client, self.queue_url, messages, result)
         except Exception:  # noqa: BLE001 -- whatever a function raises, its messages are delivered again
             _log.exception("%d messages will be sent again", len(messages))
             return 0
-        if failed - receipts.keys():
-            return 0
-        for message_id in receipts.keys() - failed:
-            self.client.delete_message(QueueUrl=self.queue_url, ReceiptHandle=receipts[message_id])
-        return len(receipts) - len(failed)
 
-    def _receive(self) -> list[dict[str, Any]]:
-        messages: list[dict[str, Any]] = []
-        while wanted := min(self.batch_size - len(messages), _MAX_RECEIVED):
-            answer = self.client.receive_message(
-                QueueUrl=self.queue_url,
-                MaxNumberOfMessages=wanted,
-                AttributeNames=["All"],
-                MessageAttributeNames=["All"],
-            )
-            if not answer.get("Messages"):
-                break
-            messages += answer["Messages"]
-        return messages
+
+def receive(client: Any, queue_url: str, most: int) -> list[dict[str, Any]]:
+    """Return up to so many visible messages, which SQS returns ten at a time."""
+    messages: list[dict[str, Any]] = []
+    while wanted := min(most - len(messages), _MAX_RECEIVED):
+        answer = client.receive_message(
+            QueueUrl=queue_url,
+            MaxNumberOfMessages=wanted,
+            AttributeNames=["All"],
+            MessageAttributeNames=["All"],
+        )
+        if not answer.get("Messages"):
+            break
+        messages += answer["Messages"]
+    return messages
+
+
+def settle(client: Any, queue_url: str, messages: Sequence[dict[str, Any]], result: Any) -> int:
+    """Delete the messages that a function's result does not report as failed, and return how many; none if it reports another."""
+    receipts = {message["MessageId"]: message["ReceiptHandle"] for message in messages}
+    failed = {failure["itemIdentifier"] for failure in (result or {}).get("batchItemFailures") or []}
+    if failed - receipts.keys():
+        return 0
+    for message_id in receipts.keys() - failed:
+        client.delete_message(QueueUrl=queue_url, ReceiptHandle=receipts[message_id])
+    return len(receipts) - len(failed)
 
 
 def record_of(message: dict[str, Any], queue_arn: str) -> dict[str, Any]:

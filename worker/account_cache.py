@@ -33,7 +33,7 @@ class AccountCache:
     _clock: Clock
     _telemetry: Telemetry
     _known: dict[str, tuple[Account, float]] = field(default_factory=dict, init=False)
-    _ask_again_at: float = field(default=float("-inf"), init=False)
+    _failed_at: float = field(default=float("-inf"), init=False)
 
     def resolve(self, wanted: Iterable[str]) -> dict[str, Account | str]:
         """Return each account, or why it has none: `unknown_account` or `invalid_account`.
@@ -45,7 +45,7 @@ class AccountCache:
         missing = []
         for account in wanted:
             known = self._known.get(account)
-            if known is not None and now < known[1]:
+            if known is not None and 0 <= now - known[1] < FRESH_SECONDS:
                 answers[account] = known[0]
             else:
                 missing.append(account)
@@ -54,13 +54,14 @@ class AccountCache:
         return answers
 
     def _ask(self, missing: list[str], answers: dict[str, Account | str]) -> None:
-        replies = self._round_trip(missing) if self._clock.now() >= self._ask_again_at else {}
-        fresh_until = self._clock.now() + FRESH_SECONDS
+        is_silent = 0 <= self._clock.now() - self._failed_at < SILENT_SECONDS
+        replies = {} if is_silent else self._round_trip(missing)
+        asked_at = self._clock.now()
         stale = 0
         for account in missing:
             answer = replies.get(account)
             if isinstance(answer, Account):
-                self._known[account] = (answer, fresh_until)
+                self._known[account] = (answer, asked_at)
             elif answer is None and account in self._known:
                 answer = self._known[account][0]
                 stale += 1
@@ -97,7 +98,7 @@ class AccountCache:
     def _fail(self, error: Exception, **about: str) -> dict[str, Account | str]:
         """Give no answers, and do not ask for a moment: the sender has accounts to look up for thousands of spans."""
         self._telemetry.warning("Redis cannot be reached", error=type(error).__name__, **about)
-        self._ask_again_at = self._clock.now() + SILENT_SECONDS
+        self._failed_at = self._clock.now()
         return {}
 
 
@@ -105,7 +106,7 @@ def _read(reply: Any) -> Account | str | None:
     """Return the account in Redis's reply to HMGET, or the reason that there is none; None if the reply proves nothing."""
     if isinstance(reply, redis.ResponseError):
         return INVALID if str(reply).startswith("WRONGTYPE") else None
-    if isinstance(reply, Exception):
+    if not isinstance(reply, list) or len(reply) != len(accounts.FIELDS):
         return None
     if all(value is None for value in reply):
         return UNKNOWN

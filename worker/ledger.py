@@ -33,7 +33,7 @@ from shared.clock import Clock
 from shared.errors import LedgerUnavailableError, error_code
 from shared.telemetry import Telemetry
 from worker.chain import ChainId, Owner
-from worker.record import DIGITS, Number, number
+from worker.record import DIGITS, START, Number, number
 from worker.span import (
     SECONDS_KEPT,
     ChunkKey,
@@ -231,6 +231,23 @@ class Ledger:
                 "ExpressionAttributeValues": values,
             }
         }
+
+    def close(self, chain: ChainId) -> bool:
+        """End the chain of a closed shard with an empty span behind all numbers; return whether it has ended."""
+        end = self.end(chain)
+        if end is not None and end.last == BEHIND_ALL:
+            return True
+        closing = Span(
+            chain=chain,
+            after=START if end is None else end.last,
+            first=BEHIND_ALL,
+            last=BEHIND_ALL,
+            planned_at=milliseconds(self._clock.now()),
+            latest=0 if end is None else end.latest,
+            settled=True,
+        )
+        answer = self.append(closing)
+        return isinstance(answer, tuple) and answer[1].last == BEHIND_ALL
 
     def update(self, span: Span, *, with_chunks: bool = False) -> tuple[bool, Span]:
         """Write what changes of a span, unless another invocation has written it since `span` was read.

@@ -14,9 +14,8 @@ from shared.errors import UnprovenError
 from worker.chain import ChainId
 from worker.ledger import BEHIND_ALL, Ledger
 from worker.markers import Markers
-from worker.record import START, Number
+from worker.record import Number
 from worker.shards import Shard, Shards
-from worker.span import Span, milliseconds
 
 MARGIN_SECONDS = 300
 """By how much arrival times may run back from one record to the next, of a shard or between a shard and its children."""
@@ -125,22 +124,4 @@ class Passing:
         return end is not None and (end.latest > bound or end.last == BEHIND_ALL)
 
     def _close(self, lineage: Lineage) -> bool:
-        """Close the chain of a closed shard; return whether it is closed."""
-        if lineage.is_open:
-            return False
-        end = self._ledger.end(lineage.chain)
-        if end is not None and end.last == BEHIND_ALL:
-            return True  # another turn of the sender has closed it since
-        closing = Span(
-            chain=lineage.chain,
-            after=START if end is None else end.last,
-            first=BEHIND_ALL,
-            last=BEHIND_ALL,
-            planned_at=milliseconds(self._clock.now()),
-            latest=0 if end is None else end.latest,
-            settled=True,
-        )
-        answer = self._ledger.append(closing)
-        if not isinstance(answer, tuple):
-            raise UnprovenError("a chain could not be closed")
-        return answer[1].last == BEHIND_ALL
+        return not lineage.is_open and self._ledger.close(lineage.chain)

@@ -41,7 +41,7 @@ class RestoreGuard:
     _clock: Clock
     _telemetry: Telemetry
     _created: str = field(default="", init=False)
-    _relies_until: float = field(default=0.0, init=False)
+    _checked_at: float = field(default=float("-inf"), init=False)
 
     def check(self) -> bool:
         """Return whether the ledger's table is another one than this instance last saw, so that what it remembers of it is void.
@@ -53,7 +53,7 @@ class RestoreGuard:
             UnavailableError: DynamoDB or S3 does not answer, and this instance has never seen the right table.
         """
         now, was = self._clock.now(), self._created
-        if now < self._relies_until:
+        if 0 <= now - self._checked_at < CHECK_SECONDS:
             return False
         try:
             created, written_in = _tables(self._ledger, self._objects)
@@ -66,5 +66,5 @@ class RestoreGuard:
         except LedgerUnavailableError:
             if not was:
                 raise
-        self._relies_until = now + CHECK_SECONDS
+        self._checked_at = now
         return self._created != was

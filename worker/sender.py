@@ -423,7 +423,9 @@ class Sender:
             run, dict.fromkeys(database for step, database, _ in steps.values() if step.action in _SENDING)
         )
         for key, (step, database, obstacle) in steps.items():
-            if step.action is Action.DECIDE:
+            if step.action is Action.DECIDE or (
+                step.action is Action.ASK and _is_undecided(run, key, selected[key])
+            ):
                 work.again.append(key)
             elif step.action is Action.APPLY and step.event is not None:
                 self._apply(work, key, selected[key], step.event, step.reason)
@@ -760,6 +762,12 @@ class Sender:
                 known.closed = reply.reason
                 self._health.failed(upload.database, reply.reason)
         return upload.key, outcome
+
+
+def _is_undecided(run: _Run, key: ChunkKey, entry: Entry) -> bool:
+    """Return whether indexes may still decide about rows that were put again and died before: Treasure Data does not have a copy that waits."""
+    was_never_sent = bool(key.group.request_id) and entry.state is State.DEAD and not entry.database
+    return was_never_sent and run.answers.get(key.group.request_id) is not Event.INDEX_GONE
 
 
 def _goes_to(span: Span, key: ChunkKey, entry: Entry) -> str:

@@ -245,6 +245,18 @@ class Shards:
         own = chain.stream == self._stream and (shard.shard_id, shard.start) == (chain.shard, chain.start)
         return own or chain.shard in shard.parents
 
+    def descendants(self, chain: ChainId) -> Iterator[ChainId]:
+        """Yield the chains of the shards that the shard of a chain was split or merged into, and of theirs. A shard that has any is closed.
+
+        Raises:
+            ShardUnreadableError: Kinesis does not answer.
+        """
+        family = {chain.shard}
+        for shard in self.all():
+            if not family.isdisjoint(shard.parents):
+                family.add(shard.shard_id)
+                yield self.chain_of(shard)
+
     def chain_of(self, shard: Shard) -> ChainId:
         """Return the chain of a listed shard."""
         return ChainId(self._stream, shard.start, shard.shard_id)

@@ -190,7 +190,7 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition((_W, _D), (Event.ABSENT,), _W, Condition.DOUBTED, _renew_id),
     Transition((_W,), (Event.OBJECT_GONE,), _D, change=_lose),
     Transition((_A, _D), (Event.COPY_COUNTS,), State.COPY, change=_settle),
-    Transition((_A,), (Event.NO_COPY,), _W, change=_pass_on),
+    Transition((_A, _D), (Event.NO_COPY,), _W, change=_settle),
     Transition((_A,), (Event.NOT_RECORDED,), _R, change=_settle),
     Transition((_A,), (Event.OBJECT_GONE, Event.INDEX_GONE), _D, change=_give_up_in_doubt),
     Transition((_D,), (Event.RESENT,), _W, Condition.ABSENT, _renew_id),

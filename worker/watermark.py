@@ -8,8 +8,9 @@ Every request that was answered before `began` has left a message or a record. R
 INGEST_SECONDS earlier, by clocks that may each be wrong by CLOCK_SECONDS.
 """
 
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import batched, takewhile
@@ -17,11 +18,12 @@ from typing import TYPE_CHECKING, Final
 
 from shared.clock import Clock
 from shared.errors import UnprovenError
+from worker.chain import ChainId
 from worker.ledger import BEHIND_ALL, WORKLIST_KEYS, Ledger
 from worker.passing import MARGIN_SECONDS, Lineage, Passing
-from worker.record import NOBODY, START
+from worker.record import NOBODY, START, Number, number
 from worker.shards import Position, Shards
-from worker.span import Place, Span
+from worker.span import Place, Span, digest_of
 from worker.states import UNSETTLED, State
 
 if TYPE_CHECKING:
@@ -187,19 +189,33 @@ class Watermarks:
     def _check_read_out(self, lineage: Lineage, end: Span | None, until: float) -> None:
         """Check that a closed shard holds no record behind the last one that is in a span of its chain.
 
+        If the sender has closed the chain, records that the event source delivers later are in the chain of the gap before its end. That
+        has no gaps itself, unless records were passed over.
+
         Raises:
             UnprovenError: it may.
             UnavailableError: Kinesis or the ledger does not answer.
         """
-        last = START if end is None else end.last
-        if last == BEHIND_ALL and end is not None:
-            last = end.after
+        is_closed = end is not None and end.last == BEHIND_ALL
+        last = START if end is None else end.after if is_closed else end.last
         position = Position() if last == START else Position(after=last)
+        left: set[Number] = set()
         for page in self._shards.pages(lineage.chain.shard, position, until):
-            if page is None or page.records:
-                raise UnprovenError(f"the closed shard {lineage.chain.shard} has records that are in no span")
+            if page is None or (page.records and not is_closed):
+                raise UnprovenError(_unread(lineage))
+            left.update(number(record["SequenceNumber"]) for record in page.records)
             if page.ended:
-                return
+                break
+        if left and len(left) != self._in_gap(lineage.chain.before(last), sorted(left)):
+            raise UnprovenError(_unread(lineage))
+
+    def _in_gap(self, gap: ChainId, numbers: Sequence[Number]) -> int:
+        """Return how many records are in spans of a gap, as far as these have no other records."""
+        found = 0
+        for span in self._ledger.spans_of(gap):
+            between = numbers[bisect_left(numbers, span.first) : bisect_right(numbers, span.last)]
+            found += len(between) if digest_of(between) == span.digest else 0
+        return found
 
     def _with_replacements(self, spans: Iterable[Span], began: float) -> Iterator[Span]:
         """Yield spans, and those of rows that have replaced chunks of theirs so recently that the index may not list them."""
@@ -217,16 +233,28 @@ class Watermarks:
     def _spans(self, began: float) -> Iterator[Span]:
         """Yield the spans that may have waiting or dead rows: recent ones from the chains, because the index lags; others from the index."""
         since = _unlisted_since(began)
-        for lineage in self._passing.lineages():
-            recent = takewhile(lambda span: span.planned_at >= since, self._ledger.latest(lineage.chain))
+        for chain in self._chains():
+            recent = takewhile(lambda span: span.planned_at >= since, self._ledger.latest(chain))
             for some in batched(recent, _GAPS_AT_ONCE, strict=False):
                 yield from some
                 gaps = (gap(one.after) for one in some for gap in (one.chain.before, one.chain.within))
                 for first in self._ledger.get_all([Place(gap, START) for gap in gaps]):
                     yield from self._ledger.spans_of(first.chain)
         for kind in ("waiting", "dead"):
-            for number in range(WORKLIST_KEYS):
-                yield from (span for _, span in self._ledger.work(kind, number))
+            for part in range(WORKLIST_KEYS):
+                yield from (span for _, span in self._ledger.work(kind, part))
+
+    def _chains(self) -> Iterator[ChainId]:
+        """Yield the chains that the event source may go on with: of all shards, and of the gaps before the ends of closed chains."""
+        for lineage in self._passing.lineages():
+            yield lineage.chain
+            end = self._ledger.end(lineage.chain)
+            if end is not None and end.last == BEHIND_ALL:
+                yield lineage.chain.before(end.after)
+
+
+def _unread(lineage: Lineage) -> str:
+    return f"the closed shard {lineage.chain.shard} has records that are in no span"
 
 
 def _unlisted_since(began: float) -> float:

@@ -25,7 +25,7 @@ from worker.health import WORKER_PROBE_SECONDS, DatabaseHealth
 from worker.ledger import ClaimsRefused, Gap, Ledger
 from worker.membership import BORDERS, Membership
 from worker.plan import Cut, Plan, plan
-from worker.record import DIGITS, NOBODY, Number, Record, from_event, sequence_number
+from worker.record import DIGITS, NOBODY, START, Number, Record, from_event, sequence_number
 from worker.rejected_events import RejectedEvents
 from worker.restored import RestoreGuard
 from worker.settlement import Settlement, report_dead
@@ -169,10 +169,16 @@ class Worker:
     def _passed(self, batch: _Batch) -> list[Record]:
         """Return the records that are not behind the end of their chain: a replay fills gaps, and the event source alone goes on.
 
-        Otherwise a shard would seem to have passed what the event source still holds.
+        Otherwise a shard would seem to have passed what the event source still holds. If it has gone on to a child, it has passed over what
+        it left of a closed shard, where no later record shows the gap: then this ends the chain.
         """
         end = self._ledger.end(batch.chain)
-        return [record for record in batch.records if end is not None and record.number <= end.last]
+        last = START if end is None else end.last
+        if batch.numbers[-1] > last:
+            has_gone_on = any(map(self._ledger.end, self._shards.descendants(batch.chain)))
+            if has_gone_on and self._ledger.close(batch.chain):
+                return batch.records
+        return [record for record in batch.records if record.number <= last]
 
     def _advance(self, batch: _Batch, deadline: Deadline) -> list[_Appended]:
         """Skip the records that are in the next one's span, or append a span for records that are in none."""

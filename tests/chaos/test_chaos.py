@@ -3,10 +3,22 @@
 import pytest
 
 from chaos import schedule as schedules
+from chaos.forget_runs import forgotten, run
 from chaos.run import finished, run_schedule, run_seed
 from chaos.trouble import DRAWN, Kind
+from tests.support.commit import seed
 
 EVENTS = 150
+FAILED = (
+    (10, "KINESIS_LISTING RESHARD KINESIS_LOST_ANSWER", "a listing older than a chain's end was believed"),
+    (10, "RECREATE KINESIS_INTERNAL", "no first copy was looked for in a deleted stream's chains"),
+    (9, "FORCE TD_BAD_ROWS", "a forced replay sent the dead half of a record, too"),
+    (4, "DISABLE KINESIS_LOST_ANSWER KINESIS_TIMEOUT", "rows put again died unlooked for, then were sent"),
+    (3, "TD_WRONG_HOST TD_FORBIDDEN_DATABASE TD_TABLE_MISSING", "the judge knew no refusal by an account"),
+)
+"""Schedules that once broke a promise or a rule, each with the kinds of trouble that it takes."""
+FRESH_EVENTS, SCHEDULES, PARTS = 12, 120, 6
+FIRST = seed()
 
 
 @pytest.mark.parametrize("kind", DRAWN)
@@ -16,6 +28,12 @@ def test_each_kind_of_trouble_breaks_no_promise(kind: Kind) -> None:
     verdict = run_schedule(schedule)
     assert not verdict.violations, verdict
     assert verdict.accepted > 0
+
+
+def test_a_dead_copy_counts_beside_its_first_one() -> None:
+    """Nobody knows of the first copy while an object is deleted: both are in the books, as while the copy waits."""
+    verdict = run_schedule(schedules.draw(63, EVENTS, schedules.with_companions(Kind.S3_GONE)))
+    assert not verdict.violations, verdict
 
 
 @pytest.mark.parametrize("seed", range(10_001, 10_013, 2))
@@ -48,3 +66,33 @@ def test_a_wrong_edge_policy_rejects_nobody(seed: int) -> None:
     assert not verdict.violations, verdict
     strays = {number for number, sent in pipeline.sent.items() if sent.stray(number)}
     assert set() == pipeline.sent.keys() - pipeline.accepted.keys() - strays
+
+
+@pytest.mark.parametrize(("seed", "trouble", "why"), FAILED)
+def test_a_schedule_that_failed_breaks_nothing_any_more(seed: int, trouble: str, why: str) -> None:
+    """What was wrong stays mended."""
+    kinds = tuple(Kind[name] for name in trouble.split())
+
+    assert not run_schedule(schedules.draw(seed, EVENTS, kinds)).violations, why
+
+
+@pytest.mark.parametrize("first", range(FIRST, FIRST + SCHEDULES, SCHEDULES // PARTS))
+def test_fresh_schedules_break_nothing(first: int) -> None:
+    """Each commit has its own, over a hundred small ones, in a minute of CPU time. The head of pytest's report has the first seed."""
+    failed = {}
+    for number in range(first, first + SCHEDULES // PARTS):
+        if broken := run_schedule(schedules.draw(number, FRESH_EVENTS)).violations:
+            failed[f"make chaos SEED={number} SEEDS=1 EVENTS={FRESH_EVENTS}"] = dict(broken)
+
+    assert {} == failed
+
+
+@pytest.mark.parametrize("seed", [2, 5, 6, 10_001, 10_003, 10_007, 10_011])
+def test_persons_are_forgotten_in_spite_of_trouble(seed: int) -> None:
+    """Nothing of them is left, nobody else's event is lost or doubled, the books balance, and no rule is broken."""
+    pipeline, verdict = run(schedules.draw(seed, 120, None if seed > 10_000 else ()))
+
+    assert not verdict.violations, verdict
+    assert [] == pipeline.remembered()
+    assert [] == pipeline.unfinished()
+    assert 0 < forgotten(pipeline)

@@ -53,19 +53,8 @@ MODULES = {
 NAMED_TUPLE = {"_replace", "_asdict", "_make", "_fields"}
 AWS = {
     *("acm", "apigatewayv2", "aws", "client", "cloudformation", "cloudfront", "cloudwatch", "codedeploy"),
-    *(
-        "dynamodb",
-        "ec2",
-        "elasticache",
-        "functions",
-        "iam",
-        "kinesis",
-        "lambdas",
-        "logs",
-        "quotas",
-        "route53",
-    ),
-    *("s3", "secrets", "sns", "sqs", "sts"),
+    *("dynamodb", "ec2", "elasticache", "functions", "iam", "kinesis", "lambdas", "logs", "quotas"),
+    *("route53", "s3", "secrets", "sns", "sqs", "sts"),
 }
 """Names of AWS clients, and of what returns one."""
 

@@ -22,7 +22,7 @@ BAD_GATEWAY = aws_server.error(502, "BadGateway")
 @pytest.fixture
 def aws() -> Iterator[Any]:
     """Yield a server that stands in for AWS on the loopback interface."""
-    with aws_server.aws_server(SECRETS) as server:
+    with aws_server.AwsServer(SECRETS) as server:
         yield server
 
 

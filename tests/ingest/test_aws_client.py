@@ -59,7 +59,7 @@ SIGNED_OR_READ = ("content-type", "host", "x-amz-target", "x-amz-security-token"
 @pytest.fixture
 def aws() -> Iterator[Any]:
     """Yield a server that stands in for AWS on the loopback interface."""
-    with aws_server.aws_server({"k1": "secret"}) as server:
+    with aws_server.AwsServer({"k1": "secret"}) as server:
         yield server
 
 
@@ -178,7 +178,7 @@ def test_a_signature_matches_botocore(
 )
 def test_an_error_matches_botocore(aws: Any, status: int, body: Any) -> None:
     """Error code and status match; an error that does not come from AWS has its status as its code."""
-    aws.faults["PutRecord"] = [lambda handler: handler.answer(status, body)] * 2
+    aws.faults["PutRecord"] = [aws_server.answer(status, body)] * 2
     found = []
     for make in (ours, botocores)[: 1 if body == [1] else 2]:  # botocore cannot handle this one
         with pytest.raises((ClientError, ErrorAnswerError)) as raised:

@@ -41,54 +41,6 @@ def test_status_reconciles_every_row_and_what_the_gateway_accepted(lone: Sluice)
     assert "the gateway, in events  all         3                         2  NO" in lost.stdout
 
 
-def test_dead_rows_are_shown_dropped_and_sent_again(lone: Sluice, tmp_path: Path) -> None:
-    """Rows of an unmapped account are dead. A drop asks first; once the account is mapped, a redrive delivers the others."""
-    lone.produce("stray", "stray_rows", "a")
-    until(lambda: lone.json("status --local")["rows"] != [])
-    state = lone.run("status --local")
-    assert (3, "ATTENTION: 1 row is dead (unknown_account).") == (
-        state.exit_code,
-        state.stdout.partition(" Add")[0],
-    )
-    (line,) = (line.split() for line in state.stdout.splitlines() if line.startswith("stray"))
-    assert ["stray", "unknown_account", "1"] == line
-
-    lone.produce("nobody", "dropped_rows", "b", "c")
-    until(lambda: len(lone.json("dead list --local")) == 2)
-    kept = lone.run("dead drop --local --account nobody", answer="n\n")
-    dropped = lone.run("dead drop --local --account nobody", answer="y\n")
-    assert (1, True) == (kept.exit_code, "This gives up 2 rows" in kept.stderr)
-    assert (0, "0 rows delivered, 0 kept, 0 newly dead, 2 dropped.") == (
-        dropped.exit_code,
-        dropped.stdout.splitlines()[-1],
-    )
-
-    kept = lone.run("redrive --local --kind dead")
-    assert (3, "0 rows delivered, 1 kept, 0 newly dead.") == (
-        kept.exit_code,
-        kept.stdout.splitlines()[-2],
-    )
-    before = lone.json("accounts list --local")["accounts"]
-    file = tmp_path / "accounts.yaml"
-    fields = {name: {"database": account["database"]} for name, account in before.items()}
-    file.write_text(json.dumps({**fields, "stray": {"database": "stray_db"}}))
-    lone.run(f"accounts apply --local --yes {file}")
-    assert 0 == lone.json("redrive --local --kind dead --reason disabled_account")["selected"]
-    assert 1 == lone.json("redrive --local --kind dead --dry-run")["selected"]
-    done = lone.json("redrive --local --kind dead --reason unknown_account --since 1h --account stray")
-
-    others = dict.fromkeys(("kept", "dead", "dropped", "copies", "untried"), 0)
-    assert {"selected": 1, "delivered": 1, "complete": True, **others} == done
-    assert ["a"] == lone.rows("stray_db", "stray_rows")
-    assert "There are no matching rows.\n" == lone.run("redrive --local").output
-    lone.settled()
-    shown = lone.run("status --local --all")
-    tables = {one["table"]: one for one in lone.json("status --local --all")["balance"]["tables"]}
-    assert (0, "HEALTHY: nothing is waiting.") == (shown.exit_code, shown.stdout.splitlines()[0])
-    assert "dead  dropped  adds up" in shown.stdout
-    assert (2, True) == (tables["dropped_rows"]["dropped"], tables["dropped_rows"]["adds_up"])
-
-
 def test_what_an_account_spends_is_shown(sluice: Sluice) -> None:
     """`accounts show` has its budget; `status` shows accounts of which requests were refused."""
     made = sluice.stack.resources
@@ -102,26 +54,6 @@ def test_what_an_account_spends_is_shown(sluice: Sluice) -> None:
     assert "at least: 7 requests with 500 events" in shown
     assert (7, 500) == (budget["refused_requests"], budget["refused_events"])
     assert "Budgets of accounts" in sluice.run("status --local").stdout
-
-
-def test_a_forced_replay_restores_lost_rows_and_nothing_else(sluice: Sluice) -> None:
-    """Without --force nothing is sent; with it the lost rows return once, however often it runs."""
-    sluice.send("shop", "lost_rows", "a", "b", "c")
-    sluice.send("shop", "kept_rows", "d")
-    until(lambda: sluice.rows("shop", "kept_rows") == ["d"] and len(sluice.rows("shop", "lost_rows")) == 3)
-    assert 3 == sluice.lose("shop", "lost_rows")
-
-    assert sluice.json("replay --local")["complete"]
-    assert [] == sluice.rows("shop", "lost_rows")
-    for _ in range(2):
-        done = sluice.force("--tag lost --account shop --table lost_rows")
-        assert (True, "lost") == (done["complete"], done["tag"])
-        until(lambda: sluice.rows("shop", "lost_rows") == ["a", "b", "c"])
-    assert ["d"] == sluice.rows("shop", "kept_rows")
-    shown = sluice.run("replay --local")
-    assert "read. 0 rows sent, " in shown.stdout.splitlines()[-1]
-    forced = sluice.json("status --local --all")["balance"]["forced"]
-    assert 3 == sum(one["delivered"] for one in forced if one["table"] == "lost_rows")
 
 
 def test_record_writes_the_records_of_the_stream_as_an_event(sluice: Sluice, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What `sluice --help` shows: the commands that everybody needs first, then the others by purpose."""
+"""Where to find help: `sluice --help` shows what everybody needs first, then the rest by purpose; a failure names a command or a page."""
 
 import re
 from collections.abc import Iterator
@@ -6,10 +6,16 @@ from keyword import iskeyword
 from pathlib import Path
 
 import click
+import pytest
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ops.cli import SECTIONS, main
+from ops.help_page import DEPLOYING, TROUBLESHOOTING, with_page
 from ops.moment import TimeOption
+from ops.state import finding
+from ops.state.finding import NO_ACTION, Finding, fault
 from tests.support.sam import ROOT
 
 
@@ -18,23 +24,18 @@ def shown() -> list[str]:
     return CliRunner(mix_stderr=False).invoke(main, ["--help"], prog_name="sluice").output.splitlines()
 
 
-def test_the_first_five_are_those_that_everybody_needs() -> None:
-    """The first section has the commands for every day."""
+def test_each_command_is_shown_once_by_its_purpose() -> None:
+    """No command is missing, and none has two purposes. The first section has the five that everybody needs every day."""
     lines = shown()
     begin = lines.index("Every day:") + 1
+    first = [line.split()[0] for line in lines[begin : lines.index("Watch:")] if line[2:3].strip()]
 
-    names = [line.split()[0] for line in lines[begin : lines.index("Watch:")] if line[2:3].strip()]
-
-    assert ["status", "doctor", "find", "accounts", "keys"] == names
-
-
-def test_each_command_is_shown_once_by_its_purpose() -> None:
-    """No command is missing, and none has two purposes."""
+    assert ["status", "doctor", "find", "accounts", "keys"] == first
     assert sorted(main.commands) == sorted(
         str(command.name) for section in SECTIONS.values() for command in section
     )
     assert main.list_commands(click.Context(main)) == [
-        line.split()[0] for line in shown() if line[2:3].strip() and line.split()[0] in main.commands
+        line.split()[0] for line in lines if line[2:3].strip() and line.split()[0] in main.commands
     ]
 
 
@@ -84,3 +85,54 @@ def test_each_command_is_in_the_file_of_its_name() -> None:
 
     assert set() == {str(path) for path in expected if not path.exists()}
     assert {folder / "__init__.py"} == set(folder.glob("*.py")) - expected
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", sorted({*finding._PAGES.values(), DEPLOYING, TROUBLESHOOTING}))
+def test_each_page_exists(page: str) -> None:
+    """A message never names a section that is not there."""
+    file, _, fragment = page.partition("#")
+
+    assert fragment in anchors(ROOT / file)
+
+
+@given(st.text(min_size=1), st.text(min_size=1))
+def test_each_fault_names_a_command_or_a_page(what: str, said: str) -> None:
+    """This holds whatever the check found. A message that names a command is what to do, so no page is added."""
+    line = fault(what, said).line
+
+    assert "`" in line or "docs/" in line
+    assert "run `sluice status`" == with_page("run `sluice status`", TROUBLESHOOTING)
+    assert f"It broke. See {TROUBLESHOOTING}." == with_page("It broke", TROUBLESHOOTING)
+
+
+@pytest.mark.parametrize("state", ["ok", "fault", "holding", "waiting"])
+def test_a_verdict_names_a_command_or_a_page_unless_nothing_has_to_be_done(state: str) -> None:
+    """A healthy stack needs none, and neither does one that recovers on its own."""
+    slow = Finding("stream", "it is slow", state=state)
+    resting = Finding("stream", "it is slow", NO_ACTION, state)
+
+    assert (state != "ok") == ("docs/" in slow.verdict)
+    assert "docs/" not in resting.verdict
+
+
+@pytest.mark.parametrize("command", ["setup", "deploy", "doctor", "status"])
+def test_each_command_s_failure_names_a_command_or_a_page(command: str) -> None:
+    """A region that is empty, although there are credentials, is one."""
+    environment = {
+        "AWS_CONFIG_FILE": "/dev/null",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_REGION": "",
+        "AWS_DEFAULT_REGION": "",
+    }
+    result = CliRunner(mix_stderr=False).invoke(main, [command, "--stack", "sluice-dev"], env=environment)
+
+    assert 1 == result.exit_code, f"{result.output}{result.stderr}"
+    assert "no region" in result.stderr
+    assert "`" in result.stderr or "docs/" in result.stderr

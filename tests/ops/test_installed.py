@@ -62,14 +62,11 @@ def plain(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installation
     return Installation(tmp_path_factory.mktemp("plain"), wheel)
 
 
-@pytest.fixture(scope="module")
-def with_local(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installation:
-    """`pip install '.[local]'`."""
-    return Installation(tmp_path_factory.mktemp("local"), wheel, "local")
-
-
 def test_the_command_runs_outside_the_repository(plain: Installation) -> None:
-    """The wheel has the entry point, and the command behaves as in a clone, but deploys itself. The SDK's sources stay out."""
+    """The wheel has the entry point, and the command behaves as in a clone, but deploys itself. The SDK's sources stay out.
+
+    It imports every base requirement: what only the local stack needs belongs to the extra.
+    """
     (entry_points,) = plain.site.glob("sluice-*.dist-info/entry_points.txt")
     done = plain.run("-m", "ops.cli", "status", "--local")
     deploys = plain.run("-c", "from ops.help_page import DEPLOY; print(DEPLOY)")
@@ -85,13 +82,7 @@ def test_the_command_runs_outside_the_repository(plain: Installation) -> None:
     ):
         assert (plain.site / path).exists(), path
     assert not (plain.site / "sdk/src").exists()
-
-
-def test_the_command_imports_every_base_requirement(plain: Installation) -> None:
-    """What only the local stack needs belongs to the extra."""
-    done = plain.run("-c", LOADED)
-    loaded = {canonicalize_name(name) for name in json.loads(done.stdout)}
-
+    loaded = {canonicalize_name(name) for name in json.loads(plain.run("-c", LOADED).stdout)}
     assert [] == [text for text in requirements() if canonicalize_name(Requirement(text).name) not in loaded]
 
 
@@ -135,12 +126,14 @@ def test_the_mcp_server_runs_outside_the_repository(wheel: Path, tmp_path: Path)
 
 
 @pytest.mark.xdist_group("stack")
-def test_the_local_stack_runs_outside_the_repository(with_local: Installation, tmp_path: Path) -> None:
+def test_the_local_stack_runs_outside_the_repository(wheel: Path, tmp_path: Path) -> None:
     """With the extra installed, an event goes through the whole pipeline."""
     pixel = next(request for request in recording.read() if request.method == "GET")
     recording.write([pixel], tmp_path / "pixel.jsonl")
 
-    done = with_local.run("-m", "local.demo", "--requests", str(tmp_path / "pixel.jsonl"))
+    done = Installation(tmp_path / "local", wheel, "local").run(
+        "-m", "local.demo", "--requests", str(tmp_path / "pixel.jsonl")
+    )
 
     assert (0, "") == (done.returncode, done.stderr), done.stdout
     assert "accepted 1 = delivered 1 + dead 0" in done.stdout

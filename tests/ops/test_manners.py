@@ -91,10 +91,16 @@ def test_help_fits_80_columns(command: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("line", READING)
-def test_output_fits_a_terminal_of_80_columns(filled: Sluice, tmp_path: Path, line: str) -> None:
-    """Tables fold long texts, and NO_COLOR turns colours off. Prose and text to copy may wrap."""
-    code, seen, said = terminal.shown(partial(start, filled, words(line, tmp_path), NO_COLOR="1"))
+def test_output_fits_a_terminal_of_80_columns_and_a_pipe(filled: Sluice, tmp_path: Path, line: str) -> None:
+    """In a terminal, tables fold long texts, and NO_COLOR turns colours off. Prose and text to copy may wrap.
+
+    A pipe gets no escape sequences. With --json it gets one JSON value, or one a line, and standard error is empty.
+    """
+    command = words(line, tmp_path)
+    code, seen, said = terminal.shown(partial(start, filled, command, NO_COLOR="1"))
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen.decode()).replace("\r\n", "\n")
+    plain = filled.run(f"{' '.join(command)} --local")
+    as_json = filled.run(f"{' '.join(command)} --local --json")
 
     assert ([], True) == (trouble(said.decode()), code in (0, 3, 4)), text
     assert re.search(rb"\x1b\[[0-9;]*3[0-7]", seen) is None
@@ -104,21 +110,11 @@ def test_output_fits_a_terminal_of_80_columns(filled: Sluice, tmp_path: Path, li
     assert [] == [
         one for one in tables if len(one.rstrip()) > 80 and line.startswith(("status", "dead", "accounts"))
     ]
-
-
-@pytest.mark.parametrize("line", READING)
-def test_output_in_a_pipe_has_no_escape_sequences(filled: Sluice, tmp_path: Path, line: str) -> None:
-    """With --json it is one JSON value, or one a line, and standard error is empty."""
-    plain = filled.run(f"{' '.join(words(line, tmp_path))} --local")
-    as_json = filled.run(f"{' '.join(words(line, tmp_path))} --local --json")
-
     assert (True, []) == (plain.exit_code in (0, 3, 4), trouble(plain.stderr))
     assert "\x1b" not in plain.stdout
     assert "" == as_json.stderr
-    if line.startswith("find"):
-        assert [json.loads(one) for one in as_json.stdout.splitlines()]
-    else:
-        json.loads(as_json.stdout)
+    values = as_json.stdout.splitlines() if line.startswith("find") else [as_json.stdout]
+    assert [json.loads(one) for one in values]
 
 
 def test_every_command_can_be_interrupted(tmp_path: Path) -> None:

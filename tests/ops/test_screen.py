@@ -9,8 +9,12 @@ from ops import screen
 
 
 def test_progress_in_a_pipe_is_a_line_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
-    """A log shows that a long command is alive, and is not flooded by it."""
+    """A log shows that a long command is alive, and is not flooded by it. Hidden progress, as of JSON output for scripts, prints nothing."""
     clock = ManualClock()
+    with screen.progress("sending", hidden=True, now=clock.now) as show:
+        clock.sleep(60)
+        show(description="sending", completed=5)
+    assert ("", "") == capsys.readouterr()
     with screen.progress("sending", hidden=False, unit="rows delivered", now=clock.now) as show:
         for second in range(25):
             show(description="sending", completed=1000 * second)
@@ -30,16 +34,6 @@ def test_progress_in_a_pipe_is_shown_while_nothing_happens(capsys: pytest.Captur
             said = capsys.readouterr().err
 
     assert "searching, after 1 min 10 s\n" == said
-
-
-def test_hidden_progress_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    """JSON output is for scripts."""
-    clock = ManualClock()
-    with screen.progress("sending", hidden=True, now=clock.now) as show:
-        clock.sleep(60)
-        show(description="sending", completed=5)
-
-    assert ("", "") == capsys.readouterr()
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])

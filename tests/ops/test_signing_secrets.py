@@ -13,9 +13,10 @@ NOON = datetime(2026, 11, 29, 12, 0, 30, tzinfo=UTC)
 
 
 def test_an_id_is_the_minute_in_which_its_secret_was_made() -> None:
-    """A second secret in the same minute gets the next minute's."""
+    """A second secret in the same minute gets the next minute's. Members with a dot before their name have another purpose."""
     assert "k2611291200" == next_secret_id({"k1"}, NOON.timestamp())
     assert "k2611291201" == next_secret_id({"k1", "k2611291200"}, NOON.timestamp())
+    assert {"k1": "a"} == signing_of({"k1": "a", HASH_KEY: "b", PROXY_SECRET: "c"})
 
 
 @given(st.lists(st.tuples(st.integers(1, 10_000), st.booleans()), max_size=20))
@@ -30,8 +31,3 @@ def test_the_id_of_a_retired_secret_does_not_come_back(history: list[tuple[int, 
 
     assert sorted(set(given_out)) == given_out
     assert all(names.is_key_id(made) for made in given_out)
-
-
-def test_members_with_another_purpose_sign_no_keys() -> None:
-    """Their names begin with a dot."""
-    assert {"k1": "a"} == signing_of({"k1": "a", HASH_KEY: "b", PROXY_SECRET: "c"})

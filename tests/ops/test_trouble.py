@@ -9,40 +9,14 @@ from click.testing import Result
 
 from local.accounts import KEYS
 from ops.help_page import RIGHTS, RIGHTS_TO_DEPLOY
+from tests.ops.deploy.test_rights import LINES
 from tests.support.deployed import Deployed, deployed
 from tests.support.sluice import Sluice, until
 
 pytestmark = pytest.mark.xdist_group("manners")
 
-COMMANDS = [
-    "accounts apply {file} --yes",
-    "accounts disable app",
-    "accounts enable app",
-    "accounts list",
-    "accounts show app",
-    "accounts export",
-    "console --for 0s",
-    "dead drop --all --yes",
-    "dead list",
-    "dead show 0123456789",
-    "doctor --no-event",
-    "find 0190a5b8-0000-7000-8000-000000000000",
-    "keys issue app",
-    "keys revoke app next-9",
-    "keys rotate --yes",
-    "keys verify {key}",
-    "record -o {out}",
-    "redrive",
-    "redrive --edit",
-    "replay",
-    "replay --force --from 2026-01-01 --to 2026-01-02 --yes",
-    "sdk publish",
-    "status",
-    "status --all",
-    "tail",
-    "status --complete",
-    "wait --account app --table events --until 1h",
-]
+COMMANDS = [line for name, (line, *_) in LINES.items() if name != "cost"]
+"""A line for each command that reads a stack."""
 ON_REDIS = [one for one in COMMANDS if one.split()[0] in ("accounts", "keys") and "rotate" not in one]
 
 
@@ -56,7 +30,8 @@ def stack(sluice: Sluice) -> Iterator[Deployed]:
 def words(line: str, folder: Path) -> list[str]:
     """Return the words of a command line. Create the file that it reads."""
     (folder / "accounts.yaml").write_text("shop: {database: shop_events}\n")
-    made = line.format(file=folder / "accounts.yaml", key=KEYS["app"], out=folder / "event.json")
+    files = {name: folder / name for name in ("out", "sdk", "td_key")}
+    made = line.format(file=folder / "accounts.yaml", key=KEYS["app"], dead="0123456789", now="now", **files)
     return made.split()
 
 
@@ -104,13 +79,7 @@ def test_a_missing_right_is_reported(
     assert message.endswith(f"Ask your AWS administrator for this permission ({page})")
 
 
-@pytest.mark.parametrize(
-    ("line", "service"),
-    [
-        ("record -o {out}", "kinesis"),
-        ("accounts list", "lambda"),
-    ],
-)
+@pytest.mark.parametrize(("line", "service"), [("record -o {out}", "kinesis"), ("accounts list", "lambda")])
 def test_a_missing_resource_of_the_stack_is_reported(
     stack: Deployed, tmp_path: Path, line: str, service: str
 ) -> None:
@@ -123,9 +92,13 @@ def test_a_missing_resource_of_the_stack_is_reported(
 
 
 @pytest.mark.parametrize("line", ["status", "doctor --no-event", "replay", "keys verify {key}"])
-def test_an_unreachable_network_is_reported(tmp_path: Path, line: str) -> None:
+def test_an_unreachable_network_is_reported(
+    stack: Deployed, tmp_path: Path, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The message asks the operator to check the network."""
-    assert "check your network" in said(Deployed("http://127.0.0.1:9", {}).run(words(line, tmp_path)))
+    monkeypatch.setitem(stack.environment, "AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+
+    assert "check your network" in said(stack.run(words(line, tmp_path)))
 
 
 @pytest.mark.parametrize("line", ON_REDIS)

@@ -105,28 +105,21 @@ def made(start: Start, aws: Resources) -> Iterator[Recorded]:
         yield Recorded(start, aws, parts)
 
 
-def _post(key: str, body: Any) -> dict[str, Any]:
-    event: dict[str, Any] = json.loads(json.dumps(recorded("http")["pixel"]))
-    event["rawPath"], event["rawQueryString"] = "/v1/events", ""
-    event["requestContext"]["http"] |= {"method": "POST", "path": "/v1/events"}
-    event["headers"] = {"content-type": "application/json", "x-write-key": key}
-    event["body"], event["isBase64Encoded"] = json.dumps(body), False
-    return event
-
-
-def _health() -> dict[str, Any]:
-    event: dict[str, Any] = json.loads(json.dumps(recorded("http")["pixel"]))
-    event["rawPath"], event["rawQueryString"] = "/health/ready", ""
-    event["requestContext"]["http"]["path"] = "/health/ready"
+def _request(method: str, path: str) -> dict[str, Any]:
+    event: dict[str, Any] = recorded("http")["pixel"]
+    event |= {"rawPath": path, "rawQueryString": ""}
+    event["requestContext"]["http"] |= {"method": method, "path": path}
     return event
 
 
 def test_the_ingests_role_matches_its_calls(made: Recorded, aws: Resources) -> None:
     """It describes the stream, reads the edge policy, puts one or several envelopes, and sends them to the queue."""
     ingest = made.start(functions.INGEST)
-    assert 200 == ingest.invoke(_health())["statusCode"]
+    assert 200 == ingest.invoke(_request("GET", "/health/ready"))["statusCode"]
     large = [{"table": "pages", "text": "x" * 200_000, "number": number} for number in range(4)]
-    for event in (recorded("http")["pixel"], _post(KEYS["shop"], {"events": large})):
+    post = _request("POST", "/v1/events") | {"body": json.dumps({"events": large}), "isBase64Encoded": False}
+    post["headers"] = {"content-type": "application/json", "x-write-key": KEYS["shop"]}
+    for event in (recorded("http")["pixel"], post):
         assert 200 == ingest.invoke(event)["statusCode"]
     aws.client("kinesis").delete_stream(StreamName=aws.stream)
     assert 200 == ingest.invoke(recorded("http")["pixel"])["statusCode"]

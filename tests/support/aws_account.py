@@ -3,14 +3,15 @@
 The clients validate requests. Responses must match AWS's own model of them.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
-import boto3
 from botocore.validate import ParamValidator
 
+from tests.support.modelled import answered
+from tests.support.sam import template
 from worker.treasure_data import Meaning, Reply
 
 REGION = "eu-central-1"
@@ -18,7 +19,6 @@ ACCOUNT = "123456789012"
 SLUICE = "Sluice collects events over HTTP and loads them into Treasure Data."
 NAME_SERVERS = ["ns-1.awsdns-01.org", "ns-2.awsdns-02.net"]
 TD_KEY = f"1/{'a1' * 20}"
-_CREATED = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class _RefusedError(Exception):
@@ -74,7 +74,6 @@ class AwsAccount:
             {
                 "StackName": name,
                 "StackStatus": status,
-                "CreationTime": _CREATED,
                 "Description": description,
                 "Parameters": [
                     {"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()
@@ -85,107 +84,83 @@ class AwsAccount:
 
     def client(self, service: str, region: str) -> Any:
         """Return a boto3 client of a service in this account."""
-        client = boto3.client(  # type: ignore[call-overload]  # not a literal
-            service, region_name=region, aws_access_key_id="key", aws_secret_access_key="secret"
-        )
-        asked: dict[str, Any] = {}
+        prefix = {"apigatewayv2": "apigateway", "service-quotas": "servicequotas"}.get(service, service)
 
-        def remember(params: dict[str, Any], **_: Any) -> None:
-            asked.clear()
-            asked.update(params)
-
-        def answer(model: Any, **_: Any) -> Any:
-            prefix = {"apigatewayv2": "apigateway", "service-quotas": "servicequotas"}.get(service, service)
+        def answer(model: Any, asked: dict[str, Any]) -> dict[str, Any]:
             self.calls.add("apigateway:GET" if prefix == "apigateway" else f"{prefix}:{model.name}")
+            assert region == "us-east-1" or service != "cloudfront"
             try:
-                found = self._answer(model.name, asked, region)
+                found: dict[str, Any] = self._answer(model.name, asked)
             except _RefusedError as refused:
-                error = {"Code": refused.code, "Message": refused.message}
-                return SimpleNamespace(status_code=400), {"Error": error, "ResponseMetadata": {}}
+                return {"Error": {"Code": refused.code, "Message": refused.message}}
             report = ParamValidator().validate(found, model.output_shape)
             errors = [one for one in report._errors if one[0] != "missing required field"]
             assert [] == errors, f"the response does not match the model of {model.name}"
-            return SimpleNamespace(status_code=200), {**found, "ResponseMetadata": {"HTTPStatusCode": 200}}
+            return found
 
-        client.meta.events.register("before-parameter-build", remember)
-        client.meta.events.register("before-call", answer)
-        return client
+        return answered(service, region, answer)
 
-    def _answer(self, operation: str, asked: dict[str, Any], region: str) -> Any:
+    def _answer(self, operation: str, asked: dict[str, Any]) -> Any:
         if self.expired:
             raise _RefusedError("ExpiredToken")
         if operation in self.unreadable:
             raise _RefusedError("AccessDenied", "it is not for you.")
-        return getattr(self, f"_{_snake(operation)}")(asked, region)
+        return getattr(self, f"_{_snake(operation)}")(asked)
 
-    def _get_caller_identity(self, _asked: Any, _region: str) -> Any:
-        return {"Arn": self.caller, "Account": ACCOUNT, "UserId": "me"}
+    def _get_caller_identity(self, _asked: Any) -> Any:
+        return {"Arn": self.caller, "Account": ACCOUNT}
 
-    def _get_role(self, asked: Any, _region: str) -> Any:
-        return {
-            "Role": {
-                "RoleName": asked["RoleName"],
-                "Arn": f"arn:aws:iam::{ACCOUNT}:role/team/{asked['RoleName']}",
-            }
-        }
+    def _get_role(self, asked: Any) -> Any:
+        return {"Role": {"Arn": f"arn:aws:iam::{ACCOUNT}:role/team/{asked['RoleName']}"}}
 
-    def _simulate_principal_policy(self, asked: Any, _region: str) -> Any:
+    def _simulate_principal_policy(self, asked: Any) -> Any:
         (place,) = asked["ResourceArns"]
         assert place == "*" or (ACCOUNT in place.split(":") or place.split(":")[4] in ("", "aws")), place
-        results = []
-        for action in asked["ActionNames"]:
-            assert "*" not in action
-            by_organization = action in self.forbidden_by_organization
-            is_denied = action in self.forbidden or by_organization
-            results.append(
-                {
-                    "EvalActionName": action,
-                    "EvalResourceName": place,
-                    "EvalDecision": "implicitDeny" if is_denied else "allowed",
-                    "OrganizationsDecisionDetail": {"AllowedByOrganizations": not by_organization},
-                }
-            )
+        denied = self.forbidden | self.forbidden_by_organization
+        assert "*" not in "".join(asked["ActionNames"])
+        results = [
+            {
+                "EvalActionName": action,
+                "EvalDecision": "implicitDeny" if action in denied else "allowed",
+                "OrganizationsDecisionDetail": {
+                    "AllowedByOrganizations": action not in self.forbidden_by_organization
+                },
+            }
+            for action in asked["ActionNames"]
+        ]
         return {"EvaluationResults": results, "IsTruncated": False}
 
-    def _describe_stacks(self, asked: Any, _region: str) -> Any:
+    def _describe_stacks(self, asked: Any) -> Any:
         found = [one for one in self.stacks if asked.get("StackName", one["StackName"]) == one["StackName"]]
         if "StackName" in asked and not found:
             raise _RefusedError("ValidationError", f"Stack with id {asked['StackName']} does not exist")
         return {"Stacks": found}
 
-    def _get_account_settings(self, _asked: Any, _region: str) -> Any:
-        return {
-            "AccountLimit": {
-                "ConcurrentExecutions": self.concurrency,
-                "UnreservedConcurrentExecutions": self.concurrency - self.reserved,
-            }
-        }
+    def _get_account_settings(self, _asked: Any) -> Any:
+        left = self.concurrency - self.reserved
+        limit = {"ConcurrentExecutions": self.concurrency, "UnreservedConcurrentExecutions": left}
+        return {"AccountLimit": limit}
 
-    def _describe_stack_resource(self, asked: Any, _region: str) -> Any:
+    def _describe_stack_resource(self, asked: Any) -> Any:
         arn = f"arn:aws:sns:{REGION}:{ACCOUNT}:{asked['StackName']}-{asked['LogicalResourceId']}"
         if arn not in self.topics:
             raise _RefusedError("ValidationError", f"Resource {asked['LogicalResourceId']} does not exist")
-        detail = {"PhysicalResourceId": arn, "LogicalResourceId": asked["LogicalResourceId"]}
-        return {"StackResourceDetail": detail}
+        return {"StackResourceDetail": {"PhysicalResourceId": arn}}
 
-    def _list_subscriptions_by_topic(self, asked: Any, _region: str) -> Any:
+    def _list_subscriptions_by_topic(self, asked: Any) -> Any:
         return {"Subscriptions": [{"SubscriptionArn": one} for one in self.topics[asked["TopicArn"]]]}
 
-    def _get_policy(self, asked: Any, _region: str) -> Any:
+    def _get_policy(self, asked: Any) -> Any:
         if asked["PolicyArn"] not in self.policies:
             raise _RefusedError("NoSuchEntity")
         return {"Policy": {"Arn": asked["PolicyArn"]}}
 
-    def _describe_stream_summary(self, asked: Any, _region: str) -> Any:
+    def _describe_stream_summary(self, _asked: Any) -> Any:
         mode, shards = self.stream
-        summary = {
-            "StreamName": asked["StreamName"],
-            "OpenShardCount": shards,
-            "StreamModeDetails": {"StreamMode": mode},
-        }
+        summary = {"OpenShardCount": shards, "StreamModeDetails": {"StreamMode": mode}}
         return {"StreamDescriptionSummary": summary}
 
-    def _describe_limits(self, _asked: Any, _region: str) -> Any:
+    def _describe_limits(self, _asked: Any) -> Any:
         return {
             "ShardLimit": 200,
             "OpenShardCount": self.shards,
@@ -193,73 +168,54 @@ class AwsAccount:
             "OnDemandStreamCountLimit": 50,
         }
 
-    def _list_service_quotas(self, asked: Any, _region: str) -> Any:
-        quotas = {
-            "elasticache": ("Serverless Caches per Region", 40.0),
-        }
-        name, value = quotas[asked["ServiceCode"]]
-        return {"Quotas": [{"QuotaName": "Another", "Value": 1.0}, {"QuotaName": name, "Value": value}]}
+    def _list_service_quotas(self, asked: Any) -> Any:
+        assert "elasticache" == asked["ServiceCode"]
+        quotas = {"Another": 1.0, "Serverless Caches per Region": 40.0}
+        return {"Quotas": [{"QuotaName": name, "Value": value} for name, value in quotas.items()]}
 
-    def _describe_subnets(self, asked: Any, _region: str) -> Any:
-        for name in asked["SubnetIds"]:
-            if name not in self.subnets:
-                raise _RefusedError("InvalidSubnetID.NotFound", f"The subnet ID '{name}' does not exist")
-        return {"Subnets": [{"SubnetId": name, "VpcId": self.subnets[name]} for name in asked["SubnetIds"]]}
+    def _describe_subnets(self, asked: Any) -> Any:
+        found = [_found(self.subnets, name, "InvalidSubnetID.NotFound") for name in asked["SubnetIds"]]
+        return {"Subnets": [{"VpcId": vpc} for vpc in found]}
 
-    def _describe_security_groups(self, asked: Any, _region: str) -> Any:
-        for name in asked["GroupIds"]:
-            if name not in self.groups:
-                raise _RefusedError("InvalidGroup.NotFound", f"The security group '{name}' does not exist")
-        return {
-            "SecurityGroups": [{"GroupId": name, "VpcId": self.groups[name]} for name in asked["GroupIds"]]
-        }
+    def _describe_security_groups(self, asked: Any) -> Any:
+        found = [_found(self.groups, name, "InvalidGroup.NotFound") for name in asked["GroupIds"]]
+        return {"SecurityGroups": [{"VpcId": vpc} for vpc in found]}
 
-    def _describe_serverless_caches(self, _asked: Any, _region: str) -> Any:
+    def _describe_serverless_caches(self, _asked: Any) -> Any:
         return {"ServerlessCaches": [{"ServerlessCacheName": name} for name in self.caches]}
 
-    def _describe_users(self, _asked: Any, _region: str) -> Any:
+    def _describe_users(self, _asked: Any) -> Any:
         return {"Users": [{"UserId": name} for name in self.users]}
 
-    def _describe_user_groups(self, _asked: Any, _region: str) -> Any:
+    def _describe_user_groups(self, _asked: Any) -> Any:
         return {"UserGroups": []}
 
-    def _get_hosted_zone(self, asked: Any, _region: str) -> Any:
+    def _get_hosted_zone(self, _asked: Any) -> Any:
         if self.zone is None:
             raise _RefusedError("NoSuchHostedZone")
-        zone = {"Id": asked["Id"], "Name": f"{self.zone}.", "Config": {"PrivateZone": self.zone_is_private}}
+        zone = {"Name": f"{self.zone}.", "Config": {"PrivateZone": self.zone_is_private}}
         return {"HostedZone": zone, "DelegationSet": {"NameServers": NAME_SERVERS}}
 
-    def _list_resource_record_sets(self, _asked: Any, _region: str) -> Any:
-        return {
-            "ResourceRecordSets": [{"Name": f"{name}.", "Type": kind} for name, kind in self.records.items()]
-        }
+    def _list_resource_record_sets(self, _asked: Any) -> Any:
+        found = [{"Name": f"{name}.", "Type": kind} for name, kind in self.records.items()]
+        return {"ResourceRecordSets": found}
 
-    def _get_domain_names(self, _asked: Any, _region: str) -> Any:
+    def _get_domain_names(self, _asked: Any) -> Any:
         return {"Items": [{"DomainName": name} for name in self.api_domains]}
 
-    def _list_distributions(self, _asked: Any, region: str) -> Any:
-        assert "us-east-1" == region
-        items = [
-            {"Id": f"E{number}", "Aliases": {"Quantity": len(names), "Items": names}}
-            for number, names in enumerate(self.distributions)
-        ]
-        return {"DistributionList": {"Quantity": len(items), "IsTruncated": False, "Items": items}}
+    def _list_distributions(self, _asked: Any) -> Any:
+        items = [{"Aliases": {"Items": names}} for names in self.distributions]
+        return {"DistributionList": {"IsTruncated": False, "Items": items}}
 
-    def _get_topic_attributes(self, asked: Any, _region: str) -> Any:
-        if asked["TopicArn"] not in self.topics:
-            raise _RefusedError("NotFound")
-        return {"Attributes": {}}
+    def _get_topic_attributes(self, asked: Any) -> Any:
+        _found(self.topics, asked["TopicArn"], "NotFound")
+        return {}
 
-    def _describe_secret(self, asked: Any, _region: str) -> Any:
-        if asked["SecretId"] not in self.secrets:
-            raise _RefusedError("ResourceNotFoundException")
-        return {
-            name: value for name, value in self.secrets[asked["SecretId"]].items() if name != "SecretString"
-        }
+    def _describe_secret(self, asked: Any) -> Any:
+        secret = _found(self.secrets, asked["SecretId"], "ResourceNotFoundException")
+        return {name: value for name, value in secret.items() if name != "SecretString"}
 
-    def _get_secret_value(self, asked: Any, _region: str) -> Any:
-        if "SecretString" not in self.secrets.get(asked["SecretId"], {}):
-            raise _RefusedError("ResourceNotFoundException")
+    def _get_secret_value(self, asked: Any) -> Any:
         return {"SecretString": self.secrets[asked["SecretId"]]["SecretString"]}
 
 
@@ -276,13 +232,7 @@ class TreasureDataSites:
 
     def site(self, _of_import: str, of_api: str, key: str) -> Any:
         """Return a client of the site with this API address and a key."""
-        names = {
-            "https://api.treasuredata.com": "us01",
-            "https://api.treasuredata.co.jp": "ap01",
-            "https://api.eu01.treasuredata.com": "eu01",
-            "https://api.ap02.treasuredata.com": "ap02",
-            "https://api.ap03.treasuredata.com": "ap03",
-        }
+        names = {one["Api"]: name for name, one in template()["Mappings"]["TdSites"].items()}
         return SimpleNamespace(
             answers=lambda: self.is_up and of_api in names,
             knows_key=lambda: key == TD_KEY and names[of_api] == self.home,
@@ -301,6 +251,12 @@ class Dns:
     def lookup(self, name: str, kind: str) -> list[str] | None:
         """Return the records of a name; an empty list if there are none."""
         return self.records.get((name, kind), [])
+
+
+def _found[Value](among: Mapping[str, Value], name: str, code: str) -> Value:
+    if name not in among:
+        raise _RefusedError(code, f"{name} does not exist")
+    return among[name]
 
 
 def _snake(name: str) -> str:

@@ -1,8 +1,9 @@
-"""An HTTP proxy in front of a local AWS that records which calls a function makes."""
+"""HTTP requests to AWS: which calls they make, and a proxy in front of a local AWS that records the calls of a function."""
 
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,7 +13,8 @@ from local.resources import Resources
 from shared import policy
 
 _SIGNED_FOR = re.compile(r"Credential=[^/]+/\d+/[^/]+/([a-z0-9-]+)/aws4_request")
-_OBJECT_ACTIONS = {"GET": "s3:GetObject", "PUT": "s3:PutObject", "DELETE": "s3:DeleteObject"}
+OBJECT_ACTIONS = {"GET": "GetObject", "PUT": "PutObject", "DELETE": "DeleteObject"}
+"""By method, the action on an S3 object."""
 _RESOURCES = {"kinesis": "Stream", "sqs": "OverflowQueue"}
 _COUNTERS = Resources("", "").counters_table
 
@@ -20,6 +22,25 @@ _OF_CONNECTION = ("connection", "content-length", "date", "server", "transfer-en
 
 type Call = tuple[str, str]
 """An action named as in IAM, and the template's resource that it accesses; `/*` for a bucket's objects."""
+
+
+def service_of(request: Request) -> str:
+    """Return the service for which a request is signed."""
+    signed_for = _SIGNED_FOR.search(request.header("authorization"))
+    assert signed_for is not None, f"an unsigned request: {request.method} {request.target}"
+    return signed_for[1]
+
+
+def forwarded(request: Request, endpoint: str) -> Response:
+    """Return an endpoint's response to a request."""
+    connection = HTTPConnection(urlsplit(endpoint).netloc, timeout=60)
+    try:
+        connection.request(request.method, request.target, request.body, dict(request.headers))
+        answer = connection.getresponse()
+        kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in _OF_CONNECTION]
+        return Response(answer.status, answer.read(), kept)
+    finally:
+        connection.close()
 
 
 class CallRecorder(HttpServer):
@@ -38,29 +59,20 @@ class CallRecorder(HttpServer):
     def __init__(self, endpoint: str, secrets: Mapping[str, str]) -> None:
         self.calls: set[Call] = set()
         self.change: Callable[[Call, bytes], bytes] = lambda _, content: content
-        self._address, self._secrets = urlsplit(endpoint).netloc, secrets
+        self._endpoint, self._secrets = endpoint, secrets
         super().__init__(self._forward)
 
     def _forward(self, request: Request) -> Response:
         calls = _calls(request, self._secrets)
         self.calls |= calls
-        connection = HTTPConnection(self._address, timeout=60)
-        try:
-            connection.request(request.method, request.target, request.body, dict(request.headers))
-            answer = connection.getresponse()
-            content = self.change(next(iter(calls)), answer.read())
-        finally:
-            connection.close()
-        kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in _OF_CONNECTION]
-        return Response(answer.status, content, kept)
+        answer = forwarded(request, self._endpoint)
+        return replace(answer, body=self.change(next(iter(calls)), answer.body))
 
 
 def _calls(request: Request, secrets: Mapping[str, str]) -> set[Call]:
     """Return the calls of a request: one, or one for each kind of write in a transaction."""
     method, path, body = request.method, request.target, request.body
-    signed_for = _SIGNED_FOR.search(request.header("authorization"))
-    assert signed_for is not None, f"an unsigned request: {method} {path}"
-    service = signed_for[1]
+    service = service_of(request)
     if service == "s3":
         url = urlsplit(path)
         _, _, name = url.path.strip("/").partition("/")
@@ -68,7 +80,7 @@ def _calls(request: Request, secrets: Mapping[str, str]) -> set[Call]:
             return {("s3:ListBucketVersions" if "versions" in url.query else "s3:ListBucket", "DataBucket")}
         place = name if name == policy.KEY else f"{name.partition('/')[0]}/*"
         of_version = "Version" if "versionId=" in url.query else ""
-        return {(_OBJECT_ACTIONS[method] + of_version, f"DataBucket/{place}")}
+        return {(f"s3:{OBJECT_ACTIONS[method]}{of_version}", f"DataBucket/{place}")}
     operation = request.header("x-amz-target").rpartition(".")[2]
     if service == "secretsmanager":
         return {(f"{service}:{operation}", secrets[json.loads(body)["SecretId"]])}

@@ -1,130 +1,91 @@
-"""A loopback server that acts as Kinesis, SQS, S3 and Secrets Manager, and fails on request."""
+"""An HTTP server that stands in for AWS, for clients that must survive what a network does."""
 
 import json
 import os
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, override
 
 import pytest
 
-Fault = Callable[["_Handler"], None]
+from doubles.http_server import Drop, HttpServer, Request, Response
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: "_Server"
-
-    def do_POST(self) -> None:
-        """Record the call, and answer it or fail."""
-        body = self.rfile.read(int(self.headers["content-length"]))
-        operation = self.headers["x-amz-target"].rpartition(".")[2]
-        self.server.calls.append((operation, json.loads(body)))
-        self.server.ports.append(self.client_address[1])
-        self.server.heads.append({name.lower(): value for name, value in self.headers.items()})
-        faults = self.server.faults.get(operation, [])
-        fault = faults.pop(0) if faults else None
-        if fault is None:
-            self.answer(200, self.server.answers[operation](json.loads(body)))
-        else:
-            fault(self)
-
-    def do_GET(self) -> None:
-        """Return an S3 object from any bucket, or deny access as S3 does to an object that does not exist."""
-        self.server.reads.append(
-            {"path": self.path} | {name.lower(): text for name, text in self.headers.items()}
-        )
-        body = self.server.objects.get(self.path.partition("/")[2].partition("/")[2])
-        tag = '"1"'
-        if body is None:
-            self.answer(403, b"<?xml version='1.0'?>\n<Error><Code>AccessDenied</Code></Error>")
-        elif self.headers.get("if-none-match") == tag:
-            self.send_response(304)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-        else:
-            self.send_response(200)
-            self.send_header("etag", tag)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-    def answer(self, status: int, value: Any) -> None:
-        """Answer with JSON, or with bytes as they are."""
-        data = value if isinstance(value, bytes) else json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("content-type", "application/x-amz-json-1.1")
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_arguments: Any) -> None:
-        """Log nothing."""
+def answer(status: int, value: Any) -> Response:
+    """Answer with JSON, or with bytes as they are."""
+    data = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return Response(status, data, (("content-type", "application/x-amz-json-1.1"),))
 
 
-def _added(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the attributes of an item that did not exist before numbers were added to it."""
-    return {name.removeprefix(":"): value for name, value in values.items()}
+def error(status: int, code: str) -> Response:
+    """Answer with an error as AWS does."""
+    return answer(status, {"__type": code, "message": "Rate exceeded"})
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
+close = Response(drop=Drop.CLOSE)
+"""Close the connection after the request has arrived."""
+
+
+class AwsServer(HttpServer):
+    """Accepts every call, and serves S3 objects from any bucket, as a context manager.
+
+    Attributes:
+        calls: operation and parameters of each call.
+        heads: the headers of each call.
+        reads: path and headers of each read of an object.
+        ports: the client's port of each connection.
+        objects: the objects that can be read; S3 denies access to others.
+        faults: by operation, the answers to the next calls; None is success.
+    """
 
     def __init__(self, secrets: Mapping[str, str]) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
         self.calls: list[tuple[str, Any]] = []
         self.heads: list[dict[str, str]] = []
+        self.reads: list[dict[str, str]] = []
         self.ports: list[int] = []
         self.objects: dict[str, bytes] = {}
-        self.reads: list[dict[str, str]] = []
-        self.faults: dict[str, list[Fault | None]] = {}
-        self.answers: dict[str, Callable[[Any], Any]] = {
-            "GetSecretValue": lambda _call: {"SecretString": json.dumps(secrets)},
-            "PutRecord": lambda _call: {"SequenceNumber": "1", "ShardId": "shardId-000000000000"},
-            "PutRecords": lambda call: {
-                "Records": [{"SequenceNumber": "1", "ShardId": "s"}] * len(call["Records"])
-            },
-            "SendMessage": lambda _call: {"MessageId": "1"},
-            "UpdateItem": lambda call: {"Attributes": _added(call["ExpressionAttributeValues"])},
-        }
-
-    @property
-    def url(self) -> str:
-        """The server's address."""
-        return f"http://127.0.0.1:{self.server_port}"
+        self.faults: dict[str, list[Response | None]] = {}
+        self._secret = json.dumps(secrets)
+        super().__init__(self._respond)
 
     def count(self, operation: str) -> int:
         """Return how often an operation was called."""
         return [name for name, _ in self.calls].count(operation)
 
-    def handle_error(self, *_arguments: Any) -> None:
-        """Ignore clients that disconnect."""
+    @override
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.ports.append(client_address[1])
+        super().process_request(request, client_address)
 
+    def _respond(self, request: Request) -> Response:
+        head = {name.lower(): value for name, value in request.headers}
+        if request.method == "GET":
+            self.reads.append({"path": request.target} | head)
+            return self._read(request.target.partition("/")[2].partition("/")[2], head)
+        operation, asked = head["x-amz-target"].rpartition(".")[2], json.loads(request.body)
+        self.calls.append((operation, asked))
+        self.heads.append(head)
+        faults = self.faults.get(operation)
+        return (faults and faults.pop(0)) or answer(200, self._success(operation, asked))
 
-@contextmanager
-def aws_server(secrets: Mapping[str, str]) -> Iterator[_Server]:
-    """Serve until the block ends."""
-    server = _Server(secrets)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    def _read(self, key: str, head: Mapping[str, str]) -> Response:
+        if key not in self.objects:
+            return answer(403, b"<?xml version='1.0'?>\n<Error><Code>AccessDenied</Code></Error>")
+        tag = '"1"'
+        if head.get("if-none-match") == tag:
+            return Response(304)
+        return Response(200, self.objects[key], (("etag", tag),))
 
-
-def error(status: int, code: str) -> Fault:
-    """Answer with an error as AWS does."""
-    return lambda handler: handler.answer(status, {"__type": code, "message": "Rate exceeded"})
-
-
-def close(handler: _Handler) -> None:
-    """Close the connection after the request has arrived."""
-    handler.close_connection = True
+    def _success(self, operation: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+        put = {"SequenceNumber": "1", "ShardId": "shardId-000000000000"}
+        match operation:
+            case "GetSecretValue":
+                return {"SecretString": self._secret}
+            case "PutRecords":
+                return {"Records": [put] * len(asked["Records"])}
+            case "UpdateItem":  # of an item that did not exist before numbers were added to it
+                values = asked["ExpressionAttributeValues"]
+                return {"Attributes": {name.removeprefix(":"): value for name, value in values.items()}}
+        return {"PutRecord": put, "SendMessage": {"MessageId": "1"}}[operation]
 
 
 def unset_variables(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:

@@ -6,42 +6,32 @@ them.
 
 import json
 import re
-import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import parse_qs, urlsplit
 
 from click.testing import CliRunner, Result
 
+from doubles.http_server import HttpServer, Request, Response
 from doubles.iam import REGION
 from local import resources
 from local.stack import LocalStack
 from ops.cli import main
+from tests.support.aws_calls import OBJECT_ACTIONS, forwarded, service_of
+from tests.support.event_source import worker_mapping
 
 NAME = "sluice-dev"
 
-_SERVICE = re.compile(r"Credential=[^/]+/\d+/[^/]+/([a-z0-9-]+)/aws4_request")
 _FUNCTION = re.compile(r"/2015-03-31/functions/([^/]+)/(\w+)")
 _XML = ("cloudformation", "s3")
-_MAPPING: dict[str, Any] = {
-    "UUID": "0f5e1c4a",
-    "FunctionArn": "arn:aws:lambda:us-east-1:123456789012:function:{function}",
-    "EventSourceArn": "arn:aws:kinesis:us-east-1:123456789012:stream/events",
-    "State": "Enabled",
-    "MaximumRetryAttempts": -1,
-    "MaximumRecordAgeInSeconds": -1,
-    "BisectBatchOnFunctionError": False,
-    "ParallelizationFactor": 1,
-    "FunctionResponseTypes": ["ReportBatchItemFailures"],
-    "LastProcessingResult": "OK",
-}
+_PREFIXES = {"monitoring": "cloudwatch"}
 
 
-class Deployed:
+class Deployed(HttpServer):
     """Runs the command on a stack that appears to be deployed.
 
     Attributes:
@@ -57,16 +47,17 @@ class Deployed:
         outputs: the stack's outputs.
     """
 
-    def __init__(self, url: str, outputs: Mapping[str, str]) -> None:
+    def __init__(self, stack: LocalStack, outputs: Mapping[str, str]) -> None:
         self.outputs = outputs
         self.answers: dict[str, dict[str, Any]] = {}
         self.age = 0.0
         self.log: list[tuple[str, str]] = []
         self.calls: list[str] = []
         self.refusals: dict[str, tuple[int, str]] = {}
-        self.url = url
+        self._stack = stack
+        super().__init__(self._respond)
         self.environment = {
-            "AWS_ENDPOINT_URL": url,
+            "AWS_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": "key",
             "AWS_SECRET_ACCESS_KEY": "secret",
             "AWS_MAX_ATTEMPTS": "1",
@@ -82,32 +73,71 @@ class Deployed:
             main, arguments, input=answer, env=self.environment, prog_name="sluice"
         )
 
-    @contextmanager
-    def refusing(self, what: str, status: int, code: str) -> Iterator[None]:
+    def refusing(self, what: str, status: int, code: str) -> AbstractContextManager[Any]:
         """Reject calls of an action or service for the duration of the block."""
-        self.refusals[what] = (status, code)
-        try:
-            yield
-        finally:
-            del self.refusals[what]
+        return patch.dict(self.refusals, {what: (status, code)})
 
-    @contextmanager
-    def answering(self, function: str, answer: dict[str, Any]) -> Iterator[None]:
+    def answering(self, function: str, answer: dict[str, Any]) -> AbstractContextManager[Any]:
         """Answer in a function's place for the duration of the block."""
-        self.answers[function] = answer
-        try:
-            yield
-        finally:
-            del self.answers[function]
+        return patch.dict(self.answers, {function: answer})
 
-    @contextmanager
-    def as_old_as(self, *, days: float) -> Iterator[None]:
+    def as_old_as(self, *, days: float) -> AbstractContextManager[Any]:
         """Make the stream appear older for the duration of the block."""
-        self.age = days * 86_400
-        try:
-            yield
-        finally:
-            self.age = 0.0
+        return patch.object(self, "age", days * 86_400)
+
+    def _respond(self, request: Request) -> Response:
+        service, path = service_of(request), urlsplit(request.target).path
+        operation = f"{_PREFIXES.get(service, service)}:{_operation(service, path, request)}"
+        of = self._output(service, path, request)
+        self.calls.append(f"{operation} {of}" if of else operation)
+        refusal = self.refusals.get(operation, self.refusals.get(service))
+        if refusal is not None:
+            return _refused(service, *refusal)
+        if service == "lambda":
+            return self._answer_for_lambda(request)
+        if service == "logs":
+            return self._page_of_log(json.loads(request.body))
+        answer = forwarded(request, self._stack.resources.endpoint)
+        if self.age and b"StreamCreationTimestamp" in answer.body:
+            summary = json.loads(answer.body)
+            summary["StreamDescriptionSummary"]["StreamCreationTimestamp"] -= self.age
+            return replace(answer, body=json.dumps(summary).encode())
+        return answer
+
+    def _output(self, service: str, path: str, request: Request) -> str:
+        """Return the index, or the output that names the bucket, secret or function; an empty string for other calls."""
+        match service:
+            case "s3":
+                value = path.strip("/").partition("/")[0]
+            case "dynamodb":
+                asked = json.loads(request.body)
+                if asked.get("TableName") == self.outputs["CountersTable"]:
+                    return "counters"
+                return str(asked.get("IndexName", ""))
+            case "secretsmanager":
+                value = json.loads(request.body)["SecretId"]
+            case "lambda" if request.method == "POST":
+                value = path.split("/")[3]
+            case _:
+                return ""
+        return next((name for name, output in self.outputs.items() if output == value), value)
+
+    def _answer_for_lambda(self, request: Request) -> Response:
+        named = _FUNCTION.match(request.target)
+        if named is None:
+            return _answer({"EventSourceMappings": [worker_mapping(self.outputs["WorkerFunction"])]})
+        if named[1] in self.answers:
+            return _answer(self.answers[named[1]])
+        if named[2] == "invocations":
+            return forwarded(request, self._stack.addresses.functions[named[1]])
+        return _answer({"LoggingConfig": {"LogGroup": "/sluice"}})
+
+    def _page_of_log(self, asked: Mapping[str, Any]) -> Response:
+        if "nextToken" not in asked:
+            return _answer({"events": [], "nextToken": "second"})
+        is_latest = asked.get("endTime", float("inf")) > time.time() * 1000
+        shown = self.log if is_latest else ()
+        return _answer({"events": [{"logStreamName": name, "message": line} for name, line in shown]})
 
 
 @contextmanager
@@ -140,154 +170,38 @@ def deployed(stack: LocalStack, **more: str) -> Iterator[Deployed]:
     given = [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()]
     cloudformation.create_stack(StackName=NAME, TemplateBody=json.dumps(template), Parameters=given)
 
-    class Handler(_Handler):
-        pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    shown = Deployed(f"http://127.0.0.1:{server.server_address[1]}", outputs)
-    Handler.shown, Handler.stack = shown, stack
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
     try:
-        yield shown
+        with Deployed(stack, outputs) as shown:
+            yield shown
     finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
         cloudformation.delete_stack(StackName=NAME)
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    shown: Deployed
-    stack: LocalStack
-
-    def _serve(self) -> None:
-        body = self.rfile.read(int(self.headers.get("content-length") or 0))
-        found = _SERVICE.search(self.headers.get("authorization", ""))
-        service = found[1] if found else "?"
-        operation = f"{_PREFIXES.get(service, service)}:{self._operation(service, body)}"
-        of = self._output(service, body)
-        self.shown.calls.append(f"{operation} {of}" if of else operation)
-        refusal = self.shown.refusals.get(operation, self.shown.refusals.get(service))
-        if refusal is not None:
-            self._refuse(service, *refusal)
-        elif service == "lambda":
-            self._answer_for_lambda(body)
-        elif service == "logs":
-            asked = json.loads(body)
-            is_second, is_latest = (
-                "nextToken" in asked,
-                asked.get("endTime", float("inf")) > time.time() * 1000,
-            )
-            shown = self.shown.log if is_latest else ()
-            events = {"events": [{"logStreamName": name, "message": line} for name, line in shown]}
-            page = events if is_second else {"events": [], "nextToken": "second"}
-            self._answer(200, json.dumps(page).encode(), "application/x-amz-json-1.1")
-        else:
-            self._forward(self.stack.resources.endpoint, body)
-
-    do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = _serve  # noqa: N815 -- names of the base class
-
-    def _operation(self, service: str, body: bytes) -> str:
-        target = self.headers.get("x-amz-target")
-        if target:
-            return target.rpartition(".")[2]
-        path = urlsplit(self.path).path
-        if service == "lambda":
-            if self.command == "POST":
-                return "InvokeFunction"
-            return "GetFunctionConfiguration" if "/functions/" in path else "ListEventSourceMappings"
-        if service == "s3":
-            has_key = bool(path.strip("/").partition("/")[2])
-            if not has_key:
-                return "ListBucket"
-            return {"PUT": "PutObject", "DELETE": "DeleteObject"}.get(self.command, "GetObject")
-        if "/operation/" in path:
-            return path.rpartition("/")[2]
-        return parse_qs(body.decode()).get("Action", ["?"])[0]
-
-    def _output(self, service: str, body: bytes) -> str:
-        """Return the index, or the output that names the bucket, secret or function; an empty string for other calls."""
-        path = urlsplit(self.path).path
-        match service:
-            case "s3":
-                value = path.strip("/").partition("/")[0]
-            case "dynamodb":
-                asked = json.loads(body)
-                if asked.get("TableName") == self.shown.outputs["CountersTable"]:
-                    return "counters"
-                return str(asked.get("IndexName", ""))
-            case "secretsmanager":
-                value = json.loads(body)["SecretId"]
-            case "lambda" if self.command == "POST":
-                value = path.split("/")[3]
-            case _:
-                return ""
-        return next((name for name, output in self.shown.outputs.items() if output == value), value)
-
-    def _answer_for_lambda(self, body: bytes) -> None:
-        named = _FUNCTION.match(self.path)
-        if named is None:
-            function = _MAPPING["FunctionArn"].format(function=self.shown.outputs["WorkerFunction"])
-            mapping = _MAPPING | {"FunctionArn": function}
-            self._answer(200, json.dumps({"EventSourceMappings": [mapping]}).encode())
-        elif named[1] in self.shown.answers:
-            self._answer(200, json.dumps(self.shown.answers[named[1]]).encode())
-        elif named[2] == "invocations":
-            self._forward(self.stack.addresses.functions[named[1]], body)
-        else:
-            self._answer(200, json.dumps({"LoggingConfig": {"LogGroup": "/sluice"}}).encode())
-
-    def _forward(self, endpoint: str, body: bytes) -> None:
-        connection = HTTPConnection(urlsplit(endpoint).netloc, timeout=60)
-        try:
-            connection.request(self.command, self.path, body, dict(self.headers.items()))
-            answer = connection.getresponse()
-            content = answer.read()
-            headers = {
-                name: value
-                for name, value in answer.getheaders()
-                if name.lower() not in ("connection", "transfer-encoding", "date", "server")
-            }
-        finally:
-            connection.close()
-        if self.shown.age and b"StreamCreationTimestamp" in content:
-            summary = json.loads(content)
-            summary["StreamDescriptionSummary"]["StreamCreationTimestamp"] -= self.shown.age
-            content = json.dumps(summary).encode()
-            headers = {name: value for name, value in headers.items() if name.lower() != "content-length"}
-        self.send_response(answer.status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        if "content-length" not in {name.lower() for name in headers}:
-            self.send_header("content-length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def _refuse(self, service: str, status: int, code: str) -> None:
-        message = "it is not for you"
-        if service in _XML:
-            error = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
-            body = error if service == "s3" else f"<ErrorResponse>{error}</ErrorResponse>"
-            self._answer(status, body.encode(), "text/xml")
-            return
-        self._answer(status, json.dumps({"__type": code, "message": message}).encode(), code=code)
-
-    def _answer(self, status: int, body: bytes, kind: str = "application/json", *, code: str = "") -> None:
-        self.send_response(status)
-        self.send_header("content-type", kind)
-        self.send_header("content-length", str(len(body)))
-        if code:
-            self.send_header("x-amzn-errortype", code)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        pass
+def _operation(service: str, path: str, request: Request) -> str:
+    target = request.header("x-amz-target")
+    if target:
+        return target.rpartition(".")[2]
+    if service == "lambda":
+        if request.method == "POST":
+            return "InvokeFunction"
+        return "GetFunctionConfiguration" if "/functions/" in path else "ListEventSourceMappings"
+    if service == "s3":
+        has_key = bool(path.strip("/").partition("/")[2])
+        return OBJECT_ACTIONS[request.method] if has_key else "ListBucket"
+    if "/operation/" in path:
+        return path.rpartition("/")[2]
+    return parse_qs(request.body.decode())["Action"][0]
 
 
-_PREFIXES = {"monitoring": "cloudwatch"}
+def _refused(service: str, status: int, code: str) -> Response:
+    message = "it is not for you"
+    if service not in _XML:
+        refusal = _answer({"__type": code, "message": message})
+        return replace(refusal, status=status, headers=(*refusal.headers, ("x-amzn-errortype", code)))
+    error = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
+    body = error if service == "s3" else f"<ErrorResponse>{error}</ErrorResponse>"
+    return Response(status, body.encode(), (("content-type", "text/xml"),))
+
+
+def _answer(value: Any) -> Response:
+    return Response(200, json.dumps(value).encode(), (("content-type", "application/json"),))

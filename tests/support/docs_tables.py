@@ -35,15 +35,15 @@ _MARKED = re.compile(r"<!-- (?P<name>[a-z]+: \w+|(?!end )[a-z]+) -->\n.*?<!-- en
 
 def parameters_list() -> str:
     """Return a list of the template's parameters, each with its default and with who needs it."""
-    rows = []
+    lines = []
     needed = template()["Metadata"]["Needed"]
     for name, parameter in template()["Parameters"].items():
         default = f"`{parameter['Default']}`" if parameter["Default"] != "" else "none"
         others = [one for one in parameter.get("AllowedValues", ()) if one != parameter["Default"]]
         values = ", ".join(f"`{one}`" for one in others) if parameter["Type"] == "String" else ""
         shown = f"{default}; {values}" if values else default
-        rows.append(f"- `{name}` ({shown}): {parameter['Description']} *{needed[name]}*\n")
-    return "".join(rows)
+        lines.append(f"`{name}` ({shown}): {parameter['Description']} *{needed[name]}*")
+    return _list(lines)
 
 
 def standard_columns() -> str:
@@ -54,7 +54,7 @@ def standard_columns() -> str:
 def alarms_list() -> str:
     """Return a list of the template's alarms."""
     alarms = (one for one in template()["Resources"].values() if one["Type"] == "AWS::CloudWatch::Alarm")
-    return "".join(f"- `{_alarm_name(one)}`: {_alarm_meaning(one)}\n" for one in alarms)
+    return _list(f"`{_alarm_name(one)}`: {_alarm_meaning(one)}" for one in alarms)
 
 
 def _alarm_name(alarm: dict[str, Any]) -> str:
@@ -72,30 +72,13 @@ def _alarm_meaning(alarm: dict[str, Any]) -> str:
 
 def codes_list(codes: Iterable[AnyCode]) -> str:
     """Return a list of error codes of the HTTP interface, each with its status."""
-    return "".join(f"- `{code}` ({ANSWERS[code].status}): {ANSWERS[code].meaning}\n" for code in codes)
-
-
-def metrics_list() -> str:
-    """Return a list of the metrics."""
-    return "".join(f"- `{name}`: {meaning}\n" for name, meaning in METRICS.items())
+    return _list(f"`{code}` ({ANSWERS[code].status}): {ANSWERS[code].meaning}" for code in codes)
 
 
 def counters_list() -> str:
     """Return a list of the functions' counters that are not a metric themselves, each with its metric."""
-    counters = {**INGEST_COUNTERS, **DELIVERY_COUNTERS}
-    return "".join(
-        f"- `{name}` (`{one.metric}`): {one.meaning}\n"
-        for name, one in counters.items()
-        if name != one.metric
-    )
-
-
-def commands_list() -> str:
-    """Return a list of the commands of `sluice`."""
-    rows = []
-    for name, command in _commands():
-        rows.append(f"- `{name}`: {_first_sentence(command)}\n")
-    return "".join(rows)
+    counters = {**INGEST_COUNTERS, **DELIVERY_COUNTERS}.items()
+    return _list(f"`{name}` (`{one.metric}`): {one.meaning}" for name, one in counters if name != one.metric)
 
 
 def roles() -> str:
@@ -130,37 +113,22 @@ def policies() -> dict[str, str]:
     return {f"{name}.json": _policy(policy) for name, policy in found.items()} | {"functions.json": roles()}
 
 
-def exits_list() -> str:
-    """Return a list of the exit codes of `sluice`."""
-    return "".join(f"- {code}: {meaning}\n" for code, meaning in ops.failure.EXIT_CODES.items())
-
-
 def _commands(group: click.Group = ops.cli.main, path: str = "sluice") -> Iterator[tuple[str, click.Command]]:
     for name in group.list_commands(click.Context(group)):
-        command = group.commands[name]
+        command, words = group.commands[name], [path, name]
         if isinstance(command, click.Group):
             if command.invoke_without_command:
-                yield f"{path} {name}", command
-            yield from _commands(command, f"{path} {name}")
-        else:
-            arguments = [
-                parameter.make_metavar()
-                for parameter in command.params
-                if isinstance(parameter, click.Argument)
-            ]
-            yield (
-                " ".join((path, name, *(one if one.startswith("[") else f"<{one}>" for one in arguments))),
-                command,
-            )
+                yield " ".join(words), command
+            yield from _commands(command, " ".join(words))
+            continue
+        shown = [one.make_metavar() for one in command.params if isinstance(one, click.Argument)]
+        words += [one if one.startswith("[") else f"<{one}>" for one in shown]
+        yield " ".join(words), command
 
 
 def _first_sentence(command: click.Command) -> str:
-    return (
-        " ".join((command.help or "").partition("\n\n")[0].split())
-        .partition(". ")[0]
-        .partition(": ")[0]
-        .removesuffix(".")
-    )
+    text = " ".join((command.help or "").partition("\n\n")[0].split())
+    return text.partition(". ")[0].partition(": ")[0].removesuffix(".")
 
 
 def steps_list() -> str:
@@ -168,8 +136,8 @@ def steps_list() -> str:
     lines = []
     for one in STEPS:
         promises = f" ({', '.join(map(str, one.promises))})" if one.promises else ""
-        lines.append(f"- `{one.name}`{promises}: {one.proves}\n")
-    return "".join(lines)
+        lines.append(f"`{one.name}`{promises}: {one.proves}")
+    return _list(lines)
 
 
 def transitions_table() -> str:
@@ -224,8 +192,8 @@ def alternatives_table() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "commands": commands_list,
-    "exits": exits_list,
+    "commands": lambda: _list(f"`{name}`: {_first_sentence(one)}" for name, one in _commands()),
+    "exits": lambda: _list(f"{code}: {meaning}" for code, meaning in ops.failure.EXIT_CODES.items()),
     "parameters": parameters_list,
     "worst": worst_table,
     "costs: volumes": volumes_table,
@@ -233,7 +201,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "alarms": alarms_list,
     "codes: request": lambda: codes_list(get_args(RequestCode)),
     "codes: event": lambda: codes_list(EVENT_CODES),
-    "metrics: all": metrics_list,
+    "metrics: all": lambda: _list(f"`{name}`: {meaning}" for name, meaning in METRICS.items()),
     "counters": counters_list,
     "transitions": transitions_table,
     "states": states_diagram,
@@ -252,6 +220,10 @@ def rendered(page: str) -> str:
 def pages() -> list[Path]:
     """Return the pages that contain a marked table."""
     return [path for path in sorted((ROOT / "docs").rglob("*.md")) if _MARKED.search(path.read_text())]
+
+
+def _list(lines: Iterable[str]) -> str:
+    return "".join(f"- {line}\n" for line in lines)
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

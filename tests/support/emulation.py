@@ -181,16 +181,8 @@ class Stack:
         where = ["--config-file", str(ROOT / "samconfig.toml"), "--config-env", environment]
         boundary = deployer(self.emulator, f"sluice-{environment}")
         overrides += f" PermissionsBoundary={boundary['BOUNDARY']}"
-        printed = self._run(
-            "preflight",
-            "--json",
-            *where,
-            "--region",
-            "us-east-1",
-            "--parameter-overrides",
-            overrides,
-            environment=boundary,
-        )
+        words = ["preflight", "--json", *where, "--region", "us-east-1", "--parameter-overrides", overrides]
+        printed = self._run(*words, environment=boundary)
         found: list[dict[str, str]] = json.loads(printed)["findings"]
         return found
 

@@ -21,6 +21,7 @@ from ops.stack import Stack
 from shared.clock import SystemClock
 from shared.errors import SecretUnavailableError
 from tests.support.delivery import BUCKET, KEYS, RESOURCES, STREAM, TABLE, Delivery, Meddled
+from tests.support.event_source import worker_mapping
 
 NAME = "sluice-dev"
 AGO = 900.0
@@ -93,7 +94,7 @@ class FaultyStack(Stack):
         set_(self, "alarms", [])
         set_(self, "redis_failure", None)
         set_(self, "sqs", Meddled(sqs))
-        set_(self, "mapping", _mapping())
+        set_(self, "mapping", worker_mapping("worker"))
 
     made: Delivery
     api: _Api
@@ -118,7 +119,7 @@ class FaultyStack(Stack):
         mappings = {"EventSourceMappings": [self.mapping] if self.mapping else []}
         told = {"Subscriptions": [{"SubscriptionArn": "arn"}]}
         return {
-            "cloudwatch": _paged(MetricAlarms=shown),
+            "cloudwatch": _paged(MetricAlarms=shown, MetricDataResults=[]),
             "sns": _paged(**told),
             "secretsmanager": self.made.secrets,
             "logs": SimpleNamespace(filter_log_events=lambda **_: {"events": list(self._log())}),
@@ -156,21 +157,6 @@ class FaultyStack(Stack):
 
 def _paged(**page: Any) -> Any:
     return SimpleNamespace(get_paginator=lambda _: SimpleNamespace(paginate=lambda **_: [page]))
-
-
-def _mapping() -> dict[str, Any]:
-    return {
-        "UUID": "0f5e1c4a",
-        "FunctionArn": "arn:aws:lambda:us-east-1:123456789012:function:worker",
-        "EventSourceArn": "arn:aws:kinesis:us-east-1:123456789012:stream/events",
-        "State": "Enabled",
-        "MaximumRetryAttempts": -1,
-        "MaximumRecordAgeInSeconds": -1,
-        "BisectBatchOnFunctionError": False,
-        "ParallelizationFactor": 1,
-        "FunctionResponseTypes": ["ReportBatchItemFailures"],
-        "LastProcessingResult": "OK",
-    }
 
 
 def gone(code: str = "ResourceNotFoundException") -> Callable[[Any], None]:

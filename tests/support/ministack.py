@@ -84,15 +84,9 @@ class Ministack:
             "IOT_MTLS_ENABLED": "0",
         }
         # The emulator's own command would also serve on port 443.
-        command = [
-            str(_SERVER),
-            "tests.support.emulator_app:app",
-            "--workers",
-            "0",
-            "--bind",
-            f"127.0.0.1:{self._port}",
-        ]
-        command += ["--certfile", str(self.certificate), "--keyfile", str(self._key), "--keep-alive", "75"]
+        command = [str(_SERVER), "tests.support.emulator_app:app", "--bind", f"127.0.0.1:{self._port}"]
+        command += ["--workers", "0", "--keep-alive", "75"]
+        command += ["--certfile", str(self.certificate), "--keyfile", str(self._key)]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 command, cwd=scratch, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log

@@ -1,12 +1,31 @@
 """Real boto3 clients with scripted answers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
 import boto3
 
 NOT_FOUND = {"Error": {"Code": "ResourceNotFoundException", "Message": "it is not there"}}
+
+
+def answered(service: str, region: str, answer: Callable[[Any, dict[str, Any]], dict[str, Any]]) -> Any:
+    """Return a real client whose calls are answered by a function of the operation's model and the call's parameters.
+
+    An answer with `Error` raises it.
+    """
+    client = boto3.client(  # type: ignore[call-overload]  # not a literal
+        service, region_name=region, aws_access_key_id="key", aws_secret_access_key="secret"
+    )
+    asked: list[dict[str, Any]] = []
+
+    def respond(model: Any, **_: Any) -> tuple[Any, dict[str, Any]]:
+        found = answer(model, asked.pop())
+        return SimpleNamespace(status_code=404 if "Error" in found else 200), {"ResponseMetadata": {}} | found
+
+    client.meta.events.register("before-parameter-build", lambda params, **_: asked.append(params))
+    client.meta.events.register("before-call", respond)
+    return client
 
 
 class Modelled:
@@ -27,22 +46,13 @@ class Modelled:
 
     def __call__(self, service: str) -> Any:
         """Return a client of a service."""
-        client = boto3.client(  # type: ignore[call-overload]  # not a literal
-            service, region_name="eu-central-1", aws_access_key_id="key", aws_secret_access_key="secret"
-        )
-        client.meta.events.register("before-parameter-build", self._note)
-        client.meta.events.register("before-call", self._answer)
-        return client
+        return answered(service, "eu-central-1", self._answer)
 
-    def _note(self, *, model: Any, params: dict[str, Any], **_: Any) -> None:
-        self.asked.append((model.name, params))
-
-    def _answer(self, *, model: Any, **_: Any) -> tuple[Any, dict[str, Any]]:
+    def _answer(self, model: Any, asked: dict[str, Any]) -> dict[str, Any]:
+        self.asked.append((model.name, asked))
         waiting = self._answers.get(model.name, [NOT_FOUND])
-        answer = waiting.pop(0) if len(waiting) > 1 else waiting[0]
-        return SimpleNamespace(status_code=404 if answer is NOT_FOUND else 200), {
-            "ResponseMetadata": {}
-        } | answer
+        found: dict[str, Any] = waiting.pop(0) if len(waiting) > 1 else waiting[0]
+        return found
 
 
 DEPLOYED = {

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import msgpack
-from botocore.exceptions import ClientError, ReadTimeoutError
+from botocore.exceptions import ReadTimeoutError
 
+from doubles.aws_errors import client_error
 from doubles.background import never
 from doubles.clock import START, ManualClock
 from doubles.iam import Authorized
@@ -28,15 +29,9 @@ STREAM = delivery.STREAM
 KEY = "shop/1"
 
 
-def refusal(code: str, operation: str) -> ClientError:
-    """Return the exception that boto3 raises for an error code."""
-    response: Any = {"Error": {"Code": code, "Message": code}, "ResponseMetadata": {"HTTPStatusCode": 400}}
-    return ClientError(response, operation)
-
-
 def throttled(times: int = 30) -> list[Exception]:
     """Return definite rejections of put_record, by default more than a put is retried."""
-    return [refusal("ProvisionedThroughputExceededException", "PutRecord") for _ in range(times)]
+    return [client_error("ProvisionedThroughputExceededException", "PutRecord") for _ in range(times)]
 
 
 def timeout() -> ReadTimeoutError:
@@ -48,16 +43,15 @@ class WatchedKinesis:
     """A Kinesis client that records its calls and can be made to fail.
 
     Attributes:
-        calls: `(operation, UNIX seconds, arguments)` of each call.
+        calls: operation and arguments of each call.
         faults: by operation, what happens to the next calls, in turn: an exception is raised, a callable is called with
             the arguments, a dictionary is the response, None lets the call through.
         page: the maximum number of records in a GetRecords response.
     """
 
-    def __init__(self, kinesis: MemoryKinesis, clock: ManualClock, page: int = 10_000) -> None:
+    def __init__(self, kinesis: MemoryKinesis, page: int = 10_000) -> None:
         self._kinesis = kinesis
-        self._clock = clock
-        self.calls: list[tuple[str, float, dict[str, Any]]] = []
+        self.calls: list[tuple[str, dict[str, Any]]] = []
         self.faults: dict[str, list[Any]] = {}
         self.page = page
 
@@ -65,7 +59,7 @@ class WatchedKinesis:
         """Return one of the client's calls."""
 
         def call(**arguments: Any) -> Any:
-            self.calls.append((operation, self._clock.now(), arguments))
+            self.calls.append((operation, arguments))
             fault = self.faults[operation].pop(0) if self.faults.get(operation) else None
             if isinstance(fault, Exception):
                 raise fault
@@ -108,12 +102,11 @@ class Way:
         self.delivery.kinesis.increase_stream_retention_period(StreamName=STREAM, RetentionPeriodHours=168)
         self.delivery.map(shop="shop_db")
         self.clock: ManualClock = self.delivery.clock
-        self.kinesis = WatchedKinesis(self.delivery.kinesis, self.clock)
+        self.kinesis = WatchedKinesis(self.delivery.kinesis)
         self.sqs: Any = MemorySQS(self.clock.now, visibility_seconds=360)
         self.queue_url: str = self.sqs.create_queue(QueueName="overflow")["QueueUrl"]
         self.notices_url: str = self.sqs.create_queue(QueueName="overflow-notices")["QueueUrl"]
         self.telemetry = CollectedTelemetry()
-        self._landings: list[tuple[float, dict[str, Any]]] = []
         role = role_of(INGEST, delivery.RESOURCES)
         effects = IngestEffects(
             kinesis=Authorized("kinesis", self.kinesis, role),
@@ -204,17 +197,11 @@ class Way:
         """Return a fault: the response is lost, and the record lands `seconds` later."""
 
         def put_record(**record: Any) -> Any:
-            self._landings.append((self.clock.now() + seconds, record))
+            self.clock.at(self.clock.now() + seconds, lambda: self.delivery.kinesis.put_record(**record))
             raise timeout()
 
         return put_record
 
     def wait(self, seconds: float = 0) -> None:
         """Let time pass, and let late records land when they are due."""
-        end = self.clock.now() + seconds
-        for due, record in sorted(self._landings, key=lambda landing: landing[0]):
-            if due <= end:
-                self.clock.time = max(self.clock.time, due)
-                self.delivery.kinesis.put_record(**record)
-                self._landings.remove((due, record))
-        self.clock.time = end
+        self.clock.sleep(seconds)

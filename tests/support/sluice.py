@@ -5,7 +5,6 @@ import shlex
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -38,7 +37,6 @@ class Sluice:
     def __init__(self, stack: LocalStack, home: Path) -> None:
         self.stack = stack
         self.home = home
-        self._forced: dict[str, str] = {}
         stack.save(home / DESCRIPTION)
 
     def restore(self) -> None:
@@ -133,23 +131,9 @@ class Sluice:
         url = f"{self.stack.addresses.treasure_data}/-/faults"
         urlopen(Request(url, method="DELETE"), timeout=60).close()
 
-    def force(self, options: str = "") -> Any:
-        """Replay the rows of the last hour by force; return what the command says. The same options are the same command."""
-        if options not in self._forced:
-            now = datetime.now(UTC)
-            self._forced[options] = f"--from {(now - timedelta(hours=1)).isoformat()} --to {now.isoformat()}"
-        return self.json(f"replay --local --force --yes {self._forced[options]} {options}")
-
     def rows(self, database: str, table: str) -> list[str]:
         """Return the event ids of a table's rows, sorted."""
         return sorted(self.td("event_ids").get(database, {}).get(table, []))
-
-    def lose(self, database: str, table: str) -> int:
-        """Make Treasure Data lose a table's rows, and return how many."""
-        lost: int = self.td("lose", {"database": database, "table": table, "begin": 0, "end": 4_000_000_000})[
-            "lost"
-        ]
-        return lost
 
     def settled(self) -> None:
         """Wait until everything that was accepted is planned and settled."""

@@ -5,7 +5,6 @@ import threading
 from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit
 from playwright.sync_api import Browser, ConsoleMessage, Error, sync_playwright
 
 from doubles.gateway import Gateway
+from doubles.http_server import HttpServer, Request, Response
 from ingest.request import parse_query
 from local.record import BROWSER_ARGUMENTS
 from shared import rows
@@ -31,30 +31,6 @@ _HTML = b"""<!doctype html><html><head><meta charset="utf-8"><title>T &amp; \xc3
 <body><a id="lnk" class="c" href="/next" target="_blank">next</a><button id="btn" name="b">go</button></body></html>"""
 _OWN = {"time", "event_id", "received_at", "bot"}
 _SECONDS = 10.0
-
-
-class _Pages(ThreadingHTTPServer):
-    """Serves the SDK on one path, and the page on all others."""
-
-    daemon_threads = True
-    sdk = ""
-
-
-class _Page(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: _Pages
-
-    def do_GET(self) -> None:
-        is_sdk = self.path == "/td.js"
-        body = npm.path(f"{self.server.sdk}/dist/td.min.js").read_bytes() if is_sdk else _HTML
-        self.send_response(200)
-        self.send_header("content-type", "text/javascript" if is_sdk else "text/html; charset=utf-8")
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        """Log nothing."""
 
 
 class Visit:
@@ -182,39 +158,45 @@ class Street:
     """The servers and the browser, for many visits; see `street`."""
 
     browser: Browser
+    visit: Visit
 
-    def __init__(self, pages: _Pages) -> None:
-        self._pages = pages
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.visit: Visit | None = None
+        self._sdk = ""
 
     def begin(self, sdk: str) -> Visit:
         """Begin a visit to a page with an SDK, given by its package's name, and a new ingest."""
-        self._pages.sdk = sdk
+        self._sdk = sdk
         self.visit = Visit(self.browser, Site((ORIGIN,), visitor_cookies="on"))
         return self.visit
 
+    def page(self, request: Request) -> Response:
+        """Return the SDK on one path, and the page on all others."""
+        if request.target == "/td.js":
+            script = npm.path(f"{self._sdk}/dist/td.min.js").read_bytes()
+            return Response(200, script, (("content-type", "text/javascript"),))
+        return Response(200, _HTML, (("content-type", "text/html; charset=utf-8"),))
+
     def handle(self, event: dict[str, Any], context: Any) -> Any:
         """Send a request to the visit's ingest."""
-        assert self.visit is not None
         with self._lock:
             return self.visit.site.handler(event, context)
 
     def record(self, *request: Any) -> None:
         """Remember a request."""
-        assert self.visit is not None
         self.visit.record(*request)
 
 
 @contextmanager
 def street(folder: Path) -> Iterator[Street]:
     """Serve pages and ingest over HTTPS under their names, and run a browser that resolves them."""
-    executable = chromium.path()
-    pages = _Pages(("127.0.0.1", 0), _Page)
-    threading.Thread(target=pages.serve_forever, args=(0.05,), daemon=True).start()
-    made = Street(pages)
-    gateway = Gateway(made.handle, record=made.record)
-    with gateway, TlsFront(gateway.port, folder) as collector, TlsFront(pages.server_port, folder) as site:
+    executable, made = chromium.path(), Street()
+    with (
+        HttpServer(made.page) as pages,
+        Gateway(made.handle, record=made.record) as gateway,
+        TlsFront(gateway.port, folder) as collector,
+        TlsFront(pages.port, folder) as site,
+    ):
         names = ",".join(
             (
                 f"MAP {COLLECTOR} 127.0.0.1:{collector.port}",
@@ -235,8 +217,6 @@ def street(folder: Path) -> Iterator[Street]:
             made.browser = browser
             yield made
             browser.close()
-    pages.shutdown()
-    pages.server_close()
 
 
 def in_order(found: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:

@@ -1,7 +1,5 @@
 """The local stack reads the same values from the template as AWS does."""
 
-from typing import Any
-
 import pytest
 
 from local.functions import FUNCTIONS, event_source, treasure_data_at, variables
@@ -12,11 +10,6 @@ from tests.support.modes import Mode
 RESOURCES = Resources(endpoint="http://127.0.0.1:1", queue_url="http://127.0.0.1:1/queue")
 
 
-def _deployed(name: str) -> dict[str, Any]:
-    properties: dict[str, Any] = sam.properties(name)
-    return properties
-
-
 def test_every_function_is_found() -> None:
     """The local stack runs all functions of the transformed template."""
     assert sam.resources("AWS::Lambda::Function").keys() == FUNCTIONS.keys()
@@ -25,21 +18,19 @@ def test_every_function_is_found() -> None:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_function_has_the_limits_and_variables_of_a_deployed_one(name: str) -> None:
     """Handler, limits and variable names match the transformed template."""
-    function, deployed = FUNCTIONS[name], _deployed(name)
+    function, deployed = FUNCTIONS[name], sam.properties(name)
 
     assert deployed["Handler"] == function.handler
     assert deployed["Timeout"] == function.timeout
     assert deployed["MemorySize"] == function.memory
-    assert (
-        Mode({}).properties(name)["Environment"]["Variables"].keys()
-        == variables(function, RESOURCES, {}).keys()
-    )
+    named = Mode({}).properties(name)["Environment"]["Variables"]
+    assert named.keys() == variables(function, RESOURCES, {}).keys()
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_variables_refer_to_the_local_resources(name: str) -> None:
     """A variable that refers to a resource or parameter has the local resource's name or the parameter's value."""
-    deployed = _deployed(name)["Environment"]["Variables"]
+    deployed = sam.properties(name)["Environment"]["Variables"]
     found = variables(FUNCTIONS[name], RESOURCES, {"Stage": "here", **treasure_data_at("http://td")})
     by_reference = {str(value): found[key] for key, value in deployed.items() if key in found}
 

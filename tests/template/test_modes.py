@@ -85,10 +85,8 @@ def test_a_move_between_networks_replaces_nothing_that_stores_data() -> None:
 def test_only_the_scaler_changes_the_stream(stream_mode: str) -> None:
     """Whatever its mode, the template asks for the same stream, so CloudFormation never resizes it in one call."""
     mode = Mode({"StreamMode": stream_mode, "ShardCount": "3", "MaxShards": "8"})
-    stream, variables = (
-        mode.properties("Stream"),
-        mode.properties("ScaleFunction")["Environment"]["Variables"],
-    )
+    stream = mode.properties("Stream")
+    variables = mode.properties("ScaleFunction")["Environment"]["Variables"]
 
     assert ({"StreamMode": "PROVISIONED"}, 1) == (stream["StreamModeDetails"], stream["ShardCount"])
     assert {"STREAM_MODE": stream_mode, "SHARD_COUNT": "3", "MAX_SHARDS": "8"}.items() <= variables.items()
@@ -112,15 +110,11 @@ def test_the_functions_that_deliver_have_concurrency_of_their_own() -> None:
 BOUNDARY = "arn:aws:iam::123456789012:policy/boundary"
 
 
-@pytest.mark.parametrize(
-    ("given", "expected"), [({}, {None}), ({"PermissionsBoundary": BOUNDARY}, {BOUNDARY})]
-)
-def test_a_permissions_boundary_limits_every_role(given: dict[str, str], expected: set[str | None]) -> None:
+def test_a_permissions_boundary_limits_every_role() -> None:
     """Organizations let their people create only roles that have one."""
-    roles = [one for one in Mode(given).resources().values() if one["Type"] == "AWS::IAM::Role"]
-
-    assert expected == {role["Properties"].get("PermissionsBoundary") for role in roles}
-    assert 7 == len(roles)
+    for given, expected in (({}, None), ({"PermissionsBoundary": BOUNDARY}, BOUNDARY)):
+        roles = [one for one in Mode(given).resources().values() if one["Type"] == "AWS::IAM::Role"]
+        assert [expected] * 7 == [role["Properties"].get("PermissionsBoundary") for role in roles]
 
 
 def test_the_managed_redis_has_two_iam_users() -> None:
@@ -131,11 +125,8 @@ def test_the_managed_redis_has_two_iam_users() -> None:
     assert ("public", "9") == (cache["ConnectionType"], cache["MajorEngineVersion"])
     assert {"Ref": "RedisUserGroup"} == cache["UserGroupId"]
     assert [{"Ref": "RedisReader"}, {"Ref": "RedisWriter"}] == mode.properties("RedisUserGroup")["UserIds"]
-    for function, user in (
-        ("WorkerFunction", "RedisReader"),
-        ("SenderFunction", "RedisReader"),
-        ("AdminFunction", "RedisWriter"),
-    ):
+    users = {"WorkerFunction": "RedisReader", "SenderFunction": "RedisReader", "AdminFunction": "RedisWriter"}
+    for function, user in users.items():
         variables = mode.properties(function)["Environment"]["Variables"]
         assert (
             f"rediss://${{{user}}}@${{Redis.Endpoint.Address}}:${{Redis.Endpoint.Port}}/?cache=${{Redis}}"
@@ -160,10 +151,7 @@ def test_the_url_of_another_redis_is_in_a_secret(network: dict[str, str]) -> Non
 @pytest.mark.parametrize(
     ("parameters", "objection"),
     [
-        (
-            {"RedisUrlSecretArn": ARN},
-            "RedisUrlSecretArn requires Network existing or external.",
-        ),
+        ({"RedisUrlSecretArn": ARN}, "RedisUrlSecretArn requires Network existing or external."),
         ({"Network": "existing", "SecurityGroupIds": "sg-0a"}, "Network existing requires SubnetIds."),
         ({"Network": "existing", "SubnetIds": "subnet-0a"}, "Network existing requires SecurityGroupIds."),
         ({"DomainName": "events.example.com"}, "DomainName requires HostedZoneId"),
@@ -221,27 +209,22 @@ def test_prod_deploys_the_ingest_as_a_canary(stage: str, kind: str) -> None:
     group = mode.properties("IngestFunctionDeploymentGroup")
     alias = mode.resources()["IngestFunctionAliaslive"]
 
-    assert {"Fn::Sub": [f"CodeDeployDefault.Lambda{kind}", {}]} == group["DeploymentConfigName"] or str(
-        group["DeploymentConfigName"]
-    ).count(kind)
+    assert kind in str(group["DeploymentConfigName"])
     assert "DEPLOYMENT_STOP_ON_ALARM" in group["AutoRollbackConfiguration"]["Events"]
     assert {"Fn::GetAtt": ["DeploymentRole", "Arn"]} == group["ServiceRoleArn"]
     assert "CodeDeployLambdaAliasUpdate" in alias["UpdatePolicy"]
 
 
+SITES = {"us01": "treasuredata.com", "ap01": "treasuredata.co.jp"}
+SITES |= {site: f"{site}.treasuredata.com" for site in ("eu01", "ap02", "ap03")}
+OWN_ENDPOINTS = {"TdImportEndpoint": "https://in.example", "TdApiEndpoint": "https://td.example"}
+
+
 @pytest.mark.parametrize(
     ("given", "of_import", "of_api"),
     [
-        ({"TdSite": "us01"}, "api-import.treasuredata.com", "api.treasuredata.com"),
-        ({"TdSite": "ap01"}, "api-import.treasuredata.co.jp", "api.treasuredata.co.jp"),
-        ({"TdSite": "eu01"}, "api-import.eu01.treasuredata.com", "api.eu01.treasuredata.com"),
-        ({"TdSite": "ap02"}, "api-import.ap02.treasuredata.com", "api.ap02.treasuredata.com"),
-        ({"TdSite": "ap03"}, "api-import.ap03.treasuredata.com", "api.ap03.treasuredata.com"),
-        (
-            {"TdImportEndpoint": "https://in.example", "TdApiEndpoint": "https://td.example"},
-            "in.example",
-            "td.example",
-        ),
+        *(({"TdSite": site}, f"api-import.{domain}", f"api.{domain}") for site, domain in SITES.items()),
+        (OWN_ENDPOINTS, "in.example", "td.example"),
     ],
 )
 def test_td_site_decides_both_endpoints_unless_they_are_given(

@@ -54,13 +54,20 @@ def test_a_role_signs_in_to_the_managed_redis_as_one_user(role: str, user: str) 
     assert plain | {name: {"elasticache:Connect"} for name in ("Redis", user)} == granted(role, MANAGED)
 
 
+def _statements(role: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Return the statements of a role's policies, each with the policy's name."""
+    return [
+        (policy["PolicyName"], statement)
+        for policy in role["Policies"]
+        for statement in policy["PolicyDocument"]["Statement"]
+    ]
+
+
 def _on_everything(parameters: dict[str, str], role: str) -> list[tuple[str, str, set[str]]]:
     """Return policy, effect and actions of each statement of a role that applies to all resources."""
+    found = _statements(Mode(parameters).properties(role))
     return [
-        (policy["PolicyName"], statement["Effect"], set(listed(statement["Action"])))
-        for policy in Mode(parameters).properties(role)["Policies"]
-        for statement in policy["PolicyDocument"]["Statement"]
-        if statement["Resource"] == "*"
+        (policy, one["Effect"], set(listed(one["Action"]))) for policy, one in found if one["Resource"] == "*"
     ]
 
 
@@ -81,12 +88,8 @@ def test_roles_name_resources_wherever_aws_allows_it(role: str) -> None:
 
 def test_only_lambda_itself_manages_network_interfaces() -> None:
     """Its role must grant EC2 actions to Lambda, but the function's own code is denied them."""
-    (policy,) = (
-        found
-        for found in Mode(EXISTING).properties("WorkerRole")["Policies"]
-        if found["PolicyName"] == "network"
-    )
-    (_, deny) = policy["PolicyDocument"]["Statement"]
+    found = _statements(Mode(EXISTING).properties("WorkerRole"))
+    (_, deny) = (one for policy, one in found if policy == "network")
 
     assert ["lambda:SourceFunctionArn"] == list(deny["Condition"]["ArnLike"])
 
@@ -94,18 +97,14 @@ def test_only_lambda_itself_manages_network_interfaces() -> None:
 def test_a_deployment_only_moves_the_ingests_alias() -> None:
     """CodeDeploy's role may change the aliases of that function only."""
     role = properties("DeploymentRole")
-    (policy,) = role["Policies"]
-    move, look = policy["PolicyDocument"]["Statement"]
+    (_, move), (_, look) = _statements(role)
+    live = [{"Fn::GetAtt": ["IngestFunction", "Arn"]}, {"Fn::Sub": "${IngestFunction.Arn}:*"}]
+    actions = ["lambda:GetAlias", "lambda:GetProvisionedConcurrencyConfig", "lambda:UpdateAlias"]
     (trust,) = role["AssumeRolePolicyDocument"]["Statement"]
 
     assert {"Service": "codedeploy.amazonaws.com"} == trust["Principal"]
     assert {"StringEquals": OWN_ACCOUNT} == trust["Condition"]
-    assert ["lambda:GetAlias", "lambda:GetProvisionedConcurrencyConfig", "lambda:UpdateAlias"] == move[
-        "Action"
-    ]
-    assert [{"Fn::GetAtt": ["IngestFunction", "Arn"]}, {"Fn::Sub": "${IngestFunction.Arn}:*"}] == move[
-        "Resource"
-    ]
+    assert (actions, live) == (move["Action"], move["Resource"])
     assert ("cloudwatch:DescribeAlarms", "*") == (look["Action"], look["Resource"])
 
 
@@ -116,14 +115,9 @@ def test_no_action_is_a_wildcard() -> None:
         for name, one in Mode(MANAGED).resources().items()
         if one["Type"] == "AWS::IAM::Role"
     }
-    actions = [
-        action
-        for role in roles.values()
-        for policy in role["Policies"]
-        for statement in policy["PolicyDocument"]["Statement"]
-        for action in listed(statement["Action"])
-    ]
-    assert [] == [action for action in actions if "*" in action]
+    statements = [one for role in roles.values() for _, one in _statements(role)]
+
+    assert [] == [one for one in statements if "*" in "".join(listed(one["Action"]))]
     assert {*ROLES, "DeploymentRole"} == roles.keys()
     assert [] == [name for name, role in roles.items() if "ManagedPolicyArns" in role]
 

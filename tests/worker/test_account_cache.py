@@ -26,6 +26,11 @@ def fill(client: Any, *, sentinel: bool = True) -> None:
         client.hset(KEYS.sentinel, mapping={"at": "2026-11-25T00:00:00Z", "count": "2"})
 
 
+def unreachable(**_: Any) -> Any:
+    """Fail as a client that does not reach Redis."""
+    raise redis.ConnectionError
+
+
 def cache(client: Any, clock: ManualClock | None = None) -> AccountCache:
     """Return a cache over a client."""
     return AccountCache(lambda: client, KEYS, clock or ManualClock(), CollectedTelemetry())
@@ -54,6 +59,23 @@ def test_answers_are_cached_for_a_minute() -> None:
     clock.sleep(59)
     assert {"shop": SHOP} == made.resolve(["shop"])
     clock.sleep(2)
+
+    assert {"shop": Account("new_db")} == made.resolve(["shop"])
+
+
+def test_an_answer_from_before_the_clock_was_set_back_is_not_fresh() -> None:
+    """Nor does a failure from then keep Redis from being asked: the clock of a function may have been wrong by an hour."""
+    client: Any = MemoryRedis()
+    clock, connect = ManualClock(), client.pipeline
+    fill(client)
+    made = cache(client, clock)
+    made.resolve(["shop"])
+    client.hset(KEYS.of("shop"), mapping=Account("new_db").to_fields())
+    client.pipeline = unreachable
+    clock.time -= 3600
+    assert {"shop": SHOP} == made.resolve(["shop"])
+    client.pipeline = connect
+    clock.time -= 3600
 
     assert {"shop": Account("new_db")} == made.resolve(["shop"])
 
@@ -128,7 +150,7 @@ def test_a_secret_without_a_value_is_logged_with_its_remedy() -> None:
 
 
 def test_an_error_for_one_account_affects_only_that_account() -> None:
-    """If one reply of a pipeline is an error, the other accounts still resolve."""
+    """If one reply of a pipeline is an error, or has another form, the other accounts still resolve."""
     client: Any = MemoryRedis()
     fill(client)
     pipeline = client.pipeline(transaction=False)
@@ -138,9 +160,11 @@ def test_an_error_for_one_account_affects_only_that_account() -> None:
         replies = execute(raise_on_error)
         replies[2] = redis.exceptions.ClusterDownError("CLUSTERDOWN Hash slot not served")
         replies[3] = redis.ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value")
-        return replies
+        return [*replies[:4], None, "text", ["shop_db"]]
 
     pipeline.execute = partly
     client.pipeline = lambda **_: pipeline
 
-    assert {"shop": SHOP, "nobody": INVALID} == cache(client).resolve(["shop", "blog", "nobody"])
+    assert {"shop": SHOP, "nobody": INVALID} == cache(client).resolve(
+        ["shop", "blog", "nobody", "nil", "text", "short"]
+    )

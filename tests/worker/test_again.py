@@ -334,6 +334,56 @@ def test_an_index_that_is_proved_deleted_leaves_a_doubt() -> None:
     assert {AGAIN} == {key for one in made.spans() for key in one.chunks if key.group.request_id}
 
 
+def dead_in_doubt(*data: bytes, of: int) -> Delivery:
+    """Return a delivery of rows that all died: Treasure Data rejects them, or one span's object was deleted. It is restored, all is well."""
+    made = delivery()
+    made.td.settings = replace(made.td.settings, rejects=lambda _: True)
+    for one in data:
+        put(made, one)
+        made.clock.sleep(10)
+    made.start()
+    name = made.span_objects()[of]
+    body = made.s3.objects(BUCKET)[name].body
+    made.s3.client.delete_object(Bucket=BUCKET, Key=name)
+    wait(made)
+    assert {"dead"} == {state for state, *_ in made.chunks().values()}
+    made.s3.client.put_object(Bucket=BUCKET, Key=name, Body=body)
+    made.td.settings = replace(made.td.settings, rejects=lambda _: False)
+    made.clock.sleep(2 * 3600)
+    put(made, first("later"))  # so that the shard has passed
+    return made
+
+
+@pytest.mark.parametrize("of", [0, 1])
+def test_a_dead_copy_is_not_sent_because_its_first_copy_is_dead_too(of: int) -> None:
+    """Treasure Data has neither, but the restored index says which one counts."""
+    made = dead_in_doubt(first(), again(), of=of)
+
+    assert (1, 1) == ((report := made.send(State.DEAD)).delivered, report.copies)
+    assert ["later", "q"] == made.ids("shop_db", "views")
+
+
+def test_dead_rows_of_which_the_indexes_show_no_copy_wait() -> None:
+    """They are sent under their first id, which was never used."""
+    made = dead_in_doubt(again(), of=0)
+    made.send(State.DEAD)
+    made.send()
+
+    assert ["later", "q"] == made.ids("shop_db", "views")
+    assert 0 == made.td.queries
+
+
+def test_dead_rows_are_not_asked_about_while_an_index_cannot_be_read() -> None:
+    """It may show that another copy counts."""
+    made = dead_in_doubt(first(), again(), of=1)
+    index, *_ = made.span_objects()
+    made.s3.before["get_object"] = lambda call: lose_answer() if call["Key"] == index else None
+    made.start()
+    made.send(State.DEAD, reason="object_gone")
+
+    assert "dead" == made.chunks()["shop:k1/views~q/0"][0]
+
+
 def test_a_doubt_without_a_database_waits_for_its_account() -> None:
     """Nothing is asked under an empty name, and no answer to that kills or frees it."""
     made = without_index()

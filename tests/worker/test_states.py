@@ -95,6 +95,7 @@ MACHINE: dict[State, dict[Event, Any]] = {
     D: {
         Event.ACCEPTED: (OK, OK),
         Event.COPY_COUNTS: (COPY, COPY),
+        Event.NO_COPY: (W, W),
         Event.ABSENT: (D, W),
         Event.RESENT: (W, D),
         Event.DROPPED: (DROPPED, D),
@@ -228,7 +229,7 @@ def test_a_doubt_ends_only_by_proof(first: Entry, story: list[Happening]) -> Non
         if happening.event is Event.ACCEPTED and before.state in {W, D}:
             assert now.state is OK
         if before.since is not None and now.since is None:
-            proofs = {Event.ACCEPTED, Event.ABSENT, Event.COPY_COUNTS}
+            proofs = {Event.ACCEPTED, Event.ABSENT, Event.COPY_COUNTS, Event.NO_COPY}
             assert happening.event in proofs or happening.certain or before.state is A
         if now.state in {DROPPED, REPLACED, S} and before.state is not now.state:
             assert before.since is None or happening.certain

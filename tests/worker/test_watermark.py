@@ -238,6 +238,29 @@ def test_a_chain_that_the_sender_closed_counts_only_if_the_shard_held_nothing_mo
     assert f"the closed shard {support.SHARD} has records that are in no span" == stack.take().obstacle
 
 
+def test_what_is_delivered_behind_the_end_of_a_closed_chain_counts(stack: Stack) -> None:
+    """It lies in the gap before the end. What waits there is seen before the index shows it; whatever is in no span holds all."""
+    stack.delivery.dynamodb.client.lag_indexes(support.TABLE, INDEX_SECONDS)
+    received_at, later = stack.put(), stack.put("blog")
+    first = stack.delivery.event(end=2)
+    stack.delivery.split()
+    stack.clock.sleep(2 * MARGIN_SECONDS)
+    stack.delivery.sender_wiring.passing.obstacle(round(received_at * 1000))
+    stack.clock.sleep(2 * INDEX_SECONDS)
+    stack.watermarks.note()
+    stack.clock.sleep(2 * MARGIN_SECONDS)
+    stack.delivery.sender_wiring.passing.mark(round(stack.clock.now() * 1000))
+    stack.delivery.fail(status=503)
+    stack.delivery.run(first)
+    stack.delivery.deliver_all({f"shardId-{n:012}" for n in (1, 2)})
+    assert f"the closed shard {support.SHARD} has records that are in no span" == stack.take().obstacle
+
+    stack.deliver()
+    assert [round(received_at * 1000), round(later * 1000)] == [
+        stack.take().before(*one) for one in (SHOP, ("blog", "pageviews"))
+    ]
+
+
 def test_an_incomplete_list_of_shards_is_not_believed(stack: Stack) -> None:
     """Its open shards do not cover every key."""
     stack.delivery.kinesis.client.list_shards = lambda **_: {"Shards": []}

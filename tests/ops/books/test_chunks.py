@@ -1,5 +1,6 @@
 """Chunks that wait or are dead are found through the ledger's worklist and read from their spans."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,8 +29,7 @@ def made() -> Delivery:
     rejected = RejectedEvent(0, "too_deep", "views", b"{}")
     shop = decode(envelope("shop", {"views": [row("s")], "carts": [row("c")]}, request_id="s"))
     found.put(
-        shop._replace(rejected=(rejected,)).encode(),
-        envelope("ill", {"views": [row("v")]}, request_id="v"),
+        shop._replace(rejected=(rejected,)).encode(), envelope("ill", {"views": [row("v")]}, request_id="v")
     )
     found.deliver()
     found.clock.sleep(3600)
@@ -56,9 +56,10 @@ def made() -> Delivery:
 def test_chunks_can_be_selected(
     made: Delivery, states: set[State], selected: dict[str, Any], expected: set[tuple[str, str]]
 ) -> None:
-    """State, account, table, reason and time select them from any part of the worklist."""
+    """State, account, table, reason and time select them from any part of the worklist; what somebody must look at has a kind."""
     found = chunks(made.ledger, Selection(tuple(states), **selected))
 
+    assert UNSETTLED | {State.DEAD, State.REJECTED} == set(KINDS.values())
     assert expected == {(one.entry.state.value, one.key.name) for one in found}
 
 
@@ -90,19 +91,11 @@ def test_rows_without_a_reason_are_selected_by_the_word_that_is_shown_for_them()
 def test_a_span_that_the_worklist_names_twice_counts_once(made: Delivery) -> None:
     """This happens if a span moves to the dead ones while the worklist is read."""
 
-    class Moving:
-        get_all = made.ledger.get_all
-        rejected = made.ledger.rejected
+    def worklist(kind: str, number: int) -> Any:
+        return [*made.ledger.worklist("waiting", number), *made.ledger.worklist(kind, number)]
 
-        def worklist(self, kind: str, number: int) -> Any:
-            return [*made.ledger.worklist("waiting", number), *made.ledger.worklist(kind, number)]
-
-    ledger: Any = Moving()
+    calls = {"get_all": made.ledger.get_all, "rejected": made.ledger.rejected, "worklist": worklist}
+    ledger: Any = SimpleNamespace(**calls)
     found = [one.key.name for one in chunks(ledger, Selection(EVERYTHING))]
 
     assert sorted({WAITING[1], DEAD[1], STRAY[1], REJECTED[1]}) == sorted(found)
-
-
-def test_what_somebody_must_look_at_has_a_kind() -> None:
-    """The command line and `sluice status` name states by their kinds."""
-    assert UNSETTLED | {State.DEAD, State.REJECTED} == set(KINDS.values())

@@ -97,16 +97,11 @@ def test_records_between_the_borders_of_a_span_may_be_in_none(replaying: Replayi
     assert Replayed(sent=2, passed_over=10) == replaying.replay()
 
 
-def test_a_copy_is_passed_over(replaying: Replaying) -> None:
-    """Its rows count elsewhere."""
+def test_copies_are_passed_over(replaying: Replaying) -> None:
+    """Their rows count elsewhere, also those that were put again, and decided later: another copy of their envelope counts."""
     for _ in range(2):
         replaying.put("shop", "twice", claim=1)
-
     assert Replayed(sent=2, passed_over=2) == replaying.replay(6, 8)
-
-
-def test_rows_that_were_decided_to_be_a_copy_are_passed_over() -> None:
-    """They were put again, and another copy of their envelope counts."""
     again = span(entries={KEY: Entry(State.COPY)}, settled=True)
     fixed: Any = SimpleNamespace(locate=lambda *_: again, numbers=lambda *_: {again.first})
     planned = Planned(fixed)

@@ -40,8 +40,10 @@ def redis(sluice: Sluice) -> Iterator[Redis]:
 
 
 def test_a_dry_run_shows_the_difference_and_changes_nothing(sluice: Sluice, redis: Redis, file: Path) -> None:
-    """The difference lists each account that would be added, removed or changed."""
-    result = sluice.run(f"accounts apply --local --dry-run --prune {file}")
+    """The difference lists each account that would be added, removed or changed. In JSON, too, accounts are applied only with --yes."""
+    line = f"accounts apply --local --prune {file}"
+    result = sluice.run(f"{line} --dry-run")
+    refused = sluice.run(f"{line} --json")
 
     assert result.output.splitlines() == [
         "- app  field_app",
@@ -51,11 +53,17 @@ def test_a_dry_run_shows_the_difference_and_changes_nothing(sluice: Sluice, redi
         "Warning: 3 accounts removed: their events are refused within a minute, and events that were accepted before become dead rows.",
         "Dry run: nothing was changed.",
     ]
+    assert (1, "") == (refused.exit_code, refused.stdout.strip())
+    assert "- app  field_app\n" in refused.stderr
+    assert "Apply these changes?" in refused.stderr
+    assert not sluice.json(f"{line} --dry-run")["applied"]
     assert redis.exists(KEYS.of("app"))
+    assert sluice.json(f"{line} --yes")["applied"]
+    assert not redis.exists(KEYS.of("app"))
 
 
-def test_apply_keeps_accounts_that_the_file_does_not_have(sluice: Sluice, file: Path) -> None:
-    """The file of one colleague does not remove the accounts of another."""
+def test_apply_keeps_accounts_that_the_file_does_not_have(sluice: Sluice, redis: Redis, file: Path) -> None:
+    """The file of one colleague does not remove the accounts of another. If Redis has lost its data, they are written again."""
     result = sluice.run(f"accounts apply --local --yes {file}")
 
     assert "app, closed, outlet stay, although not in the file: --prune removes." in result.output
@@ -63,10 +71,20 @@ def test_apply_keeps_accounts_that_the_file_does_not_have(sluice: Sluice, file: 
     assert {"app", "closed", "news", "outlet", "shop"} == set(
         sluice.json("accounts list --local")["accounts"]
     )
+    redis.flushall()
+    empty = sluice.run("accounts list --local").output
+    result = sluice.run(f"accounts apply --local --yes {file}")
+
+    assert "Redis is empty: fill it with `sluice accounts apply accounts.yaml --local`." in empty
+    assert "Redis is empty. Rows wait until accounts are applied.\n+ news" in result.output
+    assert redis.exists(KEYS.of(".applied"))
+    assert Account("media", "disabled", frozenset({"k1", "k1-2"})).to_fields() == redis.hgetall(
+        KEYS.of("news")
+    )
 
 
-def test_apply_warns_of_a_database_that_does_not_exist(sluice: Sluice, tmp_path: Path) -> None:
-    """A mistyped name would create one, and send the account's rows there."""
+def test_apply_warns_of_another_database(sluice: Sluice, tmp_path: Path) -> None:
+    """A mistyped name would create one, and send the account's rows there. No row moves: a command sends those in the old one again."""
     path = tmp_path / "accounts.yaml"
     path.write_text("news: {database: medai}")
     warning = "Warning: there is no database medai. The first event of its accounts creates it: check the spelling.\n"
@@ -77,49 +95,12 @@ def test_apply_warns_of_a_database_that_does_not_exist(sluice: Sluice, tmp_path:
     unknown = sluice.run(f"accounts apply --local --dry-run {path}").stdout
     sluice.heal()
     assert "Treasure Data does not answer, so whether the databases exist was not checked." in unknown
-
-
-def test_rows_that_stay_in_the_old_database_are_named(sluice: Sluice, tmp_path: Path) -> None:
-    """Applying another database moves no rows. The output has the command that sends them again."""
-    path = tmp_path / "accounts.yaml"
     path.write_text("app: {database: other_app}")
     moved = sluice.run(f"accounts apply --local --yes {path}").output
     path.write_text("app: {database: field_app}")
     sluice.run(f"accounts apply --local --yes {path}")
-
     assert "Rows of app that were delivered stay in field_app." in moved
     assert "`sluice replay --local --force --database field_app --from TIME --to TIME`" in moved
-
-
-def test_json_output_does_not_confirm(sluice: Sluice, redis: Redis, file: Path) -> None:
-    """Only --yes does. The output says that the accounts are applied once they are."""
-    line = f"accounts apply --local --prune --json {file}"
-    refused = sluice.run(line)
-    assert (1, "") == (refused.exit_code, refused.stdout.strip())
-    assert "- app  field_app\n" in refused.stderr
-    assert "Apply these changes?" in refused.stderr
-    assert redis.exists(KEYS.of("app"))
-
-    assert not sluice.json(f"{line} --dry-run")["applied"]
-    assert sluice.json(f"{line} --yes")["applied"]
-    assert not redis.exists(KEYS.of("app"))
-
-
-def test_apply_restores_an_empty_redis(sluice: Sluice, redis: Redis, file: Path) -> None:
-    """The command reports that Redis has lost its data, and writes the accounts and the sentinel again."""
-    redis.flushall()
-    assert (
-        "Redis is empty: fill it with `sluice accounts apply accounts.yaml --local`."
-        in sluice.run("accounts list --local").output
-    )
-
-    result = sluice.run(f"accounts apply --local --yes {file}")
-
-    assert "Redis is empty. Rows wait until accounts are applied.\n+ news" in result.output
-    assert redis.exists(KEYS.of(".applied"))
-    assert Account("media", "disabled", frozenset({"k1", "k1-2"})).to_fields() == redis.hgetall(
-        KEYS.of("news")
-    )
 
 
 def test_disable_and_enable_change_one_account(sluice: Sluice, redis: Redis) -> None:
@@ -159,7 +140,7 @@ def test_disable_and_enable_change_one_account(sluice: Sluice, redis: Redis) -> 
     ],
 )
 def test_an_invalid_file_is_rejected_in_one_line(tmp_path: Path, text: str, fault: str) -> None:
-    """The message names the file's first error, and nothing is applied."""
+    """The message names the file's first error, and nothing is applied. It is short, too, if the content is given in place of the name."""
     path = tmp_path / "accounts.yaml"
     path.write_text(text)
 
@@ -167,11 +148,5 @@ def test_an_invalid_file_is_rejected_in_one_line(tmp_path: Path, text: str, faul
         accounts_file.read(path)
     assert fault in raised.value.message
     assert "\n" not in raised.value.message
-
-
-def test_file_content_in_place_of_a_file_name_is_rejected() -> None:
-    """The message stays short, however long the content is."""
-    with pytest.raises(Failure) as raised:
+    with pytest.raises(Failure, match=r"^pass the name of a file, not its content$"):
         accounts_file.read(Path('{"shop": {"database": "shop"}, ' + "x" * 500))
-
-    assert "pass the name of a file, not its content" == raised.value.message

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from doubles.treasure_data import Action, Fault, Kind
 from ops.cli import main
-from ops.commands import redrive
+from ops.commands import redrive, status
 from ops.commands.dead import drop
 from ops.sending import balanced
 from ops.stack import Stack
@@ -112,14 +112,7 @@ def test_what_arrives_meanwhile_is_left_alone(command: click.Command, line: str,
     assert [touched, touched, (State.DEAD, 0)] == found
 
 
-@pytest.mark.parametrize(
-    ("kind", "dropped", "left"),
-    [
-        ("--waiting", "shop/views/0", {State.DROPPED, State.DEAD, State.REJECTED}),
-        ("--rejected", "shop/views!too_deep/0", {State.WAITING, State.DEAD, State.DROPPED}),
-    ],
-)
-def test_rows_that_wait_and_rejected_events_can_be_dropped(kind: str, dropped: str, left: set[State]) -> None:
+def test_rows_that_wait_and_rejected_events_can_be_dropped() -> None:
     """Nobody may need them any more. Those of other states stay."""
     stack = FaultyStack()
     made = stack.made
@@ -132,24 +125,70 @@ def test_rows_that_wait_and_rejected_events_can_be_dropped(kind: str, dropped: s
     made.deliver()
     made.put(envelope("nobody", {"views": [row("b")]}, request_id="b"))
     made.deliver(-1)
-    result = run(drop.command, stack, "--all", kind, "--yes", "--json")
-    states = {key.name: entry.state for span in made.spans() for key, entry in span.all_leaves()}
+    states = {
+        "shop/views!too_deep/0": State.REJECTED,
+        "shop/views/0": State.WAITING,
+        "nobody/views/0": State.DEAD,
+    }
+    for kind, dropped in (("--rejected", "shop/views!too_deep/0"), ("--waiting", "shop/views/0")):
+        result = run(drop.command, stack, "--all", kind, "--yes", "--json")
+        states[dropped] = State.DROPPED
 
-    assert 1 == json.loads(result.stdout)["dropped"]
-    assert (State.DROPPED, left) == (states[dropped], set(states.values()))
+        assert 1 == json.loads(result.stdout)["dropped"]
+        assert states == {key.name: entry.state for span in made.spans() for key, entry in span.all_leaves()}
 
 
-@pytest.mark.parametrize(("command", "line"), [(drop.command, "--all"), (redrive.command, "--kind dead")])
-def test_a_dry_run_says_so_and_changes_nothing(command: click.Command, line: str) -> None:
-    """As text and as JSON; it names what would be selected."""
+def test_dead_rows_are_shown_dropped_and_sent_again() -> None:
+    """A drop asks first, and a dry run says that it is one. Once the account is mapped, a redrive delivers the others."""
     stack = FaultyStack()
-    put(stack.made, "a")
-    stack.break_(invoke=lambda *_: pytest.fail("the sender was invoked"))
-    text = run(command, stack, *line.split(), "--dry-run")
-    told = json.loads(run(command, stack, *line.split(), "--dry-run", "--json").stdout)
+    made = stack.made
+    made.put(envelope("stray", {"stray_rows": [row("a")]}))
+    made.put(envelope("nobody", {"dropped_rows": [row("b"), row("c")]}, request_id="b"))
+    made.deliver()
+    dead = "--kind dead"
+    shown, before = run(status.command, stack), made.dynamodb.calls.count("update_item")
+    dry = [
+        run(command, stack, *line.split(), "--dry-run", *more)
+        for command, line in ((drop.command, "--all"), (redrive.command, dead))
+        for more in ([], ["--json"])
+    ]
+    assert before == made.dynamodb.calls.count("update_item")
+    kept, dropped = (run(drop.command, stack, "--account", "nobody", answer=answer) for answer in "ny")
+    again = run(redrive.command, stack, *dead.split())
+    made.map(stray="stray_db")
+    made.clock.sleep(120)
+    made.start()
+    others = run(redrive.command, stack, *dead.split(), "--reason", "disabled_account", "--json")
+    line = f"{dead} --reason unknown_account --since 1h --account stray --json"
+    done = json.loads(run(redrive.command, stack, *line.split()).stdout)
 
-    assert "Dry run: nothing was changed." in text.stdout
-    assert (True, 1) == (told["dry_run"], told["selected"])
+    assert (3, True) == (
+        shown.exit_code,
+        shown.stdout.startswith("ATTENTION: 3 rows are dead (unknown_account)."),
+    )
+    assert ["stray", "unknown_account", "1"] in [line.split() for line in shown.stdout.splitlines()]
+    assert all("Dry run: nothing was changed." in one.stdout for one in dry[::2])
+    assert [(True, 3)] * 2 == [
+        (one["dry_run"], one["selected"]) for one in (json.loads(one.stdout) for one in dry[1::2])
+    ]
+    assert (1, True) == (kept.exit_code, "This gives up 2 rows" in kept.stderr)
+    assert (0, "0 rows delivered, 0 kept, 0 newly dead, 2 dropped.") == (
+        dropped.exit_code,
+        dropped.stdout.splitlines()[-1],
+    )
+    assert (3, "0 rows delivered, 1 kept, 0 newly dead.") == (again.exit_code, again.stdout.splitlines()[-2])
+    assert 0 == json.loads(others.stdout)["selected"]
+    nothing = dict.fromkeys(("kept", "dead", "dropped", "copies", "untried"), 0)
+    assert {"selected": 1, "delivered": 1, "complete": True, **nothing} == done
+    assert ["a"] == made.ids("stray_db", "stray_rows")
+    assert "There are no matching rows.\n" == run(redrive.command, stack).output
+    settled = run(status.command, stack, "--all")
+    assert (0, "HEALTHY: nothing is waiting.") == (settled.exit_code, settled.stdout.splitlines()[0])
+    assert "dead  dropped  adds up" in settled.stdout
+    tables = json.loads(run(status.command, stack, "--all", "--json").stdout)["balance"]["tables"]
+    assert [(2, True)] == [
+        (one["dropped"], one["adds_up"]) for one in tables if one["table"] == "dropped_rows"
+    ]
 
 
 def test_each_selected_row_counts_once() -> None:

@@ -71,11 +71,6 @@ def run(*arguments: str) -> str:
     return done.output
 
 
-def defaults() -> dict[str, object]:
-    """Return the defaults of the template's parameters."""
-    return {name: parameter.get("Default") for name, parameter in template()["Parameters"].items()}
-
-
 def watched(resource: dict[str, Any]) -> int:
     """Return how many metrics an alarm watches, or 0 for any other resource."""
     if resource["Type"] != "AWS::CloudWatch::Alarm":
@@ -86,9 +81,23 @@ def watched(resource: dict[str, Any]) -> int:
     return sum("MetricStat" in query.get("Fn::If", (None, query))[1] for query in queries)
 
 
-def test_the_default_setup_matches_the_template() -> None:
-    """The estimate uses the memory sizes, batch settings and schedules that the template sets."""
-    parameters = defaults()
+OTHER = {
+    "Network": "external",
+    "StreamMode": "ON_DEMAND",
+    "Stage": "prod",
+    "Architecture": "x86_64",
+    "AccessLog": "on",
+    "BatchWindowSeconds": "60",
+    "AlarmEmail": "a@example.com",
+}
+
+
+def test_the_setup_matches_the_template() -> None:
+    """It has the memory sizes, batch settings and schedules that the template sets, and prices for the region of each of its sites.
+
+    Every parameter that changes the cost exists in the template, and is read as CloudFormation returns it.
+    """
+    parameters = {name: one.get("Default") for name, one in template()["Parameters"].items()}
     kinds = Counter(resource["Type"] for resource in template()["Resources"].values())
     redrive = template()["Resources"]["SenderFunction"]["Properties"]["Events"]["Schedule"]
 
@@ -100,99 +109,63 @@ def test_the_default_setup_matches_the_template() -> None:
     assert SECRETS.keys() == set(template()["Parameters"]["Network"]["AllowedValues"])
     assert SETUP.alarms == sum(map(watched, template()["Resources"].values()))
     assert SETUP == Setup.of({name: str(value) for name, value in parameters.items()})
+    assert PARAMETERS.keys() <= parameters.keys()
+    assert Setup("external", "ON_DEMAND", is_prod=True, x86=True, access_log=True, window=60) == Setup.of(
+        OTHER
+    )
     assert SECRETS["external"] == kinds["AWS::SecretsManager::Secret"]
     assert SECRETS["managed"] == kinds["AWS::SecretsManager::Secret"] - 1  # without the URL of Redis
     assert POLICY_SECONDS == FRESH_SECONDS  # each instance of the ingest reads the edge policy this often
+    of_sites = {"us-east-1", "ap-northeast-1", "eu-central-1", "ap-northeast-2", "ap-northeast-3"}
+    assert len(of_sites) == len(template()["Mappings"]["TdSites"])
+    assert of_sites <= REGIONS.keys()
 
 
-def test_the_setup_follows_the_parameters_of_a_stack() -> None:
-    """Every parameter that changes the cost exists in the template, and is read as CloudFormation returns it."""
-    other = {
-        "Network": "external",
-        "StreamMode": "ON_DEMAND",
-        "Stage": "prod",
-        "Architecture": "x86_64",
-        "AccessLog": "on",
-        "BatchWindowSeconds": "60",
-        "AlarmEmail": "a@example.com",
-    }
-    setup = Setup.of(other)
-
-    assert PARAMETERS.keys() <= defaults().keys()
-    assert ("external", "ON_DEMAND", True, True) == (
-        setup.network,
-        setup.stream_mode,
-        setup.is_prod,
-        setup.x86,
-    )
-    assert (True, 60) == (setup.access_log, setup.window)
-
-
-def _delivered() -> Delivery:
-    """Return a delivery of one batch: requests for one table, one of them with a batch id."""
-    made = Delivery()
-    made.map(shop="shop_db")
-    made.td.create("shop_db", "views")
-    made.put(
-        *(
-            envelope(
-                "shop",
-                {"views": [row(f"e{n}")]},
-                request_id=f"01920000-0000-7000-8000-{n:012d}",
-                claim=int(not n),
-            )
-            for n in range(58)
-        )
-    )
-    assert made.deliver() is None
-    made.send()
-    return made
-
-
-def _written(service: str, message: str, fields: dict[str, Any]) -> int:
+def _written(message: str, fields: dict[str, Any]) -> int:
     """Return the size in bytes of a log line as a function writes it."""
     output = Output(ManualClock())
-    with output.telemetry.invocation(Context(function_name=service, deadline=0, now=lambda: 0)):
+    with output.telemetry.invocation(Context(function_name="worker", deadline=0, now=lambda: 0)):
         output.telemetry.info(message, **fields)
     (line,) = output.lines()
     return len(json.dumps(line, separators=(",", ":"))) + LINE_BYTES
 
 
-def test_the_estimate_covers_normal_log_lines() -> None:
-    """A batch and a run of the sender write one line each and no metrics, and neither line is larger than estimated."""
-    made = _delivered()
+def test_the_estimate_covers_log_lines_and_ledger_items() -> None:
+    """A batch and a run of the sender write one line each and no metrics. A batch also writes its span twice, and the claims of its requests.
 
+    None of them is larger than estimated.
+    """
+    made = Delivery()
+    made.map(shop="shop_db")
+    made.td.create("shop_db", "views")
+    for number in range(58):
+        request_id, claim = f"01920000-0000-7000-8000-{number:012d}", int(not number)
+        made.put(envelope("shop", {"views": [row(f"e{number}")]}, request_id=request_id, claim=claim))
+    assert made.deliver() is None
+    made.send()
+    claims, spans = [], []
+    for item in made.dynamodb.client.scan(TableName=TABLE)["Items"]:
+        values = {name: str(next(iter(value.values()))) for name, value in item.items()}
+        size = ITEM_BYTES + sum(len(name) + len(value) for name, value in values.items())
+        if "g" in item:
+            spans.append(size)
+        elif values["pk"].startswith("put#"):
+            claims.append(size)
+
+    writes = made.dynamodb.calls.count("put_item") + made.dynamodb.calls.count("update_item")
+    assert LEDGER_WRITES == 2 * (writes - 2)  # each changes the worklist; chain and table are noted once
+    assert LEDGER_ITEM_BYTES / 2 < spans[0] <= LEDGER_ITEM_BYTES <= 1024
+    assert CLAIM_BYTES / 2 < claims[0] <= CLAIM_BYTES <= 1024
+    assert 45 == CLAIM_DAYS
     assert ["span", "sent"] == [line.message for line in made.telemetry.lines]
     assert {} == made.telemetry.counts
     for message, most in (("span", BATCH_LOG_BYTES), ("sent", RUN_LOG_BYTES)):
         (fields,) = made.telemetry.said(message)
-        own = {name: value for name, value in fields.items() if name != "function_request_id"}
-        assert most / 2 < _written("worker", message, own) <= most
+        fields.pop("function_request_id", None)
+        assert most / 2 < _written(message, fields) <= most
     line = Mode({"AccessLog": "on"}).properties("ApiStage")["AccessLogSettings"]["Format"]
     assert 0 == REQUEST_LOG_BYTES  # the ingest logs nothing for a request
     assert ACCESS_LOG_BYTES / 2 < len(line) <= ACCESS_LOG_BYTES
-
-
-def test_the_estimate_covers_ledger_items() -> None:
-    """A batch writes its span twice, and the claims of its requests; no item is larger than estimated."""
-    made = _delivered()
-    claims, spans = [], []
-    for item in made.dynamodb.client.scan(TableName=TABLE)["Items"]:
-        size = ITEM_BYTES + sum(
-            len(name) + len(str(next(iter(value.values())))) for name, value in item.items()
-        )
-        if "g" in item:
-            spans.append(size)
-        elif item["pk"]["S"].startswith("put#"):
-            claims.append(size)
-
-    writes = made.dynamodb.calls.count("put_item") + made.dynamodb.calls.count("update_item")
-    assert LEDGER_WRITES == 2 * (
-        writes - 2
-    )  # each changes the worklist; the chain and the table are noted once
-    assert LEDGER_ITEM_BYTES / 2 < spans[0] <= LEDGER_ITEM_BYTES <= 1024
-    assert CLAIM_BYTES / 2 < claims[0] <= CLAIM_BYTES <= 1024
-    assert 45 == CLAIM_DAYS
 
 
 @pytest.mark.parametrize(
@@ -224,14 +197,6 @@ def test_the_keys_cost_cents_until_there_are_many_instances() -> None:
 
     assert few < 0.2
     assert 26 < many - thousand.requests * COLD_SHARE / 1e4 * 0.03 < 27
-
-
-def test_every_treasure_data_region_has_prices() -> None:
-    """The template has one site for each of these regions."""
-    of_sites = {"us-east-1", "ap-northeast-1", "eu-central-1", "ap-northeast-2", "ap-northeast-3"}
-
-    assert len(of_sites) == len(template()["Mappings"]["TdSites"])
-    assert of_sites <= REGIONS.keys()
 
 
 @pytest.mark.parametrize("region", sorted(REGIONS))
@@ -282,14 +247,23 @@ def test_shards_follow_the_load() -> None:
 
 
 def test_prints_each_component() -> None:
-    """The output has the number of requests, each component, the total and the date of the prices."""
+    """With the number of requests, the total and the date of the prices. In JSON, scripts get the same figures, with the setup behind them."""
     printed = run("--events", "10M")
+    parameters = "--parameter-overrides=Network=external BatchWindowSeconds=30"
+    told = json.loads(
+        run("--events=250k", "--events-per-request=1", parameters, "--region=ap-northeast-1", "--json")
+    )
+    setup, region = replace(SETUP, network="external", window=30), REGIONS["ap-northeast-1"]
 
     assert printed.startswith("10,000,000 events a month in 1,000,000 requests, 10 events each")
     for line in estimate(TEN_MILLION, SETUP, US_EAST_1):
         assert line.component in printed
     assert f"${total(TEN_MILLION, SETUP, US_EAST_1):,.2f} per month" in printed
     assert "Prices of us-east-1 as of 2026-11-25" in printed
+    assert (250_000, 30) == (told["events"], told["setup"]["window"])
+    assert round(total(Workload(250_000, 1), setup, region), 2) == told["usd"]
+    assert round(total(Workload(1), setup, region), 2) == told["usd_idle"]
+    assert "stream_in" in told["prices_not_confirmed"]
 
 
 @pytest.mark.parametrize(
@@ -307,26 +281,6 @@ def test_a_mistake_is_explained(line: str, code: int, said: str) -> None:
     done = CliRunner(mix_stderr=False).invoke(main, ["cost", *line.split()])
 
     assert (code, True) == (done.exit_code, said in done.stderr)
-
-
-def test_prints_json() -> None:
-    """Scripts get the same figures, with the setup behind them."""
-    told = json.loads(
-        run(
-            "--events=250k",
-            "--events-per-request=1",
-            "--parameter-overrides=Network=external BatchWindowSeconds=30",
-            "--region=ap-northeast-1",
-            "--json",
-        )
-    )
-    setup = replace(SETUP, network="external", window=30)
-
-    assert 250_000 == told["events"]
-    assert 30 == told["setup"]["window"]
-    assert round(total(Workload(250_000, 1), setup, REGIONS["ap-northeast-1"]), 2) == told["usd"]
-    assert "stream_in" in told["prices_not_confirmed"]
-    assert round(total(Workload(1), setup, REGIONS["ap-northeast-1"]), 2) == told["usd_idle"]
 
 
 # The most that a stack can cost
@@ -363,17 +317,12 @@ def test_a_higher_limit_costs_more(changed: Bounds, component: str) -> None:
     assert usd(changed) > usd(Bounds())
 
 
-def test_the_budget_keeps_the_stream_and_the_queue_cheap() -> None:
-    """One account's budget fits into the stream, so nothing overflows for long."""
+def test_the_command_shows_the_worst_day() -> None:
+    """It needs no number of events, and adds up. One account's budget fits into the stream, so nothing overflows for long."""
+    told = json.loads(run("--worst", "--json"))
     usd = {line.component: line.usd for line in worst(Bounds(), Setup(), US_EAST_1)}
 
     assert (True, 0.0) == (usd["Kinesis"] < 10, usd["SQS"])
-
-
-def test_the_command_shows_the_worst_day() -> None:
-    """It needs no number of events, and adds up."""
-    told = json.loads(run("--worst", "--json"))
-
     assert round(sum(line["usd_per_day"] for line in told["components"]), 2) == told["usd_per_day"]
     assert 30 < told["usd_per_month"] / told["usd_per_day"] < 31
     assert f"At most ${told['usd_per_day']:,.2f} a day" in run("--worst")

@@ -1,4 +1,4 @@
-"""`sluice dead` over the local stack."""
+"""`sluice dead`, and where else dead rows are shown."""
 
 import json
 from functools import partial
@@ -6,7 +6,8 @@ from functools import partial
 import pytest
 from click.testing import CliRunner
 
-from ops.commands import find
+from doubles.treasure_data import Action, Fault, Kind
+from ops.commands import find, status
 from ops.commands.dead import list as list_
 from ops.commands.dead import show
 from ops.events.seen_event import events_of
@@ -14,46 +15,34 @@ from shared import envelope
 from tests.support.delivery import envelope as envelope_of
 from tests.support.delivery import row
 from tests.support.faulty_stack import FaultyStack
-from tests.support.sluice import Sluice
 from worker.record import from_stream
-
-pytestmark = pytest.mark.xdist_group("ops")
 
 SAID, EVENT = "a column is invalid", "taro@example.com"
 
 
-def test_treasure_data_s_own_words_are_shown_wherever_the_rows_are(sluice: Sluice) -> None:
+def test_treasure_data_s_own_words_are_shown_wherever_the_rows_are() -> None:
     """Without the values of rows, in `dead list`, `dead show`, `status` and `find`."""
-    selected = "--account news --table refused"
-    mine = f"--local {selected}"
-    document = {
-        "error": "x",
-        "message": f"{SAID}: {EVENT}",
-        "text": "x",
-        "severity": "error",
-        "status_code": 415,
-    }
-    fault = {"kind": "status", "status": 415, "action": "import", "database": "media"}
-    sluice.td("faults", fault | {"body": json.dumps(document)})
-    sluice.send("news", "refused", EVENT)
-    sluice.wait_for_dead(selected)
-    sluice.heal()
-    [listed] = sluice.json(f"dead list {mine}")
-    shown = sluice.run(f"dead show --local {listed['id']}")
-    found, _ = sluice.json_lines(f"find {EVENT} {mine}")
+    stack = FaultyStack()
+    made, run = stack.made, partial(CliRunner(mix_stderr=False).invoke, obj=stack)
+    made.map(news="media")
+    texts = {"error": "x", "message": f"{SAID}: {EVENT}", "text": "x", "severity": "error"}
+    body = json.dumps(texts | {"status_code": 415})
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=415, body=body))
+    made.put(envelope_of("news", {"refused": [row(EVENT)]}))
+    made.deliver()
+    [listed] = json.loads(run(list_.command, ["--json"]).stdout)
+    shown = run(show.command, [listed["id"]])
+    found, *_ = run(find.command, [EVENT, "--json"]).stdout.splitlines()
+    [waits] = json.loads(run(status.command, ["--json"]).stdout)["rows"]
 
     kept = f"{SAID}: \u2026"
-    assert [kept, kept] == [listed["words"], found["words"]]
+    assert [kept] * 3 == [listed["words"], json.loads(found)["words"], waits["words"]]
     said = f'1 row of news.refused: http_415, since {listed["since"]}. Treasure Data says: "{kept}"'
     assert said in shown.stderr
     assert EVENT == json.loads(shown.stdout)["event_id"]
-    assert kept in sluice.run("status --local").stdout
-    assert kept in sluice.run(f"dead list {mine}").stdout
-    assert f'said       "{kept}" (Treasure Data)' in sluice.run(f"find {EVENT} {mine}").stdout
-    assert [kept] == [
-        one["words"] for one in sluice.json("status --local")["rows"] if one["account"] == "news"
-    ]
-    assert 1 == sluice.json(f"dead drop {mine} --yes")["dropped"]
+    assert kept in run(status.command).stdout
+    assert kept in run(list_.command).stdout
+    assert f'said       "{kept}" (Treasure Data)' in run(find.command, [EVENT]).stdout
 
 
 @pytest.mark.parametrize("damage", [b"\xc1", b"\x81\xa1b"], ids=["invalid", "cut off"])

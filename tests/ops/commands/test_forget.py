@@ -34,73 +34,53 @@ def lines_of(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_a_person_is_forgotten_everywhere_and_nobody_else(sluice: Sluice) -> None:
-    """In Treasure Data and in S3; the books count the rows on a line of their own, and the receipt says what was deleted."""
-    refuse(sluice, "forget_dead")
-    send(sluice, "forget_dead", d1="p1@example.com", d2="q1@example.com")
-    send(sluice, "forget_sent", s1="p1@example.com", s2="q1@example.com")
-    until(lambda: sluice.rows("shop", "forget_sent") == ["s1", "s2"])
-    until(lambda: states(sluice, "forget_dead").get("dead") == 2)
-    sluice.heal()
-    shown = sluice.run("export email=p1@example.com --account shop --local")
-    forgotten = sluice.run("forget email=p1@example.com --account shop --local", answer="y\n")
+def test_persons_are_forgotten_everywhere_and_nobody_else(sluice: Sluice, tmp_path: Path) -> None:
+    """In Treasure Data and in S3; the books count the rows on a line of their own, and the receipt says what was deleted.
 
-    assert {("S3", "d1"), ("S3", "s1"), ("Treasure Data", "s1")} == {
+    A file names many, one in each line, and each receipt says what was deleted of that one.
+    """
+    persons = {name: f"{name}@example.com" for name in ("p", "q", "m", "n")}
+    refuse(sluice, "forget_dead")
+    send(sluice, "forget_dead", **{f"d{name}": email for name, email in persons.items()})
+    send(sluice, "forget_sent", **{f"s{name}": email for name, email in persons.items()}, sm2=persons["m"])
+    until(lambda: len(sluice.rows("shop", "forget_sent")) == 5)
+    until(lambda: states(sluice, "forget_dead").get("dead") == 4)
+    sluice.heal()
+    shown = sluice.run("export email=p@example.com --account shop --local")
+    forgotten = sluice.run("forget email=p@example.com --account shop --local", answer="y\n")
+
+    assert {("S3", "dp"), ("S3", "sp"), ("Treasure Data", "sp")} == {
         (one["where"], one["row"]["event_id"]) for one in lines_of(shown.stdout)
     }
     assert 0 == forgotten.exit_code, forgotten.output + forgotten.stderr
-    assert ["s2"] == sluice.rows("shop", "forget_sent")
-    assert {"received": 2, "dead": 1, "forgotten": 1} == states(sluice, "forget_dead")
+    assert ["sm", "sm2", "sn", "sq"] == sluice.rows("shop", "forget_sent")
+    assert {"received": 4, "dead": 3, "forgotten": 1} == states(sluice, "forget_dead")
     assert "deleted    1 row in Treasure Data, shop.forget_sent" in forgotten.stdout
     assert "deleted    1 row in S3, dead" in forgotten.stdout
     assert "waits      1 row in S3 until the search at" in forgotten.stdout  # the delivered one
-    assert "p1@example.com" not in forgotten.stdout.split("\n", 1)[1]
+    assert "p@example.com" not in forgotten.stdout.split("\n", 1)[1]
 
     (receipt,) = [one for one in sluice.json("forget --list --local") if one["id"] in forgotten.stdout]
     assert {"dead": 1} == receipt["forgotten"]
     assert receipt["cleared"]
-    assert "p1@example.com" not in json.dumps(receipt)
-    assert ["d2"] == [
-        one["row"]["event_id"]
-        for one in lines_of(sluice.run("export email=q1@example.com --account shop --local").stdout)
-        if one.get("table") == "forget_dead"
-    ]
+    assert "p@example.com" not in json.dumps(receipt)
 
-
-def test_many_are_forgotten_from_a_file(sluice: Sluice, tmp_path: Path) -> None:
-    """Each line names one, and each receipt says what was deleted of that one."""
-    refuse(sluice, "forget_many")
-    send(sluice, "forget_many", m1="m1@example.com", m2="m2@example.com", m3="m3@example.com")
-    send(
-        sluice,
-        "forget_more",
-        n1="m1@example.com",
-        n2="m2@example.com",
-        n3="m3@example.com",
-        n4="m1@example.com",
-    )
-    until(lambda: states(sluice, "forget_many").get("dead") == 3)
-    until(lambda: len(sluice.rows("shop", "forget_more")) == 4)
-    sluice.heal()
     named = tmp_path / "persons"
-    named.write_text("# two\nEmail=m1@example.com\nemail=m3@example.com\n")
-
+    named.write_text("# two\nEmail=m@example.com\nemail=n@example.com\n")
     (held,) = sluice.json(f"forget --from {named} --account shop --local --dry-run")
     assert (2, 3) == (held["rows"]["dead"], held["treasure_data"][0]["rows"])
-    assert {"received": 3, "dead": 3} == states(sluice, "forget_many")
+    assert {"received": 4, "dead": 3, "forgotten": 1} == states(sluice, "forget_dead")
     receipts = sluice.json(f"forget --from {named} --account shop --local --yes")
-    assert [(1, {"shop.forget_more": 2}), (1, {"shop.forget_more": 1})] == [
+    assert [(1, {"shop.forget_sent": 2}), (1, {"shop.forget_sent": 1})] == [
         (one["forgotten"]["dead"], one["treasure_data"]) for one in receipts
     ]
-    assert ["n2"] == sluice.rows("shop", "forget_more")
-    assert {"received": 3, "dead": 1, "forgotten": 2} == states(sluice, "forget_many")
-
-
-def test_nobody_is_named_by_an_empty_value(sluice: Sluice) -> None:
-    """A variable of a shell may be unset; the rows in which the column is empty are of many."""
-    result = sluice.run("forget email= --account shop --local --yes")
-
-    assert (1, True) == (result.exit_code, "no value for email" in result.stderr)
+    assert ["sq"] == sluice.rows("shop", "forget_sent")
+    assert {"received": 4, "dead": 1, "forgotten": 3} == states(sluice, "forget_dead")
+    assert ["dq"] == [
+        one["row"]["event_id"]
+        for one in lines_of(sluice.run("export email=q@example.com --account shop --local").stdout)
+        if one.get("table") == "forget_dead"
+    ]
 
 
 def test_new_events_of_a_person_are_refused_until_that_is_lifted(sluice: Sluice) -> None:
@@ -111,6 +91,9 @@ def test_new_events_of_a_person_are_refused_until_that_is_lifted(sluice: Sluice)
     listed = sluice.run("forget --list --local").stdout
     lifted = sluice.run(f"forget --lift {receipt['id']} --local")
     wrong = sluice.run("forget --lift 0815 --local")
+    unset = sluice.run(
+        "forget email= --account shop --local --yes"
+    )  # the rows in which it is empty are of many
 
     assert "for ever, and refuse new events?" in asks.stderr
     assert receipt["refuses"]
@@ -120,6 +103,7 @@ def test_new_events_of_a_person_are_refused_until_that_is_lifted(sluice: Sluice)
         one["refuses"] for one in sluice.json("forget --list --local") if one["id"] == receipt["id"]
     ]
     assert (1, True) == (wrong.exit_code, "No request is named 0815." in wrong.stderr)
+    assert (1, True) == (unset.exit_code, "no value for email" in unset.stderr)
 
 
 def test_what_the_key_may_not_delete_is_printed(sluice: Sluice) -> None:

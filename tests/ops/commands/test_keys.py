@@ -12,52 +12,48 @@ pytestmark = pytest.mark.xdist_group("ops")
 
 
 def test_issue_signs_with_the_newest_secret(sluice: Sluice) -> None:
-    """The output has the key and snippets to paste; the same request gives the same key."""
+    """The output has the key and snippets to paste; the same request gives the same key.
+
+    A remark says what keeps rows from being delivered, but the key is issued anyway.
+    """
+    remarks = {
+        "closed": "the account is disabled",
+        "nobody": "there is no account nobody",
+        "news --serial 1": "the key id next-1 is revoked",
+    }
     issued = sluice.json("keys issue app --local --table visits")
 
     assert KEYS["app"] == issued["key"]
     assert f"k={KEYS['app']}&t=visits" in issued["pixel"]
     assert sluice.stack.addresses.gateway in issued["curl"]
     assert KEYS["app"] == sluice.run("keys issue app --local").stdout.splitlines()[0]
+    for line, remark in remarks.items():
+        assert remark in sluice.json(f"keys issue {line} --local")["remark"]
 
 
 @pytest.mark.parametrize(
-    ("line", "remark"),
+    ("key", "said"),
     [
-        ("closed", "the account is disabled"),
-        ("nobody", "there is no account nobody"),
-        ("news --serial 1", "the key id next-1 is revoked"),
+        (KEYS["shop"], "Valid: account shop, key id demo. Rows go to the database shop."),
+        (
+            KEYS["disabled account"],
+            "Error: the signature is valid, but the account closed is disabled",
+        ),
+        (KEYS["revoked key"], "Error: the signature is valid, but the key id next-1 is revoked"),
+        (KEYS["unknown account"], "Error: there is no account nobody"),
+        (f"{KEYS['shop'][:-4]}AAAA", "Error: invalid key: this write key's signature is wrong\n"),
+        ("shop.gone.AAAA", "not currently valid"),
     ],
-)
-def test_issue_warns_about_a_key_that_delivers_nothing(sluice: Sluice, line: str, remark: str) -> None:
-    """The key is issued anyway, and the remark says what keeps its rows from being delivered."""
-    assert remark in sluice.json(f"keys issue {line} --local")["remark"]
-
-
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("shop", "Valid: account shop, key id demo. Rows go to the database shop."),
-        ("disabled account", "Error: the signature is valid, but the account closed is disabled"),
-        ("revoked key", "Error: the signature is valid, but the key id next-1 is revoked"),
-        ("unknown account", "Error: there is no account nobody"),
-    ],
+    ids=["valid", "disabled", "revoked", "unknown", "forged", "of a secret that is gone"],
 )
 def test_verify_checks_the_signature_the_account_and_the_revocation(
-    sluice: Sluice, name: str, said: str
+    sluice: Sluice, key: str, said: str
 ) -> None:
     """A key is valid only if its rows are delivered."""
-    result = sluice.run(f"keys verify {KEYS[name]} --local")
+    result = sluice.run(f"keys verify {key} --local")
 
-    assert (result.output or result.stderr).startswith(said)
+    assert said in (result.output or result.stderr)
     assert (0 if said.startswith("Valid") else 1) == result.exit_code
-
-
-def test_verify_rejects_a_forged_key(sluice: Sluice) -> None:
-    """A wrong signature and a secret that is no longer valid have different messages."""
-    forged = sluice.run(f"keys verify {KEYS['shop'][:-4]}AAAA --local").stderr
-    assert "Error: invalid key: this write key's signature is wrong\n" == forged
-    assert "not currently valid" in sluice.run("keys verify shop.gone.AAAA --local").stderr
 
 
 def test_revoke_adds_a_key_id(sluice: Sluice) -> None:

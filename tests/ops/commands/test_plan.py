@@ -114,25 +114,17 @@ def test_personal_data_is_not_shown(column: str, value: str) -> None:
     assert [""] == [drift.found for drift in drifts.found]
 
 
-PLAN = TrackingPlan.parse(
-    {
-        "tables": {
-            "orders": {
-                "columns": {
-                    "amount": {"type": "number", "required": True},
-                    "currency": {"values": ["JPY"]},
-                    "email": {"required": True, "personal": "drop"},
-                    "phone": {"type": "integer", "personal": "hash"},
-                }
-            }
-        }
-    }
-)
+COLUMNS = {
+    "amount": {"type": "number", "required": True},
+    "currency": {"values": ["JPY"]},
+    "email": {"required": True, "personal": "drop"},
+    "phone": {"type": "integer", "personal": "hash"},
+}
 
 
 def test_a_drift_has_its_cause_start_count_and_pages() -> None:
     """One per unexpected value or type, with pages without their queries. What the ingest dropped or hashed is not checked."""
-    drifts = Drifts(PLAN)
+    drifts = Drifts(TrackingPlan.parse({"tables": {"orders": {"columns": COLUMNS}}}))
     url, page = "https://shop.example/cart?visitor=1", "shop.example/cart"
     drifts.add("orders", {"amount": 1, "currency": "JPY", "phone": "0f" * 16}, NOW)
     drifts.add("orders", {"amount": "1", "currency": "EUR", "td_url": url}, NOW + 2)

@@ -4,48 +4,59 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+from click import Command
 from click.testing import CliRunner
 
 from doubles.treasure_data import Action, Fault, Kind
-from ops.commands import replay
+from ops.commands import replay, status
 from tests.support.delivery import envelope, row
 from tests.support.faulty_stack import FaultyStack
 
 
-def test_rows_that_are_not_sent_at_once_wait_or_are_dead() -> None:
-    """The sender delivers those that wait, and then they count as sent under the tag. In JSON, too, each row counts once."""
+def test_each_row_is_sent_again_once_or_waits_or_is_dead() -> None:
+    """Under each tag, and with those of the tables, accounts or databases that are asked for. The sender delivers the rows that wait.
+
+    `sluice status` counts what was sent again on lines of its own. In JSON, too, each row counts once.
+    """
     stack = FaultyStack()
     made = stack.made
     made.map(shop="shop", app="shop", news="media")
     made.put(envelope("shop", {"views": [row("a"), row("b")]}, request_id="r"))
     made.put(envelope("app", {"carts": [row("c")]}, request_id="s"))
-    made.put(envelope("news", {"views": [row("d")]}, request_id="t"))  # of a database that is not asked for
+    made.put(envelope("news", {"views": [row("d")], "visits": [row("e")]}, request_id="t"))
     made.deliver()
     begin, end = (
         datetime.fromtimestamp(made.clock.now() + seconds, UTC).isoformat() for seconds in (-60, 60)
     )
 
-    def force() -> tuple[str, dict[str, Any]]:
-        words = ["--force", "--yes", "--database", "shop", "--from", begin, "--to", end]
-        said, document = (
-            CliRunner(mix_stderr=False)
-            .invoke(replay.command, [*words, *more], obj=stack, catch_exceptions=False)
-            .stdout
-            for more in ([], ["--json"])
-        )
-        return said.splitlines()[-1], json.loads(document)["rows"]
+    def run(command: Command, *words: str) -> str:
+        return CliRunner(mix_stderr=False).invoke(command, words, obj=stack, catch_exceptions=False).stdout
 
+    def force(*words: str) -> tuple[str, dict[str, Any]]:
+        line = ["--force", "--yes", "--from", begin, "--to", end, *words]
+        return run(replay.command, *line).splitlines()[-1], json.loads(run(replay.command, *line, "--json"))
+
+    assert 1 == made.td.lose("media", "views", 0, 4e9)
+    for sent in ("1 row", "0 rows"):
+        made.clock.sleep(1)
+        said, lost = force("--tag", "lost", "--account", "news", "--table", "views")
+        assert f"Done: {sent} sent again" in said
+        assert (True, "lost", ["d"]) == (lost["complete"], lost["tag"], made.ids("media", "views"))
+    counted = json.loads(run(status.command, "--all", "--json"))["balance"]["forced"]
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=503))
-    waits, waiting = force()
+    waits, waiting = force("--database", "shop")
     made.td.faults.clear()
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, table="carts", status=415))
-    made.clock.sleep(120)
+    made.clock.sleep(600)
     made.send()
-    again, sent = force()
+    again, sent_again = force("--database", "shop")
 
     why = f"(`sluice status {stack.option}` shows why)."
+    assert [1] == [one["delivered"] for one in counted]
     assert f"Done: 0 rows sent again, 0 sent under this tag before, 3 waiting to be sent {why}" == waits
-    assert {"sent": 0, "passed_over": 0, "waiting": 3, "dead": 0} == waiting
+    assert {"sent": 0, "passed_over": 0, "waiting": 3, "dead": 0} == waiting["rows"]
     assert f"Done: 0 rows sent again, 2 sent under this tag before, 1 dead {why}" == again
-    assert {"sent": 0, "passed_over": 2, "waiting": 0, "dead": 1} == sent
+    assert {"sent": 0, "passed_over": 2, "waiting": 0, "dead": 1} == sent_again["rows"]
     assert ["a", "a", "b", "b"] == sorted(made.ids("shop", "views"))
+    assert ["c"] == made.ids("shop", "carts")
+    assert ["e"] == made.ids("media", "visits")

@@ -38,21 +38,13 @@ def built(folder: Path, script: str = "first") -> Build:
     return Build(folder)
 
 
-@pytest.fixture
-def s3() -> MemoryS3:
-    """An empty bucket."""
-    client = MemoryS3()
-    client.create_bucket(Bucket="scripts")
-    return client
-
-
-def test_scripts_are_cached_for_ever_and_the_files_that_point_to_them_for_minutes(
-    s3: MemoryS3, tmp_path: Path
-) -> None:
+def test_scripts_are_cached_for_ever_and_the_files_that_point_to_them_for_minutes(tmp_path: Path) -> None:
     """Each script is under its version and under `latest`; the snippet is uploaded last. A published version is not overwritten.
 
     Different bytes would not match the integrity hashes in pages.
     """
+    s3 = MemoryS3()
+    s3.create_bucket(Bucket="scripts")
     made = objects(built(tmp_path))
     put = publish(s3, "scripts", made)
     served = {key: one.headers for key, one in s3.objects("scripts").items()}

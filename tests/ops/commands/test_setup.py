@@ -76,15 +76,8 @@ class Site:
 
     def unattended(self, *more: str) -> Result:
         """Run it without questions, with all answers."""
-        answers = (
-            "--td-key-file",
-            str(self.key_file),
-            "--database",
-            self.database,
-            "--account",
-            self.account,
-        )
-        return self.run(*answers, "--yes", *more)
+        answers = f"--td-key-file {self.key_file} --database {self.database} --account {self.account} --yes"
+        return self.run(*answers.split(), *more)
 
     def rows(self) -> list[str]:
         """Return the first rows that Treasure Data has."""
@@ -106,7 +99,12 @@ def site(sluice: Sluice, tmp_path: Path) -> Iterator[Site]:
 
 
 def test_it_leads_to_the_first_row(site: Site) -> None:
-    """With two answers, the key and a database, it ends with a row that a query sees and with code to paste."""
+    """With two answers, the key and a database, it ends with a row that a query sees and with code to paste. --json answers no question."""
+    refused = site.run("--json", answer=f"{site.database}\n{API_KEY}\nn\n")
+    assert (1, []) == (refused.exit_code, site.rows())
+    assert "Apply these changes?" in refused.stderr
+    site.accounts.unlink()
+    site.forget()
     result = site.run(answer=f"{site.database}\n{API_KEY}\ny\n")
 
     assert 0 == result.exit_code, f"{result.output}{result.stderr}{result.exception}"
@@ -119,35 +117,29 @@ def test_it_leads_to_the_first_row(site: Site) -> None:
 
 
 def test_it_runs_without_questions(site: Site) -> None:
-    """With --json it prints one object with the key, the cost and how to remove everything. A second run changes nothing."""
+    """With --json it prints one object with the key, the cost and how to remove everything. A second run changes nothing.
+
+    The key is the account's first one of the newest secret that is not revoked.
+    """
+    revoked = f"{site.account}: {{database: {site.database}, revoked_key_ids: [next, next-2]}}\n"
+    site.accounts.write_text(revoked)
     result = site.unattended("--json")
     said = json.loads(result.stdout)
     site.stack.calls.clear()
     again = site.run("--yes")
 
     assert (0, site.account) == (result.exit_code, said["account"])
-    assert said["key"].startswith(f"{site.account}.next.")
+    assert said["key"].startswith(f"{site.account}.next-3.")
     assert {"idle", "expected", "worst"} == said["usd_per_month"].keys()
     assert said["remove"].startswith("sluice remove --stack sluice-dev --region")
     assert ["ok"] == sorted({one["state"] for one in said["steps"]})
     assert 0 == again.exit_code, again.stderr
+    assert f"\n{said['key']}\n" in again.output
     for part in ("stored before", "applied before", "seen by a query before"):
         assert part in again.output
+    assert "revoked" not in again.stderr
     assert not any("Put" in call for call in site.stack.calls)
     assert 1 == len(site.rows())
-
-
-def test_json_does_not_answer_its_questions(site: Site) -> None:
-    """Only --yes does: accounts are not applied without an answer."""
-    result = site.run(
-        *("--td-key-file", str(site.key_file), "--database", site.database, "--account", site.account),
-        "--json",
-        answer="n\n",
-    )
-
-    assert 1 == result.exit_code
-    assert "Apply these changes?" in result.stderr
-    assert [] == site.rows()
 
 
 class StoppedError(Exception):
@@ -156,49 +148,29 @@ class StoppedError(Exception):
 
 @pytest.mark.parametrize("after", range(1, 7))
 def test_it_continues_after_an_interruption(site: Site, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped after each of its calls that change something, or in between, it still ends with exactly one row."""
+    """Stopped after each of its calls that change something, or in between, it still ends with exactly one row.
+
+    A setup that was stopped after it had sent its event cannot know this, and sends it again.
+    """
     for name, value in site.stack.environment.items():
         monkeypatch.setenv(name, value)
-    stack = stack_named(NAME, REGION)
+    stack, clock = stack_named(NAME, REGION), SystemClock()
     answers = SetupAnswers(site.key_file, site.accounts, site.account, site.database, yes=True, patience=60.0)
 
     def interrupted() -> None:
-        for count, _ in enumerate(StackSetup(stack, answers, SystemClock(), lambda _: None).steps(), 1):
+        for count, _ in enumerate(StackSetup(stack, answers, clock, lambda _: None).steps(), 1):
             if count == after:
                 raise StoppedError
 
     with pytest.raises(StoppedError):
         interrupted()
-    results = list(StackSetup(stack, answers, SystemClock(), lambda _: None).steps())
-
-    assert {"ok"} == {one.state for one in results}
-    assert 1 == len(site.rows())
-
-
-def test_an_event_that_is_sent_again_counts_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A setup that was stopped after it had sent its event cannot know this, and sends it again."""
-    said = json.loads(site.unattended("--json").stdout)
-    for name, value in site.stack.environment.items():
-        monkeypatch.setenv(name, value)
-    stack, clock = stack_named(NAME, REGION), SystemClock()
+    setup = StackSetup(stack, answers, clock, lambda _: None)
+    assert {"ok"} == {one.state for one in setup.steps()}
     row = FirstRow(stack, StackApi.of(stack, clock), NO_QUERIES, site.account, site.database, clock)
-    row.send(said["key"])
-    row.send(said["key"])
+    row.send(setup.key)
     site.sluice.settled()
 
     assert [row.event_id] == site.rows()
-
-
-def test_a_revoked_key_is_not_handed_over(site: Site) -> None:
-    """The account gets the first key of the newest secret that is not revoked."""
-    revoked = f"{site.account}: {{database: {site.database}, revoked_key_ids: [next, next-2]}}\n"
-    site.accounts.write_text(revoked)
-    result = site.unattended()
-
-    assert 0 == result.exit_code, f"{result.output}{result.stderr}"
-    assert f"\n{site.account}.next-3." in result.output
-    assert "revoked" not in result.stderr
-    assert 1 == len(site.rows())
 
 
 @pytest.mark.parametrize("code", ["unknown_account", "disabled_account", "revoked_key"])
@@ -231,17 +203,8 @@ def _td_fault(**fault: Any) -> Cause:
     return lambda site: site.sluice.td("faults", fault)
 
 
-def _key(text: str) -> Cause:
-    return lambda site: site.key_file.write_text(text)
-
-
 def _accounts(text: str) -> Cause:
     return lambda site: site.accounts.write_text(text.replace("ACCOUNT", site.account))
-
-
-def _admin(error: str, message: str) -> Cause:
-    answer = {"error": error, "message": message}
-    return lambda site: site.stack.answers.__setitem__("AdminFunction", answer)
 
 
 RIGHTS = "docs/commands.md#iam-permissions"
@@ -265,8 +228,8 @@ FAULTS: dict[str, tuple[Cause, str]] = {
         "docs/operations.md#keys",
     ),
     "no key file": (lambda site: site.key_file.unlink(), "`--td-key-file FILE`"),
-    "half a key": (_key(API_KEY[:20]), "--td-key-file FILE`"),
-    "key that nobody knows": (_key(STRANGE_KEY), "--td-key-file FILE`"),
+    "half a key": (lambda site: site.key_file.write_text(API_KEY[:20]), "--td-key-file FILE`"),
+    "key that nobody knows": (lambda site: site.key_file.write_text(STRANGE_KEY), "--td-key-file FILE`"),
     "key that may not import": (_td_fault(kind="status", status=403, action="import"), "--td-key-file FILE`"),
     "Treasure Data is down": (_td_fault(kind="status"), "`sluice setup --stack"),
     "imports fail": (_td_fault(kind="status", action="import"), "`sluice status --stack"),
@@ -287,7 +250,9 @@ FAULTS: dict[str, tuple[Cause, str]] = {
         "docs/tracking-plan.md",
     ),
     "the function cannot be asked": (
-        _admin("no_redis_url", "There is no Redis URL"),
+        lambda site: site.stack.answers.update(
+            AdminFunction={"error": "no_redis_url", "message": "There is no Redis URL"}
+        ),
         "`aws secretsmanager put-secret-value",
     ),
 }

@@ -16,17 +16,12 @@ from tests.support.sluice import Sluice
 pytestmark = pytest.mark.xdist_group("mcp")
 
 
-def refuse(sluice: Sluice, key: str) -> None:
-    """Send a request that the stack refuses."""
-    request = Request(f"{sluice.stack.addresses.gateway}/v1/events", b"{}", {"x-write-key": key})
-    with pytest.raises(HTTPError):
-        urlopen(request, timeout=10)
-
-
 def test_in_a_pipe_each_line_is_a_json_object(sluice: Sluice) -> None:
     """This applies to events and refused requests. The summary goes to standard error."""
     sluice.send("shop", "tailed_in_a_pipe", "a", "b")
-    refuse(sluice, "shop.demo.wrong")
+    url = f"{sluice.stack.addresses.gateway}/v1/events"
+    with pytest.raises(HTTPError):
+        urlopen(Request(url, b"{}", {"x-write-key": "shop.demo.wrong"}), timeout=10)
     result = sluice.run("tail --local --since 1min --for 6s")
     lines = [json.loads(line) for line in result.stdout.splitlines()]
 

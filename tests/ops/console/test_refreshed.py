@@ -31,7 +31,7 @@ def made(source: Source, **more: float) -> Refreshed[int]:
 
 
 def test_a_value_is_refreshed_when_it_is_old() -> None:
-    """Until then the last value is returned, unless the page expires what it has changed."""
+    """Until then the last value is returned, unless the page expires what it has changed. With an error, both are shown until a refresh succeeds."""
     source = Source(ManualClock())
     value = made(source)
     first = source.clock.now()
@@ -42,6 +42,12 @@ def test_a_value_is_refreshed_when_it_is_old() -> None:
     assert Reading(2, first + 5.5) == value.latest()
     value.expire()
     assert 3 == value.latest().value
+    source.error = "log in again"
+    source.clock.sleep(6)
+    assert Reading(3, first + 5.5, "log in again") == value.latest()
+    source.error = ""
+    source.clock.sleep(6)
+    assert (5, "") == (value.latest().value, value.latest().error)
 
 
 def test_a_slow_value_is_refreshed_less_often() -> None:
@@ -59,37 +65,14 @@ def test_a_slow_value_is_refreshed_less_often() -> None:
 
 
 def test_only_one_refresh_runs_at_a_time() -> None:
-    """Many pages may ask for the value, and none of them waits for the refresh."""
+    """Many pages may ask for the value, and none of them waits for the refresh. The console waits for the first, but not for long."""
     source, jobs = Source(ManualClock()), list[Callable[[], None]]()
     value = Refreshed(source.get, 5.0, source.clock, start=jobs.append)
+    value.wait(0.01)
     assert [Reading(), Reading()] == [value.latest(), value.latest()]
     (job,) = jobs
     job()
-
-    assert 1 == value.latest().value
-
-
-def test_the_old_value_is_kept_with_the_error() -> None:
-    """The page shows both until a refresh succeeds."""
-    source = Source(ManualClock())
-    value = made(source)
-    before = value.latest()
-    source.error = "log in again"
-    source.clock.sleep(6)
-    failed = value.latest()
-    source.error = ""
-    source.clock.sleep(6)
-
-    assert Reading(1, before.at, "log in again") == failed
-    assert (3, "") == (value.latest().value, value.latest().error)
-
-
-def test_waiting_ends_with_the_first_value_or_at_the_timeout() -> None:
-    """The console therefore opens even if the stack has a long history."""
-    source, jobs = Source(ManualClock()), list[Callable[[], None]]()
-    slow = Refreshed(source.get, 5.0, source.clock, start=jobs.append)
-    slow.wait(0.01)
-    assert 0 == source.reads
     made(source).wait(60)
 
-    assert 1 == source.reads
+    assert 1 == value.latest().value
+    assert 2 == source.reads

@@ -15,8 +15,8 @@ from typing import Any
 
 import msgpack
 import pytest
-from botocore.exceptions import ClientError
 
+from doubles.aws_errors import client_error
 from doubles.clock import ManualClock
 from doubles.http_server import HttpServer
 from doubles.treasure_data import API_KEY, TreasureData
@@ -46,11 +46,6 @@ PASSED, FAILED = StepVerdict.PASSED, StepVerdict.FAILED
 NOT_POSSIBLE, NOT_TRIED = StepVerdict.NOT_POSSIBLE, StepVerdict.NOT_TRIED
 
 
-def denied(operation: str) -> ClientError:
-    """Return the error that AWS answers with if the caller lacks a permission."""
-    return ClientError({"Error": {"Code": "AccessDenied", "Message": "no."}}, operation)
-
-
 @pytest.mark.parametrize(
     ("verdicts", "together", "said"),
     [
@@ -73,9 +68,9 @@ def test_a_promise_passes_only_if_all_its_steps_pass(
     assert (together, said) == (found.verdict, found.said)
 
 
-def a_report(*steps: StepReport, where: str = "AWS") -> CertificationReport:
-    """Return a report of steps."""
-    found = {one.step: one for one in steps}
+def a_report(where: str = "AWS") -> CertificationReport:
+    """Return a report in which every step has failed."""
+    steps = {one.name: StepReport(one.name, FAILED, "no\nwords", {"ids": ["a", "b"]}, 12.0) for one in STEPS}
     return CertificationReport(
         stack="sluice-dev",
         region="eu-central-1",
@@ -84,9 +79,9 @@ def a_report(*steps: StepReport, where: str = "AWS") -> CertificationReport:
         run="certify-1",
         began="2026-11-26T09:00:00Z",
         ended="2026-11-26T09:30:00Z",
-        steps=steps,
+        steps=tuple(steps.values()),
         promises=tuple(
-            conclude(name, [one.name for one in STEPS if number in one.promises], found)
+            conclude(name, [one.name for one in STEPS if number in one.promises], steps)
             for number, name in PROMISES.items()
         ),
         timings={"time to row": "42.0 s"},
@@ -95,9 +90,7 @@ def a_report(*steps: StepReport, where: str = "AWS") -> CertificationReport:
 
 def test_a_report_has_each_step_promise_and_measured_time() -> None:
     """Each is one line, with its verdict, its reason and the evidence. Nobody mistakes a run in an emulator for one on AWS."""
-    report = a_report(
-        *(StepReport(one.name, FAILED, "no\nwords", {"ids": ["a", "b"]}, 12.0) for one in STEPS)
-    )
+    report = a_report()
     lines = report.markdown().splitlines()
     document = json.loads(json.dumps(report.document()))
 
@@ -105,7 +98,7 @@ def test_a_report_has_each_step_promise_and_measured_time() -> None:
     assert "- 4. Accounts are isolated: **failed** (redrive: no words)" in lines
     assert "- time to row: 42.0 s" in lines
     assert "emulator" not in report.markdown()
-    assert "This run used an emulator" in a_report(where="https://127.0.0.1:4566").markdown()
+    assert "This run used an emulator" in a_report("https://127.0.0.1:4566").markdown()
     assert (True, "failed") == (document["failed"], document["steps"][0]["verdict"])
     assert {"ids": ["a", "b"]} == document["steps"][0]["evidence"]
 
@@ -136,7 +129,7 @@ class Bench:
         self.during()
         if self.failures:
             self.failures -= 1
-            raise denied("SwitchOn")
+            raise client_error("AccessDenied", "SwitchOn")
         self.is_on = True
         self.restored.append(how["name"])
 
@@ -160,29 +153,20 @@ def test_repairs_run_however_a_step_ends(tmp_path: Path, end: BaseException) -> 
     assert not bench.file.exists()
 
 
-def test_the_next_run_restores_what_a_killed_run_broke(tmp_path: Path) -> None:
-    """A repair is on disk before anything is broken; the last thing broken is restored first."""
-    bench = Bench(tmp_path)
-    killed = bench.repairs()
-    opened = [killed.breaking("lamp", name=name) for name in ("first", "second")]
-    for one in opened:
-        one.__enter__()
-    bench.is_on = False
-
-    bench.repairs().restore_all()
-    assert (["second", "first"], True) == (bench.restored, bench.is_on)
-    assert not bench.file.exists()
-
-
-def test_a_repair_that_keeps_failing_names_the_command_to_run(tmp_path: Path) -> None:
-    """The repair stays on disk, so that the next run tries again."""
+def test_the_next_run_restores_what_is_broken(tmp_path: Path) -> None:
+    """By a repair that keeps failing, which names the command to run, and by a run that is killed: the last thing broken comes first."""
     bench = Bench(tmp_path, failures=99)
     with pytest.raises(Failure, match=r"NOT RESTORED: lamp .*`switch on desk`"):
         bench.break_one()
     bench.failures = 0
+    killed = bench.repairs()
+    opened = [killed.breaking("lamp", name=name) for name in ("first", "second")]
+    for one in opened:
+        one.__enter__()
 
     bench.repairs().restore_all()
-    assert bench.is_on
+    assert (["second", "first", "desk"], True) == (bench.restored, bench.is_on)
+    assert not bench.file.exists()
 
 
 def test_ctrl_c_does_not_stop_a_repair(tmp_path: Path) -> None:
@@ -195,20 +179,6 @@ def test_ctrl_c_does_not_stop_a_repair(tmp_path: Path) -> None:
     assert signal.default_int_handler == signal.getsignal(signal.SIGINT)
 
 
-def a_step(name: str, outcome: BaseException | StepFinding | signal.Signals) -> CertifyStep:
-    """Return a step with this outcome, or that a signal interrupts."""
-
-    def run(_stage: DeployedStage) -> StepFinding:
-        if isinstance(outcome, signal.Signals):
-            signal.raise_signal(outcome)
-            return StepFinding("not heard")
-        if isinstance(outcome, BaseException):
-            raise outcome
-        return outcome
-
-    return CertifyStep(name, "proves something", run)
-
-
 @pytest.mark.parametrize(
     ("outcome", "verdict"),
     [
@@ -216,8 +186,8 @@ def a_step(name: str, outcome: BaseException | StepFinding | signal.Signals) -> 
         (Failure("wrong"), FAILED),
         (Untried("the emulator cannot"), NOT_TRIED),
         (Impossible("a shared secret"), NOT_POSSIBLE),
-        (denied("ModifyUserGroup"), NOT_POSSIBLE),
-        (ClientError({"Error": {"Code": "InternalError"}}, "GetAlias"), FAILED),
+        (client_error("AccessDenied", "ModifyUserGroup"), NOT_POSSIBLE),
+        (client_error("InternalError", "GetAlias"), FAILED),
         (KeyError("a bug"), FAILED),
         (KeyboardInterrupt(), NOT_TRIED),
         *((one, NOT_TRIED) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)),
@@ -227,10 +197,22 @@ def test_a_step_has_a_verdict_however_it_ends(
     outcome: BaseException | StepFinding | signal.Signals, verdict: StepVerdict
 ) -> None:
     """A step that could not run is not a failure of the stage. After Ctrl-C or a signal nothing else is tried."""
+
+    def second(_stage: DeployedStage) -> StepFinding:
+        if isinstance(outcome, StepFinding):
+            return outcome
+        if isinstance(outcome, BaseException):
+            raise outcome
+        signal.raise_signal(outcome)
+        return StepFinding("not heard")
+
+    def third(_stage: DeployedStage) -> StepFinding:
+        raise Failure("no")
+
     run = CertifyRun.new(1_800_000_000)
     stage: Any = SimpleNamespace(clock=ManualClock(), run=run)
-    outcomes = {"first": StepFinding("well"), "second": outcome, "third": Failure("no")}
-    steps = [a_step(name, one) for name, one in outcomes.items()]
+    outcomes = {"first": lambda _: StepFinding("well"), "second": second, "third": third}
+    steps = [CertifyStep(name, "proves something", one) for name, one in outcomes.items()]
     certification = Certification(stage, steps, hidden=True)
     certification.carry_out([*outcomes])
     is_interrupted = isinstance(outcome, signal.Signals | KeyboardInterrupt)

@@ -1,16 +1,21 @@
-"""Certification steps on a slow stage: what arrives late still counts."""
+"""Certification steps: on a slow stage, what arrives late still counts; those that only AWS can carry out make valid calls, as botocore says."""
 
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from doubles.clock import ManualClock
 from doubles.treasure_data import Action, Fault, Kind, Settings
+from ops.deploy.certify import assumption_steps as assumptions
 from ops.deploy.certify.certification_report import StepReport, StepVerdict
 from ops.deploy.certify.stage import ON_AWS, TABLE
 from ops.deploy.certify.step import Impossible, StepFinding, Untried
 from ops.deploy.certify.steps import STEPS
+from ops.deploy.removal import LOOKS
 from ops.failure import Failure
+from tests.support.modelled import DEPLOYED, Modelled
 from tests.support.rehearsal import Rehearsal
 from worker.drain import read
 from worker.redis_client import SIGN_IN_SECONDS
@@ -71,13 +76,17 @@ def test_what_fails_once_is_tried_again() -> None:
         carry_out("doctor", Rehearsal(doctor=[SLOW]))
 
 
-def test_the_books_wait_until_every_row_is_settled() -> None:
-    """A row may be in Treasure Data before the ledger says so."""
-    late = [balance(in_flight=1), balance(unread_records=1), balance()]
-    stage = Rehearsal(status=late)
+def test_books_and_a_replay_wait_until_every_row_is_settled() -> None:
+    """A row may be in Treasure Data before the ledger says so. A replay would count one that is about to be settled as sent again."""
+    stage = Rehearsal(status=[balance(in_flight=1), balance(unread_records=1), balance()])
     stage.send("one")
+    rows = {"sent": 0, "passed_over": 1, "waiting": 0, "dead": 0}
+    replay = {"complete": True, "records": 1, "rows": rows}
+    replaying = Rehearsal(status=[balance(in_flight=1), balance()], replay=[replay])
+    carry_out("replay", replaying)
 
     assert {"received": 1, "delivered": 1, "spans": 1} == carry_out("books", stage).evidence
+    assert (2, 1) == (replaying.calls["status"], replaying.calls["replay"])
 
 
 @pytest.mark.parametrize(
@@ -100,20 +109,15 @@ def test_books_that_never_settle_fail(copies: int, said: dict[str, Any], why: st
         carry_out("books", stage)
 
 
-def test_a_replay_waits_for_the_ledger() -> None:
-    """Otherwise it would count a row that the worker is about to settle as sent again."""
-    rows = {"sent": 0, "passed_over": 1, "waiting": 0, "dead": 0}
-    replay = {"complete": True, "records": 1, "rows": rows}
-    stage = Rehearsal(status=[balance(in_flight=1), balance()], replay=[replay])
-    carry_out("replay", stage)
+def test_an_envelope_is_queued_twice_and_a_forced_replay_repeated() -> None:
+    """A notice comes first, as from the ingest. The messages are equal: each says that the stream refused it, and under which key to put it.
 
-    assert (2, 1) == (stage.calls["status"], stage.calls["replay"])
-
-
-def test_the_overflow_step_queues_an_envelope_twice() -> None:
-    """A notice comes first, as from the ingest. The messages are equal: each says that the stream refused it, and under which key to put it."""
+    The second run of the replay under its tag must send nothing.
+    """
     stage = Rehearsal(status=[balance()])
     carry_out("overflow", stage)
+    done, nothing = ({"rows": {"sent": sent}} for sent in (1, 0))
+    forced = carry_out("force", Rehearsal(copies=2, replay=[done, nothing]))
     _, first, second = stage.queued
     given = {name: {"stringValue": one["StringValue"]} for name, one in first["MessageAttributes"].items()}
     letter = {"messageId": "m", "receiptHandle": "r", "attributes": {"SentTimestamp": "0"}}
@@ -124,15 +128,7 @@ def test_the_overflow_step_queues_an_envelope_twice() -> None:
     assert 1 == (message.envelope and message.envelope.row_count)
     with pytest.raises(Failure, match="became 2 rows"):  # both copies count
         carry_out("overflow", Rehearsal(copies=2, status=[balance()]))
-
-
-def test_a_forced_replay_is_repeated_under_its_tag() -> None:
-    """The second run must send nothing."""
-    done, nothing = ({"rows": {"sent": sent}} for sent in (1, 0))
-
-    assert carry_out("force", Rehearsal(copies=2, replay=[done, nothing])).said.startswith(
-        "A forced replay sent 1"
-    )
+    assert forced.said.startswith("A forced replay sent 1")
     with pytest.raises(Failure, match="sent 1 and 1 rows, not 1 and 0"):
         carry_out("force", Rehearsal(copies=2, replay=[done]))
 
@@ -171,13 +167,20 @@ def measured(stage: Rehearsal) -> StepFinding:
 
 
 def test_treasure_data_s_limits_are_those_that_the_worker_relies_on() -> None:
-    """A repeated id makes no row, once it is as old as the worker relies on; a query that fails settles nothing."""
+    """A repeated id makes no row, once it is as old as the worker relies on; a query that fails settles nothing.
+
+    It is no failure if the key may not query, or if the first of the two steps did not run.
+    """
     stage = site(3700, 90, Fault(kind=Kind.STATUS, action=Action.QUERY, status=500, count=3))
     found = measured(stage)
 
     assert found.said.startswith("Treasure Data remembers an id for 1 h")
     assert 90 <= float(stage.run.timings["visible latency of an import"].split()[0]) <= 110
     assert {"shop": {"sluice_measure": 2}} == stage.kept.td.counts()
+    with pytest.raises(Impossible, match="may not query"):
+        measured(site(3700, 0, Fault(kind=Kind.STATUS, action=Action.QUERY, status=403)))
+    with pytest.raises(Untried, match="`visibility`"):
+        carry_out("memory", site(3700, 0))
 
 
 @pytest.mark.parametrize(
@@ -196,14 +199,6 @@ def test_a_limit_that_does_not_hold_is_named(stage: Rehearsal, said: str) -> Non
         measured(stage)
 
 
-def test_limits_that_cannot_be_measured_are_no_failure() -> None:
-    """The key may not query, or the first of the two steps did not run."""
-    with pytest.raises(Impossible, match="may not query"):
-        measured(site(3700, 0, Fault(kind=Kind.STATUS, action=Action.QUERY, status=403)))
-    with pytest.raises(Untried, match="`visibility`"):
-        carry_out("memory", site(3700, 0))
-
-
 def test_the_first_contact_with_redis_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """The report compares it with a command on the open connection, and names what the functions allow."""
     checks = [{"redis": {"accounts": {}, "seconds": seconds}} for seconds in (1.94, 0.01)]
@@ -215,3 +210,58 @@ def test_the_first_contact_with_redis_is_measured(monkeypatch: pytest.MonkeyPatc
     assert 3 == SIGN_IN_SECONDS
     assert {"accounts": 0, "seconds": 1.94, "seconds on an open connection": 0.01} == found.evidence
     assert "1.94 s" == stage.run.timings["Redis, first contact"]
+
+
+def carried_out(step: Callable[[Any], Any], answers: Mapping[str, Any]) -> Any:
+    """Carry out a step on AWS."""
+    return step(Rehearsal(client=Modelled(answers)))
+
+
+LOGGED = {"GetFunctionConfiguration": {"LoggingConfig": {"LogGroup": "sluice-dev-Logs"}}}
+
+
+def test_steps_that_need_aws_are_not_tried_in_an_emulator() -> None:
+    """Each says what the emulator does not do."""
+    stage = Rehearsal()
+    stage.is_emulated = True
+    only_aws = [one for one in STEPS if one.lacks]
+
+    assert ["idle", "metrics"] == [one.name for one in only_aws]
+    for one in only_aws:
+        with pytest.raises(Untried, match=f"the emulator {one.lacks}"):
+            one.on(stage)
+
+
+def counted(*sums: float) -> dict[str, Any]:
+    """Return the answers about metrics, in order."""
+    answers = [{"Datapoints": [{"Sum": one}] if one else []} for one in sums]
+    return {**DEPLOYED, **LOGGED, "GetMetricStatistics": answers, "FilterLogEvents": {"events": []}}
+
+
+def test_metrics_must_arrive_at_each_log_level_and_no_error_after_idle_minutes() -> None:
+    """They may arrive late. If a level drops them, alarms on them would stay green.
+
+    A connection that was closed while idle has cost an event its first attempt.
+    """
+    found = carried_out(assumptions.metrics, counted(0, 1, 0, 2))
+
+    assert {"INFO": 1.0, "WARN": 2.0} == found.evidence["EventsRejected"]
+    with pytest.raises(Failure, match="LogLevel=WARN"):
+        carried_out(assumptions.metrics, counted(1, 0))
+    with pytest.raises(Failure, match="connection reset"):
+        carried_out(
+            assumptions.idle, LOGGED | {"FilterLogEvents": {"events": [{"message": "connection reset"}]}}
+        )
+    carried_out(assumptions.idle, {**LOGGED, "FilterLogEvents": {"events": []}})
+
+
+@pytest.mark.parametrize("kind", LOOKS)
+def test_the_checks_of_a_removal_make_valid_calls(kind: str) -> None:
+    """A resource that is not found counts as gone."""
+    listed = {
+        "DescribeAlarms": {"MetricAlarms": [], "CompositeAlarms": []},
+        "DescribeLogGroups": {"logGroups": []},
+    }
+    stack: Any = SimpleNamespace(client=Modelled(listed))
+
+    assert LOOKS[kind](stack, "0f5e1c4a-0000-4000-8000-000000000000") is False

@@ -1,7 +1,6 @@
 """The deploy policies, compared with what AWS's own schemas say that CloudFormation does for each type of resource."""
 
 import json
-from collections.abc import Mapping
 
 import pytest
 
@@ -17,6 +16,7 @@ MODES: dict[str, dict[str, str]] = {
 }
 TYPES = sorted({one["Type"] for one in transformed()["Resources"].values()})
 STATEMENTS = [one for part in deployer.PARTS for one in deployer.policy(part)["Statement"]]
+ALLOWED = [(action, one) for one in STATEMENTS for action in one["Action"]]
 
 
 def service(kind: str) -> str:
@@ -27,7 +27,7 @@ def service(kind: str) -> str:
 
 def listed(kind: str) -> set[str]:
     """Return the actions that are listed for a type's service."""
-    return {action for one in STATEMENTS if one["Sid"].startswith(service(kind)) for action in one["Action"]}
+    return {action for action, one in ALLOWED if one["Sid"].startswith(service(kind))}
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -82,40 +82,22 @@ def test_each_policy_fits_the_limit_of_a_managed_policy(part: str) -> None:
 
 def test_only_the_stacks_secrets_and_the_given_ones_are_allowed() -> None:
     """CloudFormation names a secret after its logical id, so the policies name each of them."""
-    places = {
-        one["Resource"]
-        for one in STATEMENTS
-        if any(action.startswith("secretsmanager:") for action in one["Action"])
-    }
-    made = [name for name, kind in _all_resources().items() if kind == "AWS::SecretsManager::Secret"]
+    secrets = [(action, one["Resource"]) for action, one in ALLOWED if action.startswith("secretsmanager:")]
+    resources = Mode({"Network": "external"}).resources().items()
+    made = [name for name, one in resources if one["Type"] == "AWS::SecretsManager::Secret"]
 
     assert {
         *(f"arn:aws:secretsmanager:*:*:secret:{name}-*" for name in made),
         "<TdApiKeySecretArn>",
         "<RedisUrlSecretArn>",
         "*",
-    } == places
-    assert {"secretsmanager:GetRandomPassword"} == {
-        action
-        for one in STATEMENTS
-        for action in one["Action"]
-        if one["Resource"] == "*" and action.startswith("secretsmanager:")
-    }
-
-
-def _all_resources() -> Mapping[str, str]:
-    mode = Mode({"Network": "external"}).resources()
-    return {name: resource["Type"] for name, resource in mode.items()}
+    } == {place for _, place in secrets}
+    assert {"secretsmanager:GetRandomPassword"} == {action for action, place in secrets if place == "*"}
 
 
 def test_roles_are_created_only_within_the_boundary() -> None:
     """Whoever may create a role without a boundary and pass it to a function is an administrator in disguise."""
-    conditions = {
-        action: one.get("Condition", {})
-        for one in STATEMENTS
-        for action in one["Action"]
-        if action.startswith("iam:")
-    }
+    conditions = {action: one.get("Condition", {}) for action, one in ALLOWED if action.startswith("iam:")}
     bounded = {"StringEquals": {"iam:PermissionsBoundary": "<PermissionsBoundary>"}}
     passed = conditions["iam:PassRole"]["StringEquals"]
 

@@ -3,33 +3,22 @@
 from typing import Any
 
 import boto3
+import pytest
 from click.testing import CliRunner
 
 from ops.deploy import handover
 from ops.stack import Stack
 
-REGION = "eu-central-1"
 
-
-def stack_of(stage: str) -> Stack:
-    """Return a stack of a stage."""
-    session = boto3.Session(aws_access_key_id="key", aws_secret_access_key="secret", region_name=REGION)
-    return Stack(f"sluice-{stage}", {}, session, parameters={"Stage": stage})
-
-
-def offered(stage: str, answer: str) -> str:
-    """Answer the offer of a certification, and return what was asked."""
-    with CliRunner(mix_stderr=False).isolation(input=answer) as (_, errors, *_more):
-        handover.offer_certification(stack_of(stage))
+@pytest.mark.parametrize(
+    ("stage", "said"), [("dev", "Test every promise on this stage now?"), ("prod", None)]
+)
+def test_a_certification_is_offered_but_not_run_unless_wanted(stage: str, said: str | None) -> None:
+    """It takes an hour, so the default is no. In prod, it would replace the API key and cut off Redis."""
+    session = boto3.Session("key", "secret", region_name="eu-central-1")
+    with CliRunner(mix_stderr=False).isolation(input="\n") as (_, errors, *_more):
+        handover.offer_certification(Stack(f"sluice-{stage}", {}, session, parameters={"Stage": stage}))
         asked: Any = errors
-        return str(asked.getvalue().decode())
 
-
-def test_a_certification_is_offered_but_not_run_unless_wanted() -> None:
-    """It takes an hour, so the default is no."""
-    assert "Test every promise on this stage now?" in offered("dev", "\n")
-
-
-def test_no_certification_is_offered_for_prod() -> None:
-    """It would replace the API key and cut off Redis."""
-    assert "" == offered("prod", "")
+        assert (said or "") in asked.getvalue().decode()
+        assert (said is None) == (asked.getvalue() == b"")

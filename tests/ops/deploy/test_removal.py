@@ -28,9 +28,12 @@ FUNCTION, BUCKET, STREAM, ROLE = (
 )
 
 
+RESOURCES = {"Ingest": FUNCTION, "Aside": BUCKET, "Stream": STREAM, "Role": ROLE}
+
+
 @dataclass
 class Aws:
-    """The stack `sluice-dev` and the AWS that it is in, behind the clients of every service.
+    """The stack `sluice-dev` and the AWS that it is in, behind the session and the clients of every service.
 
     Like CloudFormation, it deletes no bucket that has objects, and leaves what it may not delete.
 
@@ -44,12 +47,12 @@ class Aws:
         log: the calls that change something.
     """
 
-    resources: dict[str, str]
+    resources: dict[str, str] = field(default_factory=lambda: RESOURCES)
     retained: set[str] = field(default_factory=set)
     stubborn: set[str] = field(default_factory=set)
     is_protected: bool = False
     objects: dict[str, int] = field(default_factory=lambda: {"aside": 3})
-    concurrency: dict[str, int | None] = field(default_factory=dict)
+    concurrency: dict[str, int | None] = field(default_factory=lambda: {"ingest": None})
     unreadable: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)
     written: Callable[["Aws"], None] = lambda _: None
@@ -59,21 +62,24 @@ class Aws:
     def __post_init__(self) -> None:
         self.there = {name.lower() for name in self.resources}
         self.in_stack = set(self.resources)
-        functions = [name.lower() for name, kind in self.resources.items() if kind == FUNCTION]
-        self.concurrency = dict.fromkeys(functions) | self.concurrency
 
-    def client(self, _service: str, **_: Any) -> "Aws":
-        """Return this, as the client of a service."""
+    def __getattr__(self, operation: str) -> Any:
+        """Return a call of any service. Its parameters are known by their order."""
+        answer = getattr(type(self), f"_{operation}")
+        return lambda *given, **named: answer(self, *given, *named.values())
+
+    def _client(self, *_: Any) -> Any:
         return self
 
-    # CloudFormation
+    _resource = _get_paginator = _get_waiter = _client
 
-    def describe_stacks(self, StackName: str) -> Any:  # noqa: N803 -- boto3's names, here and below
-        """Return the stack."""
-        return {"Stacks": [{"StackName": StackName, "EnableTerminationProtection": self.is_protected}]}
+    def _get_caller_identity(self) -> Any:
+        return {"Account": ACCOUNT}
 
-    def get_paginator(self, _operation: str) -> Any:
-        """Return the resources that the stack has or had, in one page."""
+    def _describe_stacks(self, name: str) -> Any:
+        return {"Stacks": [{"StackName": name, "EnableTerminationProtection": self.is_protected}]}
+
+    def _paginate(self, _name: str) -> Any:
         listed = [
             {
                 "LogicalResourceId": name,
@@ -83,10 +89,9 @@ class Aws:
             }
             for name, kind in self.resources.items()
         ]
-        return SimpleNamespace(paginate=lambda **_: [{"StackResourceSummaries": listed}])
+        return [{"StackResourceSummaries": listed}]
 
-    def delete_stack(self, **_: Any) -> None:
-        """Delete what can be deleted."""
+    def _delete_stack(self, _name: str) -> None:
         if "delete_stack" in self.refused:
             raise client_error("AccessDenied", "DeleteStack", "you may not")
         self.log.append("delete stack")
@@ -97,78 +102,51 @@ class Aws:
                 self.in_stack.discard(name)
                 self.there.discard(name.lower())
 
-    def get_waiter(self, _name: str) -> Any:
-        """Return a waiter that knows the end already, and fails if the deletion has."""
-        return SimpleNamespace(wait=self._wait)
-
-    def _wait(self, **_: Any) -> None:
+    def _wait(self, *_: Any) -> None:
         if self.in_stack:
             raise WaiterError("stack_delete_complete", "DELETE_FAILED", {})
 
-    # Lambda
-
-    def get_function_concurrency(self, FunctionName: str) -> Any:  # noqa: N803
-        """Return a function's reserved concurrency."""
-        self._look(FunctionName)
-        found = self.concurrency[FunctionName]
+    def _get_function_concurrency(self, name: str) -> Any:
+        self._look(name)
+        found = self.concurrency[name]
         return {} if found is None else {"ReservedConcurrentExecutions": found}
 
-    def put_function_concurrency(self, FunctionName: str, ReservedConcurrentExecutions: int) -> None:  # noqa: N803
-        """Reserve concurrency."""
-        if FunctionName in self.refused:
+    def _put_function_concurrency(self, name: str, reserved: int) -> None:
+        if name in self.refused:
             raise client_error("AccessDeniedException", "PutFunctionConcurrency", "you may not")
-        self.concurrency[FunctionName] = ReservedConcurrentExecutions
-        self.log.append(f"{FunctionName} {ReservedConcurrentExecutions}")
+        self.concurrency[name] = reserved
+        self.log.append(f"{name} {reserved}")
 
-    def delete_function_concurrency(self, FunctionName: str) -> None:  # noqa: N803
-        """Reserve none."""
-        self._look(FunctionName)
-        self.concurrency[FunctionName] = None
+    def _delete_function_concurrency(self, name: str) -> None:
+        self._look(name)
+        self.concurrency[name] = None
 
-    # S3
-
-    def resource(self, _service: str) -> Any:
-        """Return the resource of S3, whose buckets can be emptied."""
-
-        def bucket(name: str) -> Any:
-            return SimpleNamespace(object_versions=SimpleNamespace(delete=lambda: self._empty(name)))
-
-        return SimpleNamespace(Bucket=bucket)
+    def _Bucket(self, name: str) -> Any:  # noqa: N802 -- boto3's name
+        return SimpleNamespace(object_versions=SimpleNamespace(delete=lambda: self._empty(name)))
 
     def _empty(self, bucket: str) -> list[Any]:
         if self.objects.pop(bucket, 0):
             self.log.append(f"empty {bucket}")
         return [{"Errors": [{"Key": "k", "Code": "AccessDenied"}]}] if bucket in self.refused else [{}]
 
-    def delete_bucket(self, Bucket: str) -> None:  # noqa: N803
-        """Delete the bucket if it is empty."""
+    def _delete_bucket(self, name: str) -> None:
         self.written(self)
-        if self.objects.get(Bucket):
+        if self.objects.get(name):
             raise client_error("BucketNotEmpty", "DeleteBucket")
-        self._delete(Bucket)
+        self._delete_stream(name)
 
-    # others
-
-    def __getattr__(self, name: str) -> Any:
-        """Return a call that describes or deletes what its first parameter names."""
-        if name == "get_caller_identity":
-            return lambda: {"Account": ACCOUNT}
-        if name == "delete_stream":
-            return lambda **named: self._delete(named["StreamName"])
-        if name in ("describe_stream_summary", "get_role", "get_function", "head_bucket"):
-            return lambda **named: self._look(next(iter(named.values())))
-        raise AttributeError(name)
-
-    def _delete(self, name: str) -> None:
+    def _delete_stream(self, name: str, *_: Any) -> None:
         self.there.discard(name)
         self.log.append(f"delete {name}")
 
-    def _look(self, name: str) -> Any:
+    def _look(self, name: str, *_: Any) -> Any:
         if name in self.unreadable:
             raise client_error("AccessDenied", "Describe", "you may not look")
         if name not in self.there:
             raise client_error("404", "Describe")
         return {}
+
+    _describe_stream_summary = _get_role = _get_function = _head_bucket = _look
 
     def removed(self) -> Removed:
         """Remove the stack."""
@@ -182,15 +160,9 @@ class Aws:
         return error.value.message
 
 
-def a_stack(worker: str = "", **state: Any) -> Aws:
-    """Return a stack with a function, a bucket with objects, a stream and a role, and perhaps another function."""
-    resources = {"Ingest": FUNCTION, "Aside": BUCKET, "Stream": STREAM, "Role": ROLE}
-    return Aws(resources | ({"Worker": worker} if worker else {}), **state)
-
-
 def test_the_bucket_is_emptied_once_nothing_else_is_left() -> None:
     """First the functions stop, then the stack goes, then the objects, and last the bucket that `sluice deploy` has created beside it."""
-    aws = a_stack()
+    aws = Aws()
     client: Any = aws
     code = CodeBucket(client, "sluice-dev", ACCOUNT, REGION).name
     aws.there.add(code)
@@ -206,9 +178,7 @@ def test_the_bucket_is_emptied_once_nothing_else_is_left() -> None:
 def test_what_the_stack_retains_is_deleted_after_it() -> None:
     """In prod, CloudFormation leaves the data. Lambda may write once more, so an emptied bucket is emptied again."""
     late = iter([2, 0])
-    aws = a_stack(
-        retained={"Stream", "Aside"}, written=lambda one: one.objects.__setitem__("aside", next(late))
-    )
+    aws = Aws(retained={"Stream", "Aside"}, written=lambda one: one.objects.__setitem__("aside", next(late)))
 
     assert (4, {}, {}) == aws.removed()
     emptied = ["empty aside", "empty aside", "delete aside"]
@@ -233,22 +203,13 @@ def test_a_stack_that_survives_keeps_its_objects_and_runs_again(
     state: dict[str, Any], why: str, reserved: int | None
 ) -> None:
     """A missing right stops the deletion: no object is deleted, and each function has the concurrency that it had."""
-    aws = a_stack(concurrency={"ingest": reserved}, worker=FUNCTION, **state)
+    more = RESOURCES | {"Worker": FUNCTION}
+    aws = Aws(more, concurrency={"ingest": reserved, "worker": None}, **state)
 
     assert why in aws.failed()
     assert {"aside": 3} == aws.objects
     assert {"ingest": reserved, "worker": None} == aws.concurrency
     assert state.keys() != {"is_protected"} or [] == aws.log  # nothing was stopped either
-
-
-def test_a_second_attempt_finishes_the_first() -> None:
-    """The functions are gone already."""
-    aws = a_stack(stubborn={"Role"})
-    aws.failed()
-    aws.stubborn.clear()
-
-    assert (2, {}, {}) == aws.removed()
-    assert set() == aws.there
 
 
 @pytest.mark.parametrize(
@@ -260,15 +221,22 @@ def test_a_second_attempt_finishes_the_first() -> None:
 )
 def test_a_bucket_that_cannot_be_emptied_is_a_failure(state: dict[str, Any], why: str) -> None:
     """Somebody else writes to it, or its objects may not be deleted."""
-    assert why in a_stack(retained={"Aside"}, **state).failed()
+    assert why in Aws(retained={"Aside"}, **state).failed()
 
 
 def test_what_is_left_and_what_cannot_be_checked_is_named() -> None:
-    """Each resource is looked for by its id, whatever CloudFormation reports. Without the permission to look, it is not assumed gone."""
-    assert (4, {"Role": "role"}, {}) == a_stack(retained={"Role"}).removed()
-    count, left, unseen = a_stack(unreadable={"role"}).removed()
+    """Each resource is looked for by its id, whatever CloudFormation reports. Without the permission to look, it is not assumed gone.
+
+    A second attempt finishes the first, although the functions are gone already.
+    """
+    assert (4, {"Role": "role"}, {}) == Aws(retained={"Role"}).removed()
+    count, left, unseen = Aws(unreadable={"role"}).removed()
+    again = Aws(stubborn={"Role"})
+    again.failed()
+    again.stubborn.clear()
 
     assert (4, {}, ["Role"]) == (count, left, list(unseen))
+    assert ((2, {}, {}), set()) == (again.removed(), again.there)
 
 
 def test_every_resource_type_is_looked_for() -> None:
@@ -300,7 +268,7 @@ def test_the_command_asks_and_says_how_it_ended(
     monkeypatch: pytest.MonkeyPatch, state: dict[str, Any] | None, more: list[str], code: int, said: str
 ) -> None:
     """Its exit code tells whether everything is gone. --json does not answer its question. The local stack ends with its command."""
-    aws: Any = a_stack(**state or {})
+    aws: Any = Aws(**state or {})
     functions: Any = {} if state is None else None
     monkeypatch.setattr("ops.stack.deployed", lambda *_: Stack("sluice-dev", {}, aws, functions=functions))
     monkeypatch.setattr("ops.commands.remove.SystemClock", ManualClock)

@@ -20,12 +20,12 @@ from tests.support.command_rights import OPTIONAL, OWNERS, RIGHTS, ROLES, UNASKE
 from tests.support.deployed import Deployed, deployed
 from tests.support.sam import template
 from tests.support.sluice import Sluice, until
+from tests.support.spans import span as a_span
 from worker.bucket import Bucket
 from worker.chain import ChainId
 from worker.index import Index
 from worker.ledger import Ledger
-from worker.record import START
-from worker.span import ChunkKey, Database, Group, RowSender, Span, milliseconds
+from worker.span import ChunkKey, Database, Group, RowSender, milliseconds
 from worker.span_object import Chunk, SpanObjects, encode
 from worker.states import Entry, State
 
@@ -53,10 +53,7 @@ LINES = {
     "plan infer": ["plan infer nobody_yet"],
     "record": ["record -o {out}"],
     "redrive": ["redrive --kind dead", "redrive --edit", "redrive --kind rejected --edit"],
-    "replay": [
-        "replay",
-        "replay --force --from 2026-01-01 --to {now} --account nobody_yet --yes",
-    ],
+    "replay": ["replay", "replay --force --from 2026-01-01 --to {now} --account nobody_yet --yes"],
     "sdk publish": ["sdk publish --folder {sdk}"],
     "setup": ["setup --accounts {file} --td-key-file {td_key} --account app --yes --timeout 0s"],
     "tail": ["tail --for 1s"],
@@ -87,19 +84,15 @@ def waiting(sluice: Sluice) -> Iterator[None]:
     made, sender = sluice.stack.resources, RowSender("nobody_yet")
     dynamodb = made.client("dynamodb")
     ledger = Ledger(dynamodb, made.ledger_table, SystemClock(), os.urandom, NullTelemetry())
-    chain, row = ChainId.overflow("rights"), ChunkKey(Group(sender, "rights"), 0)
+    row = ChunkKey(Group(sender, "rights"), 0)
     rejected = ChunkKey(Group(sender, "rights", "missing_column", is_rejected=True), 0)
-    now = time.time()
-    encoded = encode([Chunk(row, [b"\x80"], 1)], Index(), now)
-    span = Span(
-        chain,
-        START,
-        START,
-        START,
-        milliseconds(now),
-        {row: 1, rejected: 1},
-        {sender: Database("nowhere")},
-        received_at=milliseconds(now),
+    encoded = encode([Chunk(row, [b"\x80"], 1)], Index(), time.time())
+    span = a_span(
+        chain=ChainId.overflow("rights"),
+        planned_at=milliseconds(time.time()),
+        chunks={row: 1, rejected: 1},
+        destinations={sender: Database("nowhere")},
+        received_at=milliseconds(time.time()),
         object=encoded.ref,
         entries={row: Entry(State.WAITING, reason="test")},
         settled=True,
@@ -109,21 +102,12 @@ def waiting(sluice: Sluice) -> Iterator[None]:
     try:
         yield
     finally:
-        key = {"pk": {"S": chain.name}, "sk": {"S": START}}
+        key = {"pk": {"S": span.chain.name}, "sk": {"S": span.after}}
         dynamodb.delete_item(TableName=made.ledger_table, Key=key)
 
 
-def _is_expected(said: str) -> bool:
-    """Return whether a command failed only after it had used all of its rights."""
-    return any(
-        part in said
-        for part in (
-            "has no records in this range",
-            "not found since",
-            "no copies of these",
-            "no query sees its row",
-        )
-    )
+EXPECTED = ("has no records in this range", "not found since", "no copies of these", "no query sees its row")
+"""What a command says that failed only after it had used all of its rights."""
 
 
 def _has_dead_letter(sluice: Sluice) -> bool:
@@ -171,7 +155,7 @@ def test_a_command_uses_exactly_its_listed_rights(
     )
 
     said = [result.stderr for result in results if result.exit_code not in (0, 3, 4)]
-    assert [] == [one for one in said if not _is_expected(one)]
+    assert [] == [one for one in said if not any(part in one for part in EXPECTED)]
     unasked = set(UNASKED.get(command, ()))
     listed = {*RIGHTS[command], *OPTIONAL.get(command, ())}
     assert sorted(listed - unasked) == sorted(set(stack.calls) - unasked)
@@ -192,17 +176,12 @@ def _on_stacks(group: click.Group, path: str = "") -> Iterator[str]:
 
 
 def test_a_policy_allows_its_commands_and_nothing_else() -> None:
-    """The role `watch` cannot write, invoke functions or read secrets."""
+    """The role `watch` cannot write, invoke functions or read secrets. The administrator finds each value to fill in among the outputs."""
     for commands in ROLES.values():
         allowed = {action for one in policy(commands)["Statement"] for action in one["Action"]}
         assert allowed == {right.partition(" ")[0] for command in commands for right in RIGHTS[command]}
     watching = json.dumps(policy(ROLES["watch"]))
 
     assert not any(word in watching for word in ("Put", "Delete", "Update", "Invoke", "Secret"))
-
-
-def test_the_placeholders_of_a_policy_are_outputs_of_the_stack() -> None:
-    """The administrator finds each value there."""
     named = {part.partition(">")[0] for part in json.dumps(policy(RIGHTS)).split("<")[1:]}
-
     assert named <= set(template()["Outputs"])

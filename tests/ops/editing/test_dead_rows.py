@@ -48,27 +48,23 @@ def shown() -> list[EditableChunk]:
 
 
 def test_each_row_is_one_line_below_its_chunks_title() -> None:
-    """The title has the account, table, reason and time; lines that start with a number sign are comments."""
-    lines = [line for line in text_of(shown()).splitlines() if line][3:]
+    """The title has the account, table, reason and time; lines that start with a number sign are comments.
 
-    assert "# 1 of 2: nobody/carts, unknown_account, dead since 2023-11-14T22:13:20Z" == lines[0]
-    assert '{"time": 1700000000, "event_id": "a", "received_at": 1700000000000}' == lines[1]
-    assert 6 == len(lines)
-
-
-def test_an_unchanged_chunk_is_not_sent() -> None:
-    """A dead chunk with a changed row is sent with all of its rows."""
+    A dead chunk with a changed row is sent with all of its rows, an unchanged one is not.
+    """
     editable = shown()
+    lines = [line for line in text_of(editable).splitlines() if line][3:]
     before, second, after = text_of(editable).partition("# 2 of 2")
     (one,) = read(
         editable, before + second + after.replace('"event_id": "b"', '"event_id": "b", "page": "/x"')
     )
     sent = msgpack.Unpacker()
     sent.feed(decompress(b64decode(one.event["edit"]["rows"])))
+    place = {"chain": editable[1].chunk.span.chain.name, "after": "000", "chunk": "nobody/views/0"}
 
-    chunk = editable[1].chunk
-    place = {"chain": chunk.span.chain.name, "after": "000", "chunk": "nobody/views/0"}
-
+    assert "# 1 of 2: nobody/carts, unknown_account, dead since 2023-11-14T22:13:20Z" == lines[0]
+    assert '{"time": 1700000000, "event_id": "a", "received_at": 1700000000000}' == lines[1]
+    assert 6 == len(lines)
     assert (editable[1].title, 2) == (one.title, one.count)
     assert place | {"rows": ANY} == one.event["edit"]
     assert [None, "/x"] == [found.get("page") for found in sent]
@@ -134,36 +130,41 @@ def test_too_much_text_for_an_edit_is_refused() -> None:
         editable_of(found * 30, objects)
 
 
-def editor(folder: Path, program: str) -> str:
-    """Write an editor that changes the text by a Python expression, and return its command."""
-    script = folder / "editor.py"
-    script.write_text(
-        "import sys, pathlib, os\n"
-        "path = pathlib.Path(sys.argv[1])\n"
-        "text = path.read_text()\n"
-        f"path.write_text({program})\n"
-        "os.utime(path, (2e9, 2e9))\n"  # saved, however fast
-    )
-    return shlex.join([sys.executable, str(script)])
+@pytest.fixture
+def edits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Return what chooses the operator's editor: it changes the text by a Python expression."""
+    monkeypatch.setenv("VISUAL", "")
+
+    def choose(program: str) -> None:
+        script = tmp_path / "editor.py"
+        script.write_text(
+            "import sys, pathlib, os\n"
+            "path = pathlib.Path(sys.argv[1])\n"
+            "text = path.read_text()\n"
+            f"path.write_text({program})\n"
+            "os.utime(path, (2e9, 2e9))\n"  # saved, however fast
+        )
+        monkeypatch.setenv("EDITOR", shlex.join([sys.executable, str(script)]))
+
+    return choose
 
 
-def test_edited_rows_are_delivered(sluice: Sluice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_edited_rows_are_delivered(sluice: Sluice, edits: Callable[[str], None]) -> None:
     """Treasure Data has the edited row once, beside the unchanged one, and nothing stays dead."""
     selected = "--account app --table edited_rows"
     sluice.td("faults", {"kind": "status", "status": 415, "action": "import", "table": "edited_rows"})
     sluice.send("app", "edited_rows", "a", "b")
     sluice.wait_for_dead(selected)
     line = f"redrive --local --edit {selected}"
-    monkeypatch.setenv("VISUAL", "")
-    monkeypatch.setenv("EDITOR", editor(tmp_path, """text.replace('"a",', '"a", "mended": true,')"""))
+    edits("""text.replace('"a",', '"a", "mended": true,')""")
     still = sluice.run(f"{line} --yes")
     sluice.heal()
     dry = sluice.run(f"{line} --dry-run")
-    monkeypatch.setenv("EDITOR", editor(tmp_path, "text"))
+    edits("text")
     left = sluice.run(line)
-    monkeypatch.setenv("EDITOR", editor(tmp_path, "text[:-20]"))
+    edits("text[:-20]")
     mistaken = sluice.run(line, answer="n\n")
-    monkeypatch.setenv("EDITOR", editor(tmp_path, """text.replace('"mended": true', '"mended": "yes"')"""))
+    edits("""text.replace('"mended": true', '"mended": "yes"')""")
     done = sluice.run(line, answer="y\n")
 
     assert [
@@ -183,7 +184,7 @@ def test_edited_rows_are_delivered(sluice: Sluice, tmp_path: Path, monkeypatch: 
 
 
 def test_a_rejected_event_can_be_edited_to_fit_the_plan(
-    sluice: Sluice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sluice: Sluice, tmp_path: Path, edits: Callable[[str], None]
 ) -> None:
     """Its message says what was wrong. An edit that the plan would still reject is not sent; one that fits is delivered."""
     accounts = tmp_path / "accounts.yaml"
@@ -201,13 +202,9 @@ def test_a_rejected_event_can_be_edited_to_fit_the_plan(
     [listed] = sluice.json("dead list --local --rejected --account outlet")
     shown = sluice.run(f"dead show --local {listed['id']}")
     line = "redrive --local --kind rejected --edit --account outlet"
-    monkeypatch.setenv("VISUAL", "")
-    monkeypatch.setenv(
-        "EDITOR", editor(tmp_path, """text.replace('"amount"', '"table": "edited_orders", "amount"')""")
-    )
+    edits("""text.replace('"amount"', '"table": "edited_orders", "amount"')""")
     wrong = sluice.run(line, answer="n\n")
-    right = """text.replace('"amount": "5"', '"table": "edited_orders", "amount": 5')"""
-    monkeypatch.setenv("EDITOR", editor(tmp_path, right))
+    edits("""text.replace('"amount": "5"', '"table": "edited_orders", "amount": 5')""")
     done = sluice.run(line, answer="y\n")
     sluice.settled()
 

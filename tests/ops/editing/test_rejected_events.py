@@ -87,17 +87,12 @@ def test_a_mistake_in_the_saved_text_is_reported(line: str, why: str) -> None:
         read([batch('{"a": 1}')], line)
 
 
-PLAN = {
-    "tables": {
-        "views": {
-            "columns": {
-                "amount": {"type": "number", "required": True},
-                "td_url": {"type": "string", "required": True},
-                "email": {"type": "string", "required": True, "personal": "drop"},
-            }
-        }
-    },
+COLUMNS = {
+    "amount": {"type": "number", "required": True},
+    "td_url": {"type": "string", "required": True},
+    "email": {"type": "string", "required": True, "personal": "drop"},
 }
+PLAN = {"tables": {"views": {"columns": COLUMNS}}}
 
 
 @pytest.mark.parametrize(

@@ -86,10 +86,15 @@ def test_lines_that_the_telemetry_writes_are_parsed(tmp_path: Path) -> None:
 
 
 def test_notes_of_all_functions_are_sorted_by_time(tmp_path: Path) -> None:
-    """The oldest comes first. A log that cannot be read is reported by name; of the template's, only the scaler's is left out."""
+    """The oldest comes first, from the last hour, however many lines came since. A log that cannot be read is reported by name.
+
+    Of the template's, only the scaler's is left out.
+    """
+    old, usual = line("WARNING", "old", minutes=80), line("INFO", "span")
+    found = (old, line("WARNING", "fails", minutes=20), line("WARNING", "held"), json.dumps(REPORT))
     stack = local(
         tmp_path,
-        worker="\n".join((line("WARNING", "held"), json.dumps(REPORT))),
+        worker="\n".join((*found, *[usual] * 10_000)),
         ingest=line("ERROR", "unexpected exception"),
     )
     names = {path.stem for path in tmp_path.glob("*.log")}
@@ -97,24 +102,13 @@ def test_notes_of_all_functions_are_sorted_by_time(tmp_path: Path) -> None:
     notes, unreadable = troubles(stack, 3600)
 
     assert notes == [
+        Note("worker", MINUTES[20], "fails"),
         Note("worker", MINUTES[2], "an invocation ended with timeout"),
         Note("ingest", MINUTES[1], "unexpected exception"),
         Note("worker", MINUTES[1], "held"),
     ]
     assert ["drain: FileNotFoundError"] == unreadable
     assert {"ingest", "worker", "sender", "drain", "admin"} == names
-
-
-def test_a_busy_local_log_is_read_back_to_the_hour(tmp_path: Path) -> None:
-    """A warning before ten thousand other lines is found. One that is older than asked for is not."""
-    old, warning, usual = (
-        line("WARNING", "held", minutes=80),
-        line("WARNING", "a database fails", minutes=20),
-        line("INFO", "span"),
-    )
-    notes, _ = troubles(local(tmp_path, worker="\n".join((old, warning, *[usual] * 10_000))), 3600)
-
-    assert ["a database fails"] == [note.what for note in notes]
 
 
 class Logs:

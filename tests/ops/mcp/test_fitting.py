@@ -32,28 +32,18 @@ def test_what_fits_is_not_changed(value: Any) -> None:
     assert value == fitted(value, max(64, size(value)))
 
 
-def test_a_list_keeps_its_first_items_whole() -> None:
-    """The mark says how many are missing."""
+def test_a_mark_says_how_much_is_missing() -> None:
+    """A list and an object keep their first items whole. Small members stay whole beside a large one, also behind it."""
     rows = [{"account": "shop", "rows": number} for number in range(100)]
-    shown = fitted(rows, 600)
-
-    assert rows[: len(shown) - 1] == shown[:-1]
-    assert f"… {101 - len(shown)} of 100 left out" == shown[-1]
-
-
-def test_small_members_stay_whole_beside_a_large_one() -> None:
-    """What comes after a long list is shown, too."""
+    some = fitted(rows, 600)
     shown = fitted({"shards": list(range(5000)), "verdict": "HEALTHY", "note": "x" * 5000}, 1000)
+    first = fitted({f"column_{number}": "x" * 20 for number in range(1000)}, 2000)
 
+    assert rows[: len(some) - 1] == some[:-1]
+    assert f"… {101 - len(some)} of 100 left out" == some[-1]
     assert "HEALTHY" == shown["verdict"]
     assert 70 < len(shown["shards"]) < 140
     assert 300 < len(shown["note"]) < 600
     assert shown["note"].endswith(f" {5000 - shown['note'].count('x')} more characters")
-
-
-def test_an_object_with_many_members_keeps_the_first() -> None:
-    """The mark says how many are missing."""
-    shown = fitted({f"column_{number}": "x" * 20 for number in range(1000)}, 2000)
-
-    assert "x" * 20 == shown["column_0"]
-    assert f"{1001 - len(shown)} left out" == shown["…"]
+    assert "x" * 20 == first["column_0"]
+    assert f"{1001 - len(first)} left out" == first["…"]

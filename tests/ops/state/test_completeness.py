@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,25 +23,6 @@ SHOP = ("shop", "pageviews")
 NOON = 1_764_000_000.0
 
 
-class Answers:
-    """A source that gives its answers in turn and repeats the last one. An answer that is an exception is raised."""
-
-    def __init__(self, *answers: Completeness | Exception, clock: ManualClock, seconds: float) -> None:
-        self._answers = list(answers)
-        self._clock = clock
-        self._seconds = seconds
-
-    def take(self, seconds: float) -> Completeness:
-        """Return the next answer, or nothing proven if that takes longer than it may."""
-        self._clock.sleep(min(self._seconds, seconds))
-        if self._seconds > seconds:
-            return Completeness(self._clock.now(), None, obstacle="the time was up")
-        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-
 def complete(
     before: float, pending: float | None = None, tables: tuple[tuple[str, str], ...] = (SHOP,)
 ) -> Completeness:
@@ -52,18 +34,35 @@ def complete(
 def wait(
     *answers: Completeness | Exception, seconds: float | None = None, look_seconds: float = 0.0
 ) -> tuple[Completeness, list[str], float]:
-    """Wait until noon. Return the completeness found, the messages and the seconds it took."""
-    clock, told = ManualClock(NOON), list[str]()
-    waiting = Wait(Answers(*answers, clock=clock, seconds=look_seconds), clock, told.append)  # type: ignore[arg-type]  # a double
-    found = waiting.until(*SHOP, NOON, None if seconds is None else NOON + seconds)
-    return found, told, clock.now() - NOON
+    """Wait until noon. Return the completeness found, the messages and the seconds it took.
+
+    Each look takes `look_seconds`, has the next answer, or the last one again, and proves nothing if that takes longer than it may.
+    """
+    clock, told, left = ManualClock(NOON), list[str](), list(answers)
+
+    def take(seconds: float) -> Completeness:
+        clock.sleep(min(look_seconds, seconds))
+        if look_seconds > seconds:
+            return Completeness(clock.now(), None, obstacle="the time was up")
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    looks: Any = SimpleNamespace(take=take)
+    until = None if seconds is None else NOON + seconds
+    return Wait(looks, clock, told.append).until(*SHOP, NOON, until), told, clock.now() - NOON
 
 
 def test_waiting_ends_as_soon_as_the_table_is_complete() -> None:
-    """It checks again when the table may be complete, and at least every fifteen seconds."""
+    """It checks again when the table may be complete, and at least every fifteen seconds. A table without rows may be misspelt."""
     found, told, seconds = wait(complete(NOON - 60), complete(NOON - 5), complete(NOON))
+    _, said, _ = wait(complete(NOON, tables=()))
 
     assert (NOON * 1000, [], 20.0) == (found.before(*SHOP), told, seconds)
+    assert [
+        "no rows of shop.pageviews arrived in the last ten minutes, and none wait: is its name right?"
+    ] == said
 
 
 def test_waiting_ends_at_the_timeout() -> None:
@@ -107,15 +106,6 @@ def test_waiting_survives_temporary_errors() -> None:
         wait(client_error("AccessDenied", "GetQueueAttributes", status=403))
 
 
-def test_an_unknown_table_is_reported() -> None:
-    """Its name may be misspelt."""
-    _, told, _ = wait(complete(NOON, tables=()))
-
-    assert [
-        "no rows of shop.pageviews arrived in the last ten minutes, and none wait: is its name right?"
-    ] == told
-
-
 def test_tables_are_shown_with_their_dead_rows() -> None:
     """In the table and in the JSON output. Until there are times, what keeps them, and what makes them advance, is shown."""
     found = Completeness(
@@ -134,32 +124,22 @@ def test_tables_are_shown_with_their_dead_rows() -> None:
     )
 
 
-def test_an_incomplete_table_is_reported_at_the_timeout(sluice: Sluice) -> None:
-    """The command exits with 4."""
-    sluice.send("shop", "waited_for", "a")
-    line = "wait --local --account shop --table waited_for --until 2999-01-01 --timeout 1s"
-    result = sluice.run(line)
-    as_json = sluice.run(f"{line} --json")
-
-    assert (4, True) == (
-        result.exit_code,
-        "shop.waited_for is not complete before 2999-01-01" in result.stdout,
-    )
-    assert (4, False) == (as_json.exit_code, json.loads(as_json.stdout)["complete"])
-
-
-def test_dead_rows_end_the_wait_with_exit_code_3(sluice: Sluice) -> None:
-    """The output counts them and says what shows them."""
+def test_the_command_waits_until_a_table_is_complete(sluice: Sluice) -> None:
+    """It exits with 4 at the timeout, and with 3 because of dead rows, which it counts; it says what shows them."""
     sluice.produce("nobody_waits", "waited_for", "a")
     until(lambda: any(one["account"] == "nobody_waits" for one in sluice.json("dead list --local")))
-    made, passed = (
-        sluice.stack.resources,
-        time.time() - 400,
-    )  # every shard passes that time as soon as it has a marker
-    Ledger(
-        made.client("dynamodb"), made.ledger_table, SystemClock(), os.urandom, NullTelemetry()
-    ).note_drained([(passed, passed)])
-    result = sluice.run("wait --local --account nobody_waits --table waited_for --until 3h --timeout 60s")
+    made, passed = sluice.stack.resources, time.time() - 400  # of every shard, as soon as it has a marker
+    ledger = Ledger(made.client("dynamodb"), made.ledger_table, SystemClock(), os.urandom, NullTelemetry())
+    ledger.note_drained([(passed, passed)])
+    line = "wait --local --account nobody_waits --table waited_for --until"
+    dead = sluice.run(f"{line} 3h --timeout 60s")
+    late = sluice.run(f"{line} 2999-01-01 --timeout 1s")
+    as_json = sluice.run(f"{line} 2999-01-01 --timeout 1s --json")
 
-    assert 3 == result.exit_code, result.output
-    assert "except for 1 dead row: `sluice dead list` shows them" in result.stdout
+    assert 3 == dead.exit_code, dead.output
+    assert "except for 1 dead row: `sluice dead list` shows them" in dead.stdout
+    assert (4, True) == (
+        late.exit_code,
+        "nobody_waits.waited_for is not complete before 2999-01-01" in late.stdout,
+    )
+    assert (4, False) == (as_json.exit_code, json.loads(as_json.stdout)["complete"])

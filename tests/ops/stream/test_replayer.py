@@ -100,8 +100,25 @@ def test_a_replay_waits_for_the_event_source() -> None:
     assert [["x"], ["x", "held", "later"]] == pauses
 
 
+def test_the_last_records_of_a_closed_shard_can_be_replayed() -> None:
+    """If the event source has gone on to a child, or to a child of that, it has passed them over, and no later record shows the gap."""
+    delivery = put(delivered("x"), "passed", "over", seconds=1)
+    delivery.records()
+    delivery.split()
+    with pytest.raises(HoldsError):
+        replay(delivery).shard(SHARD, EVERYTHING, ignore)
+    halves = {"ShardToMerge": "shardId-000000000001", "AdjacentShardToMerge": "shardId-000000000002"}
+    delivery.kinesis.client.merge_shards(StreamName=STREAM, **halves)
+    put(delivery, "later", seconds=0)
+    assert [] == delivery.deliver_all({"shardId-000000000003"})
+
+    assert 3 == replay(delivery).shard(SHARD, EVERYTHING, ignore).records
+    assert [] == delivery.deliver_all()
+    assert ["x", "later", "passed", "over"] == delivery.ids("shop", "views")
+
+
 def test_records_that_the_worker_does_not_store_are_passed_to_it_again() -> None:
-    """The replay continues at the lowest number that the worker reports, and pauses if that does not advance."""
+    """The replay continues at the lowest number that the worker reports, and pauses if that does not advance. It ends after minutes of that."""
     delivery = put(delivered("x"), "a", "b", "c", seconds=1)
     numbers = [record["SequenceNumber"] for record in delivery.records()][1:]
     asked: list[list[str]] = []
@@ -115,18 +132,10 @@ def test_records_that_the_worker_does_not_store_are_passed_to_it_again() -> None
     assert 4 == replay(delivery, invoke).shard(SHARD, EVERYTHING, ignore).records
     assert [numbers, numbers[1:], numbers[1:], numbers[2:]] == asked
     assert delivery.clock.now() > before
-
-
-def test_a_worker_that_holds_for_minutes_ends_the_replay() -> None:
-    """The error says for how long it held."""
-    delivery = put(delivered("a"), "b", seconds=1)
-    number = delivery.records()[1]["SequenceNumber"]
     progress: list[Progressing] = []
-
+    holds = replay(delivery, lambda _: {"batchItemFailures": [{"itemIdentifier": numbers[0]}]})
     with pytest.raises(HoldsError, match="taken no record for 5 min"):
-        replay(delivery, lambda _: {"batchItemFailures": [{"itemIdentifier": number}]}).shard(
-            SHARD, EVERYTHING, progress.append
-        )
+        holds.shard(SHARD, EVERYTHING, progress.append)
     assert 1 == progress[-1].records
 
 
@@ -158,15 +167,21 @@ def test_reading_ends_at_the_end_of_the_stream_as_it_was_at_the_start() -> None:
     assert 2 == len(read)
 
 
+def filled(*records: bytes) -> StreamReader:
+    """Return a stream of these records."""
+    clock = ManualClock()
+    kinesis = MemoryKinesis(clock.now)
+    kinesis.create_stream(StreamName=STREAM, ShardCount=1)
+    for data in records:
+        kinesis.put_record(StreamName=STREAM, Data=data, PartitionKey="k")
+    clock.sleep(1)
+    return StreamReader(Shards(kinesis, STREAM, clock), clock)
+
+
 def test_batches_fit_into_an_event() -> None:
     """No batch is larger than Lambda's limit, and none is empty."""
-    kinesis = MemoryKinesis(ManualClock().now)
-    kinesis.create_stream(StreamName=STREAM, ShardCount=1)
-    for index in range(40):
-        kinesis.put_record(StreamName=STREAM, Data=b"x" * (25_000 * index + 1), PartitionKey="k")
-    clock = ManualClock()
-    pages = StreamReader(Shards(kinesis, STREAM, clock), clock).read(SHARD, RangeEnd(), RangeEnd())
-    made = list(batches_of(pages))
+    stream = filled(*(b"x" * (25_000 * index + 1) for index in range(40)))
+    made = list(batches_of(stream.read(SHARD, RangeEnd(), RangeEnd())))
 
     assert 40 == sum(map(len, made))
     assert all(0 < sum(map(size, batch)) <= EVENT_BYTES for batch in made)
@@ -175,15 +190,8 @@ def test_batches_fit_into_an_event() -> None:
 
 def test_memory_does_not_grow_with_the_stretch() -> None:
     """A stretch of many batches needs no more memory than a few batches."""
-    kinesis = MemoryKinesis(ManualClock().now)
-    kinesis.create_stream(StreamName=STREAM, ShardCount=1)
-    data = b"x" * 700
-    for _ in range(60_000):
-        kinesis.put_record(StreamName=STREAM, Data=data, PartitionKey="k")
-    clock = ManualClock()
-    clock.sleep(1)
     planned = Planned(Membership(Delivery().ledger, Delivery().objects))
-    counted = Replay(StreamReader(Shards(kinesis, STREAM, clock), clock), lambda _: {}, clock, planned)
+    counted = Replay(filled(*[b"x" * 700] * 60_000), lambda _: {}, ManualClock(START + 1), planned)
 
     tracemalloc.start()
     records = counted.shard(SHARD, EVERYTHING, ignore).records
@@ -194,12 +202,13 @@ def test_memory_does_not_grow_with_the_stretch() -> None:
     assert peak < 80_000_000
 
 
-def stack_of(delivery: Delivery, invoke: Callable[[str, Any], Any]) -> Any:
-    """Return a stack of a delivery, whose functions are called by `invoke`."""
-    membership = Membership(delivery.ledger, delivery.objects)
-    return SimpleNamespace(
-        option="--local", invoke=invoke, ledger=lambda: delivery.ledger, membership=lambda: membership
-    )
+def run(delivery: Delivery, invoke: Callable[[str, Any], Any], *, waits: bool = False) -> int:
+    """Run the command for a delivery, whose functions are called by `invoke`."""
+    membership, ledger = Membership(delivery.ledger, delivery.objects), delivery.ledger
+    found = {"ledger": lambda: ledger, "membership": lambda: membership}
+    stack: Any = SimpleNamespace(option="--local", invoke=invoke, **found)
+    arguments = (stack, stream_of(delivery), delivery.clock, [SHARD], EVERYTHING)
+    return command._run(*arguments, waits=waits, as_json=False)
 
 
 def test_ctrl_c_says_how_to_continue(capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,10 +218,7 @@ def test_ctrl_c_says_how_to_continue(capsys: pytest.CaptureFixture[str]) -> None
     def invoke(*_: Any) -> dict[str, Any]:
         raise KeyboardInterrupt
 
-    arguments = (stack_of(delivery, invoke), stream_of(delivery), delivery.clock, [SHARD], EVERYTHING)
-    code = command._run(*arguments, waits=False, as_json=False)
-
-    assert INTERRUPTED == code
+    assert INTERRUPTED == run(delivery, invoke)
     said = "interrupted; 1 record read. 0 rows sent, 2 skipped. To continue, run the same command again"
     assert said in capsys.readouterr().err
 
@@ -229,10 +235,7 @@ def test_a_replay_can_wait_until_nothing_of_its_range_waits(capsys: pytest.Captu
             return delivery.run(event)
         return delivery.invoke_sender(event)
 
-    for waits in (False, True):
-        arguments = (stack_of(delivery, invoke), stream_of(delivery), delivery.clock, [SHARD], EVERYTHING)
-        assert 0 == command._run(*arguments, waits=waits, as_json=False)
-
+    assert [0, 0] == [run(delivery, invoke, waits=waits) for waits in (False, True)]
     before, after = capsys.readouterr().out.splitlines()
     assert "0 rows sent, 1 skipped, 1 waiting to be sent" in before
     assert "1 row sent, 1 skipped." in after
