@@ -39,13 +39,12 @@ class ForgettingPipeline(Pipeline):
         super().__init__(world, functions)
         choose = random.Random(f"{world.schedule.seed}/forget")
         self.persons: dict[str, set[int]] = {}  # the numbers of their events, by account
-        self.everybody: set[int] = set()  # those of all accounts
         self._failed: set[str] = set()
         for sent in world.schedule.sent:
             for number, _ in sent.events:
                 if choose.random() < _SHARE:
                     self.persons.setdefault(sent.account, set()).add(number)
-                    self.everybody.add(number)
+        self.everybody = set[int]().union(*self.persons.values())
         world.is_forgotten = lambda row: int(row["n"]) in self.everybody
         horizon, now = world.schedule.setup.horizon, world.simulation.now
         for since, until in ((0.3, 0.7), (0.7, 1.2)):

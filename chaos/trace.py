@@ -50,10 +50,7 @@ from worker.span_object import SpanObjects
 from worker.states import LONGEST_INVOCATION_SECONDS, State
 from worker.sweeper import INDEX_SECONDS, UNREFERENCED_SECONDS
 
-_MOST_TOLD = 5
-_MOST_RECENT = 500
-_MOST_SHOWN = 6
-_MOST_SIGNS = 600
+_MOST_TOLD, _MOST_RECENT, _MOST_SHOWN, _MOST_SIGNS = 5, 500, 6, 600
 _NOTHING = Event("", 0, "")
 _GZIP = b"\x1f\x8b\x08"
 _NO_ROWS = compress(b"")

@@ -190,7 +190,7 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition((_W, _D), (Event.ABSENT,), _W, Condition.DOUBTED, _renew_id),
     Transition((_W,), (Event.OBJECT_GONE,), _D, change=_lose),
     Transition((_A, _D), (Event.COPY_COUNTS,), State.COPY, change=_settle),
-    Transition((_A, _D), (Event.NO_COPY,), _W, change=_settle),
+    Transition((_A, _D), (Event.NO_COPY,), _W, change=_pass_on),
     Transition((_A,), (Event.NOT_RECORDED,), _R, change=_settle),
     Transition((_A,), (Event.OBJECT_GONE, Event.INDEX_GONE), _D, change=_give_up_in_doubt),
     Transition((_D,), (Event.RESENT,), _W, Condition.ABSENT, _renew_id),
@@ -311,8 +311,9 @@ class Rules:
 
         `obstacle` says why the account's rows cannot be delivered today. It is empty if they go to a database, None if that is unknown.
         """
-        if decision is Decision.DROP and entry.since is None:
-            return Step(Action.APPLY, Event.DROPPED)
+        if decision is Decision.DROP:  # what nobody wants any more is not sent because of that
+            is_known = entry.since is None
+            return Step(Action.APPLY, Event.DROPPED) if is_known else Step(Action.WAIT, reason="in_doubt")
         match entry.state:
             case State.AGAIN:
                 return Step(Action.DECIDE)

@@ -364,13 +364,14 @@ def test_a_dead_copy_is_not_sent_because_its_first_copy_is_dead_too(of: int) -> 
 
 
 def test_dead_rows_of_which_the_indexes_show_no_copy_wait() -> None:
-    """They are sent under their first id, which was never used."""
+    """The ledger may come from a backup, and not know that they were sent: they are sent when Treasure Data does not have them."""
     made = dead_in_doubt(again(), of=0)
     made.send(State.DEAD)
+    assert 0 == made.td.queries
     made.send()
 
     assert ["later", "q"] == made.ids("shop_db", "views")
-    assert 0 == made.td.queries
+    assert made.td.queries > 0
 
 
 def test_dead_rows_are_not_asked_about_while_an_index_cannot_be_read() -> None:

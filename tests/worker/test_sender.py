@@ -660,6 +660,15 @@ def test_an_operator_can_drop_rows_without_a_doubt(make: Callable[[], Delivery])
     assert [] == [one for one in made.td.imports() if one.rows]
 
 
+def test_a_drop_sends_nothing() -> None:
+    """Not even rows that Treasure Data does not have, once it can be asked."""
+    made = doubted()
+    made.clock.sleep(ASKABLE_SECONDS)
+
+    assert Report(kept=2) == made.send(*ALL, decision=Decision.DROP)
+    assert [] == made.ids("shop_db", "views")
+
+
 # Selection
 
 

@@ -229,7 +229,7 @@ def test_a_doubt_ends_only_by_proof(first: Entry, story: list[Happening]) -> Non
         if happening.event is Event.ACCEPTED and before.state in {W, D}:
             assert now.state is OK
         if before.since is not None and now.since is None:
-            proofs = {Event.ACCEPTED, Event.ABSENT, Event.COPY_COUNTS, Event.NO_COPY}
+            proofs = {Event.ACCEPTED, Event.ABSENT, Event.COPY_COUNTS}
             assert happening.event in proofs or happening.certain or before.state is A
         if now.state in {DROPPED, REPLACED, S} and before.state is not now.state:
             assert before.since is None or happening.certain
@@ -239,7 +239,7 @@ def test_a_doubt_ends_only_by_proof(first: Entry, story: list[Happening]) -> Non
 # The sender's next step
 
 SEND, ASK = Step(Action.SEND), Step(Action.ASK)
-TOO_EARLY = Step(Action.WAIT, reason="too_early_to_ask")
+TOO_EARLY, KEPT = Step(Action.WAIT, reason="too_early_to_ask"), Step(Action.WAIT, reason="in_doubt")
 
 
 def step(one: Entry, obstacle: str | None = "", decision: Decision | None = None, after: float = 0.0) -> Step:
@@ -275,11 +275,12 @@ def test_the_next_step_without_a_doubt(
     [
         (W, REPEATABLE, None, SEND),
         (W, REPEATABLE, Decision.SEND, SEND),
-        (W, REPEATABLE, Decision.DROP, SEND),
+        (W, REPEATABLE, Decision.DROP, KEPT),
         (W, REPEATABLE + 1, None, TOO_EARLY),
         (W, MEMORY + QUERY_DELAY, None, TOO_EARLY),
         (W, MEMORY + QUERY_DELAY + 1, None, ASK),
-        (W, MEMORY + QUERY_DELAY + 1, Decision.DROP, ASK),
+        (W, MEMORY + QUERY_DELAY + 1, Decision.DROP, KEPT),
+        (D, MEMORY + QUERY_DELAY + 1, Decision.DROP, KEPT),
         (W, REPEATABLE + 1, Decision.SEND, Step(Action.SEND, Event.ABSENT)),
         (D, 0, None, TOO_EARLY),
         (D, MEMORY + QUERY_DELAY + 1, None, ASK),
@@ -289,7 +290,7 @@ def test_the_next_step_without_a_doubt(
 def test_the_next_step_with_a_doubt(
     state: State, after: float, decision: Decision | None, expected: Step, obstacle: str | None
 ) -> None:
-    """The same id until minute 45, nothing until 70, then a question; an operator may send without one."""
+    """The same id until minute 45, nothing until 70, then a question; an operator may send without one. A drop sends nothing."""
     assert expected == step(Entry(state, since=SINCE), obstacle, decision, after)
 
 

@@ -130,6 +130,9 @@ SOUND: dict[str, Seed] = {
         users=["sluice-dev-writer"],
     ),
     "update of a reserved worker": seed(UPDATED, {"WorkerConcurrency": "80"}, concurrency=194, reserved=94),
+    "update of an on-demand stream": seed(
+        UPDATED, given={"StreamMode": "ON_DEMAND"}, stream=("ON_DEMAND", 4), on_demand_streams=50
+    ),
     "other stacks": lambda here: (
         here.account.add_stack("sluice-prod", "CREATE_COMPLETE", Stage="prod"),
         here.account.add_stack("website", "ROLLBACK_COMPLETE", description="a website"),
