@@ -367,7 +367,7 @@ def test_a_span_waits_only_for_the_owners_of_its_own_copies() -> None:
 def test_no_copy_waits_for_an_owner_that_the_stream_has_lost_or_whose_claim_was_taken_over(
     days: float, is_taken: bool, awaited: list[str]
 ) -> None:
-    """Its span leaves the worklist: nothing plans the owner any more, or another record's rows count.
+    """Its span leaves the worklist: nothing plans the owner any more, or another record's rows count. Until then, an alarm counts it.
 
     The stream keeps records for 7 days, a worker for some hours.
     """
@@ -386,6 +386,7 @@ def test_no_copy_waits_for_an_owner_that_the_stream_has_lost_or_whose_claim_was_
     found = made.ledger.get(one.place)
     assert found is not None
     assert awaited == list(found.copies) == ["q"] * (worklist_key(found) != "")
+    assert awaited == ["q"] * (made.telemetry.gauges["OldestWaitingSeconds"] > 0)
 
 
 def test_a_span_with_many_copies_costs_few_looks_at_claims() -> None:

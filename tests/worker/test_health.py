@@ -35,6 +35,7 @@ def test_a_database_fails_until_a_probe_is_answered(made: Delivery) -> None:
     one.succeeded(DB)
     assert one.works(DB)
     one.failed(DB, "http_500")
+    assert not one.works(DB)
     one.succeeded(DB)
     assert (True, False, []) == (one.is_failing(DB), one.works(DB), one.due([DB]))
     made.clock.sleep(PROBE_EVERY_SECONDS)

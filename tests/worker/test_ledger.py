@@ -239,7 +239,7 @@ EDIT = ChainId.edit("e")
 
 
 def test_a_replacement_is_one_transaction(client: Any) -> None:
-    """Either both spans are written or none: a repetition, or a race that another has won, writes nothing."""
+    """Either both spans are written or none: a race that another has won writes nothing. A repetition of the request is one's own."""
     one = ledger(client)
     old = appended(one, span(entries={KEY: DEAD}, settled=True))
     done, new = old.with_entries({KEY: Entry(State.REPLACED)}), span(chain=EDIT)
@@ -250,8 +250,15 @@ def test_a_replacement_is_one_transaction(client: Any) -> None:
     assert one.get(new.place) is not None
 
     assert not ledger(client, 100).replace(old.with_entries({}), replace(new, after=N[9]))
+    assert not ledger(client, 100).replace(written.with_entries({}), new)
     assert written == one.get(old.place)
     assert one.get(Place(EDIT, N[9])) is None
+
+    repeating = Meddled(client)
+    repeating.before["transact_write_items"] = lambda request: client.transact_write_items(
+        TransactItems=request["TransactItems"]
+    )
+    assert ledger(repeating, 200).replace(written.with_entries({}), replace(new, after=N[9]))
 
 
 # The worklist

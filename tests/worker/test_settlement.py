@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.delivery import Delivery, once
+from shared.errors import LedgerUnavailableError
+from tests.support.delivery import Delivery, lose_answer, once
 from tests.support.spans import CHAIN, KEY, key, span
 from worker.settlement import MOST_HALVINGS, MOST_VAIN_HALVINGS, Outcome
 from worker.span import ChunkKey, Span
@@ -102,6 +103,15 @@ def test_an_outcome_is_applied_to_what_another_invocation_wrote(
     made.overtake(entries={KEY: Entry(written, reason="x")})
 
     assert state is made.settle({KEY: outcome}).entry(KEY).state
+
+
+def test_an_answer_that_is_lost_is_an_error() -> None:
+    """The sender finds the span."""
+    made = Made()
+    made.delivery.dynamodb.after["update_item"] = lambda _: lose_answer()
+
+    with pytest.raises(LedgerUnavailableError):
+        made.settle({KEY: OK})
 
 
 # Halving

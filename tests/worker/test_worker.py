@@ -214,6 +214,9 @@ def test_a_batch_costs_few_calls(size: int) -> None:
     made.put(envelope("-", {}), envelope("-", {}))
     made.deliver(3 * size)
     assert (["put_object"] * 3, True) == (made.s3.calls, made.spans()[-1].settled)
+    made.put(*[envelope("-", {})] * 3)
+    made.deliver(3 * size + 2)
+    assert 4 == made.s3.calls.count("put_object")  # borders name two records; of more, an index
 
 
 # What cannot be delivered
