@@ -387,6 +387,17 @@ def test_a_search_does_not_undo_a_refusal_that_was_asked_for_meanwhile() -> None
     assert 2 == len(refused(made))
 
 
+def test_requests_that_are_noted_at_once_are_all_kept() -> None:
+    """Whoever writes second reads what the first wrote, whether or not there were requests before."""
+    made = shops()
+    other = other_sandbox(made)
+    for one in "ab":
+        made.s3.before["put_object"] = once(lambda one=one: ask(other, "note", values=[f"other {one}"]))
+        ask(made, "note", values=[one])
+
+    assert 4 == len(ask(made, "list")["requests"])
+
+
 def test_what_arrives_after_a_refusal_was_lifted_is_kept() -> None:
     """Even within the five minutes in which some instances would not have known of the refusal."""
     made = apply(shops())
