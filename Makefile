@@ -40,7 +40,7 @@ demo-outage: .venv/installed ## play through a Treasure Data outage and a loss o
 .PHONY: up
 up: .venv/installed ## run the local stack, with a page to send events and watch them arrive
 	@! command -v npm >/dev/null || $(MAKE) -s sdk/dist/manifest.json || echo 'The browser SDK cannot be built; everything else works.'
-	@$(RUN) -m ops.cli local
+	@$(RUN) -m ops local
 
 .PHONY: test
 test: .venv/installed .venv-emulator/installed tests/clients/node_modules/.package-lock.json ## run the test suite
@@ -141,7 +141,7 @@ sdk-dist: sdk/node_modules/.package-lock.json ## build the browser SDK's package
 
 .PHONY: publish-sdk
 publish-sdk: sdk .venv/installed ## build the browser SDK and publish it to a stack's bucket: STACK=
-	@$(RUN) -m ops.cli sdk publish --stack "$(STACK)"
+	@$(RUN) -m ops sdk publish --stack "$(STACK)"
 
 .PHONY: sdk-test
 sdk-test: sdk .venv/installed ## test the browser SDK, including in Chromium and Firefox
@@ -181,7 +181,7 @@ package: .venv/installed sdk ## build one artifact per processor, and a wheel wi
 
 .PHONY: certify
 certify: .venv/installed ## try Sluice's promises on a deployed stage and write a report: STACK=, ARGS=
-	@$(RUN) -m ops.cli certify --stack "$(STACK)" $(ARGS)
+	@$(RUN) -m ops certify --stack "$(STACK)" $(ARGS)
 
 .PHONY: lock
 lock: $(UV) ## update all dependencies and the hashed requirement files

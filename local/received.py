@@ -130,6 +130,8 @@ class Received:
         if unknown := sorted(asked.keys() - _PARAMETERS):
             known = ", ".join(sorted(_PARAMETERS))
             raise RefusedError(400, f"unknown parameter {unknown[0]!r}: the parameters are {known}")
+        if "=" not in asked.get("match", "="):
+            raise RefusedError(400, "match must be COLUMN=VALUE, such as order_id=4711")
         count = _number(asked, "count", 0.0)
         until = self._clock.now() + min(
             MOST_WAIT_SECONDS, _number(asked, "wait", WAIT_SECONDS if count else 0.0)

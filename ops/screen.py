@@ -208,7 +208,12 @@ def ask(question: str, otherwise: str, *, yes: bool, hidden: bool = False) -> st
         Failure: nothing may be asked, or nobody answers. The clause `otherwise` names the option which does.
         click.exceptions.Exit: Ctrl-C was pressed.
     """
-    if not yes:
+    if hidden and not yes and not sys.stdin.isatty():  # getpass would warn that it cannot hide what is typed
+        click.echo(f"{question}: ", nl=False, err=True)
+        if answer := sys.stdin.readline().strip():
+            return answer
+        click.echo(err=True)
+    elif not yes:
         try:
             return str(click.prompt(question, hide_input=hidden, err=True))
         except click.Abort:

@@ -34,7 +34,8 @@ from worker.span_object import SpanObjects
 from worker.watermark import Watermarks
 
 _CONNECTIONS = 32  # of a client: several searches look ahead at once
-UNNAMED = "name a stack: --stack NAME (or the variable SLUICE_STACK), or --local"
+_UNNAMED = "name a stack: --stack NAME (or the variable SLUICE_STACK)"
+UNNAMED = f"{_UNNAMED}, or --local"
 """What a command says that needs a stack and was given none."""
 _ROOT = Path(__file__).parents[1]
 _DESCRIPTION = "stack.json"
@@ -282,11 +283,15 @@ def described(said: Mapping[str, Any]) -> Stack:
     return Stack("local", outputs, session, said["aws"], functions, Path(said["folder"]))
 
 
-def stack_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that name a stack: `is_local`, `name` and `region`."""
+def stack_options(command: Callable[..., Any], *, hides_local: bool = False) -> Callable[..., Any]:
+    """Give a command the options that name a stack: `is_local`, which the help may hide, `name` and `region`."""
     return screen.with_options(
         click.option(
-            "--local", "is_local", is_flag=True, help="Use the local stack that `sluice local` runs."
+            "--local",
+            "is_local",
+            is_flag=True,
+            hidden=hides_local,
+            help="Use the local stack that `sluice local` runs.",
         ),
         click.option(
             "--stack",
@@ -303,13 +308,18 @@ def stack_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-def works_on_stack(command: Callable[..., Any]) -> Callable[..., Any]:
+def works_on_deployed_stack(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Do as `works_on_stack`, but do not offer --local, which the command answers with a better one."""
+    return works_on_stack(command, needs_deployed=True)
+
+
+def works_on_stack(command: Callable[..., Any], *, needs_deployed: bool = False) -> Callable[..., Any]:
     """Give a command the options that name a stack, and pass the stack as its first argument.
 
     If another command runs it with a stack as the context's object, that stack is used.
     """
 
-    @stack_options
+    @functools.partial(stack_options, hides_local=needs_deployed)
     @functools.wraps(command)
     def wrapped(*args: Any, is_local: bool, name: str | None, region: str | None, **options: Any) -> Any:
         if isinstance(given := click.get_current_context().obj, Stack):
@@ -317,7 +327,7 @@ def works_on_stack(command: Callable[..., Any]) -> Callable[..., Any]:
         if is_local:
             return command(local(), *args, **options)
         if name is None:
-            raise click.UsageError(UNNAMED)
+            raise click.UsageError(_UNNAMED if needs_deployed else UNNAMED)
         return command(deployed(name, region), *args, **options)
 
     return wrapped

@@ -55,7 +55,6 @@ class Upload:
         body: gzip of MessagePack maps.
         began: UNIX seconds of the attempt.
         surely_not: no attempt can have been accepted.
-        created: its table was missing, and was created.
     """
 
     key: ChunkKey
@@ -64,7 +63,6 @@ class Upload:
     body: bytes
     began: float = 0.0
     surely_not: bool = True
-    created: bool = False
 
     def outcome(self, reply: Reply) -> Outcome:
         """Return what a reply means for the chunk."""
@@ -133,12 +131,10 @@ class Uploader:
             reply = self._send(upload, timeout, deadline)
         if reply.meaning is Meaning.KEY_REFUSED:
             self._telemetry.count("KeyRefused")
-        is_missing = reply.meaning is Meaning.NO_TABLE and reply.definitely_not_delivered
-        if is_missing and not upload.created:
+        if reply.meaning is Meaning.NO_TABLE and reply.definitely_not_delivered:
             obstacle = self._create(upload, deadline)
             if obstacle is not None:
                 return _bounded(obstacle, upload)
-            upload.created = True
             reply = self._send(upload, timeout, deadline)
         if reply.meaning is Meaning.NO_TABLE:  # created, but not there yet; or a proxy says so
             return Reply(Meaning.TEMPORARY, reply.reason)

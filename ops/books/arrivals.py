@@ -5,6 +5,7 @@ compared with the records of the same time that the ledger has planned or that w
 counts the events that its responses call accepted.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from ops.books.accounting import Balance
 from shared.clock import Clock
 from worker.chain import ChainId
-from worker.record import START, Number, number
+from worker.record import START, Number, from_stream, number
 from worker.shards import Position, Shards
 from worker.span import Span
 
@@ -52,16 +53,32 @@ class Arrivals:
         return lost if lost > self.unsure else 0
 
 
-def of_gateway(counted: int, balance: Balance) -> Arrivals:
+def of_gateway(counted: int, balance: Balance, repeated: Callable[[], int]) -> Arrivals:
     """Compare the number of events that the local gateway accepted with the rows of a complete balance taken afterwards.
 
     The counts may differ if envelopes have copies that do not count, because the gateway counted each, or if the queue has
-    messages, because their rows are not counted.
+    messages, because their rows are not counted. `repeated` returns how many rows are in copies; it is called only if rows are missing.
     """
-    waiting = balance.unread.rows
-    seen = balance.total.received + waiting
+    seen = balance.total.received + balance.unread.rows
+    missing = max(0, counted - seen)
     is_unsure = balance.unread.in_queue or balance.copies or not balance.unread.is_complete
-    return Arrivals("events", counted, seen, max(0, counted - seen) if is_unsure else 0)
+    unsure = missing if is_unsure or not missing else repeated()
+    return Arrivals("events", counted, seen, unsure)
+
+
+def repeated_rows(shards: Shards) -> int:
+    """Return how many rows are in envelopes that the stream has had before, such as those of a repeated request."""
+    rows, known = 0, set[str]()
+    for shard in shards.all():
+        for page in filter(None, shards.pages(shard.shard_id, Position())):
+            for record in from_stream(page.records, shard.shard_id):
+                if record.request_id in known:
+                    rows += sum(count for _, count, _ in record.blocks)
+                elif record.request_id:
+                    known.add(record.request_id)
+            if page.at_tip:
+                break
+    return rows
 
 
 @dataclass(slots=True)

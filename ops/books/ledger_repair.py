@@ -6,7 +6,7 @@ became of its rows, nor of those that waited or were dead in the backup: all get
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from datetime import UTC, datetime
 from itertools import batched, groupby, islice
@@ -88,10 +88,16 @@ class LedgerRepair:
         rewritten since the backup, and objects left `aside`, because another one has their records.
         """
         counts: Counter[str] = Counter()
-        for hour in self._hours():
+        hours = self._hours()
+        gaps: dict[ChainId, Number] = {}  # the last records of gaps
+        for stored in (one for hour in hours for one in self.objects.of_hour(hour) if one.chain.gaps):
+            gaps[stored.chain] = max(stored.last, gaps.get(stored.chain, START))
+        for hour in hours:
             self.tell(hour)
             for chain, group in groupby(list(self.objects.of_hour(hour)), lambda one: one.chain):
-                self._take_up(chain, list(group), counts)
+                self._take_up(chain, list(group), gaps, counts)
+        for gap in sorted(gaps, key=lambda one: len(one.gaps), reverse=True):
+            self._end(gap)
         self._doubt(counts)
         self.ledger.adopt(self.ledger.tables_created()[0])
         return counts
@@ -108,7 +114,9 @@ class LedgerRepair:
         """Return whether an object lies behind its chain's end. Chains that are not of the stream have one span at most."""
         return end is None or (stored.chain.is_of_stream and stored.first > end.last)
 
-    def _take_up(self, chain: ChainId, group: list[Stored], counts: Counter[str]) -> None:
+    def _take_up(
+        self, chain: ChainId, group: list[Stored], gaps: Mapping[ChainId, Number], counts: Counter[str]
+    ) -> None:
         end = self.ledger.end(chain)
         for stored in group:
             if not self._is_unknown(stored, end):
@@ -118,17 +126,33 @@ class LedgerRepair:
             self.ledger.note_chain(chain.root)
         while left:
             at = START if end is None else end.last
-            fitting = [one for one in left if one.index.after >= at]
+            # whoever appended in a gap saw a span that begins behind it
+            fitting = [
+                one
+                for one in left
+                if one.index.after >= at and one.stored.first > gaps.get(chain.before(one.index.after), "")
+            ]
             counts["aside"] += len(left) - len(fitting)
             if not fitting:
                 return
             one = _next(fitting)
             if one.index.after > at:
                 # spans of one or two records without rows have no object; a chain has no holes
-                end = self._append(_filler(chain, at, one, end), {})
+                end = self._append(_filler(chain, at, one.index.after, one.planned_at, end), {})
             end = self._append(self._span(one, end), self._claims(one) if chain.is_of_stream else {})
             counts["spans"] += 1
             left = [other for other in fitting if other is not one] if chain.is_of_stream else []
+
+    def _end(self, gap: ChainId) -> None:
+        """Have a span follow a gap whose chain ends before it: without one, the records in the gap would seem to be in no span.
+
+        The span that did had no object, like the one that ends the chain of a closed shard.
+        """
+        chain, end = replace(gap, gaps=gap.gaps[:-1]), self.ledger.end(gap)
+        before = self.ledger.end(chain)
+        at = START if before is None else before.last
+        if end is not None and gap.gaps[-1] == at:
+            self._append(_filler(chain, at, end.last, end.planned_at, before), {})
 
     def _follow_rewrite(self, stored: Stored) -> bool:
         """Have a known span refer to the object that the sweep has written anew since the backup."""
@@ -258,16 +282,15 @@ def _next(fitting: Iterable[_Unknown]) -> _Unknown:
     )
 
 
-def _filler(chain: ChainId, at: Number, one: _Unknown, end: Span | None) -> Span:
-    last = one.index.after
+def _filler(chain: ChainId, at: Number, last: Number, planned_at: int, end: Span | None) -> Span:
     return Span(
         chain=chain,
         after=at,
         first=last,
         last=last,
-        planned_at=one.planned_at,
+        planned_at=planned_at,
         records=1,
         latest=0 if end is None else end.latest,
-        received_at=one.planned_at,
+        received_at=planned_at,
         settled=True,
     )

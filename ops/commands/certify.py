@@ -22,7 +22,7 @@ from ops.deploy.certify.steps import STEPS
 from ops.deploy.certify.trouble import repairs_of
 from ops.deploy.stack_api import emulator_of
 from ops.failure import INTERRUPTED, UNFINISHED, Failure
-from ops.stack import Stack, home, works_on_stack
+from ops.stack import Stack, home, works_on_deployed_stack
 from ops.version import sluice_version
 from shared.clock import Clock, SystemClock
 
@@ -30,7 +30,7 @@ _NAMES = [one.name for one in STEPS]
 
 
 @click.command("certify")
-@works_on_stack
+@works_on_deployed_stack
 @doctor.account_option
 @click.option(
     "--only",

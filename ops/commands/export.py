@@ -15,6 +15,7 @@ from ops.persons.person_search import (
     Held,
     WantedPersons,
     ask,
+    check_account,
     hours_of,
     in_queue,
     look,
@@ -49,6 +50,7 @@ def command(
     wanted = WantedPersons(account, column_name(column), (value,))
     make_key(stack)
     held = look(stack, wanted, hours_of(stack), shows=True)
+    check_account(stack, account, [held])
     unread: list[str] = []
     lines = [json.dumps(one, ensure_ascii=False, default=repr) for one in _found(stack, wanted, held, unread)]
     screen.put(

@@ -192,7 +192,7 @@ def described(one: FoundEvent, *, raw: bool) -> dict[str, Any]:
 def lines_of(one: FoundEvent, option: str, *, details: bool, raw: bool) -> Iterator[str]:
     """Yield what was found as lines of text: received, where it is, what became of it, what to do."""
     seen, span = one.seen, one.span
-    yield printable(f"{_word(one.stage).upper()}  {seen.event_id or 'an event without an id'} of {seen.of}")
+    yield printable(f"{_word(one.stage).upper()}  {_name(one)}")
     yield f"  received   {screen.utc(seen.at)}" + (f", request {seen.request_id}" if seen.request_id else "")
     where = _WHERE.get(one.stage, "S3")
     yield f"  where      {where}" + (f", database {one.database}" if one.database else "")
@@ -217,6 +217,12 @@ def lines_of(one: FoundEvent, option: str, *, details: bool, raw: bool) -> Itera
     is_forbidden = one.stage is Stage.WAITING and one.reason == "http_403" and one.database
     if step := _FORBIDDEN if is_forbidden else _NEXT.get(one.stage, ""):
         yield f"  {step.format(option=option, database=one.database)}"
+
+
+def _name(one: FoundEvent) -> str:
+    if one.stage is Stage.COPY:
+        return "a repeated request"  # its events are not read
+    return f"{one.seen.event_id or 'an event without an id'} of {one.seen.of}"
 
 
 def _brief(one: FoundEvent) -> str:

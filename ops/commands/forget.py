@@ -19,6 +19,7 @@ from ops.persons.person_search import (
     Hours,
     WantedPersons,
     ask,
+    check_account,
     count_in_td,
     hours_of,
     in_objects,
@@ -85,6 +86,7 @@ def command(
     if not as_json:
         screen.say(_cost(stack, hours))
     found = [look(stack, one, hours, shows=not as_json) for one in wanted]
+    check_account(stack, wanted[0].account, found)
     if not as_json:
         _show(zip(wanted, found, strict=True))
     if dry_run:

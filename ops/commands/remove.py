@@ -5,14 +5,14 @@ import click
 from ops import screen
 from ops.deploy.removal import Removal
 from ops.failure import UNFINISHED, Failure
-from ops.stack import Stack, works_on_stack
+from ops.stack import Stack, works_on_deployed_stack
 from shared.clock import SystemClock
 
 _POLL_SECONDS = 10.0
 
 
 @click.command("remove")
-@works_on_stack
+@works_on_deployed_stack
 @screen.yes_option
 @screen.json_option
 @click.pass_context

@@ -86,7 +86,9 @@ def command(
     to a wrong database, once per tag.
     """
     if (start.number is not None or end.number is not None) and only is None:
-        raise click.UsageError("a sequence number needs its shard: add --shard")
+        raise click.UsageError(
+            "a sequence number needs its shard: add --shard. A time is 2026-11-24T03:00 or, so long ago, 90min"
+        )
     if not force and (tag or account or table or database):
         raise click.UsageError(
             "--tag, --account, --table and --database work only with --force: without it, the ledger decides about each row"
@@ -94,6 +96,8 @@ def command(
     if _is_reversed(start, end):
         raise click.UsageError("--from is not before --to: swap them")
     clock = SystemClock()
+    if start.at is not None and start.at > clock.now():
+        raise click.UsageError("--from is in the future: times are in UTC, unless they have an offset")
     if force:
         if only is not None:
             raise click.UsageError("--force reads S3, not shards: leave out --shard")
@@ -239,6 +243,11 @@ def _force(stack: Stack, wanted: Wanted, *, dry_run: bool, yes: bool, as_json: b
         for span in planned_spans.spans(stack.ledger(), stack.objects(), since, until, held=held)
         if not span.is_forced and any(wanted.has(span, key) for key in span.chunks)
     ]
+    if not spans and not as_json:
+        screen.say(
+            "No such rows arrived then: check --account, --table and --database. Times are in UTC, unless they have an offset."
+        )
+        return 0
     if dry_run:
         rows = sum(span.rows(key) for span in spans for key in span.chunks if wanted.has(span, key))
         if as_json:

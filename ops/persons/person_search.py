@@ -64,6 +64,7 @@ class Held:
         columns: of those tables.
         hours: with objects that have rows.
         places: the spans that have rows.
+        is_of_nobody: nothing was found, and Redis says that there is no such account.
     """
 
     rows: Counter[str] = field(default_factory=Counter)
@@ -75,6 +76,7 @@ class Held:
     unread: int = 0
     hours: set[str] = field(default_factory=set)
     places: list[tuple[str, str]] = field(default_factory=list)
+    is_of_nobody: bool = False
 
     @property
     def totals(self) -> dict[tuple[str, str], int | None]:
@@ -161,15 +163,29 @@ def look(stack: Stack, wanted: WantedPersons, hours: Hours, *, shows: bool) -> H
     held.rejected = answer["events"]
     held.queued = sum(1 for _ in in_queue(stack, wanted))
     databases = sorted(set(_databases(stack, held.places, wanted.account)))
-    tables = ask(stack, "tables", databases=databases, **wanted.members)["tables"]
-    for database, found in tables.items():
+    answer = ask(stack, "tables", databases=databases, **wanted.members)
+    for database, found in answer["tables"].items():
         if found is None:
             held.in_td[database, "*"] = None
             continue
         for table, columns in found.items():
             held.columns[database, table] = columns
     held.in_td |= count_in_td(stack, wanted, held.columns)
+    held.is_of_nobody = answer["is_unknown"] and not (held.total or held.in_td or held.unread)
     return held
+
+
+def check_account(stack: Stack, account: str, found: Iterable[Held]) -> None:
+    """Check that an account exists, or that some of its rows were found; else its name may be mistyped.
+
+    Raises:
+        Failure: neither is so.
+    """
+    if all(held.is_of_nobody for held in found):
+        raise Failure(
+            f"there is no account {account}, and no such rows of it were found: `sluice accounts list {stack.option}` lists the accounts. "
+            "One that was removed must be applied again, because only Redis knows its database"
+        )
 
 
 def in_queue(stack: Stack, wanted: WantedPersons) -> Iterator[FoundEvent]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ops.books.accounting import Accounting, Balance, Unread, by_group
-from ops.books.arrivals import Arrivals, StreamCount, of_gateway
+from ops.books.arrivals import Arrivals, StreamCount, of_gateway, repeated_rows
 from ops.books.budget_uses import BudgetUse
 from ops.books.chunks import NAMES, ListedChunk, RowGroup, chunks
 from ops.failure import FORESEEN, is_down, is_gone
@@ -219,7 +219,9 @@ class StateReader:
         if self.stack.folder is not None:
             counted = answers.read(self.stack.folder).accepted
             balance = self._accounting.take(since, seconds=_COUNT_SECONDS)
-            return balance, None if since is not None else of_gateway(counted, balance)
+            if since is not None:
+                return balance, None
+            return balance, of_gateway(counted, balance, lambda: repeated_rows(self.stack.shards()))
         shards = self.stack.shards()
         count = StreamCount.of(shards, self._clock, since)
         if count is None:

@@ -76,7 +76,7 @@ class Operator:
     def words(self, *more: str) -> list[str]:
         """Return the words of a command line that asks nothing."""
         stage = ["--config-env", "stg", "--td-key-file", str(self.key_file)]
-        return ["-m", "ops.cli", *more, *stage, "--yes", "--json"]
+        return ["-m", "ops", *more, *stage, "--yes", "--json"]
 
     def run(self, *more: str) -> Any:
         """Run a command line that asks nothing, and return what it prints."""
@@ -151,7 +151,7 @@ def test_one_command_leads_from_an_account_without_sluice_to_the_first_row(opera
     )
     assert (3, True) == (wrong.returncode, "docs/deploying.md#parameters" in wrong.stderr), wrong.stderr
     denied = operator.installed.run(
-        "-m", "ops.cli", "status", "--stack", operator.other.name, **operator.variables
+        "-m", "ops", "status", "--stack", operator.other.name, **operator.variables
     )
     assert "your credentials do not allow" in denied.stderr, (
         denied.stdout

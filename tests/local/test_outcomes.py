@@ -18,7 +18,12 @@ ORDERS = reconciliation.TablePlace("goods", "orders")
 
 def undelivered(made: Delivery) -> list[TableOutcome]:
     """Return what has become of the rows that a delivery's bucket and ledger have."""
-    pages = SimpleNamespace(paginate=lambda **request: [made.dynamodb.client.scan(**request)])
+
+    def paginate(**asked: Any) -> list[dict[str, Any]]:
+        assert asked["ConsistentRead"]
+        return [made.dynamodb.client.scan(**asked)]
+
+    pages = SimpleNamespace(paginate=paginate)
     clients = {"s3": made.s3, "dynamodb": SimpleNamespace(get_paginator={"scan": pages}.__getitem__)}
     resources: Any = SimpleNamespace(client=clients.__getitem__, ledger_table=TABLE, data_bucket=BUCKET)
     return list(outcomes.undelivered(resources, ACCOUNTS))

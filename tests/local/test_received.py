@@ -186,7 +186,8 @@ def test_a_query_waits_for_the_number_of_events_it_expects(stack: Stack) -> None
 
 
 @pytest.mark.parametrize(
-    "question", ["/good?tabel=views", "/bad?count=x", "/good?count=-1", "/good?wait=nan"]
+    "question",
+    ["/good?tabel=views", "/bad?count=x", "/good?count=-1", "/good?wait=nan", "/good?match=page"],
 )
 def test_a_mistyped_query_is_an_error(stack: Stack, question: str) -> None:
     """Otherwise an end-to-end test with a typo could pass."""

@@ -44,15 +44,27 @@ def test_a_refused_request_has_a_code(
 
 
 @pytest.mark.parametrize(
+    ("request_", "answer"),
+    [
+        (post([{"table": "orders"}], ("x-write-key", "shop.k1.mac")), b'{"accepted": 1, "rejected": []}'),
+        (RecordedRequest("GET", "/pixel.gif?k=shop.k1.mac&t=orders", ()), b"GIF89a"),
+    ],
+    ids=["a batch", "pixel"],
+)
+def test_a_response_tells_which_events_are_accepted(request_: RecordedRequest, answer: bytes) -> None:
+    """Each belongs to the key's account and to the table that it or the request names."""
+    found = exchange_of(request_, Response(200, answer))
+
+    assert ("shop", "", "") == (found.account, found.refused, found.error)
+    assert [("orders", "")] == [(one.table, one.code) for one in found.events]
+
+
+@pytest.mark.parametrize(
     "answer", [b'{"accepted": 2, "rejected": []}', b'{"receipts": [{"success": true}, {"success": true}]}']
 )
 def test_a_response_with_wrong_counts_is_an_error(answer: bytes) -> None:
-    """A response cannot accept more events than were sent. Otherwise each belongs to the key's account and to its table."""
-    request = post([{"table": "orders"}], ("x-write-key", "shop.k1.mac"))
-    right = exchange_of(request, Response(200, b'{"accepted": 1, "rejected": []}'))
-
-    assert "2 of" in exchange_of(request, Response(200, answer)).error
-    assert ("shop", ["orders"], "") == (right.account, [one.table for one in right.events], right.error)
+    """A response cannot accept more events than were sent."""
+    assert "2 of" in exchange_of(post([{"table": "orders"}]), Response(200, answer)).error
 
 
 TAKEN_A, TAKEN_B, TAKEN_C = answered("a"), answered("b", account="outlet"), answered("c", account="nobody")

@@ -39,6 +39,18 @@ def test_each_command_is_shown_once_by_its_purpose() -> None:
     ]
 
 
+@pytest.mark.parametrize("line", ["remove", "certify", "sdk publish"])
+def test_what_needs_a_deployed_stack_does_not_offer_the_local_one(line: str) -> None:
+    """Neither its help nor its error names --local."""
+    helped, unnamed = (
+        CliRunner().invoke(main, [*line.split(), *more], env={"SLUICE_STACK": ""}) for more in (["-h"], [])
+    )
+
+    assert (0, 2) == (helped.exit_code, unnamed.exit_code)
+    assert "--stack NAME" in unnamed.output
+    assert "--local" not in helped.output + unnamed.output
+
+
 def test_descriptions_are_not_cut() -> None:
     """Each description is a whole sentence, on as many lines as it needs, also in groups."""
     text = " ".join(" ".join(shown()).split())

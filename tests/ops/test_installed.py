@@ -68,10 +68,10 @@ def test_the_command_runs_outside_the_repository(plain: Installation) -> None:
     It imports every base requirement: what only the local stack needs belongs to the extra.
     """
     (entry_points,) = plain.site.glob("sluice-*.dist-info/entry_points.txt")
-    done = plain.run("-m", "ops.cli", "status", "--local")
+    done = plain.run("-m", "ops", "status", "--local")
     deploys = plain.run("-c", "from ops.help_page import DEPLOY; print(DEPLOY)")
 
-    assert "sluice = ops.cli:main" in entry_points.read_text()
+    assert "sluice = ops.__main__:main" in entry_points.read_text()
     assert (1, "") == (done.returncode, done.stdout)
     assert "Error: the local stack is not running: start it with `sluice local` or `make up`\n" == done.stderr
     assert ("`sluice deploy`\n", "`sam deploy`") == (deploys.stdout, DEPLOY)
@@ -107,7 +107,7 @@ def test_the_command_runs_outside_the_repository(plain: Installation) -> None:
 )
 def test_an_extra_that_is_missing_is_named(plain: Installation, line: str, said: str) -> None:
     """Without it, the command says in one sentence what to install."""
-    done = plain.run("-m", "ops.cli", *line.split())
+    done = plain.run("-m", "ops", *line.split())
 
     assert (1, "", f"Error: {said}\n") == (done.returncode, done.stdout, done.stderr)
 

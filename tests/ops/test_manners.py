@@ -74,7 +74,7 @@ def start(sluice: Sluice, line: list[str], stdout: int, **more: str) -> subproce
     environment = (
         os.environ | {"SLUICE_HOME": str(sluice.home), "SLUICE_STACK": "", "TERM": "xterm-256color"} | more
     )
-    command = [sys.executable, "-m", "ops.cli", *line, "--local"]
+    command = [sys.executable, "-m", "ops", *line, "--local"]
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE
     )
@@ -129,7 +129,7 @@ def test_every_command_can_be_interrupted(tmp_path: Path) -> None:
                 "AWS_SECRET_ACCESS_KEY": "secret",
                 "SLUICE_STACK": "sluice-dev",
             }
-            command = [sys.executable, "-m", "ops.cli", *words(line, tmp_path), "--region", "us-east-1"]
+            command = [sys.executable, "-m", "ops", *words(line, tmp_path), "--region", "us-east-1"]
             running = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE)
             connection, _ = silent.accept()
             with connection:
@@ -138,6 +138,16 @@ def test_every_command_can_be_interrupted(tmp_path: Path) -> None:
         # killed by the second press, while it ended, is 130 to a shell, too
         assert running.returncode in (130, -signal.SIGINT), (line, said)
         assert b"Traceback" not in said, line
+
+
+def test_a_command_can_be_interrupted_while_it_is_imported() -> None:
+    """That takes a second. It ends without a traceback."""
+    find = "lambda name, *_: name == 'ops.cli' and os.kill(os.getpid(), signal.SIGINT) or None"
+    code = f"import os, runpy, signal, sys, types; sys.meta_path.insert(0, types.SimpleNamespace(find_spec={find})); "
+    command = [sys.executable, "-c", code + "runpy.run_module('ops', run_name='__main__')"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False, timeout=60)
+
+    assert (-signal.SIGINT, b"") == (done.returncode, done.stderr)
 
 
 @pytest.mark.parametrize(
@@ -168,6 +178,7 @@ def test_every_command_can_be_interrupted(tmp_path: Path) -> None:
         ("replay --local --force --from 2026-01-01 --to now", "needs --from and --to as absolute times"),
         ("replay --local --from 1h --to 2h", "--from is not before --to: swap them"),
         ("replay --local --from 49590338271490256608559600000", "a sequence number needs its shard"),
+        ("replay --local --from 2999-01-01", "--from is in the future: times are in UTC"),
         ("replay --local --from yesterday", "'yesterday' is not a time"),
         ("status --local --since 1h --until 2h", "--since is not before --until: swap them"),
         ("tail --local page", "write COLUMN=VALUE, such as page=home"),

@@ -1,11 +1,13 @@
-"""Output in a pipe."""
+"""Output in a pipe, and answers from one."""
 
+import io
 import sys
 
 import pytest
 
 from doubles.clock import ManualClock
 from ops import screen
+from ops.failure import Failure
 
 
 def test_progress_in_a_pipe_is_a_line_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
@@ -34,6 +36,16 @@ def test_progress_in_a_pipe_is_shown_while_nothing_happens(capsys: pytest.Captur
             said = capsys.readouterr().err
 
     assert "searching, after 1 min 10 s\n" == said
+
+
+def test_a_secret_can_be_piped(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody types it, so nothing warns that it is seen. An empty answer is none."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO("secret\n"))
+    answer = screen.ask("Key", "`--file` gives it", yes=False, hidden=True)
+
+    assert ("secret", "Key: ") == (answer, capsys.readouterr().err)
+    with pytest.raises(Failure, match=r"there was no answer to: Key\. `--file` gives it"):
+        screen.ask("Key", "`--file` gives it", yes=False, hidden=True)
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])

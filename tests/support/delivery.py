@@ -185,6 +185,7 @@ class Delivery:
         self.dynamodb.create_table(TableName=TABLE, **LEDGER)
         self.s3: Any = Meddled(MemoryS3(self.clock.now))
         self.s3.create_bucket(Bucket=BUCKET)
+        self.s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
         self.redis: Any = MemoryRedis()
         self.redis.hset(KEYS.sentinel, mapping={"at": "now", "count": "0"})
         settings = TreasureDataSettings(id_memory=self.memory, query_delay=self.query_delay)
@@ -253,10 +254,11 @@ class Delivery:
     def _entropy(self, size: int) -> bytes:
         return next(self.entropy).to_bytes(size, "big")
 
-    def map(self, **databases: str) -> None:
-        """Map accounts to databases."""
-        for account, database in databases.items():
-            self.redis.hset(KEYS.of(account), mapping=Account(database).to_fields())
+    def map(self, **accounts: str | Account) -> None:
+        """Write accounts to Redis: whole ones, or the databases of active ones."""
+        for name, one in accounts.items():
+            account = one if isinstance(one, Account) else Account(one)
+            self.redis.hset(KEYS.of(name), mapping=account.to_fields())
 
     def put(self, *data: bytes) -> list[str]:
         """Put records on the stream, and return their sequence numbers."""
@@ -350,6 +352,25 @@ class Delivery:
     def rejected_objects(self) -> list[str]:
         """Return the names of the objects with rejected events."""
         return sorted(name for name in self.s3.objects(BUCKET) if name.startswith(REJECTED))
+
+
+def shops(*data: bytes, **changes: Any) -> Delivery:
+    """Return a delivery with these records and two accounts, whose databases have a table `views`."""
+    made = Delivery(**changes)
+    made.map(shop="shop_db", blog="blog_db")
+    for database in ("shop_db", "blog_db"):
+        made.td.create(database, "views")
+    made.put(*data)
+    return made
+
+
+def stored(status: int, *data: bytes, lands: float | None = None, **changes: Any) -> Delivery:
+    """Return a delivery of these records whose imports were answered with a status, and may have landed; from now on they succeed."""
+    made = shops(*data, **changes)
+    made.fail(status, lands=lands)
+    assert made.deliver() is None
+    made.td.faults.clear()
+    return made.start()
 
 
 def other_sandbox(made: Delivery) -> Delivery:

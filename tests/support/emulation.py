@@ -164,7 +164,7 @@ class Stack:
 
     def certify(self, *arguments: str, folder: Path) -> tuple[int, str, str]:
         """Run `sluice certify` on the stack with its state and reports in a folder. Return exit code, stdout and stderr."""
-        command = [sys.executable, "-m", "ops.cli", "certify", *arguments, "--stack", self.name]
+        command = [sys.executable, "-m", "ops", "certify", *arguments, "--stack", self.name]
         done = subprocess.run(
             [*command, "--to", str(folder), "--yes"],
             cwd=ROOT,
@@ -242,7 +242,7 @@ def deploy(emulator: Ministack, artifacts: Path, stage: str, code: int = 0, **pa
 
 def remove(emulator: Ministack, stack: str) -> None:
     """Remove a stack with `sluice remove`, as its deployer."""
-    command = [sys.executable, "-m", "ops.cli", "remove", "--stack", stack, "--yes"]
+    command = [sys.executable, "-m", "ops", "remove", "--stack", stack, "--yes"]
     environment = deployer(emulator, stack)
     done = subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
     # For a few look-ups, the emulator wants another permission than AWS, so they are not made.

@@ -36,7 +36,7 @@ def talk[Answer](
     """
     parameters = StdioServerParameters(
         command=str(python),
-        args=["-m", "ops.cli", "mcp", *(words or ["--local"])],
+        args=["-m", "ops", "mcp", *(words or ["--local"])],
         cwd=cwd,
         env={"SLUICE_HOME": str(home), "SLUICE_STACK": ""},
     )

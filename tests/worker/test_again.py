@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.delivery import BUCKET, KEYS, SHARD, STREAM, Delivery, envelope, lose_answer, once, row
+from shared.accounts import Account
+from tests.support import delivery as support
+from tests.support.delivery import BUCKET, SHARD, STREAM, Delivery, envelope, lose_answer, once, row
 from worker.again import TOGETHER_SECONDS
 from worker.chain import ChainId
 from worker.claims import LATE_SECONDS
@@ -24,21 +26,20 @@ PASSED = LATE_SECONDS + MARGIN_SECONDS
 AGAIN = ChunkKey.parse("shop:k1/views~q/0")
 
 
-def first(name: str = "q", *, claim: int = 0) -> bytes:
-    """Return a first copy of an envelope."""
-    return envelope("shop", {"views": [row(name)]}, request_id=name, claim=claim)
+def first(name: str = "q", claim: int = 0, at: float = AT) -> bytes:
+    """Return a first copy of an envelope that was received at a time."""
+    tables, at_ms = {"views": [row(name)]}, round(at * 1000)
+    return envelope("shop", tables, request_id=name, claim=claim, received_at=at_ms)
 
 
-def again(name: str = "q") -> bytes:
+def again(name: str = "q", at: float = AT) -> bytes:
     """Return the copy that the drainer put."""
-    return first(name, claim=AT * 1000)
+    return first(name, round(at * 1000), at)
 
 
 def delivery(*data: bytes, shards: int = 1) -> Delivery:
     """Return a delivery of some records."""
-    made = Delivery()
-    made.map(shop="shop_db")
-    made.td.create("shop_db", "views")
+    made = support.shops()
     if shards > 1:
         made.kinesis.delete_stream(StreamName=STREAM)
         made.kinesis.create_stream(StreamName=STREAM, ShardCount=shards)
@@ -76,8 +77,7 @@ def test_envelopes_that_are_decided_together_wait_for_the_last() -> None:
     """A first copy of it could still come without a claim."""
     made = delivery(again("a"))
     made.clock.sleep(TOGETHER_SECONDS)
-    at = (AT + TOGETHER_SECONDS) * 1000
-    put(made, envelope("shop", {"views": [row("b")]}, request_id="b", claim=at, received_at=at))
+    put(made, again("b", made.clock.now()))
     wait(made, PASSED + 1 - TOGETHER_SECONDS)
     assert [] == made.ids("shop_db", "views")
     wait(made, TOGETHER_SECONDS)
@@ -88,16 +88,14 @@ def test_envelopes_that_are_decided_together_wait_for_the_last() -> None:
 def test_rows_of_a_disabled_account_are_a_copy_too() -> None:
     """An operator who enables the account and sends what is dead sends each row once."""
     made = delivery()
-    key = KEYS.of("shop")
-    made.redis.hset(key, mapping={"status": "disabled"})
+    made.map(shop=Account("shop_db", "disabled"))
     put(made, first(), again(), again("alone"))
     wait(made)
     assert {"shop:k1/views~q/0": "copy", "shop:k1/views~alone/0": "dead", "shop/views/0": "dead"} == {
         name: state for name, (state, *_) in made.chunks().items()
     }
-    made.redis.hset(key, mapping={"status": "active"})
-    made.start()
-    made.send(State.DEAD)
+    made.map(shop="shop_db")
+    made.start().send(State.DEAD)
 
     assert ["alone", "q"] == sorted(made.ids("shop_db", "views"))
 
@@ -118,23 +116,19 @@ def hourly(made: Delivery, hours: int) -> None:
     """Deliver an envelope each hour."""
     for n in range(hours):
         made.clock.sleep(3600)
-        at = round(made.clock.now() * 1000)
-        made.put(envelope("shop", {"views": [row(f"h{n}")]}, request_id=f"h{n}", received_at=at))
+        made.put(first(f"h{n}", at=made.clock.now()))
         assert made.deliver(-1) is None
 
 
 def test_a_first_copy_is_not_looked_for_in_all_spans_since() -> None:
     """In the two weeks that an envelope may wait in the queue, a shard may get a million spans: more than one run can read."""
-    made = delivery()
-    made.replaced = {Ledger: Counted}
-    made.start()
+    made = support.shops(replaced={Ledger: Counted})
     hourly(made, 50)
-    at = round(made.clock.now() * 1000)
-    mine = {"account": "shop", "tables": {"views": [row("q")]}, "request_id": "q", "received_at": at}
-    made.put(envelope(**mine))
+    at = made.clock.now()
+    made.put(first(at=at))
     assert made.deliver(-1) is None
     hourly(made, 300)
-    made.put(envelope(**mine, claim=at))
+    made.put(again(at=at))
     assert made.deliver(-1) is None
     Counted.read = 0
     made.send()
@@ -146,15 +140,9 @@ def test_a_first_copy_is_not_looked_for_in_all_spans_since() -> None:
 def test_envelopes_put_again_days_apart_are_decided_one_after_the_other() -> None:
     """A run cannot read all indexes from the first to the last: it would decide nothing, and so would the next one."""
     made = delivery()
-    old = round(made.clock.now() * 1000)
+    old = made.clock.now()
     hourly(made, 100)
-    new = round(made.clock.now() * 1000)
-    made.put(
-        *(
-            envelope("shop", {"views": [row(name)]}, request_id=name, claim=at, received_at=at)
-            for name, at in (("a", old), ("b", new))
-        )
-    )
+    made.put(again("a", old), again("b", made.clock.now()))
     assert made.deliver(-2) is None
     made.clock.sleep(PASSED + 1)
     made.put(b"junk")
@@ -282,32 +270,21 @@ def without_index() -> Delivery:
     return made
 
 
-def test_an_index_that_cannot_be_read_now_waits() -> None:
-    """It may show a copy."""
+@pytest.mark.parametrize(
+    ("fate", "outcome"),
+    [("gone", ("dead", "index_gone", 1)), ("moved", ("copy", "", 1)), ("damaged", ("again", "", 1))],
+)
+def test_an_object_that_is_gone_is_a_deleted_index_unless_it_was_written_anew(
+    fate: str, outcome: tuple[str, str, int]
+) -> None:
+    """Nobody waits for it for ever. Under its new name, the next run reads it. One that cannot be read now may show a copy."""
     made = delivery(first())
-    (name,) = made.span_objects()
+    [span], [name] = made.spans(), made.span_objects()
     data = made.s3.objects(BUCKET)[name].body
     made.clock.sleep(10)
     put(made, again())
     made.start()
-    made.s3.client.put_object(Bucket=BUCKET, Key=name, Body=b"x" * len(data))
-    wait(made)
-    assert {"shop:k1/views~q/0": ("again", "", 1)} == made.chunks()
-    made.s3.client.put_object(Bucket=BUCKET, Key=name, Body=data)
-    wait(made)
-
-    assert {"shop:k1/views~q/0": ("copy", "", 1)} == made.chunks()
-
-
-@pytest.mark.parametrize("is_moved", [False, True])
-def test_an_object_that_is_gone_is_a_deleted_index_unless_it_was_written_anew(is_moved: bool) -> None:
-    """Nobody waits for it for ever. Under its new name, the next run reads it."""
-    made = delivery(first())
-    [span], [name] = made.spans(), made.span_objects()
-    made.clock.sleep(10)
-    put(made, again())
-    made.start()
-    if is_moved:
+    if fate == "moved":
         objects = made.objects
         encoded = objects.without(span, lambda _: True, made.clock.now() + 3600)
         moved = replace(span, object=encoded.ref)
@@ -316,10 +293,15 @@ def test_an_object_that_is_gone_is_a_deleted_index_unless_it_was_written_anew(is
             made.ledger.update(moved) and None if call["Key"] == name else None
         )
     made.s3.client.delete_object(Bucket=BUCKET, Key=name)
+    if fate == "damaged":
+        made.s3.client.put_object(Bucket=BUCKET, Key=name, Body=b"x" * len(data))
     wait(made)
     wait(made)
+    assert {"shop:k1/views~q/0": outcome} == made.chunks()
 
-    assert {"shop:k1/views~q/0": ("copy", "", 1) if is_moved else ("dead", "index_gone", 1)} == made.chunks()
+    made.s3.client.put_object(Bucket=BUCKET, Key=name, Body=data)
+    wait(made)
+    assert (("copy", "", 1) if fate == "damaged" else outcome) == made.chunks()["shop:k1/views~q/0"]
 
 
 def test_an_index_that_is_proved_deleted_leaves_a_doubt() -> None:

@@ -3,8 +3,8 @@
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 import boto3
 import pytest
@@ -26,23 +26,15 @@ def bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def dripping(start: bytes) -> Iterator[str]:
-    """Serve one connection: send `start`, then one byte every 20 ms for at most 5 s."""
+def serving(answer: Callable[[socket.socket, threading.Event], None]) -> Iterator[str]:
+    """Serve one connection; an event is set when the client needs no more. Yield the URL."""
     listener = socket.create_server(("127.0.0.1", 0))
     ended = threading.Event()
 
     def serve() -> None:
         connection, _ = listener.accept()
-        with connection:
-            try:
-                connection.recv(65_536)
-                connection.sendall(start)
-                for _ in range(250):
-                    if ended.wait(0.02):
-                        return
-                    connection.sendall(b"x")
-            except OSError:
-                return  # the client has hung up, as it should
+        with connection, suppress(OSError):  # the client hangs up, as it should
+            answer(connection, ended)
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
@@ -52,6 +44,20 @@ def dripping(start: bytes) -> Iterator[str]:
         ended.set()
         thread.join()
         listener.close()
+
+
+def dripping(start: bytes) -> AbstractContextManager[str]:
+    """Serve one connection: send `start`, then one byte every 20 ms for at most 5 s."""
+
+    def answer(connection: socket.socket, ended: threading.Event) -> None:
+        connection.recv(65_536)
+        connection.sendall(start)
+        for _ in range(250):
+            if ended.wait(0.02):
+                return
+            connection.sendall(b"x")
+
+    return serving(answer)
 
 
 @pytest.mark.parametrize("start", [b"HTTP/1.1 200 OK\r\nX-Slow: ", HEAD], ids=["head", "body"])
@@ -82,23 +88,12 @@ def test_aws_responses_end_at_the_timeout() -> None:
 
 def test_a_connection_is_kept_for_the_next_request() -> None:
     """A response that ends in time leaves its connection open."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    accepted = []
 
-    def serve() -> None:
-        connection, _ = listener.accept()
-        accepted.append(connection)
+    def answer(connection: socket.socket, _: threading.Event) -> None:
         for _ in range(2):
             connection.recv(65_536)
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-        connection.close()
 
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
     session = bounded_http.session(1)
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    answers = [session.get(url, timeout=5).text for _ in range(2)]
-    thread.join()
-    listener.close()
-
-    assert (["ok", "ok"], 1) == (answers, len(accepted))
+    with serving(answer) as url:
+        assert ["ok", "ok"] == [session.get(url, timeout=5).text for _ in range(2)]

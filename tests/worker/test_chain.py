@@ -1,5 +1,6 @@
 """Names of chains, and of owners of claims."""
 
+from collections.abc import Callable
 from dataclasses import astuple
 
 import pytest
@@ -36,6 +37,7 @@ def test_names_are_stable(chain: ChainId, name: str) -> None:
     """Names are ledger keys and part of the unique ids that rows are sent under."""
     assert name == chain.name
     assert chain == ChainId.parse(name)
+    assert number("1700000000") == CHAIN.lowest
 
 
 @given(shard_chains, numbers)
@@ -63,47 +65,29 @@ def test_other_chains_belong_to_no_stream(tag: str, original: ChainId, after: Nu
     assert {forced.name} == {member for member in astuple(forced) if member}
 
 
-def test_a_recreated_stream_has_other_chains() -> None:
-    """Its shards begin at other numbers, and records of the older stream have lower ones."""
-    assert ChainId("events", "1700000001", CHAIN.shard) != CHAIN
-    assert number("1700000000") == CHAIN.lowest
+NO_CHAINS = ["", "events", "events#s", "events@x#s", "@1#s", "events@1#", f"{NAME}#x"]
+NO_CHAINS += [f"force#a#1#{NAME}x#!", "force#a#b#c"]
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("parse", "name"),
     [
-        "",
-        "events",
-        "events#s",
-        "events@x#s",
-        "@1#s",
-        "events@1#",
-        f"{NAME}#x",
-        f"force#a#1#{NAME}x#!",
-        "force#a#b#c",
+        *((ChainId.parse, one) for one in NO_CHAINS),
+        *((Owner.parse, one) for one in ("", ONE, f"events#{ONE}", NAME)),
     ],
 )
-def test_texts_that_do_not_name_a_chain_are_rejected(name: str) -> None:
-    """Each part of a name is required, and its numbers must be numbers."""
+def test_texts_that_do_not_name_a_chain_or_an_owner_are_rejected(
+    parse: Callable[[str], object], name: str
+) -> None:
+    """Each part of a name is required, and its numbers must be numbers. An owner is a chain and a number."""
     with pytest.raises(ValueError, match="does not name a chain"):
-        ChainId.parse(name)
+        parse(name)
 
 
 @given(shard_chains, numbers)
 def test_owners_round_trip_through_their_names(chain: ChainId, at: Number) -> None:
-    """An owner is a record of a shard."""
+    """An owner is a record of a shard. Claims outlive the code that wrote them."""
     owner = Owner(chain.root, at)
 
     assert owner == Owner.parse(owner.name)
-
-
-def test_the_name_of_an_owner_is_stable() -> None:
-    """Claims outlive the code that wrote them."""
-    assert f"{NAME}#{ONE}" == Owner(CHAIN, ONE).name
-
-
-@pytest.mark.parametrize("name", ["", ONE, f"events#{ONE}", NAME])
-def test_texts_that_do_not_name_an_owner_are_rejected(name: str) -> None:
-    """A chain and a number are required."""
-    with pytest.raises(ValueError, match="does not name a chain"):
-        Owner.parse(name)
+    assert f"{chain.root.name}#{at}" == owner.name

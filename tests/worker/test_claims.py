@@ -23,6 +23,7 @@ from tests.support.delivery import (
     member,
     once,
     row,
+    shops,
 )
 from tests.support.spans import span
 from worker.chain import ChainId, Owner
@@ -36,11 +37,9 @@ AT = 1_700_000_000.0
 """When the envelopes were received, and when most records arrive."""
 
 
-def copy(request_id: str, *ids: str, claim: int = 1, account: str = "shop") -> bytes:
+def copy(name: str, claim: int = 1) -> bytes:
     """Return an envelope that may be on the stream more than once."""
-    return envelope(
-        account, {"views": [row(one) for one in ids or (request_id,)]}, request_id=request_id, claim=claim
-    )
+    return envelope("shop", {"views": [row(name)]}, request_id=name, claim=claim)
 
 
 def records(*data: bytes, begin: int = 1, at: float = AT) -> list[Record]:
@@ -58,12 +57,7 @@ class Made:
         self.chain = self.delivery.wiring.shards.chain(SHARD)
         self.other = replace(self.chain, shard=OTHER)
 
-    def decide(
-        self,
-        given: list[Record],
-        chain: ChainId | None = None,
-        gap: Gap | None = None,
-    ) -> Any:
+    def decide(self, given: list[Record], chain: ChainId | None = None, gap: Gap | None = None) -> Any:
         """Decide about records of a chain, at its end or in a gap."""
         chain = chain or self.chain
         return self.claims.decide(given, gap or Gap(chain, START), chain)
@@ -97,14 +91,14 @@ def test_records_without_claims_cost_no_call(made: Made) -> None:
     """They all count."""
     made.delivery.dynamodb.calls.clear()
 
-    assert (["1", "2"], []) == made.counted(records(copy("q", claim=0), copy("q", claim=0)))
+    assert (["1", "2"], []) == made.counted(records(copy("q", 0), copy("q", 0)))
     assert [] == made.delivery.dynamodb.calls
 
 
 def test_the_first_of_several_copies_in_a_batch_counts(made: Made) -> None:
     """Only the lowest number claims, so the others add nothing to the request."""
     made.delivery.dynamodb.calls.clear()
-    batch = records(copy("q"), copy("r"), copy("q"), copy("s", claim=0), copy("q"))
+    batch = records(copy("q"), copy("r"), copy("q"), copy("s", 0), copy("q"))
 
     assert (["1", "2", "3", "4", "5"], ["3", "5"]) == made.counted(batch)
     assert ["batch_execute_statement"] == made.delivery.dynamodb.calls
@@ -130,7 +124,7 @@ def test_a_redelivered_record_keeps_its_claim(made: Made) -> None:
 )
 def test_a_late_record_must_own_a_claim(made: Made, late: float, latest: float, must: bool) -> None:
     """It is late by its own arrival, or by the latest before it in its chain: it may have been put again meanwhile."""
-    batch = records(copy("q", claim=0), at=AT + late)
+    batch = records(copy("q", 0), at=AT + late)
     decided = made.decide(batch, gap=Gap(made.chain, START, latest=round(latest * 1000)))
 
     assert ({batch[0].number} if must else set()) == set(decided.claimed)
@@ -157,19 +151,14 @@ def throttle(made: Made, *positions: int) -> None:
 def test_an_undecided_claim_ends_the_span(
     made: Made, position: int, decided: list[str], uncounted: list[str]
 ) -> None:
-    """The records before it are decided; it and the records behind it wait."""
-    batch = records(copy("q"), copy("q"), copy("x", claim=0), copy("r"), copy("s"))
+    """The records before it are decided; it and the records behind it wait: which copy counts is never guessed."""
+    batch = records(copy("q"), copy("q"), copy("x", 0), copy("r"), copy("s"))
     throttle(made, position)
 
     assert (decided, uncounted) == made.counted(batch)
-
-
-def test_a_first_record_that_cannot_be_decided_is_held(made: Made) -> None:
-    """Which copy counts is never guessed."""
     throttle(made, 0)
-
     with pytest.raises(HeldError, match="which copy of an envelope counts"):
-        made.decide(records(copy("q")))
+        made.decide(batch)
 
 
 def test_many_claims_are_split_into_several_calls(made: Made) -> None:
@@ -186,7 +175,7 @@ def test_many_claims_are_split_into_several_calls(made: Made) -> None:
 
 def test_every_record_in_a_gap_owns_a_claim(made: Made) -> None:
     """It is made with the append: a claim of somebody who dies before it would count for nobody."""
-    batch = records(copy("q", claim=0), b'{"account":"shop","events":[{"table":"views"}]}', b"junk")
+    batch = records(copy("q", 0), b'{"account":"shop","events":[{"table":"views"}]}', b"junk")
     decided = made.decide(batch, gap=Gap(made.chain.within(START), START, number("9")))
     first, second = (Owner(made.chain, number(n)) for n in "12")
 
@@ -196,7 +185,7 @@ def test_every_record_in_a_gap_owns_a_claim(made: Made) -> None:
 
 def test_a_gap_has_only_as_many_records_as_a_transaction_takes(made: Made) -> None:
     """The others follow in the next span."""
-    batch = records(*(copy(f"q{n}", claim=0) for n in range(MOST_CLAIMS_WITH_APPEND + 5)))
+    batch = records(*(copy(f"q{n}", 0) for n in range(MOST_CLAIMS_WITH_APPEND + 5)))
     decided = made.decide(batch, gap=Gap(made.chain.before(START), START, number("999")))
 
     assert MOST_CLAIMS_WITH_APPEND == len(decided.records) == len(decided.with_append)
@@ -235,13 +224,6 @@ def test_an_owner_that_this_append_passes_over_loses_its_claim(made: Made) -> No
     assert (["3"], ["3"]) == made.counted(records(copy("q"), begin=3))
 
 
-def test_a_claim_of_a_stream_that_is_gone_is_taken_over(made: Made) -> None:
-    """Two listings show neither its shard nor a child of it."""
-    made.claimed(Owner(replace(made.chain, start="1"), number("5")))
-
-    assert (["1"], []) == made.counted(records(copy("q")))
-
-
 @pytest.mark.parametrize("listing", ["short", "once"])
 def test_a_listing_that_lacks_a_shard_frees_no_claim(made: Made, listing: str) -> None:
     """One that does not cover every key proves nothing, and one of two is not enough."""
@@ -273,67 +255,54 @@ def test_no_claim_is_taken_over_while_shards_cannot_be_listed(made: Made) -> Non
         made.decide(records(copy("q")))
 
 
-@pytest.mark.parametrize("where", ["chain", "before", "within"])
+@pytest.mark.parametrize("where", ["chain", "before", "within", "fixed"])
 def test_the_claim_of_a_planned_record_is_never_taken_over(made: Made, where: str) -> None:
-    """Its rows belong to a span, of the shard or of a gap, whatever happened to stream and retention since."""
-    chain = replace(made.chain, start="1")
+    """Its rows belong to a span, of the shard or of a gap, whatever happened to stream and retention since; even if none is found."""
+    chain = made.chain if where == "fixed" else replace(made.chain, start="1")
     owner = Owner(chain, number("5"))
-    if where != "chain":
-        first = "9" if where == "before" else "2"
-        made.append(chain=chain, first=number(first), last=number("9"))
-        chain = getattr(chain, where)(START)
-    made.append(chain=chain, first=number("5"), last=number("5"))
-    made.claimed(owner)
+    if where == "fixed":
+        made.ledger.append(span(chain=made.other), {"q": Claiming(owner)}, 10**8)
+    else:
+        if where != "chain":
+            first = "9" if where == "before" else "2"
+            made.append(chain=chain, first=number(first), last=number("9"))
+            chain = getattr(chain, where)(START)
+        made.append(chain=chain, first=number("5"), last=number("5"))
+        made.claimed(owner)
     made.clock.sleep(400 * DAY)
 
-    assert (["1"], ["1"]) == made.counted(records(copy("q")))
+    assert (["8"], ["8"]) == made.counted(records(copy("q"), begin=8))
 
 
-def test_a_claim_that_an_append_has_fixed_is_never_taken_over(made: Made) -> None:
-    """Even if its span cannot be found."""
-    owner = Owner(replace(made.chain, start="1"), number("5"))
-    made.ledger.append(span(chain=made.other), {"q": Claiming(owner)}, 60)
-
-    assert (["1"], ["1"]) == made.counted(records(copy("q")))
-
-
-@pytest.mark.parametrize("loss", ["deleted", "swept"])
+@pytest.mark.parametrize("loss", ["deleted", "swept", "damaged"])
 def test_a_copy_of_what_no_index_shows_any_more_does_not_count(loss: str) -> None:
-    """It neither becomes a second row nor holds the records behind it, and no span waits for its owner."""
-    made = delivery()
-    made.put(copy("q", "e1"), copy("r", "e2", claim=0), copy("s", "e3", claim=0))
+    """It neither becomes a second row nor holds the records behind it, and no span waits for its owner.
+
+    A damaged index holds it for an hour: S3 may answer with another object for a while, and the owner may have been passed over. So its
+    span waits for it even then.
+    """
+    made, is_damaged = shops(copy("q"), copy("r", 0), copy("s", 0)), loss == "damaged"
     made.deliver()
-    [one] = made.spans()
+    [one], [name] = made.spans(), made.span_objects()
     if loss == "swept":
         made.ledger.update(replace(one, object=None))
-    [name] = made.span_objects()
-    made.s3.delete_object(Bucket=BUCKET, Key=name)
-    made.put(copy("q", "e1"), copy("t", "e4", claim=0))
+    if is_damaged:
+        made.s3.put_object(Bucket=BUCKET, Key=name, Body=b"x")
+    else:
+        made.s3.delete_object(Bucket=BUCKET, Key=name)
+    first, _ = made.put(copy("q"), copy("t", 0))
+    if is_damaged:
+        assert first == made.start().deliver(3)
+        made.clock.sleep(3600)
 
     assert made.start().deliver(3) is None
-    assert ["e1", "e2", "e3", "e4"] == sorted(made.ids("shop_db", "views"))
-    assert {} == made.spans()[-1].copies
-
-
-def test_a_damaged_index_holds_a_copy_for_an_hour() -> None:
-    """S3 may answer with another object for a while, and the owner may have been passed over. So its span waits for it even then."""
-    made = delivery()
-    made.put(copy("q", "e1"), copy("r", "e2", claim=0), copy("s", "e3", claim=0))
-    made.deliver()
-    [name] = made.span_objects()
-    made.s3.put_object(Bucket=BUCKET, Key=name, Body=b"x")
-    first, _ = made.put(copy("q", "e1"), copy("t", "e4", claim=0))
-    assert first == made.start().deliver(3)
-    made.clock.sleep(3600)
-
-    assert made.start().deliver(3) is None
-    assert ["e1", "e2", "e3", "e4"] == sorted(made.ids("shop_db", "views"))
-    assert ["q"] == list(made.spans()[-1].copies)
+    assert ["q", "r", "s", "t"] == sorted(made.ids("shop_db", "views"))
+    assert ["q"] * is_damaged == list(made.spans()[-1].copies)
 
 
 def test_copies_of_many_envelopes_of_a_span_cost_one_look() -> None:
     """A client may send a whole day's requests again: their owners are looked for span by span."""
-    made = delivery()
+    made = shops()
     names = [f"q{number}" for number in range(20)]
     made.put(*map(copy, names))
     made.deliver()
@@ -346,48 +315,33 @@ def test_copies_of_many_envelopes_of_a_span_cost_one_look() -> None:
     assert (2, 1) == (made.dynamodb.calls.count("query"), made.s3.calls.count("get_object"))
 
 
-def test_the_shards_are_listed_once_for_all_copies(made: Made) -> None:
-    """However many of their owners are at the end of another shard's chain."""
-    owners = {f"q{one}": Owner(replace(made.other, start="1"), number(str(one))) for one in range(5)}
-    made.ledger.claim(owners, 10**7)
-    made.delivery.kinesis.calls.clear()
-
-    assert ["1", "2", "3", "4", "5"] == made.counted(records(*map(copy, owners)))[0]
-    assert 2 == made.delivery.kinesis.calls.count("list_shards")
-
-
 def test_more_copies_than_can_be_looked_for_in_time_end_the_span(made: Made) -> None:
     """So that an invocation makes headway before it times out."""
     owners = {f"q{one}": Owner(made.other, number(str(one))) for one in range(MOST_LOOKUPS + 1)}
     for some in batched(owners.items(), 25, strict=False):
         made.ledger.claim(dict(some), 10**7)
-    given = records(copy("r", claim=0), *map(copy, owners))
+    given = records(copy("r", 0), *map(copy, owners))
 
     assert given[: MOST_LOOKUPS + 1] == made.decide(given).records
 
 
-def test_only_one_copy_takes_a_claim_over(made: Made) -> None:
-    """It is the first copy of a batch."""
-    made.claimed(Owner(replace(made.chain, start="1"), number("5")))
+def test_only_one_copy_takes_over_the_claim_of_a_stream_that_is_gone(made: Made) -> None:
+    """It is the first copy of a batch. Two listings show neither the shard nor a child of it; they serve all copies."""
+    owners = {f"q{one}": Owner(replace(made.other, start="1"), number(str(one))) for one in range(4)}
+    made.ledger.claim(owners, 10**7)
+    made.delivery.kinesis.calls.clear()
 
-    assert (["1", "2"], ["2"]) == made.counted(records(copy("q"), copy("q")))
+    batch = records(*map(copy, [*owners, *owners]))
+    assert ([str(n) for n in range(1, 9)], ["5", "6", "7", "8"]) == made.counted(batch)
+    assert 2 == made.delivery.kinesis.calls.count("list_shards")
 
 
 # How the worker delivers copies
 
 
-def delivery(**changes: Any) -> Delivery:
-    """Return a delivery with one account."""
-    made = Delivery(**changes)
-    made.map(shop="shop_db")
-    made.td.create("shop_db", "views")
-    return made
-
-
 def test_a_claim_outlives_every_copy() -> None:
     """Senders retry for 30 days, the queue keeps messages for 14, and the stream keeps records for its own retention."""
-    made = delivery()
-    made.put(copy("replayed", claim=0), copy("live"))
+    made = shops(copy("replayed", 0), copy("live"))
     made.deliver(1)
     made.run(made.event() | {"replay": True})
     ttl = str(int(made.clock.now() + 44 * DAY + made.wiring.shards.retention_seconds()))
@@ -398,48 +352,45 @@ def test_a_claim_outlives_every_copy() -> None:
 
 def test_a_span_waits_only_for_the_owners_of_its_own_copies() -> None:
     """A plan that does not fit ends before the others: thousands of them would not fit into the item, and hold the shard."""
-    made = delivery()
+    made = shops()
     tables = {f"{number:0>128}": [row(f"e{number}")] for number in range(300)}
-    made.put(*(envelope(one, tables, request_id=one) for one in ("shop", "blog")), copy("q"), copy("q"))
+    made.put(*(envelope(one, tables, request_id=one) for one in ("shop", "news")), copy("q"), copy("q"))
 
     assert made.deliver() is None
     assert [1, 3] == [span.records for span in made.spans()]
     assert [{}, {}] == [span.copies for span in made.spans()]
 
 
-@pytest.mark.parametrize(("days", "awaited"), [(7.9, ["q"]), (8.1, [])])
-def test_no_copy_waits_for_an_owner_that_the_stream_has_lost(days: float, awaited: list[str]) -> None:
-    """Its span leaves the worklist: nothing plans the owner any more. The stream keeps records for 7 days, a worker for some hours."""
-    made = delivery()
+@pytest.mark.parametrize(
+    ("days", "is_taken", "awaited"), [(7.9, False, ["q"]), (8.1, False, []), (0, True, [])]
+)
+def test_no_copy_waits_for_an_owner_that_the_stream_has_lost_or_whose_claim_was_taken_over(
+    days: float, is_taken: bool, awaited: list[str]
+) -> None:
+    """Its span leaves the worklist: nothing plans the owner any more, or another record's rows count.
+
+    The stream keeps records for 7 days, a worker for some hours.
+    """
+    made = shops(copy("q"))
     made.kinesis.increase_stream_retention_period(StreamName=STREAM, RetentionPeriodHours=168)
-    made.ledger.claim({"q": Owner(made.wiring.shards.chain(SHARD), number("9" * 56))}, 10**7)
-    made.put(copy("q"))
+    owner = Owner(made.wiring.shards.chain(SHARD), number("9" * 56))
+    made.ledger.claim({"q": owner}, 10**7)
     assert made.deliver() is None
+    [one] = made.spans()
+    if is_taken:
+        other = span(settled=True)
+        made.ledger.append(other, {"q": Claiming(Owner(other.chain, other.first), owner)}, 10**7)
     made.clock.sleep(days * DAY)
     made.send()
 
-    [span] = made.spans()
-    assert awaited == list(span.copies)
-    assert awaited == ["q"] * (worklist_key(span) != "")
-
-
-def test_no_copy_waits_for_an_owner_whose_claim_was_taken_over() -> None:
-    """Another record's rows count."""
-    made = delivery()
-    owner = Owner(made.wiring.shards.chain(SHARD), number("9" * 56))
-    made.ledger.claim({"q": owner}, 10**7)
-    made.put(copy("q"))
-    assert made.deliver() is None
-    other = span(settled=True)
-    made.ledger.append(other, {"q": Claiming(Owner(other.chain, other.first), owner)}, 10**7)
-    made.send()
-
-    assert [{}, {}] == [one.copies for one in made.spans()]
+    found = made.ledger.get(one.place)
+    assert found is not None
+    assert awaited == list(found.copies) == ["q"] * (worklist_key(found) != "")
 
 
 def test_a_span_with_many_copies_costs_few_looks_at_claims() -> None:
     """The sender looks in every run, as long as an owner is in no span."""
-    made = delivery()
+    made = shops()
     chain = made.wiring.shards.chain(SHARD)
     owners = {f"q{n}": Owner(chain, number(str(10**56 - n - 1))) for n in range(25)}
     made.ledger.claim(owners, 10**7)
@@ -468,7 +419,7 @@ def test_copies_on_two_shards_are_delivered_once(
     copies: list[str], invocations: list[tuple[int, set[int], str]]
 ) -> None:
     """In any batches, with any records left out, overlapping and interrupted ones included, each envelope's rows arrive once."""
-    made = delivery()
+    made = shops()
     made.kinesis.delete_stream(StreamName=STREAM)
     made.kinesis.create_stream(StreamName=STREAM, ShardCount=2)
     for name in copies:

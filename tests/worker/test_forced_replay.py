@@ -8,9 +8,20 @@ import msgpack
 import pytest
 
 from shared.errors import InvalidReplayError, UnavailableError
-from tests.support.delivery import BUCKET, Delivery, KilledError, envelope, kill, lose_answer, once, row
+from tests.support.delivery import (
+    BUCKET,
+    Delivery,
+    KilledError,
+    envelope,
+    kill,
+    lose_answer,
+    once,
+    row,
+    shops,
+)
 from worker.forced_replay import Wanted
 from worker.plan import Cut
+from worker.span import ChunkKey
 from worker.states import State
 
 AT = 1_700_000_000_000
@@ -36,8 +47,7 @@ def delivery() -> Delivery:
     """Return four delivered records of two accounts, an hour apart, that Treasure Data has lost."""
     made = Delivery()
     made.map(shop="shop", news="media")
-    for index in range(4):
-        account = "news" if index == 2 else "shop"
+    for index, account in enumerate(("shop", "shop", "news", "shop")):
         tables = {"views": [row(f"v{index}")], "clicks": [row(f"c{index}")]}
         made.put(envelope(account, tables, request_id=f"r{index}"))
         made.clock.sleep(60)
@@ -46,27 +56,18 @@ def delivery() -> Delivery:
     return made
 
 
-def test_a_forced_replay_restores_lost_rows(delivery: Delivery) -> None:
-    """Everything is sent, although the ledger has it as delivered, and the answer counts it."""
-    answer = force(delivery)
-
-    assert {"shop/views": 3, "shop/clicks": 3, "news/views": 1, "news/clicks": 1} == answer["appended"]
-    assert ({}, {}, 1) == (answer["repeated"], answer["left_out"], answer["done"])
-    assert ["v0", "v1", "v3"] == delivery.ids("shop", "views")
-    assert ["c2"] == delivery.ids("media", "clicks")
-
-
-def test_only_another_tag_sends_again(delivery: Delivery) -> None:
-    """Rows that were lost twice can be sent twice. Chains of forced replays are not replayed themselves."""
-    force(delivery)
-    delivery.clock.sleep(60)
-    answer = force(delivery)
-    assert ({}, 3) == (answer["appended"], answer["repeated"]["shop/views"])
-    assert ["v0", "v1", "v3"] == delivery.ids("shop", "views")
-    lose(delivery)
-    force(delivery, tag="lost-again")
-
-    assert ["v0", "v1", "v3"] == delivery.ids("shop", "views")
+def test_a_forced_replay_restores_lost_rows_once_for_a_tag(delivery: Delivery) -> None:
+    """Although the ledger has them as delivered. Lost twice, they can be sent twice; chains of forced replays are not replayed themselves."""
+    counts = {"shop/views": 3, "shop/clicks": 3, "news/views": 1, "news/clicks": 1}
+    for tag, is_repeated in (("lost", False), ("lost", True), ("lost-again", False)):
+        answer = force(delivery, tag=tag)
+        delivery.clock.sleep(60)
+        expected = {"appended": {}, "repeated": {}, "left_out": {}, "done": 1}
+        assert expected | {"repeated" if is_repeated else "appended": counts} == answer
+        assert ["v0", "v1", "v3"] == delivery.ids("shop", "views")
+        assert ["c2"] == delivery.ids("media", "clicks")
+        if is_repeated:
+            lose(delivery)
 
 
 def test_a_tag_keeps_its_range(delivery: Delivery) -> None:
@@ -105,9 +106,7 @@ def test_a_forced_replay_can_be_limited(
 @pytest.mark.parametrize("bad", [{0, 1}, {2, 3}, {0}, {1}, {2}, {3}])
 def test_delivered_halves_are_replayed_by_their_rows(bad: set[int], together: int) -> None:
     """Dead rows stay so, even if a record has rows in several halves, and are reported; rows outside of the range are not sent."""
-    made = Delivery(cut=Cut(100, 1 << 20))
-    made.map(shop="shop_db")
-    made.td.create("shop_db", "views")
+    made = shops(cut=Cut(100, 1 << 20))
     for first in range(0, 4, together):
         rows = [row(f"e{n}", n=n) for n in range(first, first + together)]
         made.put(envelope("shop", {"views": rows}, request_id=str(first)))
@@ -132,47 +131,31 @@ def test_delivered_halves_are_replayed_by_their_rows(bad: set[int], together: in
 @pytest.mark.parametrize("status", [415, 500])
 def test_rows_that_were_not_delivered_are_not_forced(status: int) -> None:
     """The sender sends them once. They are reported as left out."""
-    made = Delivery()
-    made.map(shop="shop", news="media")
-    made.td.create("shop", "views")
-    made.put(envelope("shop", {"views": [row("v0")]}), envelope("news", {"views": [row("v2")]}))
-    made.fail(status, database="shop")
+    made = shops(envelope("shop", {"views": [row("v0")]}), envelope("blog", {"views": [row("v2")]}))
+    made.fail(status, database="shop_db")
     assert made.deliver() is None
     lose(made)
     answer = made.invoke_sender({"force": {"tag": "t", "places": [[made.spans()[0].chain.name, "000"]]}})
     assert answer == json.loads(json.dumps(answer))
-    assert ({"news/views": 1}, {"shop/views": 1}) == (answer["appended"], answer["left_out"])
+    assert ({"blog/views": 1}, {"shop/views": 1}) == (answer["appended"], answer["left_out"])
     made.td.faults.clear()
     made.send(State.WAITING, State.DEAD)
     force(made, tag="t")
 
-    assert (["v0"], ["v2"]) == (made.ids("shop", "views"), made.ids("media", "views"))
+    assert (["v0"], ["v2"]) == (made.ids("shop_db", "views"), made.ids("blog_db", "views"))
 
 
 def test_copies_and_originals_are_not_forced() -> None:
     """They were never delivered."""
-    made = Delivery()
-    made.map(shop="shop")
     copy = envelope("shop", {"views": [row("v0")]}, request_id="r", claim=1)
-    made.put(
-        copy, copy, b"junk", b'{"account":"shop","events":[{"table":"?"},{"table":"views","event_id":"v5"}]}'
-    )
+    json_events = b'{"account":"shop","events":[{"table":"?"},{"table":"views","event_id":"v5"}]}'
+    made = shops(copy, copy, b"junk", json_events)
     assert made.deliver() is None
     lose(made)
     answer = force(made)
 
     assert ({"shop/views": 2}, {}) == (answer["appended"], answer["left_out"])
-    assert ["v0", "v5"] == sorted(made.ids("shop", "views"))
-
-
-def test_rows_that_are_no_longer_kept_are_left_out(delivery: Delivery) -> None:
-    """The answer says so."""
-    for name in delivery.span_objects():
-        delivery.s3.delete_object(Bucket=BUCKET, Key=name)
-    delivery.start()
-    answer = force(delivery)
-
-    assert ({}, 3) == (answer["appended"], answer["left_out"]["shop/views"])
+    assert ["v0", "v5"] == sorted(made.ids("shop_db", "views"))
 
 
 @pytest.mark.parametrize(("service", "call"), [("s3", "put_object"), ("dynamodb", "put_item")])
@@ -195,13 +178,16 @@ def test_an_interrupted_replay_is_repeated(
 
 
 def test_a_replay_short_of_time_says_how_far_it_came(delivery: Delivery) -> None:
-    """The command goes on there."""
+    """The command goes on there. Rows that are no longer kept are left out."""
     places = [span.place for span in delivery.spans()]
-    replays = delivery.sender_wiring.forced_replays
-
-    outcome, done = replays.run(Wanted("lost"), places, delivery.deadline(100))
-
+    outcome, done = delivery.sender_wiring.forced_replays.run(Wanted("lost"), places, delivery.deadline(100))
     assert (0, {}) == (done, dict(outcome))
+    for name in delivery.span_objects():
+        delivery.s3.delete_object(Bucket=BUCKET, Key=name)
+    delivery.start()
+    answer = force(delivery)
+
+    assert ({}, 3) == (answer["appended"], answer["left_out"]["shop/views"])
 
 
 def test_an_edited_span_can_be_forced(delivery: Delivery) -> None:
@@ -209,10 +195,8 @@ def test_an_edited_span_can_be_forced(delivery: Delivery) -> None:
     delivery.fail(status=415, count=1)
     delivery.put(envelope("shop", {"views": [row("v9")]}, request_id="r9"))
     delivery.deliver(4)
-    [(span, key)] = [
-        (span, key) for span in delivery.spans() for key, one in span.all_leaves() if one.state is State.DEAD
-    ]
-    delivery.sender_wiring.replacements.edit(span.place, key, msgpack.packb(row("v9", edited=1)))
+    place, key = delivery.spans()[-1].place, ChunkKey.parse("shop/views/0")
+    delivery.sender_wiring.replacements.edit(place, key, msgpack.packb(row("v9", edited=1)))
     delivery.send()
     lose(delivery)
     force(delivery, table="views", account="shop")

@@ -15,7 +15,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doubles.treasure_data import Action, Fault, Kind
 from shared import policy
 from shared.envelope import Envelope, RejectedEvent
 from shared.policy import EdgePolicy, PolicyEntry
@@ -32,6 +31,8 @@ from tests.support.delivery import (
     once,
     other_sandbox,
     row,
+    shops,
+    stored,
 )
 from worker.chain import ChainId
 from worker.forget.person import Person, Persons
@@ -50,37 +51,15 @@ DAY = 86_400.0
 P = "p@example.com"
 
 
-def delivery(**changes: Any) -> Delivery:
-    """Return a delivery with two accounts."""
-    made = Delivery(**changes)
-    made.s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
-    made.map(shop="shop_db", blog="blog_db")
-    made.td.create("shop_db", "views")
-    made.td.create("blog_db", "views")
-    return made
-
-
-def applied() -> Delivery:
-    """Return a delivery whose ingest has an edge policy."""
-    made = delivery()
+def apply(made: Delivery) -> Delivery:
+    """Publish an edge policy for the account shop."""
     made.s3.put_object(Bucket=BUCKET, Key=policy.KEY, Body=policy.encode({"shop": PolicyEntry()}, 1))
-    return made
-
-
-def stored(status: int, *data: bytes) -> Delivery:
-    """Return a delivery of these records, whose imports to shop_db were answered with a status; from now on they succeed."""
-    made = delivery()
-    made.fail(status, database="shop_db")
-    made.put(*data)
-    made.deliver()
-    made.td.faults.clear()
     return made
 
 
 def delivered(*data: bytes) -> Delivery:
     """Return a delivery that has delivered these records, so long ago that queries see their rows."""
-    made = delivery()
-    made.put(*data)
+    made = shops(*data)
     made.deliver()
     made.clock.sleep(2 * HOUR)
     return made
@@ -140,14 +119,17 @@ def rows(*names: str) -> list[dict[str, Any]]:
 
 
 def test_delivered_rows_are_deleted_in_treasure_data_before_they_leave_the_object() -> None:
-    """The object is what says which rows they are."""
+    """The object is what says which rows they are: clients name events, so only the second and the time of receipt tell rows apart."""
+    theirs = row("p1", email="q@example.com") | {"received_at": 1_700_000_000_500}
     made = delivered(
-        envelope("shop", {"views": rows("a", "p1", "b")}), envelope("blog", {"views": rows("p9")})
+        envelope("shop", {"views": rows("a", "p1", "b")}),
+        envelope("blog", {"views": rows("p9")}),
+        envelope("shop", {"views": [theirs]}, request_id="s"),
     )
 
     assert {"delivered": 1} == forget(made)
-    assert {"delivered": 2, "forgotten": 1} == books(made)
-    assert ["a", "b"] == made.ids("shop_db", "views")
+    assert {"delivered": 3, "forgotten": 1} == books(made)
+    assert ["a", "b", "p1"] == made.ids("shop_db", "views")
     assert ["p9"] == made.ids("blog_db", "views")
     assert {"shop_db.views": 1} == receipt(made)["treasure_data"]
 
@@ -165,7 +147,7 @@ def test_the_sender_sends_nothing_of_a_person_who_is_forgotten(broken: str) -> N
     else:
         made.s3.before["get_object"] = lambda request: request["Key"] == KEY and lose_answer()
     report = made.send()
-    assert (0, 2, False) == (report.delivered, report.kept, report.complete)
+    assert (0, 3, False) == (report.delivered, report.kept, report.complete)
     made.secrets.values[WRITE_KEY_SECRET] = members
     made.s3.before.clear()
     made.clock.sleep(61)
@@ -181,10 +163,7 @@ def test_a_forced_replay_brings_nothing_back() -> None:
     places = [[span.chain.name, span.after] for span in made.spans()]
     force = {"force": {"tag": "early", "places": places}}
     made.s3.after["get_object"] = once(
-        lambda: made.sender_wiring.forget.run(
-            {"do": "note", "account": "shop", "column": "email", "values": [P]}, made.deadline()
-        ),
-        lambda request: request["Key"].startswith("spans/"),
+        lambda: ask(made, "note"), lambda request: request["Key"].startswith("spans/")
     )
     assert {"shop/views": 3} == made.invoke_sender(force)["appended"]
     forget(made)
@@ -217,7 +196,7 @@ def test_a_search_that_dies_anywhere_is_repeated(
     status: int, call: str, moment: str, act: Callable[[], Any]
 ) -> None:
     """Nothing of anybody else is lost or doubled, and nothing of the person is left after the last search."""
-    made = delivery()
+    made = shops()
     if status != 200:
         made.fail(status, database="shop_db")
     made.put(
@@ -283,7 +262,7 @@ def test_a_hashed_column_is_recognised_by_the_same_value() -> None:
 
 def test_rejected_events_of_a_person_are_deleted_with_their_old_versions() -> None:
     """The others are kept; the ledger counts all of them as before."""
-    made = delivery()
+    made = shops()
     events = [
         (0, "missing_table", "views", json.dumps({"email": one}).encode(), "no")
         for one in (P, "a@example.com")
@@ -302,7 +281,7 @@ def test_rejected_events_of_a_person_are_deleted_with_their_old_versions() -> No
 
 def test_rows_of_tables_that_are_too_many_are_searched_too() -> None:
     """They share a chunk, by table; what never became rows is an original."""
-    made = delivery()
+    made = shops()
     packed = [msgpack.packb(one) for one in rows("a", "p1")]
     key = ChunkKey(Group(RowSender("shop"), "", "too_many_tables"), 0)
     both = msgpack.packb(("views", 2, b"".join(packed))) + msgpack.packb(("more", 1, packed[1]))
@@ -325,7 +304,7 @@ def test_rows_of_tables_that_are_too_many_are_searched_too() -> None:
 
 def test_the_last_search_finds_what_was_sent_meanwhile_and_drops_the_hashes() -> None:
     """A worker sends from memory; an envelope may wait in the queue for two weeks."""
-    made = delivery()
+    made = shops()
     ask(made, "note")
     made.clock.sleep(14 * DAY)
     made.put(envelope("shop", {"views": rows("a", "p1")}))
@@ -354,24 +333,30 @@ def refused(made: Delivery) -> set[bytes]:
 
 
 def test_the_ingest_is_told_whose_events_to_refuse_until_that_is_lifted() -> None:
-    """The hashes outlive the last search, and the sweep tells it again if the edge policy was replaced."""
-    made = delivery()
-    accounts = policy.encode({"shop": PolicyEntry()}, 1)
-    made.s3.put_object(Bucket=BUCKET, Key=policy.KEY, Body=accounts)
+    """The hashes outlive the last search, and the sweep tells it again if the edge policy was replaced.
+
+    Without an edge policy nobody can be refused: the ingest serves every account until accounts are applied.
+    """
+    made = shops()
+    asked = {
+        "do": "note",
+        "account": "shop",
+        "column": "email",
+        "values": ["kept@example.com"],
+        "refuse": True,
+    }
+    assert "No accounts have been applied" in made.invoke_sender({"forget": asked})["message"]
+    apply(made)
     ask(made, "note", values=["kept@example.com"], refuse=True)
     both = [one["id"] for one in ask(made, "note", values=[P, "q@example.com"], refuse=True)["requests"]]
-    hashes = [
-        set(one)
-        for one in made.sender_wiring.forget_requests.hashes(
-            "shop", "email", (P, "q@example.com", "kept@example.com")
-        )
-    ]
+    persons = (P, "q@example.com", "kept@example.com")
+    hashes = [set(one) for one in made.sender_wiring.forget_requests.hashes("shop", "email", persons)]
     assert {one.hex() for one in refused(made)} == set.union(*hashes)
     made.clock.sleep(60)
     made.put(envelope("shop", {"views": rows("p1", "a")}))  # some instances do not know yet
     made.deliver()
     ask(made, "lift", ids=both[1:])
-    made.s3.put_object(Bucket=BUCKET, Key=policy.KEY, Body=accounts)
+    apply(made)
     for days in (1, 20, 14):
         sweep(made, days * DAY)
 
@@ -389,8 +374,7 @@ def test_the_ingest_is_told_whose_events_to_refuse_until_that_is_lifted() -> Non
 def test_a_search_does_not_undo_a_refusal_that_was_asked_for_meanwhile() -> None:
     """It tells the ingest in the end, perhaps a quarter of an hour after it has read the requests."""
     made = stored(415, envelope("shop", {"views": rows("a", "p1")}))
-    made.s3.put_object(Bucket=BUCKET, Key=policy.KEY, Body=policy.encode({"shop": PolicyEntry()}, 1))
-    ask(made, "note")
+    ask(apply(made), "note")
     made.clock.sleep(3 * HOUR)
     made.start()
     other = other_sandbox(made)
@@ -405,7 +389,7 @@ def test_a_search_does_not_undo_a_refusal_that_was_asked_for_meanwhile() -> None
 
 def test_what_arrives_after_a_refusal_was_lifted_is_kept() -> None:
     """Even within the five minutes in which some instances would not have known of the refusal."""
-    made = applied()
+    made = apply(shops())
     (note,) = ask(made, "note", refuse=True)["requests"]
     for name in ("p1", "p2"):
         made.clock.sleep(60)
@@ -419,21 +403,9 @@ def test_what_arrives_after_a_refusal_was_lifted_is_kept() -> None:
     assert ["p2"] == made.ids("shop_db", "views")
 
 
-def test_without_an_edge_policy_nobody_can_be_refused() -> None:
-    """The answer says so: the ingest serves every account until accounts are applied. A request to forget needs none."""
-    made = delivery()
-    asked = {"do": "note", "account": "shop", "column": "email", "values": [P]}
-
-    assert (
-        "No accounts have been applied"
-        in made.invoke_sender({"forget": {**asked, "refuse": True}})["message"]
-    )
-    assert "error" not in made.invoke_sender({"forget": asked})
-
-
 def test_a_search_goes_on_where_it_stopped() -> None:
     """An invocation has minutes; a search may take hours."""
-    made = delivery()
+    made = shops()
     made.fail(415, database="shop_db")
     for one in range(3):
         made.put(envelope("shop", {"views": rows(f"p{one}", f"a{one}")}, request_id=str(one)))
@@ -463,13 +435,18 @@ def test_a_run_that_goes_on_after_its_search_has_ended_does_not_move_the_next_on
 
 
 def test_many_receipts_are_listed_in_parts() -> None:
-    """An answer has 6 MB at most."""
-    made = delivery()
-    noted = ask(made, "note", values=[f"{number}@example.com" for number in range(5001)])["requests"]
+    """An answer has 6 MB at most. The same person asked for twice is one request, for what was received until now."""
+    made = shops()
+    values = [f"{number}@example.com" for number in range(5001)]
+    noted = ask(made, "note", values=values)["requests"]
+    made.clock.sleep(DAY)
+    (again,) = ask(made, "note", values=values[:1])["requests"]
     first, second, third = (ask(made, "list", **{"from": begin})["requests"] for begin in (0, 5000, 5001))
 
     assert [one["id"] for one in noted] == [one["id"] for one in (*first, *second)]
     assert (5000, []) == (len(first), third)
+    assert noted[0]["id"] == again["id"]
+    assert noted[0]["before"] < again["before"]
 
 
 def test_an_object_that_nobody_names_is_waited_for_and_then_erased() -> None:
@@ -490,25 +467,9 @@ def test_an_object_that_nobody_names_is_waited_for_and_then_erased() -> None:
     assert P.encode() not in everything(made)
 
 
-def test_the_same_person_asked_for_twice_is_one_request() -> None:
-    """It is renewed: what was received until now is forgotten."""
-    made = delivery()
-    first = ask(made, "note")["requests"][0]
-    made.clock.sleep(DAY)
-    (second,) = ask(made, "note")["requests"]
-
-    assert first["id"] == second["id"]
-    assert first["before"] < second["before"]
-    assert 1 == len(ask(made, "list")["requests"])
-
-
 def test_treasure_data_is_asked_by_rows_that_no_statement_deleted() -> None:
     """The chunk is there, although the person's row is not any more."""
-    made = delivery()
-    made.td.faults.add(Fault(kind=Kind.NOT_JSON, action=Action.IMPORT, database="shop_db"))
-    made.put(envelope("shop", {"views": rows("p1", "a")}))
-    made.deliver()
-    made.td.faults.clear()
+    made = stored(500, envelope("shop", {"views": rows("p1", "a")}), lands=0)
     ask(made, "note")
     made.clock.sleep(HOUR)
     ask(made, "delete", database="shop_db", table="views")
@@ -523,11 +484,7 @@ def test_treasure_data_is_asked_by_rows_that_no_statement_deleted() -> None:
 
 def test_rows_that_a_statement_deletes_during_a_question_do_not_prove_that_others_are_absent() -> None:
     """The request came after the sender had chosen the rows to ask for."""
-    made = delivery()
-    made.td.faults.add(Fault(kind=Kind.NOT_JSON, action=Action.IMPORT, database="shop_db"))
-    made.put(envelope("shop", {"views": rows("p1", "a", "p2")}))
-    made.deliver()
-    made.td.faults.clear()
+    made = stored(500, envelope("shop", {"views": rows("p1", "a", "p2")}), lands=0)
     made.clock.sleep(2 * HOUR)
 
     def forget_now() -> None:
@@ -549,7 +506,7 @@ def test_rows_that_a_statement_deletes_during_a_question_do_not_prove_that_other
 
 def test_what_nobody_settled_is_settled_before_it_is_cut() -> None:
     """Its worker was killed before it wrote that it could not send."""
-    made = delivery()
+    made = shops()
     made.redis.flushall()
     made.put(envelope("shop", {"views": rows("a", "p1")}))
     made.dynamodb.before["update_item"] = once(kill)
@@ -587,22 +544,6 @@ def test_delivered_rows_are_deleted_by_their_ids_although_a_query_by_value_count
     sweep(made, 3 * HOUR)
 
     assert ["a"] == made.ids("shop_db", "views")
-    assert {"shop_db.views": 1} == receipt(made)["treasure_data"]
-
-
-def test_a_row_of_somebody_else_with_the_same_id_is_kept() -> None:
-    """Clients name events, perhaps by numbers from 1. Only its second and its time of receipt tell a row from another."""
-    made = delivery()
-    theirs = row("1", email="q@example.com") | {"received_at": 1_700_000_000_500}
-    made.put(
-        envelope("shop", {"views": [row("1", email=P)]}),
-        envelope("shop", {"views": [theirs]}, request_id="s"),
-    )
-    made.deliver()
-    made.clock.sleep(2 * HOUR)
-
-    assert {"delivered": 1} == forget(made)
-    assert ["1"] == made.ids("shop_db", "views")
     assert {"shop_db.views": 1} == receipt(made)["treasure_data"]
 
 

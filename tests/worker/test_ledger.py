@@ -22,7 +22,6 @@ from tests.support.telemetry import CollectedTelemetry
 from worker.chain import ChainId, Owner
 from worker.ledger import (
     BEHIND_ALL,
-    MOST_CLAIMS,
     MOST_CLAIMS_WITH_APPEND,
     WORKLIST_KEYS,
     Claim,
@@ -42,6 +41,7 @@ N = {n: number(str(n)) for n in (9, 10, 11, 13, 14, 15, 17, 19, 100)}
 WAITING, DEAD, DELIVERED = Entry(reason="http_500"), Entry(State.DEAD), Entry(State.DELIVERED)
 CLICKS = key("shop/clicks/0")
 AGAIN = key("shop/views~r/0")
+A, B, C = (Owner(replace(CHAIN, shard=f"shardId-{n:012d}"), N[9]) for n in range(3))
 REJECTED = ChunkKey(VIEWS._replace(code="too_deep", is_rejected=True), 0)
 
 
@@ -168,37 +168,32 @@ def test_preceding_finds_the_span_whose_predecessor_ends_before_a_number(client:
     assert [N[13], N[17]] == [each.last for each in one.spans_of(CHAIN)]
 
 
-def test_only_one_span_follows_the_last(client: Any) -> None:
-    """A second append fails and returns the existing span."""
+@pytest.mark.parametrize("claims", [None, {"q": Claiming(A)}])
+def test_only_one_span_follows_the_last(client: Any, claims: dict[str, Claiming] | None) -> None:
+    """A second append fails, claims nothing, and returns the existing span."""
     existing = appended(ledger(client), stretch(START, N[11], N[13]))
 
-    assert (False, existing) == ledger(client, 100).append(stretch(START, N[11], N[19]))
+    assert (False, existing) == ledger(client, 100).append(stretch(START, N[11], N[19]), claims, 60)
+    assert {} == ledger(client).claims("q")
 
 
 def test_an_update_requires_the_current_version(client: Any) -> None:
-    """A writer that has not seen the last write loses and gets the current span."""
+    """A writer that has not seen the last write loses and gets the current span. Entries, copies and the object come and go."""
     one = ledger(client)
-    read = appended(one, span())
+    read = appended(one, span(copies={"q": Owner(CHAIN, N[9])}))
     won, written = one.update(read.with_entries({KEY: WAITING}))
 
     assert (True, 2) == (won, written.version)
     assert written == one.get(Place(CHAIN, START))
     assert (False, written) == ledger(client, 100).update(read.with_entries({}, settled=True))
-
-
-def test_an_update_changes_what_the_plan_does_not_fix(client: Any) -> None:
-    """Entries, copies and the object come and go."""
-    one = ledger(client)
-    read = appended(one, span(copies={"q": Owner(CHAIN, N[9])}))
-    _, written = one.update(replace(read, copies={}, object=None).with_entries({KEY: DEAD}, settled=True))
-
-    assert written == one.get(read.place)
+    _, last = one.update(replace(written, copies={}, object=None).with_entries({KEY: DEAD}, settled=True))
+    assert last == one.get(read.place)
     assert {"o", "c"}.isdisjoint(stored(client))
 
 
 @pytest.mark.parametrize("copies", [{}, {"q": Owner(CHAIN, N[9])}])
 def test_only_final_spans_expire(client: Any, copies: dict[str, Owner]) -> None:
-    """A span with rows that somebody needs, or copies whose owner is in no span, is kept forever."""
+    """A span with rows that somebody needs, or copies whose owner is in no span, is kept forever. One without rows is final at once."""
     one = ledger(client)
     read = appended(one, span(copies=copies))
     _, waiting = one.update(read.with_entries({KEY: WAITING}, settled=True))
@@ -208,29 +203,17 @@ def test_only_final_spans_expire(client: Any, copies: dict[str, Owner]) -> None:
     ttl = {"N": str(int(BEGAN) + SECONDS_KEPT)}
     assert (None if copies else ttl) == stored(client).get("ttl")
     assert "x" not in stored(client)
-
-
-def test_a_span_that_is_final_at_once_expires() -> None:
-    """Nothing of it was ever to be sent."""
-    double = memory()
-    appended(ledger(double), span(chunks={}, settled=True))
-
-    assert {"N": str(int(BEGAN) + SECONDS_KEPT)} == stored(double)["ttl"]
+    appended(one, span(chunks={}, settled=True, after=N[9]))
+    assert ttl == stored(client, N[9])["ttl"]
 
 
 @pytest.mark.parametrize("call", ["put_item", "update_item", "transact_write_items"])
 def test_repeated_writes_are_recognised_as_own(client: Any, call: str) -> None:
     """A write whose answer was lost and that the client repeated does not count as another writer's."""
-
-    class Repeating:
-        def __getattr__(self, name: str) -> Any:
-            real = getattr(client, name)
-            if name != call:
-                return real
-            return lambda **request: (real(**request), real(**request))[1]
-
-    one = ledger(Repeating())
-    claims = {"q": Claiming(OWNER)} if call == "transact_write_items" else None
+    repeating = Meddled(client)
+    repeating.after[call] = lambda request: getattr(client, call)(**request)
+    one = ledger(repeating)
+    claims = {"q": Claiming(A)} if call == "transact_write_items" else None
     answer = one.append(span(), claims, 60)
     assert isinstance(answer, tuple)
     won, read = answer
@@ -256,27 +239,19 @@ EDIT = ChainId.edit("e")
 
 
 def test_a_replacement_is_one_transaction(client: Any) -> None:
-    """Either both spans are written or none; a repetition finds that it was, and a race lets one win."""
+    """Either both spans are written or none: a repetition, or a race that another has won, writes nothing."""
     one = ledger(client)
     old = appended(one, span(entries={KEY: DEAD}, settled=True))
     done, new = old.with_entries({KEY: Entry(State.REPLACED)}), span(chain=EDIT)
     assert one.replace(done, new)
-    assert State.REPLACED is one.get(old.place).entry(KEY).state  # type: ignore[union-attr]  # it is there
+    written = one.get(old.place)
+    assert written is not None
+    assert State.REPLACED is written.entry(KEY).state
     assert one.get(new.place) is not None
 
-    assert not ledger(client, 100).replace(done, replace(new, after=N[9]))
+    assert not ledger(client, 100).replace(old.with_entries({}), replace(new, after=N[9]))
+    assert written == one.get(old.place)
     assert one.get(Place(EDIT, N[9])) is None
-
-
-def test_a_replacement_that_is_overtaken_writes_nothing(client: Any) -> None:
-    """A send began meanwhile."""
-    one = ledger(client)
-    old = appended(one, span(entries={KEY: DEAD}, settled=True))
-    _, sent = one.update(old.with_entries({KEY: Entry(since=1)}))
-
-    assert not one.replace(old.with_entries({KEY: Entry(State.REPLACED)}), span(chain=EDIT))
-    assert sent == one.get(old.place)
-    assert one.get(Place(EDIT, START)) is None
 
 
 # The worklist
@@ -351,7 +326,7 @@ def test_reads_all_spans(client: Any) -> None:
     one = ledger(client)
     for serial in range(5):
         appended(one, span(chain=replace(CHAIN, shard=f"shardId-{serial:012d}"), planned_at=serial * 1000))
-    one.append(span(chain=replace(CHAIN, shard="s"), planned_at=9000), {"q": Claiming(OWNER)}, 60)
+    one.append(span(chain=replace(CHAIN, shard="s"), planned_at=9000), {"q": Claiming(A)}, 60)
     one.note_chain(CHAIN)
     one.bind_tag("t", "all")
 
@@ -360,11 +335,6 @@ def test_reads_all_spans(client: Any) -> None:
 
 
 # Claims
-
-
-A, B, C = (Owner(replace(CHAIN, shard=f"shardId-{n:012d}"), N[9]) for n in range(3))
-OWNER = A
-CLAIMED = {"pk": {"S": "put#q"}, "sk": {"S": "-"}}
 
 
 def test_the_first_claim_wins() -> None:
@@ -377,12 +347,18 @@ def test_the_first_claim_wins() -> None:
     assert {"q": Claim(A)} == one.claims(["q", "s"])
 
 
-def test_spans_are_read_together_however_few_an_answer_has(client: MemoryDynamoDB) -> None:
-    """Keys that DynamoDB leaves unanswered are asked for again, unless it answers none."""
+def test_keys_that_dynamodb_leaves_unanswered_are_asked_for_again_or_undecided(
+    client: MemoryDynamoDB,
+) -> None:
+    """Spans are read together however few an answer has, unless it has none. An owner that is not read leaves its claim undecided."""
     one = ledger(client)
     written = [appended(one, stretch(after, N[11], N[19])) for after in (START, N[9], N[10])]
     client.batch_get_keys = 2
     assert {span.place: span for span in written} == one.get_all([span.place for span in written])
+    wanted = {f"q{n}": A for n in range(10)}
+    one.claim(wanted, 60)
+    client.batch_get_keys = 4
+    assert 4 == len(one.claim(dict.fromkeys(wanted, B), 60))
     client.batch_get_keys = 0
 
     with pytest.raises(LedgerUnavailableError):
@@ -402,40 +378,11 @@ def test_every_read_of_the_table_is_consistent() -> None:
     assert all({**call, **call.get("RequestItems", {}).get(TABLE, {})}["ConsistentRead"] for call in asked)
 
 
-def test_a_failed_statement_leaves_its_claim_undecided() -> None:
-    """A batch's 200 says nothing about single statements; the others are decided."""
-    double = memory()
-    meddled = Meddled(double)
-    one = ledger(meddled)
-    wanted = {f"q{n}": A for n in range(MOST_CLAIMS)}
-    real = double.batch_execute_statement
-
-    def throttled(**request: Any) -> Any:
-        answer = real(**request)
-        answer["Responses"][3] = {"Error": {"Code": "ThrottlingError"}}
-        return answer
-
-    meddled.client = type("Client", (), {"batch_execute_statement": staticmethod(throttled)})()
-
-    assert wanted.keys() - {"q3"} == one.claim(wanted, 60).keys()
-
-
-def test_an_unread_owner_leaves_its_claim_undecided() -> None:
-    """DynamoDB may leave keys unprocessed or not return an item."""
-    double = memory()
-    one = ledger(double)
-    wanted = {f"q{n}": A for n in range(10)}
-    one.claim(wanted, 60)
-    double.batch_get_keys = 4
-
-    assert 4 == len(one.claim(dict.fromkeys(wanted, B), 60))
-
-
 # Claims that are made with an append
 
 
 def test_claims_are_made_with_the_append_or_not_at_all(client: Any) -> None:
-    """One that somebody else has prevents both, and the answer names it."""
+    """One that somebody else has prevents both, and the answer names it. The most fit into a transaction: DynamoDB takes a hundred actions."""
     one = ledger(client)
     one.append(span(chain=OTHER), {"q": Claiming(B)}, 60)
     wanted = {name: Claiming(A) for name in ("p", "q", "r")}
@@ -443,18 +390,9 @@ def test_claims_are_made_with_the_append_or_not_at_all(client: Any) -> None:
     assert ClaimsRefused(frozenset("q")) == one.append(span(), wanted, 60)
     assert one.get(Place(CHAIN, START)) is None
     assert {"q": Claim(B, is_fixed=True)} == one.claims("pqr")
-    del wanted["q"]
-    assert isinstance(one.append(span(), wanted, 60), tuple)
-    assert {"p", "q", "r"} == one.claims("pqr").keys()
-
-
-def test_a_taken_place_prevents_claims(client: Any) -> None:
-    """The answer is the span that is there."""
-    one = ledger(client)
-    there = appended(one, span())
-
-    assert (False, there) == one.append(stretch(START, N[9], N[9]), {"q": Claiming(A)}, 60)
-    assert {} == one.claims("q")
+    most = {f"q{n}": Claiming(A) for n in range(MOST_CLAIMS_WITH_APPEND)}
+    assert isinstance(one.append(span(), most, 60), tuple)
+    assert most.keys() == one.claims(most).keys()
 
 
 @pytest.mark.parametrize(
@@ -477,18 +415,12 @@ def test_a_claim_is_taken_over_only_from_an_owner_that_no_append_has_fixed(
     one = ledger(client)
     if before is not None:
         fixed = {"fixed": {"BOOL": True}} if before[1] else {}
-        client.put_item(TableName=TABLE, Item={**CLAIMED, "owner": {"S": before[0].name}, **fixed})
+        claimed = {"pk": {"S": "put#q"}, "sk": {"S": "-"}, "owner": {"S": before[0].name}}
+        client.put_item(TableName=TABLE, Item=claimed | fixed)
 
     assert wins is isinstance(one.append(span(), {"q": claim}, 60), tuple)
     if wins:
         assert {"q": Claim(A, is_fixed=True)} == one.claims("q")
-
-
-def test_the_most_claims_fit_into_a_transaction(client: Any) -> None:
-    """DynamoDB takes a hundred actions."""
-    claims = {f"q{n}": Claiming(A) for n in range(MOST_CLAIMS_WITH_APPEND)}
-
-    assert isinstance(ledger(client).append(span(), claims, 60), tuple)
 
 
 @pytest.mark.parametrize("code", ["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"])
@@ -531,12 +463,7 @@ def throttle(_: Any) -> None:
     raise ClientError({"Error": {"Code": "ProvisionedThroughputExceededException"}}, "Query")
 
 
-def lose(_: Any) -> None:
-    """Lose DynamoDB's answer."""
-    lose_answer()
-
-
-@pytest.mark.parametrize("failure", [throttle, lose])
+@pytest.mark.parametrize("failure", [throttle, lambda _: lose_answer()])
 @pytest.mark.parametrize(
     "act",
     [

@@ -63,7 +63,7 @@ def made() -> Made:
 
 
 def test_a_record_in_no_span_lies_at_the_end_of_its_chain_or_in_a_gap_before_a_span(made: Made) -> None:
-    """The end has the latest arrival of the chain so far."""
+    """The end has the latest arrival of the chain so far. A closed chain has none: what a worker still has must own a claim."""
     assert Gap(CHAIN, START) == made.locate(5)
     made.append(CHAIN, START, 3)
     made.append(CHAIN, N[3], 8, 9)
@@ -71,15 +71,19 @@ def test_a_record_in_no_span_lies_at_the_end_of_its_chain_or_in_a_gap_before_a_s
     assert Gap(CHAIN, N[9], None, 9) == made.locate(10)
     assert Gap(CHAIN.before(START), START, N[3]) == made.locate(2)
     assert Gap(CHAIN.before(N[3]), START, N[8]) == made.locate(5)
+    end = {"after": N[9], "first": BEHIND_ALL, "last": BEHIND_ALL}
+    made.delivery.ledger.append(span(chain=CHAIN, chunks={}, records=0, object=None, **end))
+    assert Gap(CHAIN.before(N[9]), START, BEHIND_ALL) == made.locate(10)
 
 
 def test_a_record_is_in_the_span_whose_index_has_its_number(made: Made) -> None:
-    """Lying between its borders is not enough."""
-    one = made.append(CHAIN, START, 3, 5, 7)
+    """Lying between its borders is not enough. The borders of a span of two records name them: it needs no index."""
+    one, two = made.append(CHAIN, START, 3, 5), made.append(CHAIN, N[5], 7, 9, 11)
 
-    assert [one, one, one] == [made.locate(n) for n in (3, 5, 7)]
-    assert Gap(CHAIN.within(START), START, N[5]) == made.locate(4)
-    assert Gap(CHAIN.within(START), START, N[7]) == made.locate(6)
+    assert [one, one, Gap(CHAIN.within(START), START, N[5])] == [made.locate(n) for n in (3, 5, 4)]
+    assert 0 == reads(made)
+    assert [two, two, two] == [made.locate(n) for n in (7, 9, 11)]
+    assert [Gap(CHAIN.within(N[5]), START, N[n]) for n in (9, 11)] == [made.locate(n) for n in (8, 10)]
 
 
 def test_gaps_have_gaps(made: Made) -> None:
@@ -95,32 +99,12 @@ def test_gaps_have_gaps(made: Made) -> None:
     assert Gap(gap, N[9], N[30], 9) == made.locate(25)
 
 
-def test_a_closed_chain_takes_records_only_in_gaps(made: Made) -> None:
-    """So whatever a worker still has of its shard must own a claim."""
-    made.append(CHAIN, START, 3)
-    closing = span(
-        chain=CHAIN, after=N[3], first=BEHIND_ALL, last=BEHIND_ALL, chunks={}, records=0, object=None
-    )
-    made.delivery.ledger.append(closing)
-
-    assert Gap(CHAIN.before(N[3]), START, BEHIND_ALL) == made.locate(7)
-
-
 # What is read
 
 
 def reads(made: Made) -> int:
     """Return how many reads of objects there were."""
     return made.delivery.s3.calls.count("get_object")
-
-
-def test_a_span_of_two_records_needs_no_index(made: Made) -> None:
-    """Its borders name them."""
-    one = made.append(CHAIN, START, 3, 5)
-
-    assert (one, one) == (made.locate(3), made.locate(5))
-    assert Gap(CHAIN.within(START), START, N[5]) == made.locate(4)
-    assert 0 == reads(made)
 
 
 def test_a_redelivered_batch_needs_no_index(made: Made) -> None:

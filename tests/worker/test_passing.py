@@ -1,4 +1,4 @@
-"""Whether every shard has passed a time."""
+"""Whether every shard has passed a time, and the markers that show it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,9 @@ from tests.support.delivery import SHARD, STREAM, Delivery, envelope, lose_answe
 from tests.support.spans import span as a_span
 from worker.chain import ChainId
 from worker.ledger import BEHIND_ALL
+from worker.markers import EVERY_SECONDS, Markers
 from worker.passing import MARGIN_SECONDS, Passing
+from worker.shards import HASH_KEYS, Shard, Shards
 
 AT = 1_700_000_000
 CHILDREN = ("shardId-000000000001", "shardId-000000000002")
@@ -48,19 +50,13 @@ def test_an_open_shard_has_passed_when_a_later_record_is_in_a_span(seconds: floa
     assert (1 if expected else 0) == made.kinesis.calls.count("put_record") - 1
 
 
-def test_nothing_has_passed_before_the_listing_could_know_all_shards() -> None:
-    """It is made after the time and the margin by this machine's own clock."""
+def test_an_idle_shard_passes_by_its_marker() -> None:
+    """Once the worker has it in a span. The listing is made after the time and the margin by this machine's clock: it knows all shards."""
     made = Delivery()
     made.clock.sleep(MARGIN_SECONDS)
-
     assert "it is too early" == obstacle(made)
     assert [] == made.records()
-
-
-def test_an_idle_shard_passes_by_its_marker() -> None:
-    """Once the worker has it in a span."""
-    made = Delivery()
-    made.clock.sleep(MARGIN_SECONDS + 1)
+    made.clock.sleep(1)
     assert obstacle(made) != ""
     made.clock.sleep(1)
     made.deliver()
@@ -84,7 +80,7 @@ def test_a_closed_shard_passes_when_its_chain_is_closed() -> None:
 
 
 def test_a_shard_that_a_child_names_counts_even_if_it_is_not_listed() -> None:
-    """It was noted when the worker appended to its chain."""
+    """It was noted when the worker appended to its chain, as the listed ones are: so their spans are found later."""
     made = delivery(-1)
     made.split()
     real = made.kinesis.client.list_shards
@@ -98,6 +94,7 @@ def test_a_shard_that_a_child_names_counts_even_if_it_is_not_listed() -> None:
     shards = [lineage.chain.shard for lineage in passing(made).lineages()]
 
     assert [*CHILDREN, SHARD] == shards
+    assert {*shards} == {chain.shard for chain in made.ledger.chains()}
     assert "" != obstacle(made)
     assert [SHARD] == [one.chain.shard for one in made.spans() if one.last == BEHIND_ALL]
 
@@ -127,15 +124,6 @@ def test_a_chain_is_closed_once() -> None:
         obstacle(made)
 
     assert 1 == sum(one.last == BEHIND_ALL for one in made.spans())
-
-
-def test_all_listed_shards_are_noted() -> None:
-    """So their spans are found later."""
-    made = Delivery()
-    made.split()
-    passing(made).lineages()
-
-    assert {*CHILDREN} <= {chain.shard for chain in made.ledger.chains()}
 
 
 def test_a_listing_older_than_a_chain_proves_nothing() -> None:
@@ -188,3 +176,65 @@ def test_without_a_whole_listing_nothing_has_passed(
 
     with pytest.raises(error):
         obstacle(made)
+
+
+# Markers: records without rows, which show that a shard has passed a time
+
+
+def open_shards(made: Delivery) -> list[Shard]:
+    """Return the open shards."""
+    return [one for one in Shards(made.kinesis, STREAM, made.clock).all() if one.is_open]
+
+
+def markers(made: Delivery) -> Markers:
+    """Return a sandbox's markers."""
+    return Markers(made.kinesis, STREAM, made.clock, made.telemetry)
+
+
+def test_a_shard_gets_one_marker_a_minute() -> None:
+    """Each shard has its own."""
+    made = Delivery()
+    made.split()
+    some, (first, second) = markers(made), open_shards(made)
+    for shard in (first, first, second):
+        some.put(shard)
+    assert 2 == made.kinesis.calls.count("put_record")
+    made.clock.sleep(EVERY_SECONDS)
+    some.put(first)
+
+    assert 3 == made.kinesis.calls.count("put_record")
+
+
+def test_a_marker_reaches_its_shard_however_few_keys_that_has() -> None:
+    """A shard that was split off for one busy key has only that key: no search finds a text with its hash."""
+    made = Delivery()
+    busy = str(HASH_KEYS // 3)
+    made.kinesis.split_shard(StreamName=STREAM, ShardToSplit=SHARD, NewStartingHashKey=busy)
+    upper = open_shards(made)[1].shard_id
+    made.kinesis.split_shard(
+        StreamName=STREAM, ShardToSplit=upper, NewStartingHashKey=str(HASH_KEYS // 3 + 1)
+    )
+    put: list[dict[str, str]] = []
+    made.kinesis.before["put_record"] = put.append
+    some, shards = markers(made), open_shards(made)
+    for shard in shards:
+        some.put(shard)
+
+    assert 3 == len(shards)
+    assert [True] * 3 == [
+        int(one["ExplicitHashKey"]) in shard.keys for one, shard in zip(put, shards, strict=True)
+    ]
+
+
+def test_a_failed_marker_is_put_later() -> None:
+    """It stops nothing."""
+    made = Delivery()
+    some, [shard] = markers(made), open_shards(made)
+    made.kinesis.before["put_record"] = lambda _: lose_answer()
+    some.put(shard)
+    made.kinesis.before.clear()
+    made.clock.sleep(EVERY_SECONDS)
+    some.put(shard)
+
+    assert 1 == len(made.records())
+    assert 1 == len(made.telemetry.said("a marker was not put"))

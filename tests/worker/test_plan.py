@@ -68,7 +68,10 @@ def test_cutting_keeps_all_rows_within_the_limits(
 
 
 def test_each_sender_has_one_destination() -> None:
-    """Rows of a revoked key, of an account that cannot be looked up, and of one that is unknown are apart."""
+    """Rows of a revoked key, of an account that cannot be looked up, and of one that is unknown are apart.
+
+    A database that has just failed is left to the sender: its rows get no doubt.
+    """
     revoked = Account("s_db", "active", frozenset({"k2"}))
     data = records(
         envelope("shop", {"views": [row("1")]}, key_id="k1"),
@@ -77,9 +80,11 @@ def test_each_sender_has_one_destination() -> None:
         envelope("gone", {"views": [row("5")]}),
         envelope("later", {"views": [row("6")]}, key_id="k7"),
         b"junk",
+        envelope("sick", {"views": [row("7")]}),
     )
     answers = {"shop": revoked, "blog": Account("b_db", "disabled"), "gone": "unknown_account"}
-    planned = plan(data, answers, UNCUT)
+    answers |= {"sick": Account("sick_db")}
+    planned = plan(data, answers, UNCUT, failing={"s_db": "", "sick_db": "http_503"}.__getitem__)
     bad = RowSender("shop", "k2")
 
     assert {
@@ -88,6 +93,7 @@ def test_each_sender_has_one_destination() -> None:
         BLOG: NotDeliverable("disabled_account"),
         RowSender("gone"): NotDeliverable("unknown_account"),
         RowSender("later", "k7"): Later("account_unavailable"),
+        RowSender("sick"): Later("http_503"),
     } == planned.destinations
     assert (
         counts(
@@ -97,18 +103,10 @@ def test_each_sender_has_one_destination() -> None:
             (Group(RowSender("gone"), "views"), 1),
             (Group(RowSender("later", "k7"), "views"), 1),
             (Group(RowSender(NOBODY), "", "undecodable"), 1),
+            (Group(RowSender("sick"), "views"), 1),
         )
         == planned.counts
     )
-
-
-def test_a_database_that_has_just_failed_is_left_to_the_sender() -> None:
-    """Its rows get no doubt."""
-    data = records(*(envelope(name, {"views": [row(name)]}) for name in ("shop", "blog")))
-    answers = SHOP_DB | {"blog": Account("blog_db")}
-    planned = plan(data, answers, UNCUT, failing={"shop_db": "", "blog_db": "http_503"}.__getitem__)
-
-    assert {SHOP: Database("shop_db"), BLOG: Later("http_503")} == planned.destinations
 
 
 def test_envelopes_that_were_put_again_have_chunks_of_their_own() -> None:
@@ -144,25 +142,19 @@ def test_records_that_do_not_count_have_no_rows() -> None:
     assert digest_of([one.number for one in data]) == planned.digest
 
 
-def test_the_index_names_every_record() -> None:
-    """With its arrival, receipt, request id and claim; one that had to be claimed counts as claimed."""
-    data = records(envelope("shop", {"views": [row("1")]}, request_id="a"), b"junk")
-    data[0] = data[0]._replace(received_at=5)
-    index = plan(data, SHOP_DB, UNCUT, claimed=frozenset((data[1].number,))).index
+def test_a_plan_knows_its_times_and_its_index_names_every_record() -> None:
+    """With its arrival, which may run back, receipt, request id and claim; one that had to be claimed counts as claimed."""
+    first, last, junk = records(envelope("shop", {"views": [row("1")]}, request_id="a"), b"b", b"junk")
+    data = [first._replace(received_at=5), last._replace(arrived_at=1.5, received_at=7), junk]
+    planned = plan(data, SHOP_DB, UNCUT, claimed=frozenset((junk.number,)))
+    index = planned.index
 
-    assert [number("1"), number("2")] == list(index.numbers)
-    assert [1_700_000_001_000, 1_700_000_002_000] == list(index.arrivals)
-    assert [5, 1_700_000_002_000] == list(index.receipts)
-    assert ["a", ""] == list(index.request_ids)
-    assert [0, 1] == list(index.claims)
-
-
-def test_a_plan_knows_its_earliest_and_latest_times() -> None:
-    """Arrival times may run back."""
-    data = [one._replace(received_at=n) for n, one in enumerate(records(b"a", b"b", b"c"), 7)]
-    planned = plan([data[0], data[2]._replace(arrived_at=1.5), data[1]], {}, UNCUT)
-
-    assert (1500, 1_700_000_002_000, 7) == (planned.earliest, planned.latest, planned.received_at)
+    assert [number("1"), number("2"), number("3")] == list(index.numbers)
+    assert [1_700_000_001_000, 1500, 1_700_000_003_000] == list(index.arrivals)
+    assert [5, 7, 1_700_000_003_000] == list(index.receipts)
+    assert ["a", "", ""] == list(index.request_ids)
+    assert [0, 0, 1] == list(index.claims)
+    assert (1500, 1_700_000_003_000, 5) == (planned.earliest, planned.latest, planned.received_at)
 
 
 def test_a_plan_fits_its_item() -> None:

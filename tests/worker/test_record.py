@@ -1,7 +1,6 @@
 """Decoding of records."""
 
 import json
-from base64 import b64encode
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,29 +12,25 @@ from hypothesis import strategies as st
 
 from shared import envelope as envelopes
 from shared.event_id import derived_event_id
-from tests.support.delivery import envelope, row
+from tests.support.delivery import envelope, member, row
 from worker.record import NOBODY, Record, decode, from_event, from_stream, number, packed, sequence_number
 
 SHARD = "shardId-000000000003"
 PLACE = (SHARD, number("77"), 1_700_000_000.5)
 
 
+def answered(*records: tuple[str, bytes]) -> list[dict[str, Any]]:
+    """Return records given by sequence number and data, as GetRecords does."""
+    stamp = datetime.fromtimestamp(1_700_000_000.123, UTC)
+    return [
+        {"SequenceNumber": digits, "PartitionKey": "k", "Data": data, "ApproximateArrivalTimestamp": stamp}
+        for digits, data in records
+    ]
+
+
 def kinesis_event(*records: tuple[str, bytes], shard: str = SHARD) -> dict[str, Any]:
-    """Return a Lambda event with records given by sequence number and data."""
-    return {
-        "Records": [
-            {
-                "eventID": f"{shard}:{digits}",
-                "kinesis": {
-                    "partitionKey": "k",
-                    "sequenceNumber": digits,
-                    "data": b64encode(data).decode(),
-                    "approximateArrivalTimestamp": 1_700_000_000.123,
-                },
-            }
-            for digits, data in records
-        ]
-    }
+    """Return a Lambda event with these records."""
+    return {"Records": [member(one, shard) for one in answered(*records)]}
 
 
 @given(st.lists(st.integers(0, 10**60), min_size=2, unique=True))
@@ -68,19 +63,10 @@ def test_an_envelope_s_blocks_stay_encoded() -> None:
 
 def test_event_and_stream_give_the_same_records() -> None:
     """Records from Lambda's event equal those from GetRecords."""
-    data = [
-        envelope("shop", {"views": [row("e1")]}),
-        b"junk",
-        b'{"account":"shop","events":[{"table":"views"}]}',
-    ]
-    from_lambda = from_event(kinesis_event(*((str(n), one) for n, one in enumerate(data, 100))))
-    stamp = datetime.fromtimestamp(1_700_000_000.123, UTC)
-    answer = [
-        {"SequenceNumber": str(n), "PartitionKey": "k", "Data": one, "ApproximateArrivalTimestamp": stamp}
-        for n, one in enumerate(data, 100)
-    ]
+    json_event = b'{"account":"shop","events":[{"table":"views"}]}'
+    data = (("100", envelope("shop", {"views": [row("e1")]})), ("101", b"junk"), ("102", json_event))
 
-    assert from_lambda[SHARD] == from_stream(answer, SHARD)
+    assert from_event(kinesis_event(*data))[SHARD] == from_stream(answered(*data), SHARD)
 
 
 def test_records_come_by_shard_and_in_its_order_each_once() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from shared.envelope import Envelope, RejectedEvent, TableRows
 from shared.errors import ObjectGoneError
-from tests.support.delivery import BUCKET, Delivery, lose_answer, row
+from tests.support.delivery import BUCKET, Delivery, lose_answer, row, shops
 from worker.bucket import Bucket
 from worker.executor import Threads
 from worker.plan import MAX_KEPT_BYTES, MAX_KEPT_EVENTS, MAX_REJECTED_TABLES
@@ -41,9 +41,7 @@ def event(
 
 def delivered(*data: bytes) -> Delivery:
     """Return a delivery of these records."""
-    made = Delivery()
-    made.map(shop="shop_db", news="news_db")
-    made.put(*data)
+    made = shops(*data)
     assert made.deliver() is None
     return made
 
@@ -95,20 +93,15 @@ def test_copies_count_rejected_events_once() -> None:
 def test_a_flood_is_counted_and_kept_in_part() -> None:
     """All events are counted, but only some kept. Each account has its own limit."""
     flood = [rejecting(*[event(table=f"t_{number:03}")] * 50) for number in range(20)]
-    made = delivered(*flood, rejecting(event(), account="news"))
+    made = delivered(*flood, rejecting(event(), account="blog"))
 
     numbers = counted(made)
     tables = {name.partition("!")[0] for name in numbers if name.startswith("shop/")}
-    assert (1000, 1) == (numbers.total() - numbers["news/views!too_deep"], numbers["news/views!too_deep"])
+    assert (1000, 1) == (numbers.total() - numbers["blog/views!too_deep"], numbers["blog/views!too_deep"])
     assert {"shop/", *(f"shop/t_{number:03}" for number in range(MAX_REJECTED_TABLES))} == tables
     found = kept(made)
     assert MAX_KEPT_EVENTS == sum(len(events) for name, events in found.items() if name.startswith("shop"))
-    assert 1 == len(found["news/views!too_deep/0"])
-
-
-def size(made: Delivery) -> int:
-    """Return the size of what is kept."""
-    return sum(len(one.original) + len(one.message) for events in kept(made).values() for one in events)
+    assert 1 == len(found["blog/views!too_deep/0"])
 
 
 @pytest.mark.parametrize(
@@ -120,7 +113,8 @@ def test_large_rejected_events_are_kept_within_the_limit(times: int, original: b
     made = delivered(*[large] * times, rejecting(event("too_long", original=b"")))
 
     assert {"shop/views!too_deep": times, "shop/views!too_long": 1} == counted(made)
-    assert size(made) <= MAX_KEPT_BYTES + 150 * 20
+    size = sum(len(one.original) + len(one.message) for events in kept(made).values() for one in events)
+    assert size <= MAX_KEPT_BYTES + 150 * 20
     assert 1 == len(made.rejected_objects())
 
 
@@ -137,10 +131,8 @@ def test_tables_of_a_plan_are_all_counted_by_name() -> None:
 
 def test_a_failing_bucket_delays_nothing() -> None:
     """If S3 does not accept rejected events, they are only counted."""
-    made = Delivery()
-    made.map(shop="shop_db")
+    made = shops(rejecting(event(), rows=1))
     made.s3.before["put_object"] = lambda request: request["Key"].startswith(PREFIX) and lose_answer()
-    made.put(rejecting(event(), rows=1))
 
     assert made.deliver() is None
     assert ([], {"shop/views!too_deep": 1}) == (made.rejected_objects(), counted(made))
@@ -163,24 +155,18 @@ def test_many_groups_are_stored_side_by_side() -> None:
     assert 2 == len(made.rejected_objects())
 
 
-def test_only_an_operator_drops_rejected_events() -> None:
-    """The schedule ignores them. Dropped ones stay counted, even if their object has expired."""
-    made = delivered(rejecting(event(), rows=1))
+@pytest.mark.parametrize(("account", "dead"), [("shop", 0), ("nobody", 1)])
+def test_only_an_operator_drops_rejected_events(account: str, dead: int) -> None:
+    """The schedule ignores them, also beside dead rows. Dropped ones stay counted, even if their object has expired."""
+    made = delivered(rejecting(event(), rows=1, account=account))
     [name] = made.rejected_objects()
     made.s3.delete_object(Bucket=BUCKET, Key=name)
-    assert (0, 0) == (made.send().kept, made.send(State.DEAD).kept)
+    assert (0, dead) == (made.send().kept, made.send(State.DEAD).kept)
 
     report = made.send(State.REJECTED, decision=Decision.DROP)
 
     assert (1, 0) == (report.dropped, report.kept)
-    assert {"shop/views!too_deep": 1} == counted(made)
-
-
-def test_rejected_events_beside_dead_rows_are_found() -> None:
-    """Their span is on the worklist of dead chunks."""
-    made = delivered(rejecting(event(), rows=1, account="nobody"))
-
-    assert 1 == made.send(State.REJECTED, decision=Decision.DROP).dropped
+    assert {f"{account}/views!too_deep": 1} == counted(made)
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from shared import rows
 from shared.accounts import Account
+from shared.envelope import Envelope, TableRows
 from shared.errors import BucketUnavailableError, EditRefusedError, LedgerUnavailableError
 from shared.policy import AccountLimits
-from tests.support.delivery import BUCKET, KEYS, Delivery, KilledError, envelope, kill, lose_answer, row
+from tests.support.delivery import BUCKET, Delivery, KilledError, envelope, kill, lose_answer, row, stored
 from tests.worker.test_rejected import AT, delivered, event, rejecting
 from tests.worker.test_tables import delivery as with_limits
 from tests.worker.test_tables import put
-from worker.replacement import decoded, revised, revised_row, row_of
+from worker.replacement import revised, revised_row, row_of
 from worker.rows import compress
 from worker.selection import Selection
 from worker.span import ChunkKey, Place
@@ -27,7 +28,7 @@ CHUNK = ChunkKey.parse("shop/views/0")
 FIRST, SECOND = CHUNK.halves
 
 
-def packed(*changed: dict[str, Any]) -> bytes:
+def packed(*changed: Any) -> bytes:
     """Return rows packed back to back."""
     return b"".join(map(msgpack.packb, changed))
 
@@ -35,20 +36,7 @@ def packed(*changed: dict[str, Any]) -> bytes:
 EDITED = packed(row("e1", page="/a", note="fixed"), row("e2", page="/c"))
 
 
-def refused(status: int = 415, *, halved: bool = False) -> Delivery:
-    """Return a delivery of two rows that Treasure Data refused, together or one by one."""
-    made = Delivery()
-    made.map(shop="shop_db")
-    made.td.create("shop_db", "views")
-    made.put(envelope("shop", {"views": [row("e1", page="/a"), row("e2", page="/b")]}))
-    if halved:
-        made.fail(413, count=1, table="views")
-    made.fail(status, table="views")
-    assert made.deliver() is None
-    if halved:
-        made.send()
-    made.td.faults.clear()
-    return made
+TWO = envelope("shop", {"views": [row("e1", page="/a"), row("e2", page="/b")]})
 
 
 def place(made: Delivery) -> Place:
@@ -69,7 +57,7 @@ def pages(made: Delivery) -> list[str]:
 
 def test_edited_rows_are_a_span_of_their_own() -> None:
     """The old chunk is replaced; the new ones go to the account's database of today."""
-    made = refused()
+    made = stored(415, TWO)
     before = made.spans()[0].unique_id(CHUNK, "shop_db")
     where = edit(made)
     new = made.ledger.get(where)
@@ -91,7 +79,10 @@ def test_edited_rows_are_a_span_of_their_own() -> None:
 @pytest.mark.parametrize("order", [(FIRST, SECOND), (SECOND, FIRST)])
 def test_halves_are_edited_independently(order: tuple[ChunkKey, ChunkKey]) -> None:
     """Each edit is a span of its own, and rows of the other half are refused."""
-    made = refused(halved=True)
+    made = stored(413, TWO)
+    made.fail(415, table="views")
+    made.send()
+    made.td.faults.clear()
     with pytest.raises(EditRefusedError, match="the number of rows is 2, not 1"):
         edit(made, EDITED, FIRST)
     for key in order:
@@ -106,7 +97,7 @@ def test_halves_are_edited_independently(order: tuple[ChunkKey, ChunkKey]) -> No
 @pytest.mark.parametrize("act", [kill, lose_answer])
 def test_an_edit_happens_whole_or_not_at_all(service: str, call: str, moment: str, act: Any) -> None:
     """It may be repeated, and the rows arrive once whatever became of the first try."""
-    made = refused()
+    made = stored(415, TWO)
     getattr(getattr(made, service), moment)[call] = lambda _: act()
     with pytest.raises((KilledError, BucketUnavailableError, LedgerUnavailableError)):
         edit(made)
@@ -131,12 +122,15 @@ def test_an_edit_happens_whole_or_not_at_all(service: str, call: str, moment: st
         ({"chunk": "views"}, "'views' does not name a chunk"),
         ({"chain": "stream"}, "'stream' does not name a chain"),
         ({"rows": b64encode(b"junk")}, "Not a gzipped file"),
-        ({"rows": b64encode(compress(b"\xc1"))}, "these are not rows"),
+        *(
+            ({"rows": b64encode(compress(one))}, "these are not rows")
+            for one in (b"\xc1", msgpack.packb({"a": 1}) + b"\x81\xa1")
+        ),
     ],
 )
 def test_an_edit_that_cannot_be_made_is_refused(changed: dict[str, Any], why: str) -> None:
     """The answer says why, and nothing is sent."""
-    made = refused()
+    made = stored(415, TWO)
     where = {"chain": place(made).chain.name, "after": place(made).after, "chunk": CHUNK.name}
     answer = made.invoke_sender({"edit": where | {"rows": b64encode(compress(EDITED))} | changed})
 
@@ -146,26 +140,16 @@ def test_an_edit_that_cannot_be_made_is_refused(changed: dict[str, Any], why: st
 
 @pytest.mark.parametrize("status", [500, 429])
 def test_only_dead_chunks_without_a_doubt_can_be_edited(status: int) -> None:
-    """Treasure Data may have the rows of others, or they are about to be sent."""
-    made = refused(status)
+    """Treasure Data may have the rows of others, or they are about to be sent. Nor can what is unknown, undecodable or gone."""
     with pytest.raises(EditRefusedError, match="is not dead any more"):
-        edit(made)
-    made = refused(500)
-    made.s3.delete_object(Bucket=BUCKET, Key=made.span_objects()[0])
-    made.send()
-    with pytest.raises(EditRefusedError, match="may have these rows"):
-        edit(made)
-
-
-def test_other_chunks_cannot_be_edited() -> None:
-    """Delivered and unknown ones, undecodable records, and those whose object is gone."""
-    made = refused()
-    with pytest.raises(EditRefusedError, match="is not dead any more"):
-        edit(made, key=CHUNK._replace(part=1))
-    (name,) = made.span_objects()
-    made.s3.delete_object(Bucket=BUCKET, Key=name)
-    with pytest.raises(EditRefusedError, match="cannot be read"):
-        edit(made)
+        edit(stored(status, TWO))
+    for made, why in ((stored(500, TWO), "may have these rows"), (stored(415, TWO), "cannot be read")):
+        with pytest.raises(EditRefusedError, match="is not dead any more"):
+            edit(made, key=CHUNK._replace(part=1))
+        made.s3.delete_object(Bucket=BUCKET, Key=made.span_objects()[0])
+        made.send()
+        with pytest.raises(EditRefusedError, match=why):
+            edit(made)
     junk = Delivery()
     junk.put(b"\xffnonsense")
     junk.deliver()
@@ -181,11 +165,12 @@ def test_other_chunks_cannot_be_edited() -> None:
         ([row("e1") | {"received_at": 1}, row("e2")], "received_at identifies the event"),
         ([row("e1") | {"time": "2026-11-24"}, row("e2")], "time must be UNIX seconds, a whole number"),
         ([row("e1") | {"time": 1}, row("e2")], "time must be UNIX seconds between the year 2000"),
+        ([1, row("e2")], "these are not rows"),
         ([row("e1", **{f"c{n}": 1 for n in range(600)}), row("e2")], "more than 512 columns"),
         ([row("e1", text="x" * 300_000), row("e2")], "300045 bytes"),
     ],
 )
-def test_rows_that_break_the_rules_are_refused(changed: list[dict[str, Any]], message: str) -> None:
+def test_rows_that_break_the_rules_are_refused(changed: list[Any], message: str) -> None:
     """An edited row obeys the rules for rows and stays the row of its event."""
     with pytest.raises(EditRefusedError, match=message):
         revised(packed(row("e1"), row("e2")), packed(*changed))
@@ -212,13 +197,6 @@ def test_an_unchanged_row_keeps_its_bytes(event: dict[str, Any]) -> None:
     assert made == b"".join(revised(made, made))
 
 
-@pytest.mark.parametrize("payload", [b"\x01", b"\xc1", msgpack.packb({"a": 1}) + b"\x81\xa1"])
-def test_bytes_that_are_not_rows_are_refused(payload: bytes) -> None:
-    """Only maps are rows."""
-    with pytest.raises(EditRefusedError, match="these are not rows"):
-        decoded(payload)
-
-
 # Repaired events
 
 
@@ -233,13 +211,16 @@ def asked(made: Delivery, *events: tuple[int, str]) -> dict[str, Any]:
 
 
 def test_a_repaired_event_is_delivered_at_once() -> None:
-    """It keeps its time of arrival. The rejected events count as replaced."""
+    """It keeps its time of arrival, and without a table its own. One without an id gets the same one however often it is tried."""
     made = delivered(rejecting(event("missing_table", "", b'{"a":1}')))
-
     assert 1 == made.invoke_sender(asked(made, (AT, GOOD)))["delivered"]
     [one] = made.td.rows("shop_db", "views")
     assert ("mended", AT // 1000, AT, 1) == (one["event_id"], one["time"], one["received_at"], one["a"])
     assert {"shop/!missing_table/0": ("replaced", "", 1)} == made.chunks()
+
+    made = delivered(rejecting(event(table="orders")))
+    made.invoke_sender(asked(made, (AT, '{"a":1}'), (AT, '{"a":1}')))
+    assert 2 == len(set(made.ids("shop_db", "orders")))
 
 
 def test_an_event_is_repaired_once() -> None:
@@ -256,14 +237,6 @@ def test_an_event_is_repaired_once() -> None:
     made.send(*Selection().states, State.DEAD)
     assert ["mended"] == made.ids("shop_db", "views")
     assert {"shop/!missing_table/0": ("replaced", "", 1)} == made.chunks()
-
-
-def test_a_repaired_event_without_a_table_keeps_its_own() -> None:
-    """It is the table that its request named. An event without an id gets the same one however often it is tried."""
-    made = delivered(rejecting(event(table="orders")))
-    made.invoke_sender(asked(made, (AT, '{"a":1}'), (AT, '{"a":1}')))
-
-    assert 2 == len(set(made.ids("shop_db", "orders")))
 
 
 @pytest.mark.parametrize(
@@ -296,8 +269,7 @@ def test_rows_of_tables_over_the_limit_are_sent_once_there_is_room() -> None:
     made = with_limits(tables=10)
     put(made, 0, 30)
     made.deliver()
-    account = Account("shop_db", limits=AccountLimits(tables=99))
-    made.redis.hset(KEYS.of("shop"), mapping=account.to_fields())
+    made.map(shop=Account("shop_db", limits=AccountLimits(tables=99)))
     made.start()
     assert 0 == made.invoke_sender({})["replaced"]
 
@@ -327,14 +299,11 @@ def test_more_tables_than_fit_into_an_item_are_sent_in_several_turns() -> None:
 
 def test_rows_of_tables_over_the_limit_with_a_wrong_count_stay_dead() -> None:
     """They do not keep others from being sent."""
-    from shared.envelope import Envelope, TableRows
-
     made = with_limits(tables=1)
     blocks = tuple(TableRows(f"t_{n}xx", 2, msgpack.packb(row(f"x{n}"))) for n in range(3))
     made.put(Envelope("shop", "k1", AT, "r", 0, blocks).encode())
     made.deliver()
-    account = Account("shop_db", limits=AccountLimits(tables=99))
-    made.redis.hset(KEYS.of("shop"), mapping=account.to_fields())
+    made.map(shop=Account("shop_db", limits=AccountLimits(tables=99)))
     made.start()
 
     assert 0 == made.invoke_sender({"kinds": ["dead"]})["replaced"]

@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from shared.errors import LedgerUnavailableError
-from tests.support.delivery import Delivery, lose_answer, once
+from tests.support.delivery import Delivery, once
 from tests.support.spans import CHAIN, KEY, key, span
 from worker.settlement import MOST_HALVINGS, MOST_VAIN_HALVINGS, Outcome
 from worker.span import ChunkKey, Span
@@ -44,13 +43,20 @@ class Made:
 
 
 def test_delivered_chunks_need_no_entry() -> None:
-    """One write settles the span."""
-    made = Made()
-    made.delivery.dynamodb.calls.clear()
-    found = made.settle({KEY: OK, CLICKS: OK})
-
-    assert (True, {}) == (found.settled, found.entries)
-    assert 1 == made.delivery.dynamodb.calls.count("update_item")
+    """One write settles the span; none is made that would change nothing."""
+    for changes, outcomes, writes in (
+        ({}, {KEY: OK, CLICKS: OK}, 1),
+        (
+            {"entries": {KEY: Entry(since=5, reason="timeout"), CLICKS: Entry()}, "settled": True},
+            {KEY: LOST},
+            0,
+        ),
+    ):
+        made = Made(**changes)
+        made.delivery.dynamodb.calls.clear()
+        found = made.settle(outcomes)
+        assert (True, changes.get("entries", {})) == (found.settled, found.entries)
+        assert writes == made.delivery.dynamodb.calls.count("update_item")
 
 
 def test_what_is_not_delivered_is_named() -> None:
@@ -98,42 +104,20 @@ def test_an_outcome_is_applied_to_what_another_invocation_wrote(
     assert state is made.settle({KEY: outcome}).entry(KEY).state
 
 
-def test_an_answer_that_is_lost_is_an_error() -> None:
-    """The sender finds the span."""
-    made = Made()
-    made.delivery.dynamodb.after["update_item"] = lambda _: lose_answer()
-
-    with pytest.raises(LedgerUnavailableError):
-        made.settle({KEY: OK})
-
-
-def test_a_write_that_would_change_nothing_is_not_made() -> None:
-    """A settled span without news is left alone."""
-    made = Made(entries={KEY: Entry(since=5, reason="timeout"), CLICKS: Entry()}, settled=True)
-    made.delivery.dynamodb.calls.clear()
-    made.settle({KEY: LOST})
-
-    assert "update_item" not in made.delivery.dynamodb.calls
-
-
 # Halving
 
 
-def test_a_chunk_that_is_partly_refused_is_split() -> None:
-    """Its halves wait without a doubt."""
-    found = Made().settle({KEY: Outcome(Event.PARTLY_REFUSED, "http_422", surely_not=True), CLICKS: OK})
+@pytest.mark.parametrize(("reason", "expected"), [("http_422", "http_422"), ("http_413", "row_too_large")])
+def test_a_chunk_that_is_partly_refused_is_split(reason: str, expected: str) -> None:
+    """Its halves wait without a doubt. A single row dies alone."""
+    partly = Outcome(Event.PARTLY_REFUSED, reason, surely_not=True)
+    found = Made().settle({KEY: partly, CLICKS: partly})
+    halves = {one.path: entry for one, entry in found.entries.items() if one.planned == KEY}
 
     assert {"": "split", "0": "waiting", "1": "waiting"} == {
-        one.path: entry.state.value for one, entry in found.entries.items()
+        path: entry.state.value for path, entry in halves.items()
     }
-    assert {None} == {entry.since for entry in found.entries.values()}
-
-
-@pytest.mark.parametrize(("reason", "expected"), [("http_422", "http_422"), ("http_413", "row_too_large")])
-def test_a_single_row_is_not_split(reason: str, expected: str) -> None:
-    """It dies alone."""
-    found = Made().settle({CLICKS: Outcome(Event.PARTLY_REFUSED, reason, surely_not=True), KEY: OK})
-
+    assert {None} == {entry.since for entry in halves.values()}
     assert (State.DEAD, expected) == (found.entry(CLICKS).state, found.entry(CLICKS).reason)
 
 

@@ -61,7 +61,6 @@ class Kinesis:
     Attributes:
         calls: the arguments of each GetShardIterator, and the iterator of each GetRecords.
         times: when each read was made.
-        limits: the most records that each read asked for.
     """
 
     def __init__(self, clock: ManualClock, *script: dict[str, Any] | Exception) -> None:
@@ -69,7 +68,6 @@ class Kinesis:
         self._script = list(script)
         self.calls: list[Any] = []
         self.times: list[float] = []
-        self.limits: list[int] = []
 
     def get_shard_iterator(self, *, StreamName: str, ShardId: str, **position: Any) -> dict[str, str]:  # noqa: N803 -- boto3's names
         """Return an iterator that names the position."""
@@ -79,7 +77,7 @@ class Kinesis:
 
     def get_records(self, *, ShardIterator: str, Limit: int) -> dict[str, Any]:  # noqa: N803 -- boto3's names
         """Return the script's next answer."""
-        self.limits.append(Limit)
+        assert Limit == 10_000
         self.calls.append(ShardIterator)
         self.times.append(self._clock.now())
         answer = self._script.pop(0)
@@ -153,22 +151,16 @@ def test_the_tip_is_what_kinesis_says_it_is(answer: dict[str, Any], at_tip: bool
 
 
 def test_an_expired_iterator_is_renewed_after_the_last_record() -> None:
-    """No record is read twice or left out."""
-    one, kinesis, _ = cursor(page(1, 2, behind=9), EXPIRED, page(3))
+    """No record is read twice or left out. A cursor that is moved goes on at its new position."""
+    one, kinesis, _ = cursor(page(1, 2, behind=9), EXPIRED, page(3), page(5))
 
     assert [["1", "2"], None, ["3"]] == [(each := one.read()) and numbers_of(each.records) for _ in range(3)]
-    after = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": "2"}
-    assert [{"ShardIteratorType": "TRIM_HORIZON"}, "first", "after 2", after, "first"] == kinesis.calls
-
-
-def test_a_cursor_can_be_moved() -> None:
-    """It continues from the new position, whatever its iterator was."""
-    one, kinesis, _ = cursor(page(1, behind=9), page(5))
-    one.read()
     one.seek(Position(moment=BEGAN))
     one.read()
-
-    assert {"ShardIteratorType": "AT_TIMESTAMP", "Timestamp": BEGAN} == kinesis.calls[2]
+    after = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": "2"}
+    moved = {"ShardIteratorType": "AT_TIMESTAMP", "Timestamp": BEGAN}
+    first = {"ShardIteratorType": "TRIM_HORIZON"}
+    assert [first, "first", "after 2", after, "first", moved, "first"] == kinesis.calls
 
 
 @pytest.mark.parametrize("error", THROTTLED)
@@ -199,24 +191,22 @@ def test_a_read_that_keeps_failing_is_an_error(error: Exception) -> None:
 
 
 @pytest.mark.parametrize(
-    "code",
-    ["ResourceNotFoundException", "AccessDeniedException", "KMSDisabledException", "ValidationException"],
+    ("code", "call", "error"),
+    [
+        ("ResourceNotFoundException", "GetRecords", ShardUnreadableError),
+        ("AccessDeniedException", "GetRecords", ShardUnreadableError),
+        ("KMSDisabledException", "GetRecords", ShardUnreadableError),
+        ("ValidationException", "GetRecords", ShardUnreadableError),
+        ("InvalidArgumentException", "GetShardIterator", NoSuchRecordError),
+    ],
 )
-def test_a_definite_refusal_is_an_error_at_once(code: str) -> None:
-    """A retry would get the same answer, seconds later."""
-    one, _, clock = cursor(client_error(code, "GetRecords"))
+def test_a_definite_refusal_is_an_error_at_once(code: str, call: str, error: type[Exception]) -> None:
+    """A retry would get the same answer, seconds later. If the shard never had a record, the caller can begin elsewhere."""
+    one, _, clock = cursor(client_error(code, call))
 
-    with pytest.raises(ShardUnreadableError):
+    with pytest.raises(error):
         one.read()
     assert BEGAN == clock.now()
-
-
-def test_a_record_that_the_shard_never_had_has_its_own_error() -> None:
-    """The caller can begin elsewhere."""
-    one, _, _ = cursor(client_error("InvalidArgumentException", "GetShardIterator"))
-
-    with pytest.raises(NoSuchRecordError):
-        one.read()
 
 
 def test_pages_yields_until_the_shard_ends() -> None:
@@ -235,7 +225,6 @@ def test_no_page_is_read_when_the_time_is_up() -> None:
     pages = list(shards.pages(SHARD, Position(), until=BEGAN + 0.5))
 
     assert [["1"], ["2"], None] == [each and numbers_of(each.records) for each in pages]
-    assert [10_000, 10_000] == kinesis.limits
     assert BEGAN + 0.25 == clock.now()
     assert 2 == len(kinesis.times)
 
@@ -265,19 +254,16 @@ def start_of(kinesis: Any) -> str:
     return start
 
 
-def test_a_chain_is_named_by_its_shard_s_first_number() -> None:
-    """Shards are listed once, as long as batches keep coming."""
+def test_a_recreated_stream_has_other_chains() -> None:
+    """Shards are listed once, as long as batches keep coming; again after a pause in which the stream may have been recreated.
+
+    Or if the clock went back. A chain is named by its shard's first number.
+    """
     kinesis, shards, clock = one_shard()
     for _ in range(9):
         assert ChainId(STREAM, start_of(kinesis), SHARD) == shards.chain(SHARD)
         clock.sleep(BELIEVED_SECONDS)
-
     assert 1 == kinesis.calls.count("list_shards")
-
-
-def test_a_recreated_stream_has_other_chains() -> None:
-    """Shards are listed again after a pause in which it may have been recreated, or if the clock went back."""
-    kinesis, shards, clock = one_shard()
     for pause in (BELIEVED_SECONDS + 0.1, -1.0):
         before = shards.chain(SHARD)
         recreate(kinesis)
@@ -307,84 +293,65 @@ def test_a_stream_that_does_not_answer_is_an_error(act: Callable[[Shards], Any],
     def fail(_: Any) -> None:
         raise error
 
-    clock = ManualClock()
-    kinesis = Meddled(MemoryKinesis(clock.now))
-    kinesis.create_stream(StreamName=STREAM, ShardCount=1)
+    kinesis, shards, _ = one_shard()
     kinesis.before = dict.fromkeys(("describe_stream_summary", "list_shards"), fail)
 
     with pytest.raises(ShardUnreadableError):
-        act(Shards(kinesis, STREAM, clock))
+        act(shards)
 
 
-def split_stream() -> tuple[MemoryKinesis, Shards]:
+def split_stream() -> tuple[Any, Shards]:
     """Return a stream of one shard that was split in half."""
-    clock = ManualClock()
-    kinesis = MemoryKinesis(clock.now)
-    kinesis.create_stream(StreamName=STREAM, ShardCount=1)
+    kinesis, shards, _ = one_shard()
     kinesis.put_record(StreamName=STREAM, Data=b"", PartitionKey="k")  # keeps the parent
     kinesis.split_shard(StreamName=STREAM, ShardToSplit=SHARD, NewStartingHashKey=str(HASH_KEYS // 2))
-    return kinesis, Shards(kinesis, STREAM, clock)
+    return kinesis, shards
+
+
+def list_only(kinesis: Any, part: slice) -> None:
+    """Have Kinesis list only some of the shards."""
+    real = kinesis.client.list_shards
+
+    def some(**request: Any) -> Any:
+        answer = real(**request)
+        return {**answer, "Shards": answer["Shards"][part]}
+
+    kinesis.client.list_shards = some
 
 
 def test_lists_all_shards_with_their_hash_keys() -> None:
-    """Parents come before children, and each range includes its last key."""
-    _, shards = split_stream()
+    """Parents come before children, and each range includes its last key. The list may have several pages."""
+    kinesis, shards = split_stream()
+    kinesis.before["list_shards"] = lambda request: request.update(MaxResults=1)
 
     assert [
         (SHARD, range(HASH_KEYS), False),
         ("shardId-000000000001", range(HASH_KEYS // 2), True),
         ("shardId-000000000002", range(HASH_KEYS // 2, HASH_KEYS), True),
     ] == [(shard.shard_id, shard.keys, shard.is_open) for shard in shards.all()]
-
-
-def test_the_list_of_shards_may_have_several_pages() -> None:
-    """All of them are read."""
-    kinesis, _ = split_stream()
-    paged = Meddled(kinesis)
-    paged.before["list_shards"] = lambda request: request.update(MaxResults=1)
-
-    assert 3 == len(list(Shards(paged, STREAM, ManualClock()).all()))
-    assert 3 == paged.calls.count("list_shards")
+    assert 3 == kinesis.calls.count("list_shards")
 
 
 def test_a_whole_listing_covers_every_key() -> None:
     """One that lacks an open shard proves nothing, also about a shard that it lacks."""
     kinesis, shards = split_stream()
-    real = kinesis.list_shards
     assert 3 == len(shards.whole())
+    list_only(kinesis, slice(-1))
 
-    def short(**request: Any) -> Any:
-        answer = real(**request)
-        return {**answer, "Shards": answer["Shards"][:-1]}
-
-    kinesis.list_shards = short  # type: ignore[method-assign]  # cut in form
     with pytest.raises(UnprovenError, match="does not list all shards"):
         shards.whole()
     assert not shards.is_gone(ChainId(STREAM, "1", "shardId-000000000009"))
 
 
-def test_a_shard_that_is_newer_than_a_listing_is_not_gone() -> None:
-    """A listing that is older than the shard is whole without it, and there may be two such listings."""
-    _, shards = split_stream()
-    newest = ChainId(STREAM, str(10**56), "shardId-000000000009")
-
-    assert 3 == len(shards.whole())
-    assert not shards.is_gone(newest)
-
-
-def test_a_shard_that_a_child_names_is_not_gone() -> None:
-    """Listed or not, it was there."""
+def test_a_shard_that_a_child_names_or_a_listing_cannot_know_is_not_gone() -> None:
+    """The first was there, listed or not. There may be two listings that are older than a shard, and whole without it."""
     kinesis, shards = split_stream()
+    newest = ChainId(STREAM, str(10**56), "shardId-000000000009")
     parent = shards.chain(SHARD)
-    real = kinesis.list_shards
+    assert not shards.is_gone(newest)
+    list_only(kinesis, slice(1, None))  # as after the parent's retention
 
-    def without_parent(**request: Any) -> Any:
-        answer = real(**request)
-        return {**answer, "Shards": answer["Shards"][1:]}
-
-    kinesis.list_shards = without_parent  # type: ignore[method-assign]  # as after its retention
-
-    assert (False, True) == (shards.is_gone(parent), shards.is_gone(ChainId(STREAM, "1", "shardId-9")))
+    assert [False, True] == [shards.is_gone(one) for one in (parent, ChainId(STREAM, "1", "shardId-9"))]
 
 
 def test_the_retention_is_the_stream_s_own() -> None:

@@ -2,14 +2,13 @@
 
 from dataclasses import replace
 from itertools import count, pairwise
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from doubles.dynamodb.table import MAX_ITEM_BYTES, item_size
-from shared.rows import Code
 from tests.support.delivery import SHARD, envelope, row
 from tests.support.spans import CHAIN, KEY, REF, VIEWS, key, keys, span
 from worker.chain import ChainId, Owner
@@ -36,7 +35,7 @@ from worker.span import (
 )
 from worker.states import FINAL, Entry, State
 
-HALVES = KEY.halves
+HALVES, CLICKS, AGAIN = KEY.halves, key("shop/clicks/0"), key("shop/views~r/0")
 WAITING, DELIVERED, SPLIT = Entry(), Entry(State.DELIVERED), Entry(State.SPLIT)
 PLANNED_AT = 1_700_000_000_000
 
@@ -79,7 +78,7 @@ def test_texts_that_do_not_name_a_chunk_are_rejected(name: str) -> None:
 
 
 def test_ids_differ_with_everything_that_matters() -> None:
-    """Another chain, place, plan, chunk, half, database or generation gives another id."""
+    """Another chain, place, plan, chunk, half, database or generation gives another id. One with a doubt is the same after a deploy."""
     base = span()
     ids = [
         base.unique_id(KEY, "shop_db"),
@@ -98,22 +97,10 @@ def test_ids_differ_with_everything_that_matters() -> None:
 
     assert len(ids) == len(set(ids))
     assert {32} == {len(one) for one in ids}
-
-
-def test_ids_are_stable() -> None:
-    """A chunk with a doubt must be sent under the same id after a deploy."""
-    assert "536b2297380dfe38e180b405d511b70b" == span().unique_id(KEY, "shop_db")
+    assert "536b2297380dfe38e180b405d511b70b" == ids[0]
 
 
 # States that the ledger does not name
-
-
-@pytest.mark.parametrize("code", get_args(Code))
-def test_originals_that_are_not_rows_are_dead(code: str) -> None:
-    """Their code is the reason."""
-    one = span().entry(ChunkKey(Group(RowSender("shop"), "", code), 0))
-
-    assert Entry(State.DEAD, reason=code) == one
 
 
 @pytest.mark.parametrize("settled", [False, True])
@@ -126,12 +113,17 @@ def test_originals_that_are_not_rows_are_dead(code: str) -> None:
         (VIEWS._replace(request_id="r"), Database("shop_db"), Entry(State.AGAIN), None),
         (VIEWS._replace(request_id="r"), NotDeliverable("gone"), Entry(State.AGAIN), None),
         (VIEWS._replace(code="c", is_rejected=True), Database("shop_db"), Entry(State.REJECTED), None),
+        (VIEWS._replace(code="too_deep"), Database("shop_db"), Entry(State.DEAD, reason="too_deep"), None),
+        (Group(NO_SENDER, "", "undecodable"), LATER, Entry(State.DEAD, reason="undecodable"), None),
     ],
 )
 def test_default_states_follow_from_the_plan(
     group: Group, destination: Destination, open_: Entry, then: Entry | None, settled: bool
 ) -> None:
-    """Only chunks with a database have a doubt, from the plan on, and only those that can be sent are delivered by settling."""
+    """Only chunks with a database have a doubt, from the plan on, and only those that can be sent are delivered by settling.
+
+    Originals that are not rows are dead; their code is the reason.
+    """
     one = span(destinations={RowSender("shop"): destination}, settled=settled)
 
     assert (open_ if not settled or then is None else then) == one.entry(ChunkKey(group, 0))
@@ -153,16 +145,12 @@ def test_an_edit_of_rows_of_a_forced_replay_counts_apart_too(
     assert is_forced == span(chain=chain, origin=origin).is_forced
 
 
-def test_a_sender_that_the_plan_lacks_goes_nowhere_yet() -> None:
-    """The sender decides."""
-    assert (LATER, "") == (span().destination(key("new/views/0")), span().database(key("new/views/0")))
-
-
 def test_an_entry_s_database_replaces_the_plan_s() -> None:
-    """A chunk that was sent to another database has its doubt there."""
-    moved = span(entries={KEY: Entry(since=1, database="new_db")})
+    """A chunk that was sent to another database has its doubt there. The sender decides where one goes whose account the plan lacks."""
+    moved, new = span(entries={KEY: Entry(since=1, database="new_db")}), key("new/views/0")
 
-    assert ("shop_db", "new_db") == (span().database(KEY), moved.database(KEY))
+    assert ("shop_db", "new_db", "") == (span().database(KEY), moved.database(KEY), span().database(new))
+    assert LATER == span().destination(new)
 
 
 # Halves
@@ -256,17 +244,16 @@ def test_halves_with_different_final_states_stay() -> None:
 # Settling
 
 
-CLICKS, AGAIN = key("shop/clicks/0"), key("shop/views~r/0")
-
-
 def test_the_first_settlement_names_what_is_not_delivered() -> None:
-    """Otherwise settling would make it delivered. Chunks that were put again wait whether settled or not."""
+    """Otherwise settling would make it delivered. Chunks that were put again wait whether settled or not, and are decided once."""
     both = span(chunks={KEY: 2, CLICKS: 1, AGAIN: 1})
 
     assert {CLICKS: Entry(since=PLANNED_AT)} == both.with_entries({KEY: DELIVERED}, settled=True).entries
     assert {KEY: DELIVERED} == both.with_entries({KEY: DELIVERED}).entries
     assert {} == both.with_entries({KEY: DELIVERED, CLICKS: DELIVERED}, settled=True).entries
     assert both.with_entries({}, settled=True).with_entries({}).settled
+    decided = span(chunks={AGAIN: 1}, settled=True).with_entries({AGAIN: DELIVERED})
+    assert {AGAIN: DELIVERED} == decided.entries
 
 
 @given(
@@ -288,13 +275,6 @@ def test_settling_changes_no_state(states: dict[ChunkKey, State], named: bool) -
     }
 
 
-def test_an_again_chunk_that_was_delivered_keeps_its_entry() -> None:
-    """Without it, it would be decided a second time."""
-    one = span(chunks={AGAIN: 1}, settled=True).with_entries({AGAIN: DELIVERED})
-
-    assert {AGAIN: DELIVERED} == one.entries
-
-
 @pytest.mark.parametrize(
     ("states", "final"),
     [
@@ -308,23 +288,14 @@ def test_a_chunk_is_final_when_all_its_leaves_are(states: list[tuple[str, State]
     """Only then may its rows be deleted. Rejected events do not keep a span: they have objects of their own."""
     assert final == tree(*states).is_final_chunk(KEY)
     assert (final or states == [("", State.REJECTED)]) == tree(*states).is_final
-
-
-def test_a_span_of_rejected_events_has_no_rows() -> None:
-    """Nothing of it is ever sent."""
     rejected = ChunkKey(VIEWS._replace(code="too_deep", is_rejected=True), 0)
-
-    assert [False, True] == [span(chunks={rejected: 1}).has_rows, span(chunks={rejected: 1, KEY: 1}).has_rows]
-
-
-def test_spans_are_equal_whenever_they_became_final() -> None:
-    """The ledger notes that time itself, so a difference needs no write."""
-    assert span() == replace(span(), final_at=1)
+    assert [False, True] == [span(chunks={rejected: 1} | more).has_rows for more in ({}, {KEY: 1})]
 
 
 def test_final_spans_outlive_the_longest_retention() -> None:
-    """Kinesis keeps records for at most 365 days."""
+    """Kinesis keeps records for at most 365 days. The ledger notes that time itself, so a difference needs no write."""
     assert 366 * 86_400 == SECONDS_KEPT
+    assert span() == replace(span(), final_at=1)
 
 
 # The room that an item leaves

@@ -87,19 +87,14 @@ def test_objects_round_trip(wanted: dict[ChunkKey, list[bytes]]) -> None:
 
 
 def test_an_object_ends_with_its_index(made: Made) -> None:
-    """The ledger has where that is, and its digest."""
+    """The ledger has where that is, and its digest. A half is cut from its chunk and compressed anew."""
     ref = made.encoded.ref
+    first, second = KEY.halves
 
     assert hour_of(NOW) == ref.hour == "2023-11-14T22"
     assert len(made.encoded.data) == ref.offset + ref.length
     assert ref.digest == digest_of(made.encoded.data[ref.offset :])
     assert made.encoded == encode(CHUNKS, INDEX, NOW)
-
-
-def test_a_half_is_cut_from_its_chunk(made: Made) -> None:
-    """It is compressed anew."""
-    first, second = KEY.halves
-
     assert [compress(ONE), compress(TWO)] == [made.objects.body(made.span, one) for one in (first, second)]
     assert [ONE + TWO, THREE, TWO] == [made.objects.payload(made.span, one) for one in (KEY, CLICKS, second)]
 
@@ -122,7 +117,7 @@ def test_only_the_parts_that_are_needed_are_read(made: Made) -> None:
 @pytest.mark.parametrize("part", [KEY, CLICKS, None])
 @pytest.mark.parametrize("place", [0, 12, -1])
 def test_a_changed_byte_is_noticed(made: Made, part: ChunkKey | None, place: int) -> None:
-    """What it belongs to is not read; the other chunks are."""
+    """What it belongs to is not read; the other chunks are. Of a shortened object nothing is: it is damaged, not out of reach."""
     ref = made.encoded.ref
     member = None if part is None else made.objects.index(made.span).members[part]
     begin, length = (ref.offset, ref.length) if member is None else (member.offset, member.length)
@@ -137,13 +132,7 @@ def test_a_changed_byte_is_noticed(made: Made, part: ChunkKey | None, place: int
                 objects.body(made.span, one)
         else:
             assert made.encoded.bodies[one] == objects.body(made.span, one)
-
-
-@pytest.mark.parametrize("kept", [0, 10, -1])
-def test_a_shortened_object_is_not_read(made: Made, kept: int) -> None:
-    """It is damaged, neither gone nor out of reach, wherever it ends."""
-    made.store(made.encoded.data[:kept])
-
+    made.store(made.encoded.data[:place])
     with pytest.raises(InvalidObjectError, match="other bytes than were written"):
         made.fresh().index(made.span)
 
@@ -157,14 +146,15 @@ def test_a_deleted_object_is_gone(made: Made) -> None:
         made.objects.index(replace(made.span, object=None))
 
 
+def refuse(code: str) -> None:
+    """Fail as S3 does with this error."""
+    raise client_error(code, "x", status=403)
+
+
 @pytest.mark.parametrize("code", ["AccessDenied", "SlowDown", "NoSuchBucket", "InternalError"])
 def test_an_object_that_cannot_be_read_is_not_gone(made: Made, code: str) -> None:
     """A refusal proves nothing."""
-
-    def refuse(_: Any) -> None:
-        raise client_error(code, "GetObject", status=403)
-
-    made.s3.before["get_object"] = refuse
+    made.s3.before["get_object"] = lambda _: refuse(code)
 
     with pytest.raises(BucketUnavailableError):
         made.fresh().index(made.span)
@@ -263,15 +253,21 @@ def test_a_put_counts_only_with_s3_s_own_checksum(made: Made) -> None:
 
 
 def test_a_failed_put_is_tried_once_more(made: Made) -> None:
-    """Writing the same object twice does no harm."""
+    """Writing the same object twice does no harm. A bucket that refuses a put, a deletion or a listing is unavailable."""
     made.s3.calls.clear()
     made.s3.after["put_object"] = once(lose_answer)
     put(made, InlineExecutor())
     assert ["put_object"] * 2 == made.s3.calls
+    made.s3.after.clear()
+    made.s3.before = dict.fromkeys(
+        ("put_object", "delete_object", "list_objects_v2"), lambda _: refuse("AccessDenied")
+    )
 
-    made.s3.after["put_object"] = lambda _: lose_answer()
     with pytest.raises(BucketUnavailableError):
         put(made, InlineExecutor())
+    assert not made.objects.delete("x")
+    with pytest.raises(BucketUnavailableError):
+        list(made.objects.hours())
 
 
 class Ordered:
@@ -308,18 +304,3 @@ def test_the_late_answer_to_another_put_acknowledges_nothing(made: Made) -> None
 
     with pytest.raises(BucketUnavailableError):
         made.objects.put(other, encoded.data, executor)
-
-
-def test_a_bucket_that_refuses_is_unavailable(made: Made) -> None:
-    """So is one that refuses a deletion or a listing."""
-
-    def refuse(_: Any) -> None:
-        raise client_error("AccessDenied", "x")
-
-    made.s3.before = dict.fromkeys(("put_object", "delete_object", "list_objects_v2"), refuse)
-
-    with pytest.raises(BucketUnavailableError):
-        put(made, InlineExecutor())
-    assert not made.objects.delete("x")
-    with pytest.raises(BucketUnavailableError):
-        list(made.objects.hours())

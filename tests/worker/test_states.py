@@ -44,21 +44,11 @@ def entry(state: State, **changes: Any) -> Entry:
     return Entry(state, **(members | changes))
 
 
-def test_state_names_are_stable() -> None:
-    """Ledger entries outlive the code that wrote them."""
+def test_states_have_stable_names_and_are_unsettled_final_or_an_operator_s() -> None:
+    """Ledger entries outlive the code that wrote them. The sender works on the unsettled, nobody on the final."""
     names = "waiting again dead rejected split delivered dropped replaced copy forgotten"
     assert names.split() == [str(state) for state in State]
     assert ["send", "drop"] == [decision.value for decision in Decision]
-
-
-def test_an_entry_begins_waiting_and_empty() -> None:
-    """It stands for a chunk without an entry in the ledger."""
-    assert Entry(W, None, "", 0, "", 0, "") == Entry()
-    assert Happening(Event.OPENED, NOW, "", certain=False, divisible=False) == Happening(Event.OPENED, NOW)
-
-
-def test_states_are_unsettled_final_or_an_operator_s() -> None:
-    """The sender works on the first, nobody on the second."""
     assert {W, A} == UNSETTLED
     assert {OK, DROPPED, REPLACED, COPY, FORGOTTEN} == FINAL
 
@@ -205,6 +195,8 @@ def test_a_transition_updates_the_entry(before: Entry, happening: Happening, cha
 def test_halves_wait_without_a_doubt_under_their_own_names() -> None:
     """They keep the reason, so that a run that ends between them says why they wait."""
     assert entry(W, since=None, words="") == Rules.half(entry(S, since=SINCE))
+    assert Entry(W, None, "", 0, "", 0, "") == Entry()
+    assert Happening(Event.OPENED, NOW, "", certain=False, divisible=False) == Happening(Event.OPENED, NOW)
 
 
 happenings = st.builds(
@@ -295,23 +287,21 @@ def test_the_next_step_with_a_doubt(
 
 
 @pytest.mark.parametrize(
-    ("presence", "unasked", "event"),
+    ("presence", "unasked", "was_sent", "event"),
     [
-        (Presence.PRESENT, True, Event.ACCEPTED),
-        (Presence.ABSENT, False, Event.ABSENT),
-        (Presence.UNASKABLE, True, Event.ABSENT),
-        (Presence.UNASKABLE, False, None),
-        (Presence.UNDECIDED, True, None),
+        (Presence.PRESENT, True, True, Event.ACCEPTED),
+        (Presence.PRESENT, False, False, Event.COPY_COUNTS),
+        (Presence.ABSENT, False, True, Event.ABSENT),
+        (Presence.UNASKABLE, True, True, Event.ABSENT),
+        (Presence.UNASKABLE, False, True, None),
+        (Presence.UNDECIDED, True, True, None),
     ],
 )
-def test_only_a_count_settles_a_doubt(presence: Presence, unasked: bool, event: Event | None) -> None:
-    """By setting, rows that no query can find are sent again."""
-    assert event is rules(sends_unasked=unasked).after_query(presence)
-
-
-def test_what_was_never_sent_itself_is_there_as_another_copy() -> None:
-    """Otherwise the books would count the row twice."""
-    assert Event.COPY_COUNTS is rules().after_query(Presence.PRESENT, was_sent=False)
+def test_only_a_count_settles_a_doubt(
+    presence: Presence, unasked: bool, was_sent: bool, event: Event | None
+) -> None:
+    """By setting, rows that no query can find are sent again. What was never sent itself is another copy, or the books had it twice."""
+    assert event is rules(sends_unasked=unasked).after_query(presence, was_sent=was_sent)
 
 
 @given(st.integers(0, 10**5), st.integers(0, 10**5))

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from shared.errors import LedgerUnavailableError
+from tests.support import delivery as support
 from tests.support.delivery import BUCKET, INVOCATION_MS, Delivery, envelope, kill, lose_answer, once, row
 from tests.support.delivery import KilledError as Killed
 from tests.support.virtual_time import SideBySide, VirtualClock
@@ -20,16 +21,14 @@ RETENTION = DAY
 INDEX = RETENTION + INDEX_SECONDS + 3600
 
 
+BOTH = envelope("shop", {"views": [row("e1")]}), envelope("blog", {"views": [row("e2")]})
+
+
 def delivery(status: int = 200, *data: bytes, **changes: Any) -> Delivery:
     """Return a delivery of records whose imports to shop_db had this status."""
-    made = Delivery(**changes)
-    made.map(shop="shop_db", blog="blog_db")
-    made.td.create("shop_db", "views")
-    made.td.create("blog_db", "views")
+    made = support.shops(*data or BOTH, **changes)
     if status != 200:
         made.fail(database="shop_db", status=status)
-    both = envelope("shop", {"views": [row("e1")]}), envelope("blog", {"views": [row("e2")]})
-    made.put(*(data or both))
     made.deliver()
     made.td.faults.clear()
     return made.start()
@@ -48,28 +47,33 @@ def span(made: Delivery) -> Span:
     return made.spans()[0]
 
 
-def test_a_young_object_is_not_even_looked_at() -> None:
-    """Its writer may be about to append its span."""
-    made = delivery()
-    made.dynamodb.calls.clear()
+def test_an_object_goes_once_nobody_needs_its_rows_or_its_index() -> None:
+    """Before that it is kept, and a young one not even looked at: its writer may be about to append its span.
 
+    The ledger says that it is gone. Nothing is deleted that Sluice did not write.
+    """
+    made = delivery()
+    hour = made.span_objects()[0].split("/")[1]
+    made.s3.put_object(Bucket=BUCKET, Key=f"spans/{hour}/mine", Body=b"")
+    made.dynamodb.calls.clear()
     assert {} == sweep(made, 3600)
     assert 2 == made.dynamodb.calls.count("get_item")  # which table it is, and where the last sweep stopped
-
-
-def test_an_object_goes_once_nobody_needs_its_rows_or_its_index() -> None:
-    """Before that it is kept, and the ledger says that it is gone."""
-    made = delivery()
-    assert {"needed": 1} == sweep(made, ROWS_SECONDS - 2 * 3600)
+    assert {"needed": 1} == sweep(made, ROWS_SECONDS - 3 * 3600)
     assert {"deleted": 1} == sweep(made, 3 * 3600)
 
-    assert [] == made.span_objects()
+    assert [f"spans/{hour}/mine"] == made.span_objects()
     assert span(made).object is None
 
 
-def test_rows_go_before_their_index() -> None:
-    """A redelivered record is judged by the index for longer than a short archive keeps its rows."""
+@pytest.mark.parametrize(("days", "index_seconds"), [(1, INDEX), (30, INDEX + 29 * DAY)])
+def test_rows_go_before_their_index(days: int, index_seconds: float) -> None:
+    """A redelivered record is judged by the index for longer than a short archive keeps its rows.
+
+    That is for the stream's own retention, which may have been extended by hand.
+    """
     made = delivery(archive_days=2)
+    if days > 1:
+        made.kinesis.increase_stream_retention_period(StreamName="events", RetentionPeriodHours=days * 24)
     before = made.objects.index(span(made))
     assert {"reduced": 1} == sweep(made, 2 * DAY + 3600)
     made.start()
@@ -78,18 +82,10 @@ def test_rows_go_before_their_index() -> None:
     assert replace(before, members={}) == replace(after, members={})
     assert {0} == {member.length for member in after.members.values()}
     assert {"needed": 1} == {name: n for name, n in sweep(made, 3600).items() if name == "needed"}
-    assert 0 < sweep(made, INDEX)["deleted"]
-    assert [] == made.span_objects()
-
-
-def test_the_index_stays_for_the_stream_s_own_retention() -> None:
-    """It may have been extended by hand."""
-    made = delivery(archive_days=2)
-    made.kinesis.increase_stream_retention_period(StreamName="events", RetentionPeriodHours=30 * 24)
-    sweep(made, 2 * DAY + 3600)
-    sweep(made, INDEX)
+    sweep(made, index_seconds - 3 * DAY)
     assert 1 == len(made.span_objects())
-    assert 0 < sweep(made, 31 * DAY)["deleted"]
+    assert 0 < sweep(made, 3 * DAY)["deleted"]
+    assert [] == made.span_objects()
 
 
 @pytest.mark.parametrize("status", [500, 415])
@@ -109,9 +105,7 @@ def test_rows_that_somebody_needs_never_expire(status: int) -> None:
 
 def test_an_object_without_a_span_goes_after_a_day() -> None:
     """Its worker was killed before the append, or another one appended first."""
-    made = Delivery()
-    made.map(shop="shop_db")
-    made.put(envelope("shop", {"views": [row("e1")]}))
+    made = support.shops(BOTH[0])
     made.s3.after["put_object"] = once(kill)
     with pytest.raises(Killed):
         made.deliver()
@@ -163,16 +157,6 @@ def test_an_object_that_cannot_be_swept_delays_no_other() -> None:
     assert {"deleted": 1, "failed": 1} == sweep(made, ROWS_SECONDS)
     made.s3.before.clear()
     assert {"reduced": 1} == sweep(made)
-
-
-def test_names_that_are_no_span_object_s_are_left_alone() -> None:
-    """Nothing is deleted that Sluice did not write."""
-    made = delivery()
-    hour = made.span_objects()[0].split("/")[1]
-    made.s3.put_object(Bucket=BUCKET, Key=f"spans/{hour}/mine", Body=b"")
-    sweep(made, ROWS_SECONDS)
-
-    assert [f"spans/{hour}/mine"] == made.span_objects()
 
 
 def test_a_sweep_goes_on_where_the_last_one_stopped() -> None:

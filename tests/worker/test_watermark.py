@@ -8,6 +8,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from doubles.sqs import MemorySQS
+from doubles.treasure_data import Action, Fault, Kind
 from ingest.overflow import NOTICE_EVERY_SECONDS
 from local.functions import INGEST
 from local.resources import NOTICES
@@ -15,6 +16,7 @@ from shared.errors import UnavailableError
 from tests.support import delivery as support
 from tests.support.delivery import Delivery
 from tests.support.overflow import an_envelope
+from tests.support.virtual_time import SideBySide, VirtualClock
 from worker.chain import Owner
 from worker.ledger import BEHIND_ALL, WORKLIST_KEYS
 from worker.passing import MARGIN_SECONDS
@@ -28,6 +30,7 @@ from worker.watermark import (
     Completeness,
     Watermarks,
 )
+from worker.watermark_rows import WatermarkRows
 
 SHOP = ("shop", "pageviews")
 INGEST_MARGIN = INGEST_SECONDS + 2 * CLOCK_SECONDS
@@ -97,17 +100,14 @@ def stack() -> Stack:
 
 
 def test_delivered_rows_are_complete_up_to_what_every_shard_has_passed(stack: Stack) -> None:
-    """An idle shard shows that by a marker, and margins cover clocks, the ingest, and arrival times that run back."""
-    found = stack.settled()
+    """An idle shard shows that by a marker, and margins cover clocks, the ingest, and arrival times that run back.
 
-    assert stack.proved == found.before(*SHOP)
-
-
-def test_a_time_that_not_every_shard_has_passed_proves_nothing(stack: Stack) -> None:
-    """Envelopes that had left the queue by then may be on the stream, in no span yet."""
+    Before that, envelopes that had left the queue by then may be on the stream, in no span yet.
+    """
     found = stack.settled(MARGIN_SECONDS + CLOCK_SECONDS - 1)
-
     assert (None, True) == (found.horizon, "not every shard has passed" in found.obstacle)
+
+    assert stack.settled().before(*SHOP) == stack.proved
 
 
 @pytest.mark.parametrize("claim", [0, 1_700_000_000_000])
@@ -226,6 +226,22 @@ def test_a_shard_without_records_proves_nothing_until_its_marker_is_in_a_span(st
     assert f"the closed shard {support.SHARD} has records that are in no span" == stack.take(0.0).obstacle
 
 
+def test_a_closed_shard_that_is_not_listed_is_read_until_it_is_gone(stack: Stack) -> None:
+    """A listing whose open shards cover every key may still lack one that was closed."""
+    stack.put()
+    stack.delivery.split()
+    kinesis = stack.delivery.kinesis.client
+    whole = kinesis.list_shards
+    kinesis.list_shards = lambda **asked: {
+        "Shards": [one for one in whole(**asked)["Shards"] if one["ShardId"] != support.SHARD]
+    }
+
+    assert f"the closed shard {support.SHARD} has records that are in no span" == stack.settled().obstacle
+    stack.clock.sleep(2 * 86_400)
+    horizon = stack.settled().horizon
+    assert stack.proved == horizon
+
+
 def test_a_chain_that_the_sender_closed_counts_only_if_the_shard_held_nothing_more(stack: Stack) -> None:
     """Otherwise the records in it are in no span yet."""
     received_at = stack.put(at=stack.clock.now() - 10)
@@ -261,30 +277,20 @@ def test_what_is_delivered_behind_the_end_of_a_closed_chain_counts(stack: Stack)
     ]
 
 
-def test_an_incomplete_list_of_shards_is_not_believed(stack: Stack) -> None:
-    """Its open shards do not cover every key."""
-    stack.delivery.kinesis.client.list_shards = lambda **_: {"Shards": []}
-
-    assert "Kinesis does not list all shards" == stack.take().obstacle
-
-
-def test_without_time_the_watermark_is_unknown(stack: Stack) -> None:
-    """The obstacle says so."""
+def test_without_time_or_a_whole_list_of_shards_the_watermark_is_unknown(stack: Stack) -> None:
+    """The obstacle says so. Open shards that do not cover every key are not believed to be all."""
     stack.settled()
     found = stack.take(seconds=0.0)
-
     assert (None, "the time was up before all waiting rows were counted") == (found.horizon, found.obstacle)
 
-
-def sqs_gone(stack: Stack) -> None:
-    """Make the queue vanish."""
-    stack.queue_url = "https://sqs.invalid/000000000000/gone"
+    stack.delivery.kinesis.client.list_shards = lambda **_: {"Shards": []}
+    assert "Kinesis does not list all shards" == stack.take().obstacle
 
 
 @pytest.mark.parametrize(
     "fail",
     [
-        sqs_gone,
+        lambda stack: setattr(stack, "queue_url", "https://sqs.invalid/000000000000/gone"),
         lambda stack: stack.delivery.dynamodb.before.update(query=lambda _: support.lose_answer()),
         lambda stack: stack.delivery.kinesis.before.update(list_shards=lambda _: support.lose_answer()),
     ],
@@ -295,3 +301,114 @@ def test_a_failing_service_is_an_error(stack: Stack, fail: Callable[[Stack], Any
 
     with pytest.raises((UnavailableError, ClientError)):
         stack.settled()
+
+
+# Watermarks in Treasure Data: every few minutes a row for each table, and one for all tables of an account
+
+
+TABLE = "sluice_watermarks"
+
+
+class Writer(Stack):
+    """A delivery and the writer of its watermarks."""
+
+    def __init__(self, table: str = TABLE) -> None:
+        clock = VirtualClock()
+        super().__init__(clock=clock, executors=lambda: SideBySide(clock))
+        wiring, made = self.delivery.sender_wiring, self.delivery
+        self.rows = WatermarkRows(
+            made.ledger,
+            self.watermarks,
+            wiring.accounts,
+            wiring.treasure_data,
+            table,
+            made.executors,
+            made.clock,
+            made.telemetry,
+        )
+
+    def write(self, pause: float = 400) -> Any:
+        """Write watermarks after a while, in which every shard has passed the time at which the queue was empty."""
+        self.proved = round((self.clock.now() - INGEST_MARGIN) * 1000)
+        self.watermarks.note()
+        self.clock.sleep(pause)
+        self.delivery.sender_wiring.passing.mark(round(self.clock.now() * 1000))
+        self.deliver()
+        return self.rows.write(self.delivery.deadline(support.INVOCATION_MS))
+
+    def watermarks_in(self, database: str) -> list[tuple[str, int, int]]:
+        """Return each row's table, time before which it is complete, and number of dead rows."""
+        rows = self.delivery.td.rows(database, TABLE)
+        return [(row["table_name"], row["complete_before"], row["dead"]) for row in rows]
+
+
+def test_each_account_gets_watermarks_of_its_tables() -> None:
+    """They go to a table, created if missing, in its own database. An unknown account gets none."""
+    stack = Writer()
+    for account in ("shop", "blog", "nobody"):
+        stack.put(account)
+    stack.deliver()
+    written = stack.write()
+
+    assert {"written": 2} == written
+    for database in ("shop_db", "blog_db"):
+        watermarks = stack.watermarks_in(database)
+        assert ["*", "pageviews"] == [table for table, _, _ in watermarks]
+        assert {stack.proved} == {at for _, at, _ in watermarks}
+
+
+def test_a_waiting_row_limits_the_watermark_of_all_tables() -> None:
+    """Both watermarks are the time at which the first waiting row was received, and both count what is dead."""
+    stack = Writer()
+    stack.delivery.td.create("shop_db", "pageviews")
+    stack.delivery.fail(422, table="pageviews", count=1)
+    stack.put()
+    stack.deliver()
+    stack.clock.sleep(60)
+    received_at = round(stack.put() * 1000)
+    stack.clock.sleep(60)
+    stack.delivery.fail(503, table="pageviews")
+    stack.write()
+
+    assert [("*", received_at, 1), ("pageviews", received_at, 1)] == stack.watermarks_in("shop_db")
+
+
+def test_a_period_has_one_watermark_per_table() -> None:
+    """A run repeated within it changes nothing. An idle account's tables are remembered after their records have expired."""
+    stack = Writer()
+    stack.put()
+    stack.deliver()
+    for pause, written in ((400, 2), (1, 2), (9 * 86_400, 4)):
+        stack.write(pause)
+        assert ["*", "pageviews"] * (written // 2) == [one for one, *_ in stack.watermarks_in("shop_db")]
+
+
+def test_unknown_watermarks_are_not_written() -> None:
+    """Nor are any without a configured table, or while Treasure Data fails. The next run writes them."""
+    none, stack = Writer(table=""), Writer()
+    stack.put()
+    stack.deliver()
+    stack.delivery.fail(status=503)
+    failed = stack.write()
+    stack.delivery.dynamodb.before["query"] = lambda _: support.lose_answer()
+
+    assert {"written": 0, "unknown": "no table is set"} == none.write()
+    assert {"written": 0} == failed
+    answer = stack.rows.write(stack.delivery.deadline(support.INVOCATION_MS))
+    assert {"written": 0, "unknown": "LedgerUnavailableError"} == answer
+
+
+def test_databases_that_do_not_answer_keep_no_others_from_their_watermarks() -> None:
+    """Those of the first accounts would use up the time of each run."""
+    stack = Writer()
+    accounts = [f"a{number:02}" for number in range(14)]
+    stack.delivery.map(**{account: f"{account}_db" for account in accounts})
+    for account in (*accounts, "shop"):
+        stack.put(account, stack.delivery.clock.now())
+    stack.delivery.deliver()
+    for account in accounts:
+        hang = Fault(kind=Kind.HANG, action=Action.IMPORT, database=f"{account}_db")
+        stack.delivery.td.faults.add(hang)
+
+    assert {"written": 1} == stack.write()
+    assert stack.watermarks_in("shop_db")

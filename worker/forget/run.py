@@ -21,7 +21,7 @@ from shared.errors import InvalidPolicyError, SecretUnavailableError, Unavailabl
 from shared.policy import EdgePolicy
 from shared.published_policy import PublishedPolicy
 from shared.telemetry import Telemetry
-from worker.account_cache import AccountCache
+from worker.account_cache import UNKNOWN, AccountCache
 from worker.deadline import Deadline
 from worker.forget.person import Persons
 from worker.forget.requests import DAY, ForgetRequest, ForgetRequests, RequestDocument
@@ -267,7 +267,10 @@ class Forget:
         return {"rows": rows, "end": end.value, "statement": f"{database}: {sql}"}
 
     def _tables(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the tables with a column, and their columns, by database; null for one that Treasure Data says nothing about."""
+        """Return the tables with a column, and their columns, by database, and whether Redis says that there is no such account.
+
+        A database that Treasure Data says nothing about has null.
+        """
         databases = set(asked.get("databases", ()))
         account = self._accounts.resolve([asked["account"]]).get(asked["account"])
         if isinstance(account, Account):
@@ -283,4 +286,4 @@ class Forget:
                 for name, columns in tables.items()
                 if {asked["column"], "received_at"} <= set(columns)
             }
-        return {"tables": found}
+        return {"tables": found, "is_unknown": account == UNKNOWN}

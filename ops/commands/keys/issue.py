@@ -41,7 +41,7 @@ def command(
     key_id = secret_id if serial is None else f"{secret_id}-{serial}"
     key = write_key.sign(account, key_id, signing[secret_id])
     script, about_script = _script(stack, key, table)
-    remark = " ".join(filter(None, (_remark(stack, account, key_id), about_script)))
+    remark = "\n".join(filter(None, (_remark(stack, account, key_id), about_script)))
     lines = _lines(stack.outputs["ApiUrl"], key, table, script)
     if as_json:
         screen.show_json({"key": key, "account": account, "key_id": key_id, "remark": remark, **lines})

@@ -48,8 +48,8 @@ def _plan(stack: Stack, account: str) -> TrackingPlan:
     plan = one(stack, account).plan
     if plan is None:
         raise Failure(
-            f"{account} has no tracking plan: write one with `sluice plan infer {account}`, name it in accounts.yaml, and run "
-            "`sluice accounts apply accounts.yaml`"
+            f"{account} has no tracking plan: write one with `sluice plan infer {account} {stack.option}`, name it in accounts.yaml, and run "
+            f"`sluice accounts apply accounts.yaml {stack.option}`"
         )
     return plan
 

@@ -8,11 +8,11 @@ from ops import browser_sdk, screen
 from ops.browser_sdk import Build
 from ops.failure import Failure
 from ops.sdk_bucket import objects, publish
-from ops.stack import Stack, works_on_stack
+from ops.stack import Stack, works_on_deployed_stack
 
 
 @click.command("publish")
-@works_on_stack
+@works_on_deployed_stack
 @click.option(
     "--folder",
     type=click.Path(path_type=Path),

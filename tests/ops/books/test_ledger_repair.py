@@ -167,6 +167,31 @@ def test_a_new_stack_begins_with_an_empty_ledger() -> None:
     assert ["a", "b"] == made.ids("shop_db", "views")
 
 
+def test_a_gap_stays_one_although_no_object_shows_what_followed_it() -> None:
+    """Like the end of a closed shard's chain, behind which the event source goes on, and brings a batch again that was half done."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    put("a")(made)
+    items = list(made.dynamodb.items(TABLE))
+    for one in "bcd":
+        made.put(envelope("shop", {"views": [row(one)]}, request_id=one))
+    batch = made.event(-3)["Records"]
+    made.split()
+    made.ledger.close(made.spans()[0].chain)
+    for some in ({"Records": batch[:1]}, {"Records": batch[1:2]}):
+        made.run(some)
+    made.clock.sleep(CHECK_SECONDS)
+    made.dynamodb.restore(TABLE, items)
+    repairs(made).repair()
+    made.start().run({"Records": batch})
+    for _ in range(6):
+        made.clock.sleep(900)
+        made.invoke_sender({})
+
+    assert ["a", "b", "c", "d"] == made.ids("shop_db", "views")
+    assert 2 == sum(span.chain.gaps != () for span in made.spans())
+
+
 def test_a_restored_ledger_is_noticed_although_the_clock_was_set_back() -> None:
     """The clock of a function may have been wrong by an hour."""
     made = Delivery()

@@ -83,6 +83,16 @@ def test_persons_are_forgotten_everywhere_and_nobody_else(sluice: Sluice, tmp_pa
     ]
 
 
+@pytest.mark.parametrize("command", ["forget", "export"])
+def test_a_mistyped_account_is_an_error(sluice: Sluice, command: str) -> None:
+    """Otherwise a receipt would say that the person is forgotten."""
+    noted = len(sluice.json("forget --list --local"))
+    result = sluice.run(f"{command} email=a@example.com --account shpo --local", answer="y\n")
+
+    assert (1, True) == (result.exit_code, "there is no account shpo" in result.stderr), result.output
+    assert noted == len(sluice.json("forget --list --local"))
+
+
 def test_new_events_of_a_person_are_refused_until_that_is_lifted(sluice: Sluice) -> None:
     """The receipt names the request; the ingest's tests show what it refuses."""
     asked = "forget email=refused@example.com --account shop --refuse --local"

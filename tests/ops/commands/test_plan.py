@@ -187,4 +187,4 @@ def test_a_plan_is_inferred_applied_and_compared(sluice: Sluice, tmp_path: Path)
     assert "first_rows" in sluice.run("accounts export --local").stdout
     assert 0 == sluice.json("plan diff planned --local --since 0s")["events"]
     without = sluice.run("plan diff app --local")
-    assert (1, True) == (without.exit_code, "app has no tracking plan" in without.stderr)
+    assert (1, True) == (without.exit_code, "sluice plan infer app --local" in without.stderr)

@@ -44,6 +44,7 @@ def test_each_row_is_sent_again_once_or_waits_or_is_dead() -> None:
         assert (True, "lost", ["d"]) == (lost["complete"], lost["tag"], made.ids("media", "views"))
     counted = json.loads(run(status.command, "--all", "--json"))["balance"]["forced"]
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=503))
+    mistyped, _ = force("--account", "nwes")
     waits, waiting = force("--database", "shop")
     made.td.faults.clear()
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, table="carts", status=415))
@@ -53,6 +54,7 @@ def test_each_row_is_sent_again_once_or_waits_or_is_dead() -> None:
 
     why = f"(`sluice status {stack.option}` shows why)."
     assert [1] == [one["delivered"] for one in counted]
+    assert "No such rows arrived then: check --account, --table and --database." in mistyped
     assert f"Done: 0 rows sent again, 0 sent under this tag before, 3 waiting to be sent {why}" == waits
     assert {"sent": 0, "passed_over": 0, "waiting": 3, "dead": 0} == waiting["rows"]
     assert f"Done: 0 rows sent again, 2 sent under this tag before, 1 dead {why}" == again

@@ -198,6 +198,8 @@ def test_a_copy_names_the_record_that_counts() -> None:
     assert 1 == found.searched.unreadable
     assert {Stage.DELIVERED, Stage.COPY} == set(stages)
     assert f"{first} of {SHARD}" == stages[Stage.COPY].owner
+    shown = list(lines_of(stages[Stage.COPY], "--local", details=False, raw=False))
+    assert ("COPY  a repeated request", f"  counts as  {first} of {SHARD}") == (shown[0], shown[4])
 
 
 def test_a_search_of_the_overflow_queue_consumes_no_message() -> None:

@@ -166,7 +166,11 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
     ("wait", {"account": "shop"}, "Missing option '--table'"),
     ("wait", {"account": "--json", "table": "t", "until": "1h"}, "'--json' is not a valid account name"),
     ("wait", {"account": "Jo@shop.example" * 999, "table": "t", "until": "1h"}, "'email-"),
-    ("plan_diff", {"account": "shop"}, "shop has no tracking plan: write one with `sluice plan infer shop`"),
+    (
+        "plan_diff",
+        {"account": "shop"},
+        "shop has no tracking plan: write one with `sluice plan infer shop --",
+    ),
     ("cost", {}, "use either --events or --worst"),
 ]
 

@@ -1,0 +1,16 @@
+"""Starts the `sluice` command. To import it takes a second, in which Ctrl-C ends it without a traceback, too."""
+
+import signal
+from importlib import import_module
+
+
+def main() -> None:
+    """Run the command."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    cli = import_module("ops.cli")
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    cli.main(prog_name="sluice")
+
+
+if __name__ == "__main__":
+    main()

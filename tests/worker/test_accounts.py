@@ -1,0 +1,190 @@
+"""Accounts in Redis: how they are written, and the worker's cache of them."""
+
+from typing import Any
+
+import pytest
+import redis
+
+from doubles.clock import ManualClock
+from doubles.redis import MemoryRedis
+from shared.accounts import Account, AccountKeys
+from shared.errors import SecretUnavailableError
+from tests.support.telemetry import CollectedTelemetry
+from worker import account_store
+from worker.account_cache import INVALID, SILENT_SECONDS, UNKNOWN, AccountCache
+
+KEYS = AccountKeys("ledger")
+SHOP = Account("shop_db", "active", frozenset({"k2"}))
+BLOG = Account("blog_db", "disabled", frozenset({"k1", "k1-2"}))
+
+
+def filled() -> Any:
+    """Return a Redis with two valid accounts and one invalid one."""
+    client: Any = MemoryRedis()
+    account_store.apply(client, KEYS, {"shop": SHOP, "blog": BLOG}, now=0)
+    client.hset(KEYS.of("odd"), mapping={"database": "No!"})
+    return client
+
+
+def unreachable(**_: Any) -> Any:
+    """Fail as a client that does not reach Redis."""
+    raise redis.ConnectionError
+
+
+def cache(client: Any, clock: ManualClock | None = None) -> AccountCache:
+    """Return a cache over a client."""
+    return AccountCache(lambda: client, KEYS, clock or ManualClock(), CollectedTelemetry())
+
+
+def test_resolves_known_unknown_and_invalid_accounts() -> None:
+    """A malformed account is INVALID, and one that Redis does not have is UNKNOWN."""
+    assert cache(filled()).resolve(["shop", "blog", "odd", "nobody"]) == {
+        "shop": SHOP,
+        "blog": BLOG,
+        "odd": INVALID,
+        "nobody": UNKNOWN,
+    }
+
+
+def test_answers_are_cached_for_a_minute() -> None:
+    """Within 60 s Redis is not asked again; after that, a change takes effect. An account that was unknown does so at the next batch."""
+    client, clock = filled(), ManualClock()
+    made = cache(client, clock)
+    assert {"shop": SHOP, "new": UNKNOWN} == made.resolve(["shop", "new"])
+    for name in ("shop", "new"):
+        client.hset(KEYS.of(name), mapping=Account("new_db").to_fields())
+    clock.sleep(59)
+    assert {"shop": SHOP, "new": Account("new_db")} == made.resolve(["shop", "new"])
+    clock.sleep(2)
+
+    assert {"shop": Account("new_db")} == made.resolve(["shop"])
+
+
+def test_an_answer_from_before_the_clock_was_set_back_is_not_fresh() -> None:
+    """Nor does a failure from then keep Redis from being asked: the clock of a function may have been wrong by an hour."""
+    client, clock = filled(), ManualClock()
+    made, connect = cache(client, clock), client.pipeline
+    made.resolve(["shop"])
+    client.hset(KEYS.of("shop"), mapping=Account("new_db").to_fields())
+    client.pipeline = unreachable
+    clock.time -= 3600
+    assert {"shop": SHOP} == made.resolve(["shop"])
+    client.pipeline = connect
+    clock.time -= 3600
+
+    assert {"shop": Account("new_db")} == made.resolve(["shop"])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [redis.ConnectionError("away"), redis.TimeoutError("slow"), SecretUnavailableError("put a value there")],
+)
+def test_cached_answers_are_served_while_redis_fails(error: Exception) -> None:
+    """While Redis fails, cached accounts resolve however old they are, and are counted; others get no answer. The log says what to do."""
+    client, clock = filled(), ManualClock()
+    broken: list[Exception] = []
+
+    def connect_or_fail() -> Any:
+        if broken:
+            raise broken[0]
+        return client
+
+    telemetry = CollectedTelemetry()
+    made = AccountCache(connect_or_fail, KEYS, clock, telemetry)
+    made.resolve(["shop"])
+    broken.append(error)
+    clock.sleep(86_400)
+
+    assert {"shop": SHOP} == made.resolve(["shop", "blog"])
+    assert {"AccountsStale": 1} == telemetry.counts
+    reason = {"reason": str(error)} if isinstance(error, SecretUnavailableError) else {}
+    reported = {"error": type(error).__name__, **reason}
+    assert [reported] == telemetry.said("Redis cannot be reached")
+
+
+def test_redis_is_left_alone_for_a_moment_after_it_could_not_be_reached() -> None:
+    """The sender has accounts to look up for thousands of spans, and each attempt may take long."""
+    client, clock = filled(), ManualClock()
+    tried: list[float] = []
+
+    def connect_late() -> Any:
+        tried.append(clock.now())
+        if len(tried) == 1:
+            raise redis.ConnectionError("away")
+        return client
+
+    made = AccountCache(connect_late, KEYS, clock, CollectedTelemetry())
+    assert [{}, {}] == [made.resolve(["shop"]) for _ in range(2)]
+    assert 1 == len(tried)
+    clock.sleep(SILENT_SECONDS)
+
+    assert {"shop": SHOP} == made.resolve(["shop"])
+
+
+def test_an_error_for_one_account_affects_only_that_account() -> None:
+    """If one reply of a pipeline is an error, or has another form, the other accounts still resolve."""
+    client = filled()
+    pipeline = client.pipeline(transaction=False)
+    execute = pipeline.execute
+
+    def partly(*, raise_on_error: bool) -> list[Any]:
+        replies = execute(raise_on_error)
+        replies[2] = redis.exceptions.ClusterDownError("CLUSTERDOWN Hash slot not served")
+        replies[3] = redis.ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value")
+        return [*replies[:4], None, "text", ["shop_db"]]
+
+    pipeline.execute = partly
+    client.pipeline = lambda **_: pipeline
+
+    names = ["shop", "blog", "nobody", "nil", "text", "short"]
+    assert {"shop": SHOP, "nobody": INVALID} == cache(client).resolve(names)
+
+
+# How they are written
+
+
+def test_applied_accounts_can_be_read_back() -> None:
+    """Status and revoked key ids round-trip as well as databases. The number of accounts shows later whether Redis has lost some."""
+    client: Any = MemoryRedis()
+    account_store.apply(client, KEYS, {"shop": SHOP, "blog": BLOG}, now=1_700_000_000)
+
+    assert {"blog": BLOG, "shop": SHOP} == account_store.applied(client, KEYS)
+    assert ["2023-11-14T22:13:20+00:00", "2"] == client.hmget(KEYS.sentinel, ["at", "count"])
+
+
+def test_applying_replaces_the_accounts_of_its_own_stack() -> None:
+    """An account that the new mapping lacks is deleted; other stacks' accounts and sentinels, and keys that are not Sluice's, stay."""
+    client: Any = MemoryRedis()
+    other = AccountKeys("other")
+    client.hset("something", mapping={"a": "else"})
+    account_store.apply(client, KEYS, {"shop": SHOP, "blog": BLOG}, now=0)
+    assert ({}, None) == (account_store.applied(client, other), account_store.applied_at(client, other))
+    account_store.apply(client, other, {"blog": BLOG}, now=0)
+    account_store.change(client, other, {"blog": BLOG, "shop": BLOG}, "shop")
+    account_store.apply(client, KEYS, {"blog": SHOP}, now=0)
+
+    assert {"blog": SHOP} == account_store.applied(client, KEYS)
+    assert {"blog": BLOG, "shop": BLOG} == account_store.applied(client, other)
+    assert "else" == client.hget("something", "a")
+
+
+def test_the_sentinel_is_written_last() -> None:
+    """Until all accounts are written, Redis must not count as filled."""
+    written: list[str] = []
+
+    class Recorder:
+        def hset(self, key: str, **_: object) -> None:
+            written.append(key)
+
+        def scan_iter(self, **_: object) -> list[str]:
+            return []
+
+    account_store.apply(Recorder(), KEYS, {"shop": SHOP, "blog": BLOG}, now=0)
+
+    assert ["ledger:account:shop", "ledger:account:blog", "ledger:account:.applied"] == written
+
+
+def test_an_invalid_name_is_rejected_before_anything_is_written() -> None:
+    """Otherwise an account could overwrite the sentinel."""
+    with pytest.raises(ValueError, match="cannot be an account"):
+        account_store.apply(None, KEYS, {"shop": SHOP, ".applied": BLOG}, now=0)
