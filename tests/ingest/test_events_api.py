@@ -7,7 +7,7 @@ from hashlib import md5
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ingest.batch import Batch
@@ -191,15 +191,6 @@ def test_a_body_must_contain_events(body: Any, code: str) -> None:
 # Columns and partition keys
 
 
-def test_the_events_own_columns_take_precedence() -> None:
-    """A server that forwards events sets its visitors' address and user agent."""
-    site = Site()
-
-    site.post([EVENT | {"td_ip": "198.51.100.1", "td_user_agent": "theirs"}], user_agent="server")
-
-    assert ("198.51.100.1", "theirs") == (site.row()["td_ip"], site.row()["td_user_agent"])
-
-
 def test_one_visitors_events_share_a_partition_key() -> None:
     """They stay in order, and the key is one of the limited number that each account has."""
     site = Site()
@@ -247,6 +238,7 @@ DAY = 86_400
 stamps = st.integers(NOW - 400 * DAY, NOW + 400 * DAY) | st.floats(NOW - 400 * DAY, NOW + 400 * DAY)
 
 
+@example(NOW + 10, 100)  # a device that has lost its time counts from 1970
 @given(stamps, stamps)
 def test_a_corrected_time_is_off_by_at_most_the_transit_time(age: float, sent_at: float) -> None:
     """An event's age when it was sent becomes its age on arrival, give or take the transit time."""
@@ -254,7 +246,8 @@ def test_a_corrected_time_is_off_by_at_most_the_transit_time(age: float, sent_at
 
     site.post({"events": [{"time": sent_at - age}], "sent_at": sent_at}, "t=pageviews")
 
-    assert abs(NOW - age - site.row()["time"]) <= rows.TRANSIT_SECONDS + 1
+    is_corrected = "time_drift" in site.row()
+    assert abs(NOW - age - site.row()["time"]) <= (1 if is_corrected else rows.TRANSIT_SECONDS + 1)
 
 
 def test_the_size_of_an_event_is_checked_in_a_small_compressed_body() -> None:
