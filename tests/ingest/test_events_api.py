@@ -17,6 +17,7 @@ from ingest.request import Request
 from shared import rows, write_key
 from tests.support import json_values
 from tests.support.ingest import KEY, SECRETS, START, Site, http_event
+from tests.support.openapi import differences
 
 NOW = int(START)
 EVENT = {"table": "pageviews", "td_title": "Home"}
@@ -296,6 +297,7 @@ def test_any_event_becomes_a_row_or_is_rejected(events: list[Any]) -> None:
             expected.append((table, len(rows.encode(event, arrival, lambda: "x" * 36))))
         except rows.Rejected as reason:
             rejected.append((index, reason.code))
+    assert [] == differences(answer, "POST", "/v1/events")
     assert rejected == [(item["index"], item["code"]) for item in answer.json["rejected"]]
     assert rejected == [(copy.place, copy.code) for item in site.envelopes() for copy in item.rejected]
     assert (200 if expected else 400, len(expected)) == (answer.status, answer.json["accepted"])
