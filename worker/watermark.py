@@ -17,7 +17,7 @@ from itertools import batched, takewhile
 from typing import TYPE_CHECKING, Final
 
 from shared.clock import Clock
-from shared.errors import UnprovenError
+from shared.errors import ShardUnreadableError, UnprovenError, error_code
 from worker.chain import ChainId
 from worker.ledger import BEHIND_ALL, WORKLIST_KEYS, Ledger
 from worker.passing import MARGIN_SECONDS, Lineage, Passing
@@ -41,6 +41,7 @@ INDEX_SECONDS = 600.0
 _GAPS_AT_ONCE = 50  # spans, each with two gaps, whose first spans the ledger returns together
 _ALL_SERVERS_SECONDS = 1
 """SQS queries all of its servers only if a receive may wait."""
+_GONE = "ResourceNotFoundException"
 _QUEUE_COUNTS: Final = (
     "ApproximateNumberOfMessages",
     "ApproximateNumberOfMessagesNotVisible",
@@ -182,8 +183,15 @@ class Watermarks:
                 if end is None or not end.latest:
                     raise UnprovenError(f"the shard {lineage.chain.shard} has delivered no record yet")
                 passed = min(passed, end.latest - MARGIN_SECONDS * 1000)
-            elif lineage.shard is not None:
+                continue
+            try:
                 self._check_read_out(lineage, end, until)
+            except ShardUnreadableError as error:
+                cause = error.__cause__
+                if lineage.shard is not None or not (
+                    isinstance(cause, Exception) and error_code(cause) == _GONE
+                ):
+                    raise  # only a shard that is not listed may be gone
         return passed
 
     def _check_read_out(self, lineage: Lineage, end: Span | None, until: float) -> None:

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-from base64 import b64encode
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +12,7 @@ from botocore.exceptions import ConnectionClosedError
 
 from doubles.clock import ManualClock
 from doubles.dynamodb import MemoryDynamoDB
+from doubles.event_source import EventSourceMapping
 from doubles.iam import Authorized
 from doubles.kinesis import MemoryKinesis
 from doubles.redis import MemoryRedis
@@ -58,6 +58,7 @@ RESOURCES = Resources(
     td_api_key_secret=TD_KEY_SECRET,
     write_key_secret=WRITE_KEY_SECRET,
 )
+MAPPING = EventSourceMapping(event_source_arn=RESOURCES.stream_arn)
 
 
 class KilledError(BaseException):
@@ -291,13 +292,20 @@ class Delivery:
         failures = self.run(self.event(begin, end), remaining_ms)["batchItemFailures"]
         return failures[0]["itemIdentifier"] if failures else None
 
+    def by_shard(self) -> dict[str, list[dict[str, Any]]]:
+        """Return everything that is on the stream, by shard."""
+        client, start = self.kinesis.client, {"ShardIteratorType": "TRIM_HORIZON"}
+        names = [shard["ShardId"] for shard in client.list_shards(StreamName=STREAM)["Shards"]]
+        found = {
+            name: client.get_shard_iterator(StreamName=STREAM, ShardId=name, **start)["ShardIterator"]
+            for name in names
+        }
+        return {name: client.get_records(ShardIterator=one)["Records"] for name, one in found.items()}
+
     def deliver_all(self, shards: Collection[str] = ()) -> list[Any]:
         """Invoke the worker with all records of each shard, or of some; return what it reports as failed."""
-        client, failures = self.kinesis.client, list[Any]()
-        for shard in client.list_shards(StreamName=STREAM)["Shards"]:
-            name, start = shard["ShardId"], {"ShardIteratorType": "TRIM_HORIZON"}
-            iterator = client.get_shard_iterator(StreamName=STREAM, ShardId=name, **start)["ShardIterator"]
-            records = client.get_records(ShardIterator=iterator)["Records"]
+        failures = []
+        for name, records in self.by_shard().items():
             if records and (not shards or name in shards):
                 event = {"Records": [member(one, name) for one in records]}
                 failures += self.run(event)["batchItemFailures"]
@@ -383,14 +391,5 @@ def other_sandbox(made: Delivery) -> Delivery:
 
 def member(record: Mapping[str, Any], shard: str = SHARD) -> dict[str, Any]:
     """Return a record as it appears in a Lambda event."""
-    return {
-        "kinesis": {
-            "kinesisSchemaVersion": "1.0",
-            "partitionKey": record["PartitionKey"],
-            "sequenceNumber": record["SequenceNumber"],
-            "data": b64encode(record["Data"]).decode(),
-            "approximateArrivalTimestamp": record["ApproximateArrivalTimestamp"].timestamp(),
-        },
-        "eventSource": "aws:kinesis",
-        "eventID": f"{shard}:{record['SequenceNumber']}",
-    }
+    found: dict[str, Any] = json.loads(MAPPING.record(shard, dict(record)).text)
+    return found

@@ -21,6 +21,7 @@ from doubles.iam import REGION
 from local import resources
 from local.stack import LocalStack
 from ops.cli import main
+from ops.stack import described
 from tests.support.aws_calls import OBJECT_ACTIONS, forwarded, service_of
 from tests.support.event_source import worker_mapping
 
@@ -143,23 +144,8 @@ class Deployed(HttpServer):
 @contextmanager
 def deployed(stack: LocalStack, **more: str) -> Iterator[Deployed]:
     """Present a local stack as a deployed one, with additional outputs."""
-    made = stack.resources
-    outputs = {
-        "ApiUrl": stack.addresses.gateway,
-        "StreamName": made.stream,
-        "OverflowQueueUrl": made.queue_url,
-        "OverflowNoticesUrl": made.notices_url,
-        "LedgerTable": made.ledger_table,
-        "CountersTable": made.counters_table,
-        "DataBucket": made.data_bucket,
-        "WriteKeySecret": made.write_key_secret,
-        "TdApiKeySecret": made.td_api_key_secret,
-        "RedisUrlSecret": made.redis_url_secret,
-        "IngestFunction": "IngestFunction",
-        **{name: name for name in stack.addresses.functions},
-        **more,
-    }
-    cloudformation = resources.client("cloudformation", made.endpoint)
+    outputs = {**described(stack.describe()).outputs, **more}
+    cloudformation = resources.client("cloudformation", stack.resources.endpoint)
     endpoint = stack.addresses.treasure_data
     parameters = {"TdImportEndpoint": endpoint, "TdApiEndpoint": endpoint, "Stage": "dev"}
     template = {

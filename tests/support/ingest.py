@@ -11,6 +11,8 @@ import msgpack
 from doubles.background import at_once
 from doubles.clock import ManualClock
 from doubles.dynamodb import MemoryDynamoDB
+from doubles.gateway import event_of
+from doubles.http_server import Request
 from doubles.iam import Authorized
 from doubles.kinesis import MemoryKinesis
 from doubles.s3 import MemoryS3
@@ -274,33 +276,12 @@ def http_event(
     body: bytes | None = None,
 ) -> dict[str, Any]:
     """Return the payload 2.0 event of a request from 192.0.2.7, with the body in base64."""
-    event: dict[str, Any] = {
-        "version": "2.0",
-        "routeKey": "$default",
-        "rawPath": path,
-        "rawQueryString": query,
-        "headers": {"host": "collect.example", **(headers or {})},
-        "requestContext": {
-            "accountId": "123456789012",
-            "apiId": "api-id",
-            "domainName": "collect.example",
-            "http": {
-                "method": method,
-                "path": path,
-                "protocol": "HTTP/1.1",
-                "sourceIp": "192.0.2.7",
-                "userAgent": (headers or {}).get("user-agent", ""),
-            },
-            "requestId": "JKJaXmPLvHcESHA=",
-            "routeKey": "$default",
-            "stage": "$default",
-            "time": "24/Nov/2025:16:00:00 +0000",
-            "timeEpoch": int(START * 1000),
-        },
-        "isBase64Encoded": body is not None,
-    }
+    event = event_of(Request(method, "/", (), b"", "192.0.2.7"), request_id="JKJaXmPLvHcESHA=", now=START)
+    event["requestContext"]["http"]["path"] = path
+    event |= {"rawPath": path, "rawQueryString": query}
+    event["headers"] = {"host": "collect.example", **(headers or {})}
     if body is not None:
-        event["body"] = base64.b64encode(body).decode()
+        event |= {"body": base64.b64encode(body).decode(), "isBase64Encoded": True}
     return event
 
 

@@ -67,15 +67,9 @@ class Installation:
 
     def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run the environment's Python in a folder that has nothing to do with Sluice, with more environment variables."""
-        environment = {"PATH": os.environ["PATH"], "HOME": str(self.home)} | variables
-        return subprocess.run(
-            [self.python, "-P", *arguments],
-            cwd=self.home,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        with self.start(*arguments, **variables) as running:
+            out, errors = running.communicate()
+        return subprocess.CompletedProcess(arguments, running.returncode, out, errors)
 
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         """Start the environment's Python as `run` does."""

@@ -148,10 +148,7 @@ class Way:
 
     def deliver(self, *shards: str) -> None:
         """Invoke the worker with everything on the stream, or on some shards, from the beginning, shard by shard."""
-        for name in shards or self._shards():
-            event = {"Records": [delivery.member(record, name) for record in self._records(name)]}
-            if event["Records"]:
-                assert {"batchItemFailures": []} == self.delivery.run(event, 60_000)
+        assert [] == self.delivery.deliver_all(shards)
 
     def settle(self) -> None:
         """Let the sender decide and send everything, while the worker delivers what it marks."""
@@ -171,20 +168,8 @@ class Way:
 
     def records(self) -> int:
         """Return how many records the stream has accepted from the ingest and the drainer."""
-        found = [record for shard in self._shards() for record in self._records(shard)]
+        found = [record for records in self.delivery.by_shard().values() for record in records]
         return sum(not record["PartitionKey"].startswith(f"{NOBODY}/") for record in found)
-
-    def _shards(self) -> list[str]:
-        shards = self.delivery.kinesis.list_shards(StreamName=STREAM)["Shards"]
-        return [shard["ShardId"] for shard in shards]
-
-    def _records(self, shard: str) -> list[dict[str, Any]]:
-        kinesis = self.delivery.kinesis
-        iterator = kinesis.get_shard_iterator(
-            StreamName=STREAM, ShardId=shard, ShardIteratorType="TRIM_HORIZON"
-        )["ShardIterator"]
-        records: list[dict[str, Any]] = kinesis.get_records(ShardIterator=iterator)["Records"]
-        return records
 
     # Faults of put_record
 

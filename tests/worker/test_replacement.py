@@ -223,6 +223,22 @@ def test_a_repaired_event_is_delivered_at_once() -> None:
     assert 2 == len(set(made.ids("shop_db", "orders")))
 
 
+def test_an_event_is_repaired_once() -> None:
+    """Whoever repairs it again, replays its record, or repeats its request: nothing more is sent."""
+    again = rejecting(event("missing_table", "", b'{"a":1}'), claim=1)
+    made = delivered(again)
+    repair = asked(made, (AT, GOOD))
+    made.invoke_sender(repair)
+    made.put(again)
+
+    assert "not rejected any more" in made.invoke_sender(repair)["message"]
+    assert (None, None) == (made.deliver(1), made.deliver())
+    made.run(made.event() | {"replay": True})
+    made.send(*Selection().states, State.DEAD)
+    assert ["mended"] == made.ids("shop_db", "views")
+    assert {"shop/!missing_table/0": ("replaced", "", 1)} == made.chunks()
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [

@@ -226,6 +226,22 @@ def test_a_shard_without_records_proves_nothing_until_its_marker_is_in_a_span(st
     assert f"the closed shard {support.SHARD} has records that are in no span" == stack.take(0.0).obstacle
 
 
+def test_a_closed_shard_that_is_not_listed_is_read_until_it_is_gone(stack: Stack) -> None:
+    """A listing whose open shards cover every key may still lack one that was closed."""
+    stack.put()
+    stack.delivery.split()
+    kinesis = stack.delivery.kinesis.client
+    whole = kinesis.list_shards
+    kinesis.list_shards = lambda **asked: {
+        "Shards": [one for one in whole(**asked)["Shards"] if one["ShardId"] != support.SHARD]
+    }
+
+    assert f"the closed shard {support.SHARD} has records that are in no span" == stack.settled().obstacle
+    stack.clock.sleep(2 * 86_400)
+    horizon = stack.settled().horizon
+    assert stack.proved == horizon
+
+
 def test_a_chain_that_the_sender_closed_counts_only_if_the_shard_held_nothing_more(stack: Stack) -> None:
     """Otherwise the records in it are in no span yet."""
     received_at = stack.put(at=stack.clock.now() - 10)

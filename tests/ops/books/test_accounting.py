@@ -19,7 +19,7 @@ from doubles.sqs import MemorySQS
 from doubles.treasure_data.fault import Action, Fault
 from doubles.treasure_data.fault import Kind as FaultKind
 from ops.books.accounting import Accounting, Balance, Rows, Unread, UnreadShard, by_group
-from ops.books.arrivals import WINDOW_SECONDS, Arrivals, StreamCount, of_gateway
+from ops.books.arrivals import WINDOW_SECONDS, Arrivals, StreamCount, of_gateway, repeated_rows
 from ops.logs.answers import Answers
 from shared.accounts import Account
 from shared.telemetry import NullTelemetry
@@ -40,6 +40,7 @@ from tests.support.overflow import WatchedKinesis, Way
 from tests.support.spans import key, span
 from worker.chain import ChainId
 from worker.ledger import Ledger
+from worker.record import CLAIMED
 from worker.sender import UNSETTLED_SECONDS
 from worker.shards import Shards
 from worker.states import Decision, Entry, State
@@ -372,19 +373,31 @@ def balance(received: int, waiting: int = 0, *, queued: int = 0, copies: int = 0
 
 
 def test_accepted_events_that_ledger_and_stream_lack_are_lost() -> None:
-    """Events that wait on the stream are not lost; with messages in the queue, or with copies, no loss can be proved.
+    """Events that wait on the stream, or were repeated, are not lost; with messages in the queue, or with rows put again, no loss can be proved.
 
     The gateway's lines are summed, and its refusals counted by code.
     """
     answers = Answers()
     answers.add(["accepted 2", "refused invalid_key", "accepted 1", "refused invalid_key"])
 
+    def lost(counted: int, repeated: int = 0, **more: int) -> int:
+        return of_gateway(counted, balance(6, 3, **more), lambda: repeated).lost
+
     assert (3, {"invalid_key": 2}) == (answers.accepted, answers.refused)
-    assert 0 == of_gateway(9, balance(6, 3)).lost
-    assert 0 == of_gateway(5, balance(6, 3)).lost
-    assert 2 == of_gateway(11, balance(6, 3)).lost
-    assert 0 == of_gateway(11, balance(6, 3, queued=1)).lost
-    assert 0 == of_gateway(11, balance(6, 3, copies=1)).lost
+    assert (0, 0, 2) == (lost(9), lost(5), lost(11))
+    assert (0, 2) == (lost(11, repeated=2), lost(11, repeated=1))
+    assert (0, 0) == (lost(11, queued=1), lost(11, copies=1))
+
+
+def test_the_rows_of_repeated_requests_are_counted(delivery: Delivery) -> None:
+    """A client that got no answer sends its events again, and the gateway accepts them again."""
+    for _ in range(3):
+        delivery.put(envelope("shop", {"views": [row("a"), row("b")]}, request_id="r", claim=CLAIMED))
+    delivery.put(envelope("shop", {"views": [row("c")]}, request_id="s"))
+    delivery.deliver()
+
+    assert 4 == repeated_rows(Shards(delivery.kinesis, STREAM, delivery.clock))
+    assert 3 == accounting(delivery).take().total.received
 
 
 def counted(delivery: Delivery, *counts: float, asked: dict[str, Any] | None = None) -> Arrivals | None:

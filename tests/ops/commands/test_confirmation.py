@@ -130,6 +130,7 @@ def test_rows_that_wait_and_rejected_events_can_be_dropped() -> None:
         "shop/views/0": State.WAITING,
         "nobody/views/0": State.DEAD,
     }
+    assert 1 == json.loads(run(redrive.command, stack, "--dry-run", "--json").stdout)["selected"]
     for kind, dropped in (("--rejected", "shop/views!too_deep/0"), ("--waiting", "shop/views/0")):
         result = run(drop.command, stack, "--all", kind, "--yes", "--json")
         states[dropped] = State.DROPPED
@@ -155,6 +156,9 @@ def test_dead_rows_are_shown_dropped_and_sent_again() -> None:
     assert before == made.dynamodb.calls.count("update_item")
     kept, dropped = (run(drop.command, stack, "--account", "nobody", answer=answer) for answer in "ny")
     again = run(redrive.command, stack, *dead.split())
+    in_json = run(redrive.command, stack, *dead.split(), "--json")
+    assert (3, 1) == (in_json.exit_code, json.loads(in_json.stdout)["kept"])
+    assert "There are no matching rows.\n" == run(redrive.command, stack).output  # dead ones are not meant
     made.map(stray="stray_db")
     made.clock.sleep(120)
     made.start()

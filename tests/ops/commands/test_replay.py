@@ -37,6 +37,9 @@ def test_each_row_is_sent_again_once_or_waits_or_is_dead() -> None:
         return run(replay.command, *line).splitlines()[-1], json.loads(run(replay.command, *line, "--json"))
 
     assert 1 == made.td.lose("media", "views", 0, 4e9)
+    unforced = json.loads(run(replay.command, "--json"))
+    assert (True, 3, []) == (unforced["complete"], unforced["records"], made.ids("media", "views"))
+    assert {"sent": 0, "passed_over": 5, "waiting": 0, "dead": 0} == unforced["rows"]
     for sent in ("1 row", "0 rows"):
         made.clock.sleep(1)
         said, lost = force("--tag", "lost", "--account", "news", "--table", "views")

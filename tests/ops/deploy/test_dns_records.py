@@ -1,11 +1,13 @@
-"""DNS records, as dnspython answers, or does not."""
+"""DNS records: dnspython's own resolver, with a name server in memory."""
 
 from typing import Any
 
 import dns.message
-import dns.rdata
+import dns.rcode
+import dns.rrset
 import pytest
-from dns.resolver import NXDOMAIN, LifetimeTimeout, NoAnswer
+from dns.nameserver import AddressAndPortNameserver
+from dns.resolver import LifetimeTimeout, Resolver
 
 from ops.deploy.preflight.dns_records import look_up
 
@@ -15,32 +17,53 @@ ZONE = {
 }
 
 
-class Resolver:
-    """A resolver that knows the records of example.com. Names that begin with `silent` get no answer in time."""
+class Zone(AddressAndPortNameserver):
+    """Answers for example.com. It fails for names that begin with `failing`."""
 
-    def resolve(self, name: str, kind: str, lifetime: float) -> Any:
-        """Return the records, or raise what dnspython raises."""
-        if name.startswith("silent"):
-            raise LifetimeTimeout(timeout=lifetime, errors=[])
-        if name != "example.com":
-            raise NXDOMAIN
-        if kind not in ZONE:
-            raise NoAnswer(response=dns.message.make_query(name, kind))
-        return [dns.rdata.from_text("IN", kind, record) for record in ZONE[kind]]
+    def kind(self) -> str:
+        """Return what it is."""
+        return "in memory"
+
+    def query(self, request: dns.message.QueryMessage, *_: Any, **__: Any) -> dns.message.Message:
+        """Answer one query."""
+        answer = dns.message.make_response(request)
+        (question,) = request.question
+        name, kind = question.name.to_text(), dns.rdatatype.to_text(question.rdtype)
+        if name.startswith("failing"):
+            answer.set_rcode(dns.rcode.SERVFAIL)
+        elif name != "example.com.":
+            answer.set_rcode(dns.rcode.NXDOMAIN)
+        elif kind in ZONE:
+            answer.answer.append(dns.rrset.from_text(name, 60, "IN", kind, *ZONE[kind]))
+        return dns.message.from_wire(answer.to_wire())
 
 
 @pytest.mark.parametrize(
     ("name", "kind", "expected"),
     [
-        ("example.com", "NS", ZONE["NS"]),
+        ("example.com", "NS", sorted(ZONE["NS"])),
         ("example.com", "CAA", ZONE["CAA"]),
         ("example.com", "MX", []),
         ("nowhere.example", "NS", []),
-        ("silent.example.com", "NS", None),
+        ("failing.example.com", "NS", None),
+        ("not..a.name", "NS", None),
     ],
 )
 def test_records_are_returned_as_text(name: str, kind: str, expected: list[str] | None) -> None:
-    """A name without such records, or that does not exist, has none. An unanswered question is not an empty answer."""
-    resolver: Any = Resolver()
+    """A name without such records, or that does not exist, has none. A failure is not an empty answer."""
+    resolver = Resolver(configure=False)
+    resolver.nameservers = [Zone("192.0.2.1", 53)]
+    found = look_up(name, kind, resolver)
 
-    assert expected == look_up(name, kind, resolver)
+    assert expected == (found if found is None else sorted(found))
+
+
+def test_an_unanswered_question_is_not_an_empty_answer() -> None:
+    """The preflight then says that DNS does not answer. It waits for seconds."""
+
+    class Silent(Resolver):
+        def resolve(self, *_: Any, lifetime: float | None = None, **__: Any) -> Any:
+            assert lifetime == 5.0
+            raise LifetimeTimeout(timeout=lifetime, errors=[])
+
+    assert look_up("example.com", "NS", Silent(configure=False)) is None

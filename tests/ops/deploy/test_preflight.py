@@ -118,7 +118,9 @@ def seed(
 SOUND: dict[str, Seed] = {
     "default": seed(),
     "prod": seed(
-        given={"Stage": "prod", "StreamMode": "ON_DEMAND"} | DOMAIN, caller=f"arn:aws:iam::{ACCOUNT}:root"
+        given={"Stage": "prod", "StreamMode": "ON_DEMAND"} | DOMAIN,
+        records={"events.example.com": "TXT", "www.example.com": "A"},
+        caller=f"arn:aws:iam::{ACCOUNT}:root",
     ),
     "update": seed(UPDATED),
     "update of the cache": seed("CREATE_COMPLETE", caches=["sluice-dev"]),
@@ -132,6 +134,13 @@ SOUND: dict[str, Seed] = {
     "update of a reserved worker": seed(UPDATED, {"WorkerConcurrency": "80"}, concurrency=194, reserved=94),
     "update of an on-demand stream": seed(
         UPDATED, given={"StreamMode": "ON_DEMAND"}, stream=("ON_DEMAND", 4), on_demand_streams=50
+    ),
+    "update of the zone's own domain, away from subnets": seed(
+        UPDATED,
+        EXISTING | DOMAIN | {"DomainName": "example.com"},
+        {"Network": "external"},
+        records={"example.com": "A"},
+        api_domains=["example.com"],
     ),
     "other stacks": lambda here: (
         here.account.add_stack("sluice-prod", "CREATE_COMPLETE", Stage="prod"),
@@ -195,8 +204,10 @@ SEEDED: dict[str, tuple[Seed, str]] = {
             UPDATED,
             EXISTING | DOMAIN,
             {"Network": "external", "SubnetIds": "", "SecurityGroupIds": "", "HostedZoneId": ""},
+            stream=("ON_DEMAND", 2),
+            shards=200,
         ),
-        "network: Keep SubnetIds=subnet-0a1b2c,subnet-3d4e5f for an hour; parameters: DomainName requires HostedZoneId",
+        "network: Keep SubnetIds=subnet-0a1b2c,subnet-3d4e5f for an hour; parameters: DomainName requires HostedZoneId; stream: the stack needs",
     ),
     # names, quotas and the region
     "user of this name": (
@@ -208,8 +219,8 @@ SEEDED: dict[str, tuple[Seed, str]] = {
         "names: ServerlessCache; stream: 50 of 50 on-demand",
     ),
     "full account": (
-        seed(given={"WorkerConcurrency": "5"}, concurrency=10, shards=200, caches=FULL),
-        "concurrency: L-B99A9384; stream: 200 of 200 shards; quotas: 40 of 40",
+        seed(given={"WorkerConcurrency": "5", "ShardCount": "6"}, concurrency=10, shards=200, caches=FULL),
+        "concurrency: L-B99A9384; parameters: less than ShardCount=6; stream: 200 of 200 shards; quotas: 40 of 40",
     ),
     "update in a full account": (
         seed(
@@ -260,12 +271,15 @@ SEEDED: dict[str, tuple[Seed, str]] = {
     ),
     "wrong ones": (
         seed(
-            given=EXISTING | NAMED | {"AlarmTopicArn": TOPIC.replace(REGION, "us-east-1")},
+            given=EXISTING
+            | NAMED
+            | {"AlarmTopicArn": TOPIC.replace(REGION, "us-east-1")}
+            | {"RedisUrlSecretArn": SECRET.replace(REGION, "us-east-1")},
             groups={"sg-0a1b2c": "vpc-2"},
             secrets={SECRET: {"KmsKeyId": "arn:aws:kms:x:1:key/2", "SecretString": TD_KEY}},
             policies={BOUNDARY},
         ),
-        "network: several VPCs; alarm topic: us-east-1; TdApiKeySecretArn: aws/secretsmanager",
+        "network: several VPCs; alarm topic: us-east-1; RedisUrlSecretArn: us-east-1; TdApiKeySecretArn: aws/secretsmanager",
     ),
     # Treasure Data
     "site that does not answer": (seed(is_up=False), "Treasure Data: TdSite"),

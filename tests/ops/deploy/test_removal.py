@@ -114,6 +114,7 @@ class Aws:
     def _put_function_concurrency(self, name: str, reserved: int) -> None:
         if name in self.refused:
             raise client_error("AccessDeniedException", "PutFunctionConcurrency", "you may not")
+        assert isinstance(reserved, int)
         self.concurrency[name] = reserved
         self.log.append(f"{name} {reserved}")
 
@@ -258,6 +259,7 @@ def test_every_resource_type_is_looked_for() -> None:
     [
         ({}, ["--yes"], 0, "4 resources removed. Nothing is left."),
         ({"retained": {"Role"}}, ["--yes"], 3, "1 resource may be left:"),
+        ({"unreadable": {"role"}}, ["--yes"], 3, "1 resource may be left:"),
         ({"is_protected": True}, ["--yes"], 1, "has termination protection"),
         ({}, [], 1, "This removes sluice-dev"),
         ({}, ["--json"], 1, "This removes sluice-dev"),
