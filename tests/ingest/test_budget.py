@@ -107,6 +107,8 @@ def test_a_flood_of_large_requests_is_refused_and_small_ones_pass() -> None:
         made.clock.sleep(1)
         accepted += sum(made.spends(PER_SECOND, number) for number in range(50))
     assert 5 * LARGE_SECONDS * 0.8 <= accepted <= 6 * LARGE_SECONDS
+    [item] = made.table.items("counters")
+    assert {LARGE_SECONDS * 1_000_000} == {int(item[f"l{minute}"]["N"]) for minute in (10, 11, 14)}
 
 
 def test_small_requests_are_refused_too_above_the_budget() -> None:
@@ -186,6 +188,8 @@ def test_without_counters_each_instance_counts_for_itself(answer: Any) -> None:
     made.dynamodb.faults, made.dynamodb.sticky = [answer], True
 
     assert [LARGE_SECONDS] * 2 == [made.until_refused(PER_SECOND, number) for number in range(2)]
+    if answer is DOWN:
+        assert 20 * (MINUTE_SECONDS - LARGE_SECONDS) == made.until_refused(PER_SECOND // 20)
 
 
 def test_a_visitor_waits_once_a_minute_for_counters_that_are_away() -> None:

@@ -31,12 +31,13 @@ def test_paths_that_record_no_events_need_no_key(path: str) -> None:
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
 def test_an_event_becomes_a_row(dialect: Dialect) -> None:
-    """The event is stored with its dialect's name, and the response alone shows that it was accepted."""
+    """The event is stored with its dialect's name, and the response alone shows that it was accepted: nothing is logged."""
     site, event = Site(), event_of(dialect)
 
     answer = site.send(event)
 
     assert (200, 1, dialect.name) == (answer.status, accepted(event, answer), site.row()["dialect"])
+    assert ([], {}) == (site.telemetry.lines, site.telemetry.counts)
 
 
 @pytest.mark.parametrize(("method", "path"), EVENT_ROUTES)

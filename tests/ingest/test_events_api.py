@@ -7,7 +7,7 @@ from hashlib import md5
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ingest.batch import Batch
@@ -17,6 +17,7 @@ from ingest.request import Request
 from shared import rows, write_key
 from tests.support import json_values
 from tests.support.ingest import KEY, SECRETS, START, Site, http_event
+from tests.support.openapi import differences
 
 NOW = int(START)
 EVENT = {"table": "pageviews", "td_title": "Home"}
@@ -191,15 +192,6 @@ def test_a_body_must_contain_events(body: Any, code: str) -> None:
 # Columns and partition keys
 
 
-def test_the_events_own_columns_take_precedence() -> None:
-    """A server that forwards events sets its visitors' address and user agent."""
-    site = Site()
-
-    site.post([EVENT | {"td_ip": "198.51.100.1", "td_user_agent": "theirs"}], user_agent="server")
-
-    assert ("198.51.100.1", "theirs") == (site.row()["td_ip"], site.row()["td_user_agent"])
-
-
 def test_one_visitors_events_share_a_partition_key() -> None:
     """They stay in order, and the key is one of the limited number that each account has."""
     site = Site()
@@ -247,6 +239,7 @@ DAY = 86_400
 stamps = st.integers(NOW - 400 * DAY, NOW + 400 * DAY) | st.floats(NOW - 400 * DAY, NOW + 400 * DAY)
 
 
+@example(NOW + 10, 100)  # a device that has lost its time counts from 1970
 @given(stamps, stamps)
 def test_a_corrected_time_is_off_by_at_most_the_transit_time(age: float, sent_at: float) -> None:
     """An event's age when it was sent becomes its age on arrival, give or take the transit time."""
@@ -254,7 +247,8 @@ def test_a_corrected_time_is_off_by_at_most_the_transit_time(age: float, sent_at
 
     site.post({"events": [{"time": sent_at - age}], "sent_at": sent_at}, "t=pageviews")
 
-    assert abs(NOW - age - site.row()["time"]) <= rows.TRANSIT_SECONDS + 1
+    is_corrected = "time_drift" in site.row()
+    assert abs(NOW - age - site.row()["time"]) <= (1 if is_corrected else rows.TRANSIT_SECONDS + 1)
 
 
 def test_the_size_of_an_event_is_checked_in_a_small_compressed_body() -> None:
@@ -303,6 +297,7 @@ def test_any_event_becomes_a_row_or_is_rejected(events: list[Any]) -> None:
             expected.append((table, len(rows.encode(event, arrival, lambda: "x" * 36))))
         except rows.Rejected as reason:
             rejected.append((index, reason.code))
+    assert [] == differences(answer, "POST", "/v1/events")
     assert rejected == [(item["index"], item["code"]) for item in answer.json["rejected"]]
     assert rejected == [(copy.place, copy.code) for item in site.envelopes() for copy in item.rejected]
     assert (200 if expected else 400, len(expected)) == (answer.status, answer.json["accepted"])

@@ -1,4 +1,4 @@
-"""Any request that API Gateway can send gets a documented response, and accepted events are on the stream.
+"""Any request that API Gateway can send gets the response that docs/openapi.yaml describes, and accepted events are on the stream.
 
 `make fuzz` draws more requests.
 """
@@ -12,12 +12,14 @@ from urllib.parse import quote
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ingest.app import ROUTES
+from ingest.app import ROUTES, Paths
 from ingest.refusal import ANSWERS
+from ingest.request import Request
 from ops.deploy.certify.request_steps import Dialect
 from tests.support import json_values
 from tests.support.dialects import DIALECTS, accepted, event_of
 from tests.support.ingest import KEY, Site, gzipped, http_event
+from tests.support.openapi import differences
 
 METHODS = ["GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "", "é"]
 PARAMETERS = """
@@ -108,6 +110,9 @@ def test_every_request_gets_a_documented_response(event: dict[str, Any], origins
     assert answer.status in {200, 204, 302, 400, 401, 403, 404, 405, 413}
     if answer.code is not None:
         assert answer.status in (302, ANSWERS[answer.code].status)  # type: ignore[index]  # any other code is a KeyError
+    routes, _ = Paths(ROUTES).find(Request.from_event(event).path)
+    if route := routes.get(method := event["requestContext"]["http"]["method"]):
+        assert [] == differences(answer, method, route.path)
     if answer.status == 302:
         assert answer.headers["location"].startswith("https://allowed.example/")
     assert all(text.isascii() and text.isprintable() for text in answer.headers.values())

@@ -13,14 +13,14 @@ NOW = int(START)
 def test_parameters_become_columns() -> None:
     """The first `k` is the key and the first `t` the table; all other parameters are columns, and a repeated one is a list."""
     site = Site()
-    query = "td_title=T%20%26+%C3%A9&flag=&tag=a&price=12.50&tag=b&tag=%22&k=other&t=clicks"
+    query = "td_title=T%20%26+%C3%A9&flag=&tag=a&price=12.50&tag=b&tag=%22&=x&k=other&t=clicks"
 
     answer = site.pixel(query, user_agent="UA", referer="https://a.example/p")
 
     assert 200 == answer.status
     [(table, row)] = site.rows()
     assert "7" == row.pop("event_id")[14]
-    columns = {"td_title": "T & é", "price": "12.50", "flag": "", "tag": '["a","b","\\""]'}
+    columns = {"td_title": "T & é", "price": "12.50", "flag": "", "_": "x", "tag": '["a","b","\\""]'}
     added = {"td_url": "https://a.example/p", "td_ip": "192.0.2.7", "td_user_agent": "UA"}
     assert ("pageviews", {"time": NOW, "received_at": NOW * 1000} | columns | added) == (table, row)
 

@@ -41,10 +41,12 @@ NOWHERE = "/pixel /pixel.gif/ /v1/events/ /V1/events /V1/events/x /é /shop// /j
 @pytest.mark.parametrize("path", ["", *NOWHERE.split()])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_other_paths_are_not_found(method: str, path: str) -> None:
-    """Paths are matched exactly, and names in them must not be empty."""
-    answer = ask(method, path)
+    """Paths are matched exactly, and names in them must not be empty. The log has the code."""
+    site = Site()
+    answer = site.send(http_event(method, path))
 
     assert (404, "not_found", "not_found") == (answer.status, answer.code, answer.json["error"]["code"])
+    assert ([("refused", "not_found")], {}) == (site.telemetry.codes(), site.telemetry.counts)
 
 
 # CORS

@@ -79,7 +79,7 @@ def test_receipts_tell_a_mobile_sdk_which_events_to_drop() -> None:
     events = [{"uuid": "1", "a": 1}, 7, {"uuid": "2"}, {f"c{n}": 1 for n in range(600)}]
     body = gzipped(json.dumps({"events": events}).encode())
 
-    answer = send(site, "//shop//pageviews", body, content_encoding="gzip", **agent)
+    answer = send(site, "///shop//pageviews", body, content_encoding="gzip", **agent)
     [illegal] = send(site, "/shop/No", {"events": [RECORD]}, **agent).json["receipts"]
 
     receipts = [*answer.json["receipts"], illegal]

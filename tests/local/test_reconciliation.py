@@ -80,12 +80,13 @@ WAITING = TableOutcome(ORDERS, ("a",), "waiting", "http_503")
         ([TAKEN_A, TAKEN_B], "a", [], {}, {"differences": {ORDERS: 1}, "mismatched_ids": {(ORDERS, "b"): 1}}),
         ([TAKEN_A, TAKEN_B], "abb", [], {}, {"differences": {ORDERS: -1}, "mismatched_ids": {(ORDERS, "b"): -1}}),
         ([TAKEN_A, TAKEN_B], "aa", [], {}, {"mismatched_ids": {(ORDERS, "a"): -1, (ORDERS, "b"): 1}}),
+        ([Exchange(post([]), "shop", (EventResult(0, {}, "orders"),))], "", [], {}, {"differences": {ORDERS: 1}}),
         ([], "", [], {"records": 1}, {"in_flight": {"records": 1}}),
         ([], "", [], {"messages": 2}, {"in_flight": {"messages": 2}}),
         ([TAKEN_A], "", [WAITING], {"records": 0}, {"in_flight": {"records": 0, "rows waiting": 1}}),
         ([answered(error="no response")], "", [], {}, {"errors": ["step: no response"]}),
     ],
-    ids=["all", "lost", "duplicated", "lost and duplicated", "record", "messages", "rows wait", "no response"],
+    ids=["all", "lost", "duplicated", "lost and duplicated", "no id", "record", "messages", "rows wait", "no response"],
 )  # fmt: skip
 def test_it_adds_up_if_each_accepted_event_has_one_outcome(
     exchanges: Sequence[Exchange], rows: str, undelivered: Sequence[TableOutcome], in_flight: Any, found: Any

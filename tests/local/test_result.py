@@ -24,6 +24,7 @@ TABLES = {"shop.a": [RECEIPT, RECEIPT], "shop.b": [ERROR, RECEIPT]}
         ("POST /shop/views", 200, JSON, {"receipts": [RECEIPT, ERROR, RECEIPT]}, b"accepted 2\n"),
         ("POST /ios/v3/event", 200, JSON, TABLES, b"accepted 3\n"),
         ("GET /postback/v3/event/shop/views", 302, MOVED, "", b"accepted 1\n"),
+        ("GET /js/v3/event/shop/views", 200, JSON, {"created": True}, b"accepted 1\n"),
         ("GET /js/v3/global_id", 200, JSON, {"global_id": "x"}, b""),
         ("OPTIONS /v1/events", 204, (), "", b""),
         ("GET /nowhere", 503, (), "", b"refused http_503\n"),
