@@ -56,6 +56,7 @@ def local(folder: Path, **logs: str) -> Stack:
         ("Traceback (most recent call last):", []),
         ("[1, 2]", []),
     ],
+    ids=range(11),  # the texts differ from one process to another
 )
 def test_warnings_errors_and_failed_invocations_are_trouble(
     tmp_path: Path, text: str, expected: list[tuple[str, str]]
