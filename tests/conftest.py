@@ -4,6 +4,7 @@ It imports nothing of Sluice: every test would then fail without that module, al
 """
 
 import gc
+import signal
 
 from hypothesis import HealthCheck, settings
 
@@ -11,6 +12,9 @@ from tests.support import commit
 
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+# a shell that runs the tests in the background has Ctrl-C ignored, by all that they start, too
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 gc.disable()  # modules stay, and looking through them again and again takes half of the time of collecting the tests
 

@@ -26,7 +26,7 @@ from worker.chain import ChainId
 from worker.index import Index
 from worker.ledger import Ledger
 from worker.span import ChunkKey, Database, Group, RowSender, milliseconds
-from worker.span_object import Chunk, SpanObjects, encode
+from worker.span_object import Chunk, SpanObjects, encode, name_of
 from worker.states import Entry, State
 
 LINES = {
@@ -97,13 +97,15 @@ def waiting(sluice: Sluice) -> Iterator[None]:
         entries={row: Entry(State.WAITING, reason="test")},
         settled=True,
     )
-    SpanObjects(Bucket(made.client("s3"), made.data_bucket)).put(span, encoded.data)
+    bucket = Bucket(made.client("s3"), made.data_bucket)
+    SpanObjects(bucket).put(span, encoded.data)
     ledger.append(span)
     try:
         yield
     finally:
         key = {"pk": {"S": span.chain.name}, "sk": {"S": span.after}}
         dynamodb.delete_item(TableName=made.ledger_table, Key=key)
+        bucket.delete(name_of(span))
 
 
 EXPECTED = ("has no records in this range", "not found since", "no copies of these", "no query sees its row")
