@@ -290,7 +290,7 @@ class Rules:
         """
         return since / 1000 + self.memory_seconds + self.query_delay_seconds
 
-    def after_query(self, presence: Presence, *, was_sent: bool = True) -> Event | None:
+    def after_query(self, presence: Presence, *, was_sent: bool) -> Event | None:
         """Return the event that a query's result is for a chunk with a doubt; None if it settles nothing.
 
         If the chunk was put again and never sent itself, what Treasure Data has is from another copy.

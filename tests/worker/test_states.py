@@ -139,6 +139,8 @@ def test_a_certain_refusal_equals_no_attempt(state: State, event: Event) -> None
                 (D, SINCE, Event.ACCEPTED, {"state": OK}),
                 (D, None, Event.DROPPED, {"state": DROPPED}),
                 (R, None, Event.REPLACED, {"state": REPLACED}),
+                (W, None, Event.CUT_ANEW, {"state": REPLACED}),
+                (A, None, Event.NOT_RECORDED, {"state": R}),
                 (A, None, Event.COPY_COUNTS, {"state": COPY}),
                 (D, SINCE, Event.COPY_COUNTS, {"state": COPY}),
                 (A, None, Event.NO_COPY, {"state": W}),
@@ -155,7 +157,16 @@ def test_a_certain_refusal_equals_no_attempt(state: State, event: Event) -> None
             Happening(Event.NOT_DELIVERABLE, NOW, "disabled_account"),
             {"state": D, "reason": "disabled_account", "at": NOW},
         ),
+        *(
+            (
+                entry(W, since=SINCE),
+                Happening(Event.PARTLY_REFUSED, NOW, "http_413", certain=True, divisible=divisible),
+                {"since": None, "reason": "http_413", **to},
+            )
+            for divisible, to in [(True, {"state": S}), (False, {"state": D, "at": NOW})]
+        ),
         # a doubt stays unless it is sure that nothing was accepted
+        (entry(W, since=SINCE), Happening(Event.PARTLY_REFUSED, NOW, "http_413"), {"reason": "http_413"}),
         (entry(W, since=SINCE), Happening(Event.REFUSED, NOW, "http_415"), {"reason": "http_415"}),
         (entry(W, since=SINCE), Happening(Event.UNANSWERED, NOW, "http_503"), {"reason": "http_503"}),
         (
