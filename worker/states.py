@@ -261,7 +261,7 @@ class Rules:
 
     memory_seconds: float
     query_delay_seconds: float
-    sends_unasked: bool = True
+    sends_unasked: bool
 
     def follow(self, entry: Entry, happening: Happening) -> Entry:
         """Return the entry after an event. If no transition applies, that is `entry` itself, and nothing need be written."""

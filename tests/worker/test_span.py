@@ -16,7 +16,7 @@ from worker.claims import MOST_LOOKUPS
 from worker.explanation import kept
 from worker.ledger import _item
 from worker.plan import Cut, plan
-from worker.record import MAX_BLOCKS, decode, number
+from worker.record import MAX_BLOCKS, START, decode, number
 from worker.rows import compress
 from worker.span import (
     LATER,
@@ -24,6 +24,7 @@ from worker.span import (
     MOST_EXPLAINED,
     NO_SENDER,
     SECONDS_KEPT,
+    TOO_MANY_TABLES,
     ChunkKey,
     Database,
     Destination,
@@ -31,6 +32,7 @@ from worker.span import (
     NotDeliverable,
     RowSender,
     Span,
+    milliseconds,
     plan_bytes,
 )
 from worker.states import FINAL, Entry, State
@@ -98,6 +100,18 @@ def test_ids_differ_with_everything_that_matters() -> None:
     assert len(ids) == len(set(ids))
     assert {32} == {len(one) for one in ids}
     assert "536b2297380dfe38e180b405d511b70b" == ids[0]
+
+
+def test_a_span_that_is_given_no_more_than_its_place_has_nothing() -> None:
+    """Its first write is version 1, and it is not settled."""
+    bare = Span(CHAIN, START, number("1"), number("9"), PLANNED_AT)
+
+    assert ({}, {}, {}, {}) == (bare.chunks, bare.destinations, bare.copies, bare.entries)
+    assert (0, 0, 0, 0) == (bare.records, bare.earliest, bare.latest, bare.received_at)
+    assert (b"", "", "", None, None) == (bare.digest, bare.origin, bare.writer, bare.object, bare.final_at)
+    assert (1, False) == (bare.version, bare.settled)
+    assert "too_many_tables" == TOO_MANY_TABLES  # stands in the ledger
+    assert 1_500 == milliseconds(1.5)
 
 
 # States that the ledger does not name

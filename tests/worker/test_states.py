@@ -35,7 +35,9 @@ SINCE, NOW, AT = 1_700_000_000_000, 1_700_000_060_000, 1_700_000_030_000
 
 def rules(**changes: Any) -> Rules:
     """Return rules with defaults."""
-    return Rules(**({"memory_seconds": MEMORY, "query_delay_seconds": QUERY_DELAY} | changes))
+    return Rules(
+        **({"memory_seconds": MEMORY, "query_delay_seconds": QUERY_DELAY, "sends_unasked": True} | changes)
+    )
 
 
 def entry(state: State, **changes: Any) -> Entry:
@@ -57,7 +59,7 @@ def test_there_are_few_transitions() -> None:
     """Each one is used, and a condition's text is empty only for the one that always holds."""
     assert len(TRANSITIONS) <= 17
     assert set(Event) == {event for one in TRANSITIONS for event in one.events}
-    assert [Condition.ALWAYS] == [one for one in Condition if not one.value]
+    assert [Condition.ALWAYS] == [one for one in Condition if one.value == ""]
 
 
 # For each state and event: the next state if Treasure Data cannot have the chunk, and the next state if it may. A nested
@@ -207,7 +209,10 @@ def test_halves_wait_without_a_doubt_under_their_own_names() -> None:
     """They keep the reason, so that a run that ends between them says why they wait."""
     assert entry(W, since=None, words="") == Rules.half(entry(S, since=SINCE))
     assert Entry(W, None, "", 0, "", 0, "") == Entry()
-    assert Happening(Event.OPENED, NOW, "", certain=False, divisible=False) == Happening(Event.OPENED, NOW)
+    full = Happening(Event.OPENED, NOW, "", certain=False, divisible=False, database="", words="")
+    assert full == Happening(Event.OPENED, NOW)
+    assert Step(Action.SEND, None, "") == Step(Action.SEND)
+    assert 900 == LONGEST_INVOCATION_SECONDS  # Lambda's own limit
 
 
 happenings = st.builds(
