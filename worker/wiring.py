@@ -39,6 +39,7 @@ from worker.forget.requests import ForgetRequests
 from worker.forget.run import Forget
 from worker.forget.search import SHOWN_SECONDS, ForgetSearch
 from worker.health import DatabaseHealth
+from worker.inquiry import Inquiries
 from worker.ledger import Ledger
 from worker.markers import Markers
 from worker.membership import Membership
@@ -183,16 +184,17 @@ class Wiring:
             ledger, objects, bucket, self.forget_requests, rules, clock, telemetry
         )
         self.again = make(Again)(self.passing, ledger, objects, executors)
+        inquiries = Inquiries(td, self.again, self.forgetting, rules, executors, clock, telemetry)
         self.sender = make(Sender)(
             ledger,
             objects,
             self.claims,
             self.again,
+            inquiries,
             self.forgetting,
             accounts,
             uploader,
             settlement,
-            td,
             health,
             rules,
             executors,
