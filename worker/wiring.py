@@ -346,4 +346,14 @@ def _redis(
         return lambda: sign_in(int(clock.now() // IAM_SESSION_SECONDS))
     url = Secret(secrets, settings.redis_url_secret, clock)
     connected = lru_cache(maxsize=1)(connect)
-    return lambda: connected(url.get(max_age=REDIS_URL_SECONDS))
+
+    def client() -> Any:
+        try:
+            return connected(url.get(max_age=REDIS_URL_SECONDS))
+        except ValueError:
+            message = (
+                f"the secret {settings.redis_url_secret} holds no URL of a Redis: put the right one there"
+            )
+        raise SecretUnavailableError(message)  # without the cause, which may quote the URL's password
+
+    return client
