@@ -507,6 +507,8 @@ class Sender:
         return False
 
     def _probe(self, run: _Run, database: str) -> str:
+        if run.deadline.near:  # others were probed meanwhile
+            return UNSENT.reason
         return self._health.probe(database, min(SENDER_PROBE_SECONDS, run.deadline.left()))
 
     def _release(self, work: _Work) -> None:
