@@ -347,7 +347,7 @@ def _redis(
     url = Secret(secrets, settings.redis_url_secret, clock)
     connected = lru_cache(maxsize=1)(connect)
 
-    def client() -> Any:
+    def from_secret() -> "redis.Redis":
         try:
             return connected(url.get(max_age=REDIS_URL_SECONDS))
         except ValueError:
@@ -356,4 +356,4 @@ def _redis(
             )
         raise SecretUnavailableError(message)  # without the cause, which may quote the URL's password
 
-    return client
+    return from_secret
