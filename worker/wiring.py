@@ -6,6 +6,7 @@ Lambda passes in AWS, Redis and Treasure Data; tests, fault injection, simulatio
 import os
 import random
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from types import MappingProxyType
@@ -348,12 +349,12 @@ def _redis(
     connected = lru_cache(maxsize=1)(connect)
 
     def from_secret() -> "redis.Redis":
-        try:
-            return connected(url.get(max_age=REDIS_URL_SECONDS))
-        except ValueError:
-            message = (
-                f"the secret {settings.redis_url_secret} holds no URL of a Redis: put the right one there"
-            )
-        raise SecretUnavailableError(message)  # without the cause, which may quote the URL's password
+        text = url.get(max_age=REDIS_URL_SECONDS)
+        with suppress(ValueError):  # which may quote the URL's password
+            client: redis.Redis = connected(text)
+            return client
+        raise SecretUnavailableError(
+            f"the secret {settings.redis_url_secret} holds no URL of a Redis: put the right one there"
+        )
 
     return from_secret

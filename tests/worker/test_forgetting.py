@@ -422,6 +422,20 @@ def test_rows_with_a_wrong_count_do_not_end_a_search(counted: int) -> None:
     assert (2, {"": 1}, {"delivered": 1}) == (number, found["left"], receipt(made)["forgotten"])
 
 
+def test_a_span_that_cannot_be_written_does_not_end_a_search() -> None:
+    """Its item may have no room for the names of more chunks. It is left, and reported."""
+    made = shops(*(envelope("shop", {"views": rows(f"a{n}", f"p{n}")}) for n in range(3)))
+    for n in range(3):
+        made.deliver(n, n + 1)
+    made.clock.sleep(2 * HOUR)
+    ask(made, "note")
+    [(hour, *_)] = ask(made, "objects")["hours"]
+    made.dynamodb.before["update_item"] = once(lose_answer)
+    found = ask(made, "forget", hour=hour, after="")
+
+    assert ({"": 1}, {"delivered": 2}) == (found["left"], receipt(made)["forgotten"])
+
+
 def test_waiting_rows_of_a_person_with_a_wrong_count_die() -> None:
     """They can be neither cut nor sent; nothing else of their span waits for them."""
     packed = b"".join(map(msgpack.packb, rows("a", "p1")))
