@@ -137,6 +137,8 @@ class Admission:
 
     def probe(self, database: str) -> str:
         """Return why a database does not take rows now; empty if it does."""
+        if self._deadline.near:  # others were probed meanwhile
+            return UNSENT.reason
         return self._health.probe(database, min(SENDER_PROBE_SECONDS, self._deadline.left()))
 
     def note(self, database: str, outcome: Outcome, reply: Reply) -> None:

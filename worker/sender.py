@@ -50,6 +50,7 @@ _ASK_SECONDS = 5.0  # for which chunks to ask about are collected
 _MOST_NAMED = 100  # databases in a log line
 _MOST_LEFT = 200_000
 _PAUSE_SECONDS = 0.1  # before spans that wait for a database have another turn
+_WRONG_COUNT = "wrong_row_count"
 _SENDING = frozenset((Action.ASK, Action.SEND))
 
 
@@ -435,11 +436,14 @@ class Sender:
         if renewed.since is None:
             work.opened.add(key)
 
-    @staticmethod
-    def _must_cut(work: _Work, key: ChunkKey, renewed: Entry, body: bytes) -> bool:
-        """Return whether a chunk has rows of persons, and no doubt any more, so that it is cut before it is sent."""
-        if renewed.since is not None or not has_person(work.persons, work.span, key, body):
-            return False
+    def _must_cut(self, work: _Work, key: ChunkKey, renewed: Entry, body: bytes) -> bool:
+        """Return whether a chunk has rows of persons, and no doubt any more, so that it is not sent before it is cut."""
+        try:
+            if renewed.since is not None or not has_person(work.persons, work.span, key, body):
+                return False
+        except InvalidObjectError:  # it cannot be cut
+            self._apply(work, key, renewed, Event.NOT_DELIVERABLE, _WRONG_COUNT)
+            return True
         if work.span.entry(key).since is None:
             work.forgets = True
         else:  # in a later run: first, the ledger must know that its doubt is over
@@ -453,7 +457,7 @@ class Sender:
         except ObjectGoneError:
             self._apply(work, key, entry, Event.OBJECT_GONE, "object_gone")
         except WrongCountError:
-            self._apply(work, key, entry, Event.NOT_DELIVERABLE, "wrong_row_count")
+            self._apply(work, key, entry, Event.NOT_DELIVERABLE, _WRONG_COUNT)
         except InvalidObjectError as error:
             self._telemetry.error("a span object cannot be read", error)
             work.turn.complete = False

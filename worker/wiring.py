@@ -6,6 +6,7 @@ Lambda passes in AWS, Redis and Treasure Data; tests, fault injection, simulatio
 import os
 import random
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from types import MappingProxyType
@@ -348,4 +349,14 @@ def _redis(
         return lambda: sign_in(int(clock.now() // IAM_SESSION_SECONDS))
     url = Secret(secrets, settings.redis_url_secret, clock)
     connected = lru_cache(maxsize=1)(connect)
-    return lambda: connected(url.get(max_age=REDIS_URL_SECONDS))
+
+    def from_secret() -> "redis.Redis":
+        text = url.get(max_age=REDIS_URL_SECONDS)
+        with suppress(ValueError):  # which may quote the URL's password
+            client: redis.Redis = connected(text)
+            return client
+        raise SecretUnavailableError(
+            f"the secret {settings.redis_url_secret} holds no URL of a Redis: put the right one there"
+        )
+
+    return from_secret
