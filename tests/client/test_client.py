@@ -114,6 +114,17 @@ def test_a_request_inflates_to_less_than_1_mib(ingest: FlakyIngest, client: Make
     assert (1009, True, True) == (len(ingest.rows()), max(sizes) < 1024 * 1024, max(sizes) > 800 * 1024)
 
 
+def test_events_of_many_tables_are_all_accepted(ingest: FlakyIngest, client: Make) -> None:
+    """Sluice takes 20 tables in a request. Events of more go in several requests, with as many as they may have."""
+    one = client(batch_seconds=60.0)
+    ids = [one.track(f"table_{number % 45}", n=number) for number in range(90)]
+    ids += [one.track(f"table_{number % 20}", n=number) for number in range(90, 500)]
+    assert one.flush(PATIENCE)
+
+    assert sorted(ids) == sorted(row["event_id"] for row in ingest.rows())
+    assert len(ingest.requests) <= 10
+
+
 def test_rejected_events_are_reported_and_harm_no_others(
     ingest: FlakyIngest, client: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
