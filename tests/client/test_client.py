@@ -114,6 +114,17 @@ def test_a_request_inflates_to_less_than_1_mib(ingest: FlakyIngest, client: Make
     assert (1009, True, True) == (len(ingest.rows()), max(sizes) < 1024 * 1024, max(sizes) > 800 * 1024)
 
 
+def test_events_of_many_tables_are_all_accepted(ingest: FlakyIngest, client: Make) -> None:
+    """Sluice takes 20 tables in a request. Events of more go in several requests, with as many as they may have."""
+    one = client(batch_seconds=60.0)
+    ids = [one.track(f"table_{number % 45}", n=number) for number in range(90)]
+    ids += [one.track(f"table_{number % 20}", n=number) for number in range(90, 500)]
+    assert one.flush(PATIENCE)
+
+    assert sorted(ids) == sorted(row["event_id"] for row in ingest.rows())
+    assert len(ingest.requests) <= 10
+
+
 def test_rejected_events_are_reported_and_harm_no_others(
     ingest: FlakyIngest, client: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -346,8 +357,12 @@ def send(ingest: FlakyIngest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_command_sends_lines(ingest: FlakyIngest, send: Send) -> None:
-    """Each line is an event, for its own table or the option's; the exit code is 0 if all are accepted."""
-    assert 0 == send(b'{"n": 1}\n\n{"n": 2, "table": "visits"}\n', "--table", "orders")
+    """Each line is an event, for its own table or the option's; the exit code is 0 if all are accepted, however long it may wait."""
+    lines = b'{"n": 1}\n\n{"n": 2, "table": "visits"}\n'
+    assert 0 == send(lines, "--table", "orders", "--timeout", "inf")
+    for seconds in ("nan", "-1"):
+        with pytest.raises(SystemExit, match="2"):
+            send(lines, "--timeout", seconds)
     assert [("orders", 1), ("visits", 2)] == [(table, row["n"]) for table, row in ingest.site.rows()]
 
 

@@ -22,8 +22,8 @@ def test_optional_settings_have_defaults() -> None:
 
 
 def test_lists_and_numbers_are_parsed() -> None:
-    """Lists are separated by commas, with or without spaces."""
-    origins = "https://a.example, https://b.example,"
+    """Lists are separated by commas, with or without spaces. Browsers write origins in lower case."""
+    origins = "https://A.example, https://b.example,"
     settings = IngestSettings.from_environment(
         INGEST | {"ALLOWED_ORIGINS": origins, "KEY_EVENTS_PER_SECOND": "4"}
     )
