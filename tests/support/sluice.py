@@ -80,14 +80,16 @@ class Sluice:
         """Send events to the stack. All of them must be accepted."""
         self.post(account, [{"table": table, "event_id": event_id} for event_id in event_ids])
 
-    def post(self, account: str, events: list[dict[str, Any]]) -> None:
-        """Send events with any columns. All of them must be accepted."""
+    def post(self, account: str, events: list[dict[str, Any]]) -> list[str]:
+        """Send events with any columns. All of them must be accepted. Return their ids."""
         body = json.dumps({"events": events}).encode()
         request = Request(
-            f"{self.stack.addresses.gateway}/v1/events", body, {"x-write-key": self.key(account)}
+            f"{self.stack.addresses.gateway}/v1/events?ids=1", body, {"x-write-key": self.key(account)}
         )
         with urlopen(request, timeout=60) as answer:
-            assert json.load(answer)["accepted"] == len(events)
+            found = json.load(answer)
+        assert found["accepted"] == len(events)
+        return list(found["event_ids"])
 
     def produce(self, account: str, table: str, *event_ids: str) -> None:
         """Put events on the stream directly, as another producer does, bypassing the edge policy."""

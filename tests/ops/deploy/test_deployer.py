@@ -1,6 +1,7 @@
 """The deploy policies, compared with what AWS's own schemas say that CloudFormation does for each type of resource."""
 
 import json
+import re
 
 import pytest
 
@@ -80,8 +81,8 @@ def test_each_policy_fits_the_limit_of_a_managed_policy(part: str) -> None:
     assert [] == [action for action in actions if action.endswith(":*") or action == "*"]
 
 
-def test_only_the_stacks_secrets_and_the_given_ones_are_allowed() -> None:
-    """CloudFormation names a secret after its logical id, so the policies name each of them."""
+def test_only_the_stacks_secrets_and_functions_are_allowed() -> None:
+    """CloudFormation names a secret after its logical id, so the policies name each of them, beside those that are given."""
     secrets = [(action, one["Resource"]) for action, one in ALLOWED if action.startswith("secretsmanager:")]
     resources = Mode({"Network": "external"}).resources().items()
     made = [name for name, one in resources if one["Type"] == "AWS::SecretsManager::Secret"]
@@ -93,6 +94,8 @@ def test_only_the_stacks_secrets_and_the_given_ones_are_allowed() -> None:
         "*",
     } == {place for _, place in secrets}
     assert {"secretsmanager:GetRandomPassword"} == {action for action, place in secrets if place == "*"}
+    functions = {one["Resource"] for action, one in ALLOWED if re.match("lambda:.*Function", action)}
+    assert {"arn:aws:lambda:*:*:function:STACK-*"} == functions
 
 
 def test_roles_are_created_only_within_the_boundary() -> None:
