@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 from collections.abc import Iterator, Mapping
+from itertools import count
 from typing import Any
 
 import msgpack
@@ -40,18 +41,6 @@ COUNTERS = _RESOURCES.counters_table
 SECRETS = {"k1": "first secret", "k2": "second secret"}
 KEY = write_key.sign("shop", "k1", SECRETS["k1"])
 ORIGIN = "https://www.shop.example"
-
-
-class Entropy:
-    """Bytes that never repeat within a run, and are the same in every run."""
-
-    def __init__(self) -> None:
-        self._count = 0
-
-    def __call__(self, size: int) -> bytes:
-        """Return the next bytes."""
-        self._count += 1
-        return (self._count * 0x9E3779B97F4A7C15F39C % (1 << 80)).to_bytes(10)[-size:]
 
 
 class Faults:
@@ -181,6 +170,7 @@ class Site:
         role = role_of(INGEST, _RESOURCES)
         sqs = Authorized("sqs", self.sqs, role)
         counters = Authorized("dynamodb", self.dynamodb, role)
+        numbers = count(1)  # so that bytes never repeat within a run, and are the same in every run
         effects = IngestEffects(
             kinesis=Authorized("kinesis", self.kinesis, role),
             sqs=lambda: sqs,
@@ -188,7 +178,7 @@ class Site:
             secrets=Authorized("secretsmanager", self.secrets, role),
             s3=Authorized("s3", self.s3, role),
             clock=self.clock,
-            entropy=Entropy(),
+            entropy=lambda size: (next(numbers) * 0x9E3779B97F4A7C15F39C % (1 << 80)).to_bytes(10)[-size:],
             telemetry=self.telemetry,
             start=at_once,
         )
@@ -233,11 +223,7 @@ class Site:
 
     def records(self) -> list[dict[str, Any]]:
         """Return the stream's records."""
-        iterator = self._memory.get_shard_iterator(
-            StreamName=STREAM, ShardId="shardId-000000000000", ShardIteratorType="TRIM_HORIZON"
-        )["ShardIterator"]
-        records: list[dict[str, Any]] = self._memory.get_records(ShardIterator=iterator)["Records"]
-        return records
+        return self._memory.records(STREAM, "shardId-000000000000")
 
     def queued(self) -> list[Envelope]:
         """Return the envelopes in the overflow queue."""

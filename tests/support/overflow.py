@@ -4,23 +4,21 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-import msgpack
 from botocore.exceptions import ReadTimeoutError
 
 from doubles.aws_errors import client_error
-from doubles.background import never
 from doubles.clock import START, ManualClock
 from doubles.iam import Authorized
 from doubles.kinesis import MemoryKinesis
 from doubles.sqs import MemorySQS, QueueSource
-from ingest.app import Ingest, IngestEffects
+from ingest.overflow import Overflow
+from ingest.stream import Stream
 from local.functions import DRAIN, INGEST
 from local.roles import role_of
-from shared.envelope import Envelope, TableRows
-from shared.settings import IngestSettings
+from shared import envelope
+from shared.envelope import Envelope
 from tests.support import delivery
 from tests.support.delivery import Delivery
-from tests.support.ingest import Secrets
 from tests.support.telemetry import CollectedTelemetry
 from worker.drain import Drain
 from worker.record import NOBODY
@@ -76,12 +74,12 @@ def an_envelope(
     request_id: str, *, account: str = "shop", claim: int = 0, at: float = START, rows: int = 1
 ) -> Envelope:
     """Return an envelope with rows of one table. Their ids are the request's id and a number."""
-    packed = [
-        msgpack.packb({"time": int(at), "event_id": f"{request_id}-{number}", "received_at": int(at * 1000)})
-        for number in range(rows)
-    ]
-    table = TableRows("pageviews", rows, b"".join(packed))
-    return Envelope(account, "k1", int(at * 1000), request_id, claim, (table,))
+    stamp = int(at * 1000)
+    made = [delivery.row(f"{request_id}-{number}", int(at), received_at=stamp) for number in range(rows)]
+    tables = {"pageviews": made}
+    return envelope.decode(
+        delivery.envelope(account, tables, request_id=request_id, claim=claim, received_at=stamp)
+    )
 
 
 class Way:
@@ -90,7 +88,7 @@ class Way:
     Attributes:
         delivery: stream, worker, redrive, ledger, bucket and Treasure Data.
         clock: a manual clock.
-        ingest: its requests' envelopes go to the stream or the queue.
+        stream: the ingest's: envelopes go to Kinesis or the queue.
         kinesis: the ingest's and the drainer's client; it can fail.
         sqs: the queue's client.
         queue_url: the overflow queue.
@@ -107,26 +105,16 @@ class Way:
         self.queue_url: str = self.sqs.create_queue(QueueName="overflow")["QueueUrl"]
         self.notices_url: str = self.sqs.create_queue(QueueName="overflow-notices")["QueueUrl"]
         self.telemetry = CollectedTelemetry()
-        role = role_of(INGEST, delivery.RESOURCES)
-        effects = IngestEffects(
-            kinesis=Authorized("kinesis", self.kinesis, role),
-            sqs=lambda: Authorized("sqs", self.sqs, role),
-            dynamodb=lambda: Authorized("dynamodb", self.delivery.dynamodb, role),
-            secrets=Secrets(),
-            s3=None,
-            clock=self.clock,
-            entropy=os.urandom,
-            telemetry=CollectedTelemetry(),
-            start=never,
-        )
-        self.ingest = Ingest(
-            IngestSettings(STREAM, self.queue_url, "keys", "aside", self.notices_url, "counters"), effects
-        )
+        role, told = role_of(INGEST, delivery.RESOURCES), CollectedTelemetry()
+        queue: Any = Authorized("sqs", self.sqs, role)
+        client: Any = Authorized("kinesis", self.kinesis, role)
+        overflow = Overflow(lambda: queue, self.queue_url, self.notices_url, self.clock, told)
+        self.stream = Stream(client, STREAM, overflow, clock=self.clock, entropy=os.urandom, telemetry=told)
 
     def collect(self, *request_ids: str, key: str = KEY, rows: int = 1, claim: int = 0) -> bool:
         """Put an envelope for each request id, as the ingest does. Return whether all are durable."""
         return all(
-            all(self.ingest.stream.put([an_envelope(name, at=self.clock.now(), rows=rows, claim=claim)], key))
+            all(self.stream.put([an_envelope(name, at=self.clock.now(), rows=rows, claim=claim)], key))
             for name in request_ids
         )
 
