@@ -48,8 +48,8 @@ class Faults:
 
     Attributes:
         calls: each call's operation and arguments.
-        faults: what happens to the next calls, in turn: an exception is raised, None lets the call through, anything else
-            is the response.
+        faults: what happens to the next calls, in turn, of all operations or by operation: an exception is raised, a callable
+            is called with the arguments, None lets the call through, anything else is the response.
         sticky: whether the last fault applies to all further calls.
         seconds: the duration of each call.
     """
@@ -58,7 +58,7 @@ class Faults:
         self._client = client
         self._clock = clock
         self.calls: list[tuple[str, dict[str, Any]]] = []
-        self.faults: list[Any] = []
+        self.faults: Any = []
         self.sticky = False
         self.seconds = 0.0
 
@@ -69,10 +69,12 @@ class Faults:
             self.calls.append((operation, arguments))
             self._clock.time += self.seconds
             fault = None
-            if self.faults:
-                fault = self.faults[0] if self.sticky and len(self.faults) == 1 else self.faults.pop(0)
+            if next_ := self.faults.get(operation) if isinstance(self.faults, dict) else self.faults:
+                fault = next_[0] if self.sticky and len(next_) == 1 else next_.pop(0)
             if isinstance(fault, Exception):
                 raise fault
+            if callable(fault):
+                return fault(**arguments)
             return getattr(self._client, operation)(**arguments) if fault is None else fault
 
         return call

@@ -9,7 +9,6 @@ from botocore.exceptions import ReadTimeoutError
 from doubles.aws_errors import client_error
 from doubles.clock import START, ManualClock
 from doubles.iam import Authorized
-from doubles.kinesis import MemoryKinesis
 from doubles.sqs import MemorySQS, QueueSource
 from ingest.overflow import Overflow
 from ingest.stream import Stream
@@ -19,6 +18,7 @@ from shared import envelope
 from shared.envelope import Envelope
 from tests.support import delivery
 from tests.support.delivery import Delivery
+from tests.support.ingest import Faults
 from tests.support.telemetry import CollectedTelemetry
 from worker.drain import Drain
 from worker.record import NOBODY
@@ -35,39 +35,6 @@ def throttled(times: int = 30) -> list[Exception]:
 def timeout() -> ReadTimeoutError:
     """Return the exception that boto3 raises without a response."""
     return ReadTimeoutError(endpoint_url="https://kinesis.invalid")
-
-
-class WatchedKinesis:
-    """A Kinesis client that records its calls and can be made to fail.
-
-    Attributes:
-        calls: operation and arguments of each call.
-        faults: by operation, what happens to the next calls, in turn: an exception is raised, a callable is called with
-            the arguments, a dictionary is the response, None lets the call through.
-        page: the maximum number of records in a GetRecords response.
-    """
-
-    def __init__(self, kinesis: MemoryKinesis, page: int = 10_000) -> None:
-        self._kinesis = kinesis
-        self.calls: list[tuple[str, dict[str, Any]]] = []
-        self.faults: dict[str, list[Any]] = {}
-        self.page = page
-
-    def __getattr__(self, operation: str) -> Callable[..., Any]:
-        """Return one of the client's calls."""
-
-        def call(**arguments: Any) -> Any:
-            self.calls.append((operation, arguments))
-            fault = self.faults[operation].pop(0) if self.faults.get(operation) else None
-            if isinstance(fault, Exception):
-                raise fault
-            if operation == "get_records":
-                arguments |= {"Limit": self.page}
-            if fault is not None:
-                return fault(**arguments) if callable(fault) else fault
-            return getattr(self._kinesis, operation)(**arguments)
-
-        return call
 
 
 def an_envelope(
@@ -89,7 +56,7 @@ class Way:
         delivery: stream, worker, redrive, ledger, bucket and Treasure Data.
         clock: a manual clock.
         stream: the ingest's: envelopes go to Kinesis or the queue.
-        kinesis: the ingest's and the drainer's client; it can fail.
+        kinesis: the ingest's and the drainer's client; it can fail, by operation.
         sqs: the queue's client.
         queue_url: the overflow queue.
         telemetry: what the last drainer reported.
@@ -100,7 +67,8 @@ class Way:
         self.delivery.kinesis.increase_stream_retention_period(StreamName=STREAM, RetentionPeriodHours=168)
         self.delivery.map(shop="shop_db")
         self.clock: ManualClock = self.delivery.clock
-        self.kinesis = WatchedKinesis(self.delivery.kinesis)
+        self.kinesis = Faults(self.delivery.kinesis, self.clock)
+        self.kinesis.faults = {}
         self.sqs: Any = MemorySQS(self.clock.now, visibility_seconds=360)
         self.queue_url: str = self.sqs.create_queue(QueueName="overflow")["QueueUrl"]
         self.notices_url: str = self.sqs.create_queue(QueueName="overflow-notices")["QueueUrl"]
