@@ -138,7 +138,7 @@ def authorization(request: Any, auth: Any) -> tuple[str, float]:
 def test_a_signature_matches_botocore(
     *, service: str, region: str, target: str, body: bytes, token: str | None, secret: str, path: str
 ) -> None:
-    """That of a POST does for any service, body and credentials, whatever was signed before, and that of a read of an object."""
+    """It does for a POST of any service, body and credentials, whatever was signed before, and for a read of any object."""
     kind, host = "application/x-amz-json-1.1", "127.0.0.1:8080"
     headers = {"Content-Type": kind, "X-Amz-Target": target}
     credentials, theirs = Credentials("AKID", secret, token), BotocoreCredentials("AKID", secret, token)
