@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -65,14 +64,6 @@ def files(path: Path) -> list[str]:
     return sorted(file.name for file in path.rglob("*") if file.is_file())
 
 
-def wait_for_rows(ingest: FlakyIngest, count: int) -> list[dict[str, Any]]:
-    """Return the rows once there are this many."""
-    deadline = time.monotonic() + PATIENCE
-    while len(rows := ingest.rows()) < count and time.monotonic() < deadline:
-        threading.Event().wait(0.005)
-    return rows
-
-
 def test_a_with_block_delivers_everything(ingest: FlakyIngest, client: Make, tmp_path: Path) -> None:
     """At its end all events are rows with their ids and columns, in few requests (three would do), and no file is left."""
     with client(batch_seconds=60.0) as one:
@@ -85,11 +76,15 @@ def test_a_with_block_delivers_everything(ingest: FlakyIngest, client: Make, tmp
 
 def test_a_batch_waits_for_more_events_for_batch_seconds(ingest: FlakyIngest, client: Make) -> None:
     """Events that are tracked together are sent together, without a flush."""
+    sent = threading.Event()
+    ingest.on_request = sent.set
     one = client(batch_seconds=0.2)
     for number in range(10):
         one.track("orders", {"n": number})
 
-    assert (10, 1) == (len(wait_for_rows(ingest, 10)), len(ingest.requests))
+    assert sent.wait(PATIENCE)
+    assert one.close(PATIENCE)
+    assert (10, 1) == (len(ingest.rows()), len(ingest.requests))
 
 
 @pytest.mark.parametrize("fault", ["unavailable", "hanging", "deaf", "reset", "page"])
