@@ -242,11 +242,9 @@ def test_the_slowest_request_ends_in_time(path: str, body: Any, fault: Exception
 # Any schedule
 
 
-@st.composite
-def schedules(draw: st.DrawFn) -> list[Any]:
-    """Draw the stream's response to each call; surplus entries are ignored."""
-    answer = st.lists(st.sampled_from([None, THROTTLED, "InternalFailure"]), min_size=10, max_size=10)
-    return draw(st.lists(answer | st.sampled_from([None, REFUSED, DOUBTFUL]), max_size=8))
+answers = st.lists(st.sampled_from([None, THROTTLED, "InternalFailure"]), min_size=10, max_size=10)
+schedules = st.lists(answers | st.sampled_from([None, REFUSED, DOUBTFUL]), max_size=8)
+"""The stream's response to each call; surplus entries are ignored."""
 
 
 class Partial:
@@ -279,7 +277,7 @@ class Partial:
 
 
 @settings(max_examples=200)
-@given(st.integers(1, 10), schedules(), st.lists(st.sampled_from([None, QUEUE_DOWN]), max_size=4))
+@given(st.integers(1, 10), schedules, st.lists(st.sampled_from([None, QUEUE_DOWN]), max_size=4))
 def test_durable_means_acknowledged_once(count: int, schedule: list[Any], queue: list[Any]) -> None:
     """Each envelope reported as durable is in either the stream or queue, and the others are in neither.
 
