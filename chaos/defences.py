@@ -253,11 +253,11 @@ def _sentinel_everywhere(world: World) -> clients.Redis:
 # Watermarks
 
 
-def _index_alone(watermarks: Any, began: float) -> Iterator[Span]:
+def _index_alone(watermarks: Any, ends: Any, began: float) -> Iterator[Span]:
     """Believe the ledger's index, which may lag."""
     keys = range(WORKLIST_KEYS)
     listed = {place for number in keys for _, place in watermarks._ledger.worklist("waiting", number)}
-    for span in Watermarks._spans(watermarks, began):
+    for span in Watermarks._spans(watermarks, ends, began):
         if span.place in listed or not UNSETTLED & span.states():
             yield span
 
@@ -300,7 +300,7 @@ ALL: tuple[Defence, ...] = (
     Defence("worker/again.py", "every shard must have passed before rows that were put again are decided", _but(Again, decide=_one_shard_alone), "KINESIS_AUTO KINESIS_LOST_ANSWER LANES DYNAMODB_ERROR", 1),
     Defence("worker/again.py", "indexes are read after the shards have passed", _but(Again, decide=_looking_first), meets="a sender decides while a first copy that landed late is planned"),
     Defence("worker/passing.py", "rows that were put again wait until copies claim", _around(Passing, "obstacle", lambda obstacle, moment, **more: obstacle(moment - LATE_SECONDS * 1000, **more)), "KINESIS_LATE KINESIS_LOST_ANSWER"),
-    Defence("worker/passing.py", "the chain of a closed shard is closed before it counts as passed", _but(Passing, _close=lambda _self, lineage: not lineage.is_open), "RESHARD KINESIS_LOST_ANSWER DYNAMODB_ERROR ABANDON PAUSE"),
+    Defence("worker/passing.py", "the chain of a closed shard is closed before it counts as passed", _but(Ledger, close=lambda _self, _chain: True), "RESHARD KINESIS_LOST_ANSWER DYNAMODB_ERROR ABANDON PAUSE"),
     Defence("worker/shards.py", "a listing of shards must cover every key", _but(Shards, whole=lambda self: list(self.all())), "KINESIS_LISTING KINESIS_LOST_ANSWER KINESIS_AUTO DYNAMODB_ERROR", 2),
     Defence("worker/shards.py", "a warm sandbox notices that the stream was recreated", _but(Shards, _list=lambda shards: None if shards._chains else Shards._list(shards)), "RECREATE", 2),
     Defence("worker/shards.py", "a recreated stream has its own chains", _around(Shards, "chain", lambda chain, shard: replace(chain(shard), start="0")), "RECREATE"),
@@ -338,12 +338,12 @@ ALL: tuple[Defence, ...] = (
     Defence("worker/watermark.py", "a watermark waits for the overflow queue", _but(Watermarks, _in_queue=lambda _self, began: began), "KINESIS_THROTTLE KINESIS_TIMEOUT QUEUE_OFF", setup=_WATCHED),
     Defence("worker/watermark.py", "after a notice the queue's counts are not believed at once", _around(Watermarks, "_in_queue", lambda in_queue, began: in_queue(began) and began), "SQS_COUNTS KINESIS_THROTTLE KINESIS_TIMEOUT QUEUE_OFF", 1, setup=_WATCHED),
     Defence("worker/watermark.py", "a watermark leaves a margin for clocks and requests under way", _around(Watermarks, "_in_queue", lambda in_queue, began: in_queue(began) + INGEST_SECONDS + 2 * CLOCK_SECONDS), meets="a watermark, a request was under way when the queue was empty"),
-    Defence("worker/watermark.py", "every shard must have passed", _around(Watermarks, "_passed_by_all", lambda passed, until: max(passed(until), float("inf"))), "STANDSTILL DYNAMODB_ERROR", 1),
-    Defence("worker/watermark.py", "stamps may run back", _around(Watermarks, "_passed_by_all", lambda passed, until: passed(until) + MARGIN_SECONDS * 1000), meets="a watermark, a record whose stamp runs back is not planned"),
+    Defence("worker/watermark.py", "every shard must have passed", _around(Watermarks, "_passed_by_all", lambda passed, ends, until: max(passed(ends, until), float("inf"))), "STANDSTILL DYNAMODB_ERROR", 1),
+    Defence("worker/watermark.py", "stamps may run back", _around(Watermarks, "_passed_by_all", lambda passed, ends, until: passed(ends, until) + MARGIN_SECONDS * 1000), meets="a watermark, a record whose stamp runs back is not planned"),
     Defence("worker/watermark.py", "a closed shard is read to its end", _but(Watermarks, _check_read_out=lambda *_: None), meets="a watermark, a closed shard has a record in no span"),
     Defence("worker/watermark.py", "rows that wait are pending", _but(Watermarks, _spans=lambda *_: iter(())), "TD_OUTAGE TD_5XX", 1),
     Defence("worker/watermark.py", "recent spans are read from the chains", _but(Watermarks, _spans=_index_alone), "TD_OUTAGE TD_5XX", setup={**_WATCHED, "index_lag": 580.0}),
-    Defence("worker/watermark.py", "a copy holds the watermark until its owner is in a span", _around(Watermarks, "_spans", lambda spans, began: (replace(span, copies={}) for span in spans(began))), meets="a watermark, the owner of a copy's claim is in no span"),
+    Defence("worker/watermark.py", "a copy holds the watermark until its owner is in a span", _around(Watermarks, "_spans", lambda spans, ends, began: (replace(span, copies={}) for span in spans(ends, began))), meets="a watermark, the owner of a copy's claim is in no span"),
     Defence("worker/forget/cut.py", "what is in doubt is not cut anew", _around(Forgetting, "_cut", _certain_cut), meets="a search for persons beside a sender in doubt"),
     Defence("worker/forget/search.py", "rows leave an object only after Treasure Data has deleted them", _but(ForgetSearch, _delete_delivered=lambda _self, cuts, *_: frozenset(row for cut in cuts for row in cut.delivered)), meets="a search for persons in what was delivered beside a forced replay"),
     Defence("worker/forget/search.py", "a statement is believed only once it is sure to find a row", _but(ForgetSearch, _shown_seconds=property(lambda _: 0.0, lambda *_: None)), meets="a search for persons beside the worker's own sends"),

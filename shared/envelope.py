@@ -74,7 +74,8 @@ class Envelope(NamedTuple):
         key_id: id of the write key they were sent with; empty if there was none.
         received_at: UNIX milliseconds.
         request_id: unique id of this envelope; copies of a claim share it.
-        claim: 1 if the rows count only for the record that owns the claim of `request_id`.
+        claim: not 0 if the rows count only for the record that owns the claim of `request_id`. If the envelope was put again, when it was
+            sent to the overflow queue, in UNIX milliseconds; else 1.
         tables: the rows by table; empty if all events were rejected, and in markers.
         rejected: events of the same request that did not become rows.
     """
@@ -147,7 +148,7 @@ def has_only_id_characters(text: str) -> bool:
 
 
 def marker(at: int) -> Envelope:
-    """Return an envelope without rows. It gives a shard a record at which reading can begin.
+    """Return an envelope without rows. Behind it, the shard has passed that time.
 
     Args:
         at: UNIX milliseconds.

@@ -7,6 +7,7 @@
             PolicyContestedError
             ShardUnreadableError
                 NoSuchRecordError
+                ShardGoneError
             SecretUnavailableError
             UnprovenError
         HeldError
@@ -90,6 +91,10 @@ class ShardUnreadableError(UnavailableError):
 
 class NoSuchRecordError(ShardUnreadableError):
     """Kinesis says that the shard never had the record from which reading should start."""
+
+
+class ShardGoneError(ShardUnreadableError):
+    """Kinesis says that there is no such shard, or no such stream."""
 
 
 class SecretUnavailableError(UnavailableError):

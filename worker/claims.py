@@ -144,7 +144,7 @@ class Claims:
         batch = _Batch(shard, gap, records[0].number, first, claims, gaps)
         for position, record in enumerate(records):
             answer = self._counts(wishes.get(record.number), batch, in_gap=in_gap)
-            if answer is None:
+            if answer is None or len(batch.made) > MOST_CLAIMS_WITH_APPEND:
                 if not position:
                     raise HeldError(HeldError.UNDECIDED_COPY)
                 records = records[:position]

@@ -2,7 +2,8 @@
 
 A database that has failed gets no rows until it has answered a probe: a request as much like an import as one without rows can be, because
 a listing may answer while imports fail. A database that answers, but keeps others waiting again and again, is left to the sender too.
-If every send of a span fails, Treasure Data seems to be away, and no database gets rows until one has answered a probe.
+If a span's sends to many databases fail and none succeeds, Treasure Data seems to be away, and no database gets rows until one has answered
+a probe.
 Nothing of this is shared: each instance finds out for itself, and forgets it when it ends.
 """
 

@@ -91,7 +91,11 @@ class Passing:
         bound = moment + MARGIN_SECONDS * 1000
         if self._clock.now() * 1000 <= bound:
             return "it is too early"
-        behind = [one for one in self.lineages() if not self.has_passed(one, bound) and not self._close(one)]
+        behind = [
+            one
+            for one in self.lineages()
+            if not self.has_passed(one, bound) and (one.is_open or not self._ledger.close(one.chain))
+        ]
         self._mark(behind)
         return f"the shard {behind[0].chain.shard} has not passed that time" if behind else ""
 
@@ -122,6 +126,3 @@ class Passing:
         if end is not None and end.last == BEHIND_ALL and lineage.is_open:
             raise UnprovenError("Kinesis does not list the newest shards")
         return end is not None and (end.latest > bound or end.last == BEHIND_ALL)
-
-    def _close(self, lineage: Lineage) -> bool:
-        return not lineage.is_open and self._ledger.close(lineage.chain)

@@ -2,7 +2,7 @@
 
 It finds spans through the ledger's worklist, and handles many in parallel: for each it reads the item, decides about all chunks at
 once, writes that it is about to send them, sends, and writes what became of them. Rows go to a database only after the database has answered
-a probe; one import that fails closes it again for the rest of the run.
+a probe, or accepted rows of this function instance; one import that fails closes it again for the rest of the run.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -13,7 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from shared.clock import Clock
-from shared.errors import NoSuchRecordError, ShardUnreadableError, UnprovenError
+from shared.errors import NoSuchRecordError, ShardGoneError, ShardUnreadableError, UnprovenError
 from shared.puts import THROTTLED
 from worker.chain import ChainId
 from worker.record import START, Number, number, sequence_number
@@ -33,6 +33,7 @@ RETENTION_FRESH_SECONDS = 3600.0
 
 _EXPIRED = "ExpiredIteratorException"
 _REFUSED = "InvalidArgumentException"
+_GONE = "ResourceNotFoundException"
 _SERVER_ERROR = 500
 _TRIES = 4  # failed reads in a row after which a cursor gives up, unless Kinesis throttles
 _LONGEST_PAUSE = 5.0  # Kinesis throttles a shard for this long after an answer of 10 MiB
@@ -170,6 +171,8 @@ class Cursor:
         self._iterator = None
         if code == _REFUSED:
             raise NoSuchRecordError(str(error)) from error
+        if code == _GONE:
+            raise ShardGoneError(str(error)) from error
         if self._failures >= _TRIES or (status < _SERVER_ERROR and code != _EXPIRED):
             raise ShardUnreadableError(str(error)) from error
 

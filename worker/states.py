@@ -53,7 +53,7 @@ class Entry:
         database: the database that it was sent to; empty if that is the plan's, or if it was never sent.
         generation: how often it was given a new unique_id.
         reason: why it waits or is dead, in one word.
-        at: UNIX milliseconds at which it came into this state; 0 for when its span was planned.
+        at: UNIX milliseconds at which it last died, was settled or was decided to count; 0 for when its span was planned.
         words: Treasure Data's own explanation of a refusal, as `explanation.kept` returns it.
     """
 
@@ -117,7 +117,6 @@ class Condition(Enum):
     ABSENT = "Treasure Data cannot have it"
     DOUBTED = "Treasure Data may have it"
     DIVISIBLE = "Treasure Data cannot have it; it can be halved"
-    INDIVISIBLE = "Treasure Data cannot have it; it cannot be halved"
 
 
 Change = Callable[[Entry, Happening], Entry]
@@ -180,9 +179,10 @@ _W, _D, _A, _R = State.WAITING, State.DEAD, State.AGAIN, State.REJECTED
 TRANSITIONS: tuple[Transition, ...] = (
     Transition((_W,), (Event.OPENED,), _W, change=_open_doubt),
     Transition((_W, _D), (Event.ACCEPTED,), State.DELIVERED, change=_settle),
-    Transition((_W,), (Event.REFUSED, Event.NOT_DELIVERABLE), _D, Condition.ABSENT, _give_up),
     Transition((_W,), (Event.PARTLY_REFUSED,), State.SPLIT, Condition.DIVISIBLE, _clear_doubt),
-    Transition((_W,), (Event.PARTLY_REFUSED,), _D, Condition.INDIVISIBLE, _give_up),
+    Transition(
+        (_W,), (Event.REFUSED, Event.PARTLY_REFUSED, Event.NOT_DELIVERABLE), _D, Condition.ABSENT, _give_up
+    ),
     Transition(
         (_W,), (Event.REFUSED, Event.PARTLY_REFUSED, Event.UNANSWERED), _W, Condition.DOUBTED, _say_why
     ),
@@ -198,7 +198,7 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition((_D, _R), (Event.REPLACED,), State.REPLACED, Condition.ABSENT, _settle),
     Transition((_W, _D, State.DELIVERED), (Event.CUT_ANEW,), State.REPLACED, Condition.ABSENT, _settle),
 )
-"""The state machine. An event without a matching row leaves the entry unchanged."""
+"""The state machine. The first row that matches counts. An event without one leaves the entry unchanged."""
 
 _BY_PLACE: dict[tuple[State, Event], list[Transition]] = {}
 for _transition in TRANSITIONS:
@@ -267,8 +267,8 @@ class Rules:
         """Return the entry after an event. If no transition applies, that is `entry` itself, and nothing need be written."""
         absent = entry.since is None or happening.certain
         holding = {Condition.ALWAYS, Condition.ABSENT if absent else Condition.DOUBTED}
-        if absent:
-            holding.add(Condition.DIVISIBLE if happening.divisible else Condition.INDIVISIBLE)
+        if absent and happening.divisible:
+            holding.add(Condition.DIVISIBLE)
         for transition in _BY_PLACE.get((entry.state, happening.event), ()):
             if transition.when in holding:
                 return replace(transition.change(entry, happening), state=transition.to)

@@ -17,7 +17,7 @@ from itertools import batched, takewhile
 from typing import TYPE_CHECKING, Final
 
 from shared.clock import Clock
-from shared.errors import ShardUnreadableError, UnprovenError, error_code
+from shared.errors import ShardGoneError, UnprovenError
 from worker.chain import ChainId
 from worker.ledger import BEHIND_ALL, WORKLIST_KEYS, Ledger
 from worker.passing import MARGIN_SECONDS, Lineage, Passing
@@ -41,7 +41,6 @@ INDEX_SECONDS = 600.0
 _GAPS_AT_ONCE = 50  # spans, each with two gaps, whose first spans the ledger returns together
 _ALL_SERVERS_SECONDS = 1
 """SQS queries all of its servers only if a receive may wait."""
-_GONE = "ResourceNotFoundException"
 _QUEUE_COUNTS: Final = (
     "ApproximateNumberOfMessages",
     "ApproximateNumberOfMessagesNotVisible",
@@ -50,6 +49,7 @@ _QUEUE_COUNTS: Final = (
 
 Table = tuple[str, str]
 """An account and one of its tables."""
+_End = tuple[Lineage, Span | None]  # a shard, and the last span of its chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +122,15 @@ class Watermarks:
             return Completeness(self._clock.now(), None, obstacle=str(error))
 
     def _take(self, began: float, until: float) -> Completeness:
-        passed = self._passed_by_all(until)
+        ends = [(lineage, self._ledger.end(lineage.chain)) for lineage in self._passing.lineages()]
+        passed = self._passed_by_all(ends, until)
         # all messages that were sent by then were on the stream at a time that every shard has passed
         proved = [sent for sent, at in self._ledger.drained() if (at + CLOCK_SECONDS) * 1000 <= passed]
         if not proved:
             raise UnprovenError("not every shard has passed a time at which the overflow queue was empty")
         horizon = (max(proved) - INGEST_SECONDS - 2 * CLOCK_SECONDS) * 1000
         found = _Found()
-        for span in self._with_replacements(self._spans(began), began):
+        for span in self._with_replacements(self._spans(ends, began), began):
             if self._clock.now() >= until:
                 raise UnprovenError("the time was up before all waiting rows were counted")
             if span.place not in found.places:
@@ -169,7 +170,7 @@ class Watermarks:
             raise UnprovenError(f"about {waiting:,} envelopes are in the overflow queue")
         return began - COUNTED_SECONDS if notices.get("Messages") else began
 
-    def _passed_by_all(self, until: float) -> float:
+    def _passed_by_all(self, ends: Iterable[_End], until: float) -> float:
         """Return the UNIX milliseconds that every shard has passed.
 
         Raises:
@@ -177,8 +178,7 @@ class Watermarks:
             UnavailableError: Kinesis or the ledger does not answer.
         """
         passed = float("inf")
-        for lineage in self._passing.lineages():
-            end = self._ledger.end(lineage.chain)
+        for lineage, end in ends:
             if lineage.is_open:
                 if end is None or not end.latest:
                     raise UnprovenError(f"the shard {lineage.chain.shard} has delivered no record yet")
@@ -186,11 +186,8 @@ class Watermarks:
                 continue
             try:
                 self._check_read_out(lineage, end, until)
-            except ShardUnreadableError as error:
-                cause = error.__cause__
-                if lineage.shard is not None or not (
-                    isinstance(cause, Exception) and error_code(cause) == _GONE
-                ):
+            except ShardGoneError:
+                if lineage.shard is not None:
                     raise  # only a shard that is not listed may be gone
         return passed
 
@@ -238,10 +235,10 @@ class Watermarks:
             for some in batched(new, 2 * _GAPS_AT_ONCE, strict=False):
                 yield from self._with_replacements(self._ledger.get_all(some).values(), began)
 
-    def _spans(self, began: float) -> Iterator[Span]:
+    def _spans(self, ends: Iterable[_End], began: float) -> Iterator[Span]:
         """Yield the spans that may have waiting or dead rows: recent ones from the chains, because the index lags; others from the index."""
         since = _unlisted_since(began)
-        for chain in self._chains():
+        for chain in _chains(ends):
             recent = takewhile(lambda span: span.planned_at >= since, self._ledger.latest(chain))
             for some in batched(recent, _GAPS_AT_ONCE, strict=False):
                 yield from some
@@ -252,13 +249,13 @@ class Watermarks:
             for part in range(WORKLIST_KEYS):
                 yield from (span for _, span in self._ledger.work(kind, part))
 
-    def _chains(self) -> Iterator[ChainId]:
-        """Yield the chains that the event source may go on with: of all shards, and of the gaps before the ends of closed chains."""
-        for lineage in self._passing.lineages():
-            yield lineage.chain
-            end = self._ledger.end(lineage.chain)
-            if end is not None and end.last == BEHIND_ALL:
-                yield lineage.chain.before(end.after)
+
+def _chains(ends: Iterable[_End]) -> Iterator[ChainId]:
+    """Yield the chains that the event source may go on with: of all shards, and of the gaps before the ends of closed chains."""
+    for lineage, end in ends:
+        yield lineage.chain
+        if end is not None and end.last == BEHIND_ALL:
+            yield lineage.chain.before(end.after)
 
 
 def _unread(lineage: Lineage) -> str:

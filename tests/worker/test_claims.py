@@ -183,10 +183,15 @@ def test_every_record_in_a_gap_owns_a_claim(made: Made) -> None:
     assert {} == made.ledger.claims(["q"])
 
 
-def test_a_gap_has_only_as_many_records_as_a_transaction_takes(made: Made) -> None:
-    """The others follow in the next span."""
-    batch = records(*(copy(f"q{n}", 0) for n in range(MOST_CLAIMS_WITH_APPEND + 5)))
-    decided = made.decide(batch, gap=Gap(made.chain.before(START), START, number("999")))
+@pytest.mark.parametrize("in_gap", [True, False])
+def test_a_span_makes_only_as_many_claims_as_a_transaction_takes(made: Made, in_gap: bool) -> None:
+    """The others follow in the next span, in a gap as well as behind records that were claimed and passed over."""
+    ids = [f"q{n}" for n in range(MOST_CLAIMS_WITH_APPEND + 5)]
+    owners = {} if in_gap else {one: Owner(made.chain, number(str(n))) for n, one in enumerate(ids)}
+    for some in batched(owners.items(), 25, strict=False):
+        made.ledger.claim(dict(some), 10**7)
+    gap = Gap(made.chain.before(START), START, number("999")) if in_gap else None
+    decided = made.decide(records(*map(copy, ids), begin=200), gap=gap)
 
     assert MOST_CLAIMS_WITH_APPEND == len(decided.records) == len(decided.with_append)
 

@@ -12,7 +12,7 @@ from doubles.aws_errors import client_error
 from doubles.clock import START as BEGAN
 from doubles.clock import ManualClock
 from doubles.kinesis import HASH_KEYS, MemoryKinesis
-from shared.errors import NoSuchRecordError, ShardUnreadableError, UnprovenError
+from shared.errors import NoSuchRecordError, ShardGoneError, ShardUnreadableError, UnprovenError
 from tests.support.delivery import SHARD, STREAM, Meddled, lose_answer
 from worker.chain import ChainId
 from worker.record import number
@@ -193,7 +193,7 @@ def test_a_read_that_keeps_failing_is_an_error(error: Exception) -> None:
 @pytest.mark.parametrize(
     ("code", "call", "error"),
     [
-        ("ResourceNotFoundException", "GetRecords", ShardUnreadableError),
+        ("ResourceNotFoundException", "GetRecords", ShardGoneError),
         ("AccessDeniedException", "GetRecords", ShardUnreadableError),
         ("KMSDisabledException", "GetRecords", ShardUnreadableError),
         ("ValidationException", "GetRecords", ShardUnreadableError),
