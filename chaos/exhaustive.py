@@ -6,7 +6,7 @@ Then invocations of the real handlers meet in small scenarios. A step is a call 
 happens at one step, or at two: the invocation pauses, so that others run, or is killed before or after the call, or the call fails, takes
 effect without an answer, or takes effect late. All steps are tried with all that may happen there; of pairs, as many as RUNS allows.
 Afterwards all trouble ends, and senders and redeliveries run until everything has settled. Then the promises and the rules of the
-specification must have been kept.
+specification must have been kept, and nothing of persons who are forgotten may be left.
 """
 
 import gc
@@ -319,8 +319,8 @@ class Ended(NamedTuple):
 
 def run(scenario: Scenario, choice: Choice = (), build: Build = Functions) -> Ended:
     """Run a scenario with what is chosen to happen at some steps."""
-    # a thread may have looked at a database's health before it was paused
     setup = replace(_SETUP, archive_days=30) if scenario.forgets else _SETUP
+    # a thread may have looked at a database's health before it was paused
     world = World(Schedule(1, setup, (), (Window(Kind.PAUSE, START, START),)), effects=_Steps)
     persons = _PERSONS if scenario.forgets else frozenset[int]()
     world.is_forgotten = lambda row: row["n"] in persons
