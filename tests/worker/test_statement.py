@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from doubles.treasure_data import Action, Fault, Kind
 from tests.support.delivery import Delivery, envelope, row, shops
 from worker.answer import TdAnswer

@@ -1,5 +1,7 @@
 """`sluice find` over the local stack."""
 
+import json
+
 import pytest
 from click.testing import CliRunner
 
