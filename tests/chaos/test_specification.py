@@ -33,7 +33,7 @@ from chaos.specification import (
     rows_of,
     settled,
 )
-from chaos.specification_actors import FORGET_LEFT_OUT, FORGET_RULES, FORGET_SCENES, LEFT_OUT, SCENES
+from chaos.specification_actors import LEFT_OUT, SCENES
 from chaos.specification_explorer import TIMES, Explorer, Scene
 
 DAY, MINUTE = 86_400.0, 60.0
@@ -396,23 +396,23 @@ def test_a_refusal_halves_rows_and_kills_a_single_one() -> None:
 
 FAULTLESS = "put again, the first copy"  # 7,000 states, not 100,000
 # what an actor reports or leaves out, no service sees
-UNSEEN = {"tag keeps range", "member by index", "free what was passed over"}
+UNSEEN = {"member by index", "free what was passed over"}
 SEEN_AS = {"all shards": "until copies claim", "claim with append": "claim in gaps"}  # what it leads to here
 
 
-ALL_SCENES = {scene.name: scene for scene in (*SCENES, *FORGET_SCENES)}
+ALL_SCENES = {scene.name: scene for scene in SCENES}
 
 
 @pytest.mark.parametrize("scene", ALL_SCENES.values(), ids=lambda scene: scene.name)
 def test_no_interleaving_breaks_a_promise(scene: Scene) -> None:
-    """With a fault at any point, every interleaving keeps the promises, to forgotten persons too; the judge agrees with every hundredth."""
+    """With a fault at any point, every interleaving keeps the promises; the judge agrees with every hundredth."""
     faults = 0 if scene.name.startswith(FAULTLESS) else scene.faults
     explorer = Explorer(replace(scene, faults=faults), judge_every=100)
 
     assert (True, "", []) == (explorer.run() > 0, explorer.wrong, explorer.trace)
 
 
-@pytest.mark.parametrize(("scene", "rule"), [*LEFT_OUT, *FORGET_LEFT_OUT])
+@pytest.mark.parametrize(("scene", "rule"), LEFT_OUT)
 def test_a_rule_that_is_left_out_is_missed(scene: str, rule: str) -> None:
     """Without the rule an interleaving breaks a promise, and the judge says by its name why, if a service can see it."""
     explorer = Explorer(ALL_SCENES[scene], frozenset({rule}))
@@ -420,10 +420,4 @@ def test_a_rule_that_is_left_out_is_missed(scene: str, rule: str) -> None:
     named = {name for _, name in judge((*ALL_SCENES[scene].past, *explorer.trace), TIMES)}
 
     assert explorer.wrong
-    is_judged = (scene, rule) in LEFT_OUT and rule not in UNSEEN
-    assert not is_judged or SEEN_AS.get(rule, rule) in named
-
-
-def test_every_rule_of_forgetting_is_left_out_once() -> None:
-    """What no scene would miss is no rule."""
-    assert FORGET_RULES.keys() <= {rule for _, rule in FORGET_LEFT_OUT}
+    assert rule in UNSEEN or SEEN_AS.get(rule, rule) in named

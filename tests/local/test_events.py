@@ -11,8 +11,7 @@ import pytest
 from doubles.aws_errors import client_error
 from ingest.refusal import ANSWERS, RequestCode
 from local import record, recording
-from local.accounts import ACCOUNTS, KEYS, SIGNING_SECRETS
-from shared import write_key
+from local.accounts import ACCOUNTS, SIGNING_SECRETS
 from tests.support import chromium
 from tests.support.delivery import KEYS as REDIS_KEYS
 from tests.support.delivery import SHARD, Delivery
@@ -121,14 +120,6 @@ def test_kinesis_events_become_rows(
 
     assert (tables, dead) == ({database: set(rows) for database, rows in counts.items()}, reasons)
     assert imports == counts.get("field_app", {}).get("imports")
-
-
-def test_recorded_keys_are_valid() -> None:
-    """The keys in the recording are signed with the local stack's secrets."""
-    keys = {request.header("x-write-key") for request in recording.read()} & set(KEYS.values())
-
-    assert keys
-    assert {write_key.verify(key, SIGNING_SECRETS).account for key in keys} <= {*ACCOUNTS, "nobody"}
 
 
 @pytest.mark.xdist_group("stack")

@@ -10,7 +10,6 @@ from local import outcomes, reconciliation
 from local.reconciliation import TableOutcome
 from shared.accounts import Account
 from tests.support.delivery import BUCKET, TABLE, Delivery, envelope, row
-from worker.states import State
 
 ACCOUNTS = {"shop": Account("goods")}
 ORDERS = reconciliation.TablePlace("goods", "orders")
@@ -61,12 +60,3 @@ def test_a_split_chunk_counts_only_its_undelivered_halves() -> None:
     left = tuple(sorted({"0", "1", "2"} - set(made.ids("goods", "orders"))))
     assert left in (("0",), ("1", "2"))  # the halves are sent in any order
     assert [TableOutcome(ORDERS, left, "dead", "http_415")] == undelivered(made)
-
-
-def test_delivered_rows_do_not_count_although_their_object_is_kept() -> None:
-    """Objects are kept for ArchiveDays."""
-    made = refused(415, 1)
-    made.send(State.DEAD)
-
-    assert 1 == len(made.span_objects())
-    assert [] == undelivered(made)

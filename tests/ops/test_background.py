@@ -2,16 +2,7 @@
 
 import threading
 
-import pytest
-
 from ops.background import within
-
-
-def test_a_result_or_an_error_in_time_is_passed_on() -> None:
-    """As if the job ran in the caller's thread."""
-    assert 7 == within(10, lambda: 7)
-    with pytest.raises(ZeroDivisionError):
-        within(10, lambda: 1 // 0)
 
 
 def test_a_job_that_hangs_is_left() -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from ops.failure import Failure
 from ops.stack import home, session_in
 
 
@@ -22,8 +23,12 @@ def test_a_relative_home_means_the_folder_it_was_given_in(
 def test_an_empty_region_counts_as_none(
     monkeypatch: pytest.MonkeyPatch, given: str | None, ours: str
 ) -> None:
-    """The option comes before `AWS_REGION`, and that before `AWS_DEFAULT_REGION`."""
+    """The option comes before `AWS_REGION`, and that before `AWS_DEFAULT_REGION`. Without any, the message says what to do."""
     monkeypatch.setenv("AWS_REGION", ours)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "ap-northeast-1")
 
     assert (given or ours or "ap-northeast-1") == session_in(given).region_name
+    monkeypatch.setenv("AWS_REGION", "")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "")
+    with pytest.raises(Failure, match=r"no region: pass --region, set AWS_REGION, or .* `aws configure`"):
+        session_in("")

@@ -1,7 +1,6 @@
 """The built functions in Lambda's real runtime, one sandbox each, with AWS, Redis and Treasure Data beside them."""
 
 import json
-import time
 from base64 import b64decode
 from io import BytesIO
 
@@ -13,7 +12,7 @@ from doubles.treasure_data import TreasureData
 from local import functions
 from local.resources import Resources
 from shared import envelope
-from tests.support.sandboxes import Start, an_envelope, dead, message, on_stream, recorded, stream_event
+from tests.support.sandboxes import Start, an_envelope, dead, on_stream, recorded, stream_event
 from tests.support.sluice import until
 
 pytestmark = pytest.mark.xdist_group("runtime")
@@ -40,22 +39,19 @@ def test_recorded_requests_are_accounted_for(start: Start, aws: Resources) -> No
     assert "autumn tea" in {row.get("campaign") for row in rows}
 
 
-@pytest.mark.parametrize(
-    ("name", "accounts"),
-    [("visits", set()), ("mistakes", {"closed", "news", "nobody"}), ("other-producers", {"-", "app"})],
-)
-def test_a_recorded_batch_becomes_rows(
-    name: str, accounts: set[str], start: Start, aws: Resources, treasure_data: TreasureData
-) -> None:
+def test_recorded_batches_become_rows(start: Start, aws: Resources, treasure_data: TreasureData) -> None:
     """The worker delivers each row once. What cannot be delivered is dead, and does not block the shard."""
-    records = recorded("kinesis")[name]["Records"]
-    data = [b64decode(record["kinesis"]["data"]) for record in records]
+    worker, delivered = start(functions.WORKER), []
+    recordings = recorded("kinesis")
+    for name in ("visits", "mistakes", "other-producers"):
+        data = [b64decode(record["kinesis"]["data"]) for record in recordings[name]["Records"]]
+        assert {"batchItemFailures": []} == worker.invoke(stream_event(aws, *data))
+        delivered.append(sum(rows for one in treasure_data.counts().values() for rows in one.values()))
+    visits = (b64decode(record["kinesis"]["data"]) for record in recordings["visits"]["Records"])
 
-    assert {"batchItemFailures": []} == start(functions.WORKER).invoke(stream_event(aws, *data))
-    assert accounts == {one.key.account for one in dead(aws)}
-    delivered = sum(rows for tables in treasure_data.counts().values() for rows in tables.values())
-    assert delivered
-    assert accounts or delivered == sum(envelope.decode(item).row_count for item in data)
+    assert sum(envelope.decode(one).row_count for one in visits) == delivered[0]
+    assert delivered[0] < delivered[1] < delivered[2]
+    assert {"closed", "news", "nobody", "-", "app"} == {one.key.account for one in dead(aws)}
 
 
 def test_the_next_invocation_delivers_after_a_timeout(
@@ -81,14 +77,3 @@ def test_a_scheduled_run_with_nothing_waiting_succeeds(start: Start) -> None:
     answer = start(functions.SENDER).invoke(event)
 
     assert not isinstance(answer, dict) or "errorType" not in answer, answer
-
-
-def test_an_overflowed_envelope_is_put_on_the_stream(start: Start, aws: Resources) -> None:
-    """The drainer puts an envelope that the stream rejected on the stream, as a claim, and reports no failure."""
-    data = envelope.decode(an_envelope("r-4", "/four"))
-    record = message(4, data.encode(), time.time() - 600, refused="true")
-    answer = start(functions.DRAIN).invoke({"Records": [record]})
-
-    assert {"batchItemFailures": []} == answer
-    put = envelope.decode(on_stream(aws)[-1])
-    assert ("r-4", 1, data.tables) == (put.request_id, put.claim, put.tables)

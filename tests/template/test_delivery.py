@@ -8,7 +8,6 @@ import pytest
 
 from tests.support.modes import DATA, Mode
 from tests.support.sam import properties, resources, template, transformed
-from worker.ledger import WORKLIST
 from worker.watermark_rows import PERIOD_SECONDS
 
 
@@ -144,17 +143,13 @@ def test_the_ledger_has_the_keys_of_its_items() -> None:
     """Items have string keys and expire by `ttl`. An index contains only the keys of spans with work."""
     ledger = properties("Ledger")
     (index,) = ledger["GlobalSecondaryIndexes"]
+    keys = {one["AttributeName"]: one["KeyType"] for table in (ledger, index) for one in table["KeySchema"]}
     kinds = {one["AttributeName"]: one["AttributeType"] for one in ledger["AttributeDefinitions"]}
 
-    assert {"pk": "HASH", "sk": "RANGE"} == _keys(ledger)
-    assert (WORKLIST, {"wk": "HASH", "at": "RANGE"}) == (index["IndexName"], _keys(index))
+    assert {"pk": "HASH", "sk": "RANGE", "wk": "HASH", "at": "RANGE"} == keys
+    assert dict.fromkeys(keys, "S") == kinds
     assert {"ProjectionType": "KEYS_ONLY"} == index["Projection"]
-    assert dict.fromkeys(("pk", "sk", "wk", "at"), "S") == kinds
     assert {"AttributeName": "ttl", "Enabled": True} == ledger["TimeToLiveSpecification"]
-
-
-def _keys(table: dict[str, Any]) -> dict[str, str]:
-    return {key["AttributeName"]: key["KeyType"] for key in table["KeySchema"]}
 
 
 def test_a_changed_setting_of_the_ingest_reaches_its_alias() -> None:

@@ -7,7 +7,6 @@ import subprocess
 import tomllib
 from collections import Counter
 from dataclasses import MISSING, fields
-from typing import Any
 
 import pytest
 
@@ -108,7 +107,7 @@ def test_origins_are_validated_by_the_template(origins: str, allowed: bool) -> N
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_stages_share_nothing(stage: str) -> None:
-    """Each stage is a stack of its own, with valid parameters that set the stage. Without `--config-env`, sam uses `dev`.
+    """Each stage is a stack of its own, with parameters that set the stage. Without `--config-env`, sam uses `dev`.
 
     `sam build` reads the same section as `sam deploy`: other parameters could build for the wrong processor.
     """
@@ -119,9 +118,6 @@ def test_stages_share_nothing(stage: str) -> None:
     assert all(config["default"][name] == config["dev"][name] for name in config["dev"])
     assert f"sluice-{stage}" == given["stack_name"]
     assert stage == chosen["Stage"]
-    assert [] == [
-        name for name, value in chosen.items() if not _is_valid(template()["Parameters"][name], value)
-    ]
     assert "CAPABILITY_IAM" == given["capabilities"]
     assert [] == [
         name
@@ -130,12 +126,6 @@ def test_stages_share_nothing(stage: str) -> None:
     ]
     # A longer retention costs extra for every hour of a shard, and the archive keeps the records anyway.
     assert 24 == Mode(chosen).properties("Stream")["RetentionPeriodHours"]
-
-
-def _is_valid(parameter: dict[str, Any], value: str) -> bool:
-    if "AllowedValues" in parameter:
-        return value in map(str, parameter["AllowedValues"])
-    return int(value) >= parameter["MinValue"]
 
 
 @pytest.mark.parametrize("architecture", template()["Parameters"]["Architecture"]["AllowedValues"])

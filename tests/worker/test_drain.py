@@ -183,6 +183,15 @@ def test_a_message_that_cannot_be_stored_stays_on_the_queue(service: str, call: 
     assert (1, 0) == (way.drain(), way.waiting())
 
 
+def test_what_cannot_be_stored_in_time_is_stored_by_a_later_invocation(way: Way) -> None:
+    """Lambda would end this one before it reports what it has done, and each that follows."""
+    for _ in range(3):
+        _send(way, "this is no envelope")
+    way.delivery.s3.before["put_object"] = lambda _: way.clock.sleep(4.0)
+
+    assert (2, 1) == (way.drain(remaining_ms=10_000), way.waiting())
+
+
 def test_an_invocation_logs_one_line(way: Way) -> None:
     """It counts messages. One that is short of time leaves them on the queue: it puts nothing that it could not wait for."""
     refuse(way, "a", "b")

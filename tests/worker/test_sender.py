@@ -29,21 +29,14 @@ from tests.support.delivery import (
     shops,
     stored,
 )
+from worker.admission import MOST_VAIN_PROBES, SPANS_AT_ONCE
 from worker.deadline import Deadline
 from worker.executor import InlineExecutor, Threads
 from worker.health import PROBE_TABLE
+from worker.inquiry import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, LONGEST_QUERY_SECONDS
 from worker.ledger import WORKLIST_KEYS
 from worker.selection import SCHEDULED, Selection
-from worker.sender import (
-    FIRST_PAUSE_SECONDS,
-    LONGEST_PAUSE_SECONDS,
-    LONGEST_QUERY_SECONDS,
-    MOST_VAIN_PROBES,
-    UNSETTLED_SECONDS,
-    Report,
-    Sender,
-    _Database,
-)
+from worker.sender import UNSETTLED_SECONDS, Report, Sender
 from worker.span import ChunkKey, Span, milliseconds
 from worker.states import Decision, Entry, State
 from worker.treasure_data import Reply
@@ -271,10 +264,12 @@ class Busy(Sender):
     held: ClassVar[list[int]] = []
 
     def _pass(self, run: Any, turns: Any) -> Any:
-        run.databases.setdefault("shop_db", _Database(is_proven=True, limit=1, under_way=1))
+        others = [] if Busy.held else ["shop_db"] * SPANS_AT_ONCE
+        for one in others:
+            run.admission.admit(one, set())
         waiting = super()._pass(run, turns)
         Busy.held.append(sum(hasattr(one, "span") for one in waiting))
-        run.databases["shop_db"].under_way = 0
+        run.admission.release(others)
         return waiting
 
 
@@ -824,6 +819,21 @@ def test_a_run_stops_when_its_time_is_up() -> None:
     made.td.faults.clear()
 
     assert Report(delivered=first.kept) == made.send()
+
+
+def test_no_probe_begins_once_the_time_is_up() -> None:
+    """While those of one span last, the time may pass; the databases that are left are probed in a later run."""
+    made = Delivery()
+    made.map(**{f"acct_{n}": f"db_{n}" for n in range(20)})
+    made.put(*(envelope(f"acct_{n}", {"views": [row(f"e{n}")]}, request_id=f"r{n}") for n in range(20)))
+    made.td.faults.add(Fault(kind=Kind.HANG))
+    made.deliver()
+    made.clock.sleep(UNSETTLED_SECONDS)
+
+    assert (0, 20, False) == _shown(made.send())
+    assert 0 == made.telemetry.counts["UnforeseenErrors"]
+    made.td.faults.clear()
+    assert Report(delivered=20) == made.send()
 
 
 def test_a_query_that_takes_too_long_is_repeated_by_a_later_run() -> None:

@@ -2,9 +2,12 @@
 
 from dataclasses import replace
 
+import pytest
+
 from doubles.treasure_data import Action, Fault, Kind
 from tests.support.delivery import Delivery, envelope, row, shops
-from worker.statement import End, RowId, Statements, by_id, by_value, counting, deleting, selecting
+from worker.answer import TdAnswer
+from worker.statement import End, Job, RowId, Statements, by_id, by_value, counting, deleting, selecting
 
 HOUR = 3600.0
 
@@ -57,6 +60,16 @@ def test_a_result_of_hours_ago_counts_nothing() -> None:
     job = statements.run("shop_db", counting("views", condition), made.deadline(30_000))
 
     assert (End.UNKNOWN, None) == (job.end, job.count)
+
+
+@pytest.mark.parametrize(
+    "body", [b"[1]\n[2", b"[\xff]", b"[" * 100_000], ids=["cut off", "no text", "too deep"]
+)
+def test_a_result_that_is_cut_off_has_no_rows(body: bytes) -> None:
+    """Nor has one that is no JSON."""
+    job = Job(End.SUCCESS, 1, 0.0, TdAnswer(200, {}, body))
+
+    assert ([], None) == (job.rows, job.count)
 
 
 def test_tables_are_listed_with_their_columns() -> None:

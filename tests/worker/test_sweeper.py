@@ -63,14 +63,16 @@ def test_an_object_goes_once_nobody_needs_its_rows_or_its_index() -> None:
     """
     made = delivery()
     hour = made.span_objects()[0].split("/")[1]
-    made.s3.put_object(Bucket=BUCKET, Key=f"spans/{hour}/mine", Body=b"")
+    others = ["spans/0 mine/x", f"spans/{hour}/mine"]
+    for name in others:
+        made.s3.put_object(Bucket=BUCKET, Key=name, Body=b"")
     made.dynamodb.calls.clear()
     assert {} == sweep(made, 3600)
     assert 2 == made.dynamodb.calls.count("get_item")  # which table it is, and where the last sweep stopped
     assert {"needed": 1} == sweep(made, ROWS_SECONDS - 3 * 3600)
     assert {"deleted": 1} == sweep(made, 3 * 3600)
 
-    assert [f"spans/{hour}/mine"] == made.span_objects()
+    assert others == made.span_objects()
     assert span(made).object is None
 
 

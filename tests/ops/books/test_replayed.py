@@ -1,111 +1,39 @@
 """What became of a replay's rows, from the spans of its records before and after it."""
 
-from types import SimpleNamespace
-from typing import Any
-
-import pytest
-
-from doubles.treasure_data import Action, Fault, Kind
-from ops.books.replayed import Planned, Replayed
+from ops.books.replayed import Planned, Replayed, outcome
 from tests.support.delivery import SHARD, Delivery, envelope, row
-from tests.support.spans import KEY, span
-from worker.chain import ChainId
+from tests.support.spans import key, span
 from worker.membership import Membership
-from worker.record import Number, number
+from worker.record import number
 from worker.states import Entry, State
 
 
-class Replaying:
-    """A delivery of six records with two rows each, of which the first two have been delivered."""
+def test_each_row_counts_once() -> None:
+    """What was put again waits, and copies count elsewhere. A span may extend beyond the range, so no more rows count than were read."""
+    rows = {State.DELIVERED: 16, State.WAITING: 8, State.AGAIN: 4, State.DEAD: 2, State.COPY: 1}
+    entries = {key(f"shop/views/{part}"): Entry(state) for part, state in enumerate(rows)}
+    one = span(chunks=dict(zip(entries, rows.values(), strict=True)), entries=entries, settled=True)
 
-    def __init__(self) -> None:
-        self.delivery = Delivery()
-        self.delivery.map(shop="shop", ill="ill")
-        for one in range(6):
-            self.put("ill" if one == 4 else "shop", str(one))
-        self.delivery.deliver(0, 2)
-        self.planned = Planned(Membership(self.delivery.ledger, self.delivery.objects))
-
-    def put(self, account: str, request_id: str, claim: int = 0) -> None:
-        """Put an envelope."""
-        rows = [row(f"{request_id}{n}") for n in "ab"]
-        self.delivery.put(envelope(account, {"views": rows}, request_id=request_id, claim=claim))
-
-    @property
-    def chain(self) -> ChainId:
-        """The shard's chain."""
-        return self.delivery.wiring.shards.chain(SHARD)
-
-    def numbers(self) -> list[Number]:
-        """Return the records' numbers."""
-        return [number(record["SequenceNumber"]) for record in self.delivery.records()]
-
-    def replay(self, begin: int = 0, end: int = 6) -> Replayed:
-        """Deliver a range, and return what became of its rows."""
-        numbers = self.numbers()[begin:end]
-        self.planned.note_before(self.chain, numbers)
-        self.delivery.deliver(begin, end)
-        self.planned.note_after(self.chain, numbers)
-        return self.planned.replayed(2 * len(numbers))
+    assert Replayed(sent=10, passed_over=7, waiting=12, dead=2) == outcome(31, [one], 6)
+    assert Replayed(sent=10, waiting=12, dead=1) == outcome(23, [one], 6)
+    assert Replayed(sent=10, waiting=3) == outcome(13, [one], 6)
+    assert Replayed(sent=3) == outcome(3, [one], 6)
+    assert Replayed(waiting=12, dead=2, passed_over=17) == outcome(31, [one], 40)
 
 
-def test_records_that_are_in_no_span_are_passed_over_at_once(replaying: Replaying) -> None:
+def test_records_that_are_in_no_span_are_passed_over_at_once() -> None:
     """However many there are: the ledger shows where the next span begins."""
-    made = replaying.delivery
-    made.deliver(3, 5)
-    for one in range(20):
-        replaying.put("shop", f"more{one}")
+    made = Delivery()
+    made.map(shop="shop")
+    for one in range(26):
+        made.put(envelope("shop", {"views": [row(f"{one}")]}, request_id=f"{one}"))
+    made.deliver(0, 2)
+    made.deliver(22, 24)
+    numbers = [number(record["SequenceNumber"]) for record in made.records()]
     made.dynamodb.calls.clear()
-    members = replaying.planned.note_before(replaying.chain, replaying.numbers())
+    members = Planned(Membership(made.ledger, made.objects)).note_before(
+        made.wiring.shards.chain(SHARD), numbers
+    )
 
-    assert [*replaying.numbers()[:2], *replaying.numbers()[3:5]] == sorted(members)
+    assert [*numbers[:2], *numbers[22:24]] == sorted(members)
     assert 5 >= made.dynamodb.calls.count("query")
-
-
-@pytest.fixture
-def replaying() -> Replaying:
-    """The replay of a test."""
-    return Replaying()
-
-
-def test_each_row_counts_once(replaying: Replaying) -> None:
-    """Rows delivered before are passed over, those that the replay had delivered are sent, and those that wait count until the sender has delivered them."""
-    fault = Fault(kind=Kind.STATUS, action=Action.IMPORT, database="ill", status=429, retry_after=100)
-    replaying.delivery.td.faults.add(fault)
-    assert Replayed(sent=6, passed_over=4, waiting=2) == replaying.replay()
-    [(place, names)] = replaying.planned.waiting().items()
-    replaying.delivery.td.faults.clear()
-    replaying.delivery.clock.sleep(600)
-    replaying.delivery.invoke_sender({"chunks": names})
-    span = replaying.delivery.ledger.get(place)
-    assert span is not None
-    replaying.planned.refresh([span])
-
-    assert {} == replaying.planned.waiting()
-    assert Replayed(sent=8, passed_over=4) == replaying.planned.replayed(12)
-
-
-def test_records_between_the_borders_of_a_span_may_be_in_none(replaying: Replaying) -> None:
-    """The event source passed them over. They are found, and in a span of their own after the replay."""
-    numbers = replaying.numbers()
-    event = replaying.delivery.event(2, 6)
-    replaying.delivery.run({"Records": [event["Records"][0], *event["Records"][2:]]})
-
-    members = replaying.planned.note_before(replaying.chain, numbers)
-
-    assert {numbers[3]} == set(numbers) - members
-    assert Replayed(sent=2, passed_over=10) == replaying.replay()
-
-
-def test_copies_are_passed_over(replaying: Replaying) -> None:
-    """Their rows count elsewhere, also those that were put again, and decided later: another copy of their envelope counts."""
-    for _ in range(2):
-        replaying.put("shop", "twice", claim=1)
-    assert Replayed(sent=2, passed_over=2) == replaying.replay(6, 8)
-    again = span(entries={KEY: Entry(State.COPY)}, settled=True)
-    fixed: Any = SimpleNamespace(locate=lambda *_: again, numbers=lambda *_: {again.first})
-    planned = Planned(fixed)
-    planned.note_before(again.chain, [again.first])
-    planned.note_after(again.chain, [again.first])
-
-    assert Replayed(sent=0, passed_over=2) == planned.replayed(2)

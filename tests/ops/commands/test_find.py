@@ -1,7 +1,6 @@
 """`sluice find` over the local stack."""
 
 import json
-from urllib.request import Request, urlopen
 
 import pytest
 from click.testing import CliRunner
@@ -15,22 +14,13 @@ from tests.support.sluice import Sluice, until
 pytestmark = pytest.mark.xdist_group("ops")
 
 
-def sent(sluice: Sluice, table: str, *visitors: str) -> list[str]:
-    """Have the stack accept one event per visitor; return the event ids in its response."""
-    events = [{"table": table, "td_client_id": visitor} for visitor in visitors]
-    url = f"{sluice.stack.addresses.gateway}/v1/events?ids=1"
-    request = Request(url, json.dumps(events).encode(), {"x-write-key": sluice.key("shop")})
-    with urlopen(request, timeout=10) as answer:
-        ids: list[str] = json.load(answer)["event_ids"]
-    return ids
-
-
 def test_the_events_of_a_visitor_are_listed(sluice: Sluice) -> None:
     """They are in the order of arrival, and those after the first few take one line each."""
-    ids = sent(sluice, "found_by_visitor", *["v2"] * 7, "v3")
+    table, visitors = "found_by_visitor", [*["v2"] * 7, "v3"]
+    ids = sluice.post("shop", [{"table": table, "td_client_id": visitor} for visitor in visitors])
     until(lambda: sluice.rows("shop", "found_by_visitor") == sorted(ids))
     sluice.settled()
-    *found, _ = sluice.json_lines("find --local visitor=v2")
+    *found, _ = map(json.loads, sluice.run("find --local visitor=v2 --json").stdout.splitlines())
     shown = sluice.run("find --local visitor=v2 --table found_by_visitor")
 
     assert ids[:7] == [one["event_id"] for one in found]

@@ -68,11 +68,9 @@ class Site:
         held = self.secrets().get_secret_value(SecretId=self.sluice.stack.resources.td_api_key_secret)
         return str(held["SecretString"])
 
-    def run(self, *more: str, answer: str = "", stack: str = "sluice-dev") -> Result:
+    def run(self, *more: str, answer: str = "") -> Result:
         """Run the command with the operator's files."""
-        return self.stack.run(
-            ["setup", "--accounts", str(self.accounts), "--timeout", "20s", *more], answer, stack
-        )
+        return self.stack.run(["setup", "--accounts", str(self.accounts), "--timeout", "20s", *more], answer)
 
     def unattended(self, *more: str) -> Result:
         """Run it without questions, with all answers."""
@@ -195,10 +193,6 @@ def test_what_was_applied_a_moment_ago_need_not_have_arrived(code: str) -> None:
 Cause = Callable[[Site], object]
 
 
-def _refusing(what: str, status: int, code: str) -> Cause:
-    return lambda site: site.stack.refusals.__setitem__(what, (status, code))
-
-
 def _td_fault(**fault: Any) -> Cause:
     return lambda site: site.sluice.td("faults", fault)
 
@@ -207,20 +201,7 @@ def _accounts(text: str) -> Cause:
     return lambda site: site.accounts.write_text(text.replace("ACCOUNT", site.account))
 
 
-RIGHTS = "docs/commands.md#iam-permissions"
-FILE = "docs/commands.md#accountsyaml"
 FAULTS: dict[str, tuple[Cause, str]] = {
-    "expired credentials": (_refusing("cloudformation", 403, "ExpiredToken"), "`aws sso login`"),
-    "no right to store the key": (
-        _refusing("secretsmanager:PutSecretValue", 400, "AccessDeniedException"),
-        RIGHTS,
-    ),
-    "secret deleted": (
-        lambda site: site.secrets().delete_secret(
-            SecretId=site.sluice.stack.resources.td_api_key_secret, ForceDeleteWithoutRecovery=True
-        ),
-        "`sam deploy`",
-    ),
     "no signing secret": (
         lambda site: site.secrets().put_secret_value(
             SecretId=site.sluice.stack.resources.write_key_secret, SecretString="{}"
@@ -228,12 +209,10 @@ FAULTS: dict[str, tuple[Cause, str]] = {
         "docs/operations.md#keys",
     ),
     "no key file": (lambda site: site.key_file.unlink(), "`--td-key-file FILE`"),
-    "half a key": (lambda site: site.key_file.write_text(API_KEY[:20]), "--td-key-file FILE`"),
     "key that nobody knows": (lambda site: site.key_file.write_text(STRANGE_KEY), "--td-key-file FILE`"),
     "key that may not import": (_td_fault(kind="status", status=403, action="import"), "--td-key-file FILE`"),
     "Treasure Data is down": (_td_fault(kind="status"), "`sluice setup --stack"),
     "imports fail": (_td_fault(kind="status", action="import"), "`sluice status --stack"),
-    "accounts.yaml is not YAML": (_accounts("shop: {database"), FILE),
     "accounts.yaml names no database": (_accounts("shop: {}\n"), "`shop: {database: …}`"),
     "accounts.yaml has only disabled accounts": (
         _accounts("ACCOUNT: {database: some_events, status: disabled}\n"),
@@ -248,12 +227,6 @@ FAULTS: dict[str, tuple[Cause, str]] = {
             f"ACCOUNT: {{database: {site.database}, plan: {{mode: quarantine, tables: {{}}}}}}\n"
         )(site),
         "docs/tracking-plan.md",
-    ),
-    "the function cannot be asked": (
-        lambda site: site.stack.answers.update(
-            AdminFunction={"error": "no_redis_url", "message": "There is no Redis URL"}
-        ),
-        "`aws secretsmanager put-secret-value",
     ),
 }
 
@@ -278,7 +251,6 @@ def test_a_fault_ends_with_the_next_command(site: Site, name: str) -> None:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ("--stack sluice-stg", "`sam deploy`"),
         ("--database events", "`--td-key-file FILE`"),
         ("", "`--database NAME`"),
         ("--td-key-file KEY --database events --account My-Shop", "`--account NAME`"),
@@ -288,7 +260,5 @@ def test_a_fault_ends_with_the_next_command(site: Site, name: str) -> None:
 def test_a_missing_or_wrong_answer_ends_with_its_option(site: Site, options: str, expected: str) -> None:
     """Without questions, each answer has an option."""
     words = options.replace("KEY", str(site.key_file)).split()
-    stack = words.pop() if "--stack" in words else NAME
-    words = [one for one in words if one != "--stack"]
 
-    _check_failure(site.run("--yes", *words, stack=stack), expected)
+    _check_failure(site.run("--yes", *words), expected)

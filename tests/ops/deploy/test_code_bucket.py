@@ -2,18 +2,16 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import yaml
 
-from doubles.aws_errors import client_error
 from ops.deploy.artifact import Artifact
 from ops.deploy.code_bucket import CodeBucket
 from ops.failure import Failure
 from ops.version import sluice_version
 from release.artifact import archive
+from tests.support.modelled import Modelled
 
 ACCOUNT, REGION = "123456789012", "eu-central-1"
 TEMPLATE = {
@@ -27,44 +25,12 @@ TEMPLATE = {
 }
 
 
-class S3:
-    """S3 with the buckets that it is given, each with its owner."""
-
-    def __init__(self, **owners: str) -> None:
-        self.owners = owners
-        self.objects: dict[str, bytes] = {}
-        self.puts = 0
-        self.created: dict[str, Any] = {}
-        self.meta = SimpleNamespace(endpoint_url="https://s3.eu-central-1.amazonaws.com")
-
-    def head_bucket(self, Bucket: str, ExpectedBucketOwner: str) -> None:  # noqa: N803 -- boto3's names, here and below
-        """Fail if the bucket is not there, or somebody else's."""
-        if self.owners.get(Bucket) != ExpectedBucketOwner:
-            raise client_error("403" if Bucket in self.owners else "404", "HeadBucket")
-
-    def create_bucket(self, **request: Any) -> None:
-        """Create a bucket."""
-        self.created = request
-        self.owners[request["Bucket"]] = ACCOUNT
-
-    def put_public_access_block(self, **request: Any) -> None:
-        """Close the bucket to the public."""
-        self.created |= request
-
-    def list_objects_v2(self, Prefix: str, **_: Any) -> Any:  # noqa: N803
-        """Count the objects with a prefix."""
-        return {"KeyCount": sum(key.startswith(Prefix) for key in self.objects)}
-
-    def put_object(self, Key: str, Body: bytes, **_: Any) -> None:  # noqa: N803
-        """Put an object."""
-        self.objects[Key] = Body
-        self.puts += 1
+NOT_THERE, NOT_OURS = ({"Error": {"Code": code, "Message": "no"}} for code in ("404", "403"))
 
 
-def bucket_in(s3: S3, region: str = REGION) -> CodeBucket:
+def bucket_in(aws: Modelled, region: str = REGION) -> CodeBucket:
     """Return the bucket of the stack `sluice-dev`."""
-    client: Any = s3
-    return CodeBucket(client, "sluice-dev", ACCOUNT, region)
+    return CodeBucket(aws("s3"), "sluice-dev", ACCOUNT, region)
 
 
 def test_a_release_is_uploaded_once(tmp_path: Path) -> None:
@@ -77,36 +43,41 @@ def test_a_release_is_uploaded_once(tmp_path: Path) -> None:
     members = {"a/template.yaml": template, "a/ingest.zip": b"code", "a/LICENSE": b""}
     (tmp_path / f"sluice-{sluice_version()}-arm64.zip").write_bytes(archive(members))
     artifact = Artifact.find("arm64", (tmp_path / "nowhere", tmp_path))
-    s3 = S3()
-    bucket = bucket_in(s3)
+    aws = Modelled({"ListObjectsV2": [{"KeyCount": count} for count in (0, 0, 1)], "PutObject": {}})
+    bucket = bucket_in(aws)
     url = bucket.upload(artifact)
-    uploaded = json.loads(s3.objects[url.rpartition("/")[2]])["Resources"]
-    place = uploaded["Ingest"]["Properties"].pop("CodeUri")
+    assert url == bucket_in(aws).upload(artifact)
+    code, uploaded = (asked for operation, asked in aws.asked if operation == "PutObject")
+    resources = json.loads(uploaded["Body"].read())["Resources"]
 
-    assert url.startswith(f"https://s3.eu-central-1.amazonaws.com/{bucket.name}/")
-    assert b"code" == s3.objects[place.removeprefix(f"s3://{bucket.name}/")]
-    assert {"MemorySize": 512} == uploaded["Ingest"]["Properties"]
-    assert {"Type": "AWS::Kinesis::Stream"} == uploaded["Stream"]
-    assert (url, 2) == (bucket_in(s3).upload(artifact), s3.puts)
+    assert f"https://s3.eu-central-1.amazonaws.com/{bucket.name}/{uploaded['Key']}" == url
+    assert f"s3://{bucket.name}/{code['Key']}" == resources["Ingest"]["Properties"].pop("CodeUri")
+    assert b"code" == code["Body"].read()
+    assert {"MemorySize": 512} == resources["Ingest"]["Properties"]
+    assert {"Type": "AWS::Kinesis::Stream"} == resources["Stream"]
+    assert {(bucket.name, ACCOUNT)} == {(one["Bucket"], one["ExpectedBucketOwner"]) for _, one in aws.asked}
 
 
 def test_a_new_bucket_is_private() -> None:
     """It lies in the stack's region and belongs to the account alone. If somebody else has its name, the message says what to do."""
-    s3, in_virginia = S3(), S3()
-    bucket = bucket_in(s3)
+    made = {"HeadBucket": [NOT_THERE, {}], "CreateBucket": {}, "PutPublicAccessBlock": {}}
+    aws, in_virginia = Modelled(made), Modelled(made)
+    bucket = bucket_in(aws)
     assert not bucket.is_there()
     bucket.create()
     bucket_in(in_virginia, "us-east-1").create()
+    asked = dict(aws.asked)
 
     assert bucket.is_there()
-    assert {"LocationConstraint": REGION} == s3.created["CreateBucketConfiguration"]
-    assert {True} == set(s3.created["PublicAccessBlockConfiguration"].values())
-    assert "CreateBucketConfiguration" not in in_virginia.created
+    assert {"LocationConstraint": REGION} == asked["CreateBucket"]["CreateBucketConfiguration"]
+    assert {True} == set(asked["PutPublicAccessBlock"]["PublicAccessBlockConfiguration"].values())
+    assert "CreateBucketConfiguration" not in dict(in_virginia.asked)["CreateBucket"]
     # its name is valid, and its own
-    client: Any = s3
-    longest = CodeBucket(client, "s" * 33, ACCOUNT, "ap-southeast-3").name
+    longest = CodeBucket(aws("s3"), "s" * 33, ACCOUNT, "ap-southeast-3").name
     where = ((ACCOUNT, "a"), (ACCOUNT, "b"), ("1", "a"))
     assert 63 >= len(longest)
-    assert 3 == len({CodeBucket(client, "sluice-dev", *one).name for one in where})
+    assert 3 == len({CodeBucket(aws("s3"), "sluice-dev", *one).name for one in where})
+    taken = Modelled({"HeadBucket": NOT_OURS})
     with pytest.raises(Failure, match=r"is not yours.*docs/deploying\.md#permissions"):
-        bucket_in(S3(**{bucket.name: "999999999999"})).is_there()
+        bucket_in(taken).is_there()
+    assert ACCOUNT == dict(taken.asked)["HeadBucket"]["ExpectedBucketOwner"]

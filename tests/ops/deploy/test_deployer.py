@@ -1,12 +1,13 @@
 """The deploy policies, compared with what AWS's own schemas say that CloudFormation does for each type of resource."""
 
 import json
+import re
 
 import pytest
 
 from ops.deploy import deployer
 from ops.template import sluice_template
-from tests.support.handlers import BEYOND, UNUSED, matches, named, needed
+from tests.support.handlers import BEYOND, matches, named, needed, unused
 from tests.support.modes import Mode
 from tests.support.sam import transformed
 
@@ -60,7 +61,7 @@ def test_every_exception_is_one(kind: str) -> None:
     """An exception that no handler names any more, or that is listed after all, is removed."""
     left_out = {one for one in named(kind) if not matches(one, listed(kind))}
 
-    assert [] == [one for one in UNUSED.get(kind, {}) if not any(matches(a, [one]) for a in left_out)]
+    assert [] == [one for one in unused(kind) if not any(matches(a, [one]) for a in left_out)]
 
 
 def test_every_statement_is_for_a_service_of_the_template_or_for_a_command() -> None:
@@ -80,8 +81,8 @@ def test_each_policy_fits_the_limit_of_a_managed_policy(part: str) -> None:
     assert [] == [action for action in actions if action.endswith(":*") or action == "*"]
 
 
-def test_only_the_stacks_secrets_and_the_given_ones_are_allowed() -> None:
-    """CloudFormation names a secret after its logical id, so the policies name each of them."""
+def test_only_the_stacks_secrets_and_functions_are_allowed() -> None:
+    """CloudFormation names a secret after its logical id, so the policies name each of them, beside those that are given."""
     secrets = [(action, one["Resource"]) for action, one in ALLOWED if action.startswith("secretsmanager:")]
     resources = Mode({"Network": "external"}).resources().items()
     made = [name for name, one in resources if one["Type"] == "AWS::SecretsManager::Secret"]
@@ -93,6 +94,8 @@ def test_only_the_stacks_secrets_and_the_given_ones_are_allowed() -> None:
         "*",
     } == {place for _, place in secrets}
     assert {"secretsmanager:GetRandomPassword"} == {action for action, place in secrets if place == "*"}
+    functions = {one["Resource"] for action, one in ALLOWED if re.match("lambda:.*Function", action)}
+    assert {"arn:aws:lambda:*:*:function:STACK-*"} == functions
 
 
 def test_roles_are_created_only_within_the_boundary() -> None:

@@ -7,29 +7,20 @@ import pytest
 from doubles.clock import START
 from ops.stream.event_source import mapping_faults, unknown_shards
 from tests.support.delivery import Delivery, envelope, row
+from tests.support.event_source import worker_mapping
 
-ARN = "arn:aws:lambda:us-east-1:123456789012:function:worker"
-AS_IN_TEMPLATE: dict[str, Any] = {
-    "UUID": "one",
-    "State": "Enabled",
-    "FunctionArn": ARN,
-    "MaximumRetryAttempts": -1,
-    "MaximumRecordAgeInSeconds": -1,
-    "FunctionResponseTypes": ["ReportBatchItemFailures"],
-    "ParallelizationFactor": 1,
-    "BisectBatchOnFunctionError": False,
-    "TumblingWindowInSeconds": 0,
-}
+MAPPING = worker_mapping("worker") | {"TumblingWindowInSeconds": 0}
+ARN = MAPPING["FunctionArn"]
 
 
 def test_the_templates_mapping_has_no_fault() -> None:
     """It may be listed twice, and other functions may read the stream with other settings. An alias of the function is no other one."""
-    other = AS_IN_TEMPLATE | {"UUID": "two", "FunctionArn": f"{ARN}s", "ParallelizationFactor": 10}
-    second = AS_IN_TEMPLATE | {"UUID": "two", "FunctionArn": f"{ARN}:live"}
+    other = MAPPING | {"UUID": "two", "FunctionArn": f"{ARN}s", "ParallelizationFactor": 10}
+    second = MAPPING | {"UUID": "two", "FunctionArn": f"{ARN}:live"}
 
-    assert [] == list(mapping_faults([AS_IN_TEMPLATE, AS_IN_TEMPLATE, other], "worker"))
+    assert [] == list(mapping_faults([MAPPING, MAPPING, other], "worker"))
     said = ["2 event source mappings instead of one"]
-    assert said == list(mapping_faults([AS_IN_TEMPLATE, second], "worker"))
+    assert said == list(mapping_faults([MAPPING, second], "worker"))
 
 
 @pytest.mark.parametrize(
@@ -47,7 +38,7 @@ def test_the_templates_mapping_has_no_fault() -> None:
 )
 def test_a_changed_setting_is_a_fault(name: str, value: Any) -> None:
     """The fault names the value."""
-    [fault] = mapping_faults([AS_IN_TEMPLATE | {name: value}], "worker")
+    [fault] = mapping_faults([MAPPING | {name: value}], "worker")
 
     assert str(value) in fault.replace("None", "[]")
 
