@@ -14,9 +14,9 @@ import click
 from rich.console import Console
 
 from chaos import schedule as schedules
-from chaos.run import Ran, run_schedule, run_seeds
+from chaos.run import run_schedule, run_seeds
 from chaos.trouble import Kind
-from chaos.verdict import PROMISES
+from chaos.verdict import PROMISES, Verdict
 
 _MOST_SHOWN = 3
 _COUNTED = ("events", "accepted", "delivered", "dead", *PROMISES, "watermarks", "unasked")
@@ -42,21 +42,20 @@ def main(events: int, seeds: int, seed: int, trace: Path | None) -> None:
         trace.write_text("\n".join(lines) + "\n")
     sums = Counter(dict.fromkeys(_COUNTED, 0))
     strikes: Counter[Kind] = Counter()
-    failed, seconds, delay = list[Ran](), 0.0, 0.0
-    for count, ran in enumerate(run_seeds(jobs), 1):
-        verdict = ran.verdict
+    failed, seconds, delay = list[Verdict](), 0.0, 0.0
+    for count, verdict in enumerate(run_seeds(jobs), 1):
         for name in _COUNTED:
             value = getattr(verdict, name)
             sums[name] += value if isinstance(value, int) else len(value)
         strikes += verdict.strikes
-        seconds, delay = seconds + ran.seconds, max(delay, verdict.largest_delay)
+        seconds, delay = seconds + verdict.seconds, max(delay, verdict.largest_delay)
         if verdict.violations:
-            failed.append(ran)
-            console.print(f"seed {ran.seed} failed: {dict(verdict.violations)}")
+            failed.append(verdict)
+            console.print(f"seed {verdict.seed} failed: {dict(verdict.violations)}")
         if count * 10 // seeds > (count - 1) * 10 // seeds:
             console.print(f"{count} of {seeds} schedules")
-    for ran in failed[:_MOST_SHOWN]:
-        _show(ran, console)
+    for verdict in failed[:_MOST_SHOWN]:
+        _show(verdict, console)
     console.print("; ".join(f"{kind} {strikes[kind]:,}" for kind in Kind if kind in strikes))
     if missing := [kind for kind in Kind if kind not in strikes]:
         console.print(f"kinds of trouble that never occurred: {'; '.join(missing)}")
@@ -66,12 +65,11 @@ def main(events: int, seeds: int, seed: int, trace: Path | None) -> None:
     sys.exit(bool(failed))
 
 
-def _show(ran: Ran, console: Console) -> None:
+def _show(verdict: Verdict, console: Console) -> None:
     """Print which promises a failed schedule broke, and how to reproduce it."""
-    verdict = ran.verdict
     console.print(
-        f"\n[bold red]seed {ran.seed}[/]: {dict(verdict.violations)}; reproduce with: "
-        f"make chaos SEED={ran.seed} SEEDS=1 EVENTS={ran.events} TRACE=trace.txt"
+        f"\n[bold red]seed {verdict.seed}[/]: {dict(verdict.violations)}; reproduce with: "
+        f"make chaos SEED={verdict.seed} SEEDS=1 EVENTS={verdict.events} TRACE=trace.txt"
     )
     for name in (*PROMISES, "told"):
         shown = getattr(verdict, name)

@@ -1,28 +1,23 @@
 """Checks promise 6: the books add up, during a run and at its end. It reads the services directly, past the injected faults."""
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgpack
 
-from chaos.plans import Copy
 from chaos.world import BUCKET, STREAM, TABLE, World
 from ops.books.accounting import Accounting, Balance
-from shared import policy
 from shared.errors import InvalidObjectError
 from shared.telemetry import NullTelemetry
 from worker.bucket import Bucket
-from worker.forget.requests import KEY as FORGET_REQUESTS
 from worker.ledger import Ledger
-from worker.rejected_events import PREFIX as REJECTED
 from worker.rejected_events import RejectedEvents
 from worker.rejected_events import name_of as rejected_name
 from worker.shards import Shards
 from worker.span import ChunkKey, Span
-from worker.span_object import PREFIX, SpanObjects, name_of, parse
+from worker.span_object import PREFIX, SpanObjects, name_of
 from worker.states import UNSETTLED, Entry, State
 
 HELD = UNSETTLED | {State.DEAD}
@@ -83,26 +78,15 @@ class Audit:
         found = {name for name, one in stored.items() if name.startswith(PREFIX) and one.modified < old}
         return sorted(found - needed)
 
-    def rejected(self) -> Iterator[Copy]:
-        """Yield every stored copy of a rejected event."""
+    def rejected(self) -> Iterator[int]:
+        """Yield the number of every rejected event that is kept; without a table, its request's first one."""
         stored = self._world.bucket.objects(BUCKET)
         for span in self.ledger.spans():
             for key in span.chunks:
                 is_counted = key.group.is_rejected and span.entry(key).state not in {State.AGAIN, State.COPY}
                 if is_counted and rejected_name(span, key.group) in stored:
-                    group = key.group
-                    for event in self.rejections_store.get(span, key):
-                        original = json.loads(event.original)
-                        yield Copy(key.account, group.table, group.code, original, event.message)
-
-    def rejections(self) -> Counter[tuple[str, str, str]]:
-        """Return how many events have been rejected, by account, table and code, also those that were repaired."""
-        counted: Counter[tuple[str, str, str]] = Counter()
-        for span in self.ledger.spans():
-            for key, entry in span.all_leaves():
-                if key.group.is_rejected and entry.state is not State.COPY:
-                    counted[key.account, key.group.table, key.group.code] += span.rows(key)
-        return counted
+                    originals = (json.loads(one.original) for one in self.rejections_store.get(span, key))
+                    yield from (int(one.get("n", one.get("rejected", -1))) for one in originals)
 
     def balance(self) -> Balance:
         """Return what operators see."""
@@ -114,14 +98,6 @@ class Audit:
             queue_url=self._world.queue_url,
             clock=self._world.clock,
         ).take()
-
-    def unnamed(self) -> list[str]:
-        """Return the objects that nobody can name. Whether an object is its span's is judged by the specification when the span is written."""
-        known = (PREFIX, REJECTED, policy.KEY, FORGET_REQUESTS)
-        names = self._world.bucket.objects(BUCKET)
-        found = [one for one in names if one.startswith(PREFIX) and parse(one) is None]
-        found += [one for one in names if not one.startswith(known)]
-        return [f"{name} is no span object" for name in found]
 
 
 def _waits(item: Mapping[str, Any]) -> bool:

@@ -3,12 +3,10 @@
 import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from functools import partial
 from io import BytesIO
 from typing import Any, NamedTuple, override
 
-import msgpack
 import redis
 from botocore.exceptions import (
     BotoCoreError,
@@ -23,7 +21,6 @@ from chaos.trouble import Kind
 from doubles.aws_errors import client_error
 from doubles.redis import MemoryPipeline, MemoryRedis
 from doubles.s3 import MemoryS3
-from shared import policy
 
 Action = Callable[[], Any]
 _Errors = Sequence[str | type[BotoCoreError]]
@@ -31,7 +28,6 @@ _Errors = Sequence[str | type[BotoCoreError]]
 
 _URL = "https://service.invalid"
 _PAGE = b"<!doctype html><title>Sign in to the network</title>"
-_LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 _COUNTS_LAG = 180.0
 """The maximum age of the queue's message counts, in seconds."""
 _REDIS_DOWN: tuple[tuple[Kind, type[Exception], str, tuple[float, ...]], ...] = (
@@ -219,8 +215,6 @@ class S3(_Client):
     def __init__(self, client: MemoryS3, effects: Effects) -> None:
         super().__init__(client, effects)
         self._store = client
-        self._deleted: list[str] = []
-        self._policies: list[bytes] = []  # as they were read
 
     @override
     def _troubled(self, call: Call) -> Any:
@@ -229,31 +223,21 @@ class S3(_Client):
         self._lose_by(Kind.S3_LOST_ANSWER, call, (ReadTimeoutError,), 2.0)
         if operation == "put_object" and (chances := trouble.strike(Kind.S3_LATE)):
             return self._late(call, chances.uniform(0, 60), 2.0)
-        if operation == "delete_object":
-            self._deleted.append(call.request["Key"])
         if operation != "list_objects_v2" and trouble.strike(Kind.S3_FOREIGN_PAGE):
             return self._perform(call, lambda: {"Body": BytesIO(_PAGE)})
         if operation == "get_object":
             return self._perform(call, self._got(call))
-        if operation == "delete_object" and trouble.strike(Kind.S3_DELETE_REFUSED):
-            return self._perform(
-                call, partial(_raise, client_error("AccessDenied", "DeleteObject", status=403))
-            )
-        if operation == "list_objects_v2" and (chances := trouble.strike(Kind.S3_STALE_LISTING)):
-            return self._perform(call, partial(self._stale_listing, call.request, chances))
+        if operation == "delete_object":
+            self._fail_by(Kind.S3_DELETE_REFUSED, call, ("AccessDenied 403",), self.seconds)
         return self._perform(call)
 
     def _got(self, call: Call) -> Action | None:
         """Return what gives a wrong answer, if trouble strikes."""
         key, trouble = call.request["Key"], self.effects.trouble
         objects = self._store.objects(call.request["Bucket"])
-        if key == policy.KEY and key in objects:
-            self._policies.append(objects[key].body)
         stored, others = objects.pop(key, None), sorted(objects)
         if stored is None:
             return None
-        if key == policy.KEY and (chances := trouble.strike(Kind.S3_POLICY)):
-            return partial(self._wrong_policy, chances, stored.body)
         if others and (chances := trouble.strike(Kind.S3_OTHER_OBJECT)):
             other = objects[chances.choice(others)]
             return lambda: call.action() | other.described() | {"Body": BytesIO(other.body)}
@@ -261,22 +245,6 @@ class S3(_Client):
             part = stored.body[: chances.randrange(len(stored.body))]
             return lambda: call.action() | {"Body": BytesIO(part)}
         return None
-
-    def _wrong_policy(self, chances: random.Random, document: bytes) -> dict[str, Any]:
-        """Return a wrong document in place of the edge policy, or raise that there is none."""
-        newer = msgpack.packb([policy.VERSION + 1, {"anything": "new"}])
-        truncated = document[: chances.randrange(len(document))]
-        body = chances.choice([truncated, newer, self._policies[0], b"", None])
-        if body is None:
-            raise client_error("NoSuchKey", "GetObject", status=404)
-        return {"Body": BytesIO(body), "ETag": '"wrong"'}
-
-    def _stale_listing(self, request: dict[str, Any], chances: random.Random) -> dict[str, Any]:
-        answer = self._store.list_objects_v2(**request, MaxKeys=chances.randint(1, 3))
-        shown = [one for one in answer.get("Contents", []) if chances.random() < 0.8]
-        gone = chances.sample(self._deleted, min(2, len(self._deleted)))
-        shown += [{"Key": name, "Size": 1, "LastModified": _LONG_AGO} for name in gone]
-        return dict(answer | {"Contents": shown, "KeyCount": len(shown)})
 
 
 class SQS(_Client):
@@ -425,10 +393,6 @@ class _Pipeline(MemoryPipeline):
         """Execute all commands as one effect."""
         answers: list[Any] = self._view.perform(partial(super().execute, raise_on_error))
         return answers
-
-
-def _raise(error: Exception) -> None:
-    raise error
 
 
 def _start(shard: dict[str, Any]) -> str:

@@ -27,6 +27,10 @@ from worker.bucket import Bucket
 from worker.claims import LATE_SECONDS, Claims, Decided
 from worker.deadline import Deadline
 from worker.forced_replay import ForcedReplays
+from worker.forget.cut import Forgetting
+from worker.forget.person import Persons
+from worker.forget.run import Forget
+from worker.forget.search import ForgetSearch
 from worker.health import DatabaseHealth
 from worker.ledger import WORKLIST_KEYS, Claim, Gap, Ledger
 from worker.membership import Membership
@@ -258,6 +262,16 @@ def _index_alone(watermarks: Any, ends: Any, began: float) -> Iterator[Span]:
             yield span
 
 
+# Forgetting
+
+
+def _certain_cut(cut: Any, span: Span, *args: Any) -> Any:
+    """Cut a chunk as if nothing of it were in doubt."""
+    return cut(
+        replace(span, entries={key: replace(one, since=None) for key, one in span.entries.items()}), *args
+    )
+
+
 _NO_NAMES = TdAnswer(200, {}, b'{"databases": [], "tables": []}')
 _UNDECIDED_IS_ABSENT = _around(TreasureDataClient, "ask", lambda ask, *args: _decided(ask(*args)))
 _ASKED = "TD_LOST_ANSWER TD_OUTAGE KILL"
@@ -330,6 +344,11 @@ ALL: tuple[Defence, ...] = (
     Defence("worker/watermark.py", "rows that wait are pending", _but(Watermarks, _spans=lambda *_: iter(())), "TD_OUTAGE TD_5XX", 1),
     Defence("worker/watermark.py", "recent spans are read from the chains", _but(Watermarks, _spans=_index_alone), "TD_OUTAGE TD_5XX", setup={**_WATCHED, "index_lag": 580.0}),
     Defence("worker/watermark.py", "a copy holds the watermark until its owner is in a span", _around(Watermarks, "_spans", lambda spans, ends, began: (replace(span, copies={}) for span in spans(ends, began))), meets="a watermark, the owner of a copy's claim is in no span"),
+    Defence("worker/forget/cut.py", "what is in doubt is not cut anew", _around(Forgetting, "_cut", _certain_cut), meets="a search for persons beside a sender in doubt"),
+    Defence("worker/forget/search.py", "rows leave an object only after Treasure Data has deleted them", _but(ForgetSearch, _delete_delivered=lambda _self, cuts, *_: frozenset(row for cut in cuts for row in cut.delivered)), meets="a search for persons in what was delivered beside a forced replay"),
+    Defence("worker/forget/search.py", "a statement is believed only once it is sure to find a row", _but(ForgetSearch, _shown_seconds=property(lambda _: 0.0, lambda *_: None)), meets="a search for persons beside the worker's own sends"),
+    Defence("worker/sender.py", "Treasure Data is asked by rows of others", _around(Sender, "_prepare", lambda prepare, work, *args: prepare(replace(work, persons=Persons(b"", ())), *args)), meets="persons are deleted by value beside a sender in doubt"),
+    Defence("worker/forget/run.py", "persons are searched for again", _but(Forget, run_due=lambda *_: None), meets="a search for persons beside the worker's own sends"),
     Defence("worker/health.py", "a failing database gets no rows from the worker", _but(DatabaseHealth, reason=lambda *_: ""), "TD_BROKEN_DATABASE TD_5XX"),
 )
 # fmt: on

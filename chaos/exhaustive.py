@@ -6,14 +6,16 @@ Then invocations of the real handlers meet in small scenarios. A step is a call 
 happens at one step, or at two: the invocation pauses, so that others run, or is killed before or after the call, or the call fails, takes
 effect without an answer, or takes effect late. All steps are tried with all that may happen there; of pairs, as many as RUNS allows.
 Afterwards all trouble ends, and senders and redeliveries run until everything has settled. Then the promises and the rules of the
-specification must have been kept.
+specification must have been kept, and nothing of persons who are forgotten may be left.
 """
 
 import gc
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from copy import replace
 from dataclasses import dataclass
 from enum import Enum
 from itertools import islice
@@ -24,29 +26,37 @@ import click
 import msgpack
 from botocore.exceptions import ClientError, ReadTimeoutError
 
+from chaos.audit import unpacked
 from chaos.effects import Effects
 from chaos.functions import Functions
 from chaos.pipeline import Pipeline
 from chaos.run import Build, pool_of
 from chaos.schedule import START, Act, Schedule, Setup
-from chaos.specification_actors import FORGET_LEFT_OUT, FORGET_SCENES, LEFT_OUT, SCENES
+from chaos.specification_actors import LEFT_OUT, SCENES
 from chaos.specification_explorer import Explorer
 from chaos.trace import Trace
 from chaos.traffic import Sent
 from chaos.trouble import Kind, Window
 from chaos.verdict import judge
-from chaos.world import STREAM, World
+from chaos.world import BUCKET, STREAM, World
 from doubles.event_source import event_of
 from doubles.http_server import Response
 from shared.envelope import Envelope, TableRows
+from shared.errors import ObjectGoneError
+from worker.forget.requests import KEY as REQUESTS
+from worker.forget.requests import RequestDocument
+from worker.rows import decompress
+from worker.states import State
 
 DEFENCE_RUNS = 3000
 """How many runs of a scenario are tried to notice that a defence is missing."""
-_SCENES = {scene.name: scene for scene in (*SCENES, *FORGET_SCENES)}
+_SCENES = {scene.name: scene for scene in SCENES}
 _ACCOUNT, _TABLE = "shop", "pageviews"
 _AGAIN = int(START) * 1000  # the claim of an envelope that was put again
 _REJECTS = 4  # rows of the first request for a table that Treasure Data may reject
 _DAY = 86_400.0
+_PERSONS = frozenset(10 * ord("r") + number for number in (0, 2))  # all of a chunk, and one row of another
+_SWEEPS, _LAST_SEARCHES = (1.1, 1.1, 1.1), (22.0, 10.0, 0.1)  # days after each
 _SOON = 2.0  # seconds
 _TURN, _TURNS, _DEAD_FROM = 6000.0, 12, 4
 _SETUP = Setup(1, ((_ACCOUNT, "shop_db"),), 168, 0.0, worker_seconds=900.0)
@@ -164,8 +174,9 @@ class Scenario:
 
     name: str  # a description
     # the invocations: `worker`, `replay`, `schedule`, `hand`, `edit`, `drop`, `force` or `sweep`; `watch` takes a watermark, `split` splits
-    # the shard. A worker or a replay may be followed by the numbers of the records that it gets; a `small` worker is of a release that cuts
-    # chunks of two rows; a `children` worker gets those of the shards after the split; `later` is 200 seconds later.
+    # the shard; `note` asks to forget the persons, `search` looks for them in all objects, `delete` deletes their rows in Treasure Data by
+    # the value. A worker or a replay may be followed by the numbers of the records that it gets; a `small` worker is of a release that cuts
+    # chunks of two rows; a `children` worker gets those of the shards after the split; `later` is 200 seconds after the one before.
     actors: tuple[str, ...]
     # invocations that ran earlier, one after the other, with the trouble `past`. One that is `killed` has claimed, no more.
     before: tuple[str, ...] = ("worker",)
@@ -174,6 +185,11 @@ class Scenario:
     records: tuple[Put, ...] = (Put(),)  # what is on the stream
     seconds: float = 4000.0  # how long ago the earlier invocations ran
     left: str = ""  # the numbers of the records that are redelivered at the end; all without any
+
+    @property
+    def forgets(self) -> bool:
+        """Whether persons are forgotten."""
+        return any("note" in actor for actor in (*self.before, *self.actors))
 
 
 _REJECTED, _LARGE, _FAILING, _UNHEARD_ROWS = "TD_REJECTS_TABLE", "TD_TOO_LARGE", "TD_429", "TD_LOST_ANSWER"
@@ -209,6 +225,15 @@ SCENARIOS = (
     Scenario("a watermark, a closed shard has a record in no span", ("watch",), before=("watch", "split", "watch", "children worker"), records=(Put("q"),)),
     Scenario("a watermark, the owner of a copy's claim is in no span", ("watch",), before=("watch", "worker 1", "killed worker 2", "replay 0"), records=(Put("q", 1), Put("z", after=400), Put("q", 1, after=401))),
     Scenario("the sweep beside a sender", ("sweep", "hand"), before=_HALVED, past=_REJECTED, seconds=30 * _DAY),
+    Scenario("a search for persons beside the worker's own sends", ("worker", "later search"), before=("note",), seconds=0.0),
+    Scenario("a search for persons beside a sender in doubt", ("schedule", "search"), before=("worker", "note"), past=_UNHEARD_ROWS),
+    Scenario("persons are deleted by value beside a sender in doubt", ("delete", "schedule"), before=("worker", "note"), past=_UNHEARD_ROWS, records=(Put(), Put("q"))),
+    Scenario("a search for persons in what waits beside a sender", ("schedule", "search"), before=("worker", "note"), past=_FAILING, now=_FAILING),
+    Scenario("a search for persons in one half while the other is in doubt", ("hand", "later note", "later search"), before=_HALVED, past=_REJECTED, now=_REJECTED),
+    Scenario("two searches for persons in dead rows", ("search", "search", "hand"), before=(*_HALVED, "note"), past=_REJECTED),
+    Scenario("a search for persons beside an edit", ("edit", "search"), before=(*_HALVED, "note"), past=_REJECTED, now=_REJECTED),
+    Scenario("a search for persons in what was delivered beside a forced replay", ("force", "search"), before=("worker", "note")),
+    Scenario("a search for persons in what was put again beside a sender", ("schedule", "search"), before=("worker", "note"), records=(Put(claim=_AGAIN),)),
     Scenario("the sweep beside a redelivery", ("sweep", "worker"), before=("killed worker",), seconds=2 * _DAY),
 )  # fmt: skip  # a table
 NAMED = {one.name: one for one in SCENARIOS}
@@ -244,6 +269,8 @@ class _Meeting(Pipeline):
             self._invoke_sender({"sweep": True} if name == "sweep" else {})
         elif name == "watch":
             self.observer.look()
+        elif name in {"note", "search", "delete"}:
+            self._forget(name)
         else:
             self.world.cuts = [(2 if "small" in words else 50_000, 16 << 20)]
             chosen = [int(word) for word in actor.split() if word.isdigit()]
@@ -253,6 +280,34 @@ class _Meeting(Pipeline):
                     event = event_of([records[number] for number in chosen] or records)
                     more = {"replay": True} if name == "replay" else {}
                     self.worker.invoke(event | more, lambda _outcome: None)
+
+    def _forget(self, what: str) -> None:
+        """Ask for something about the persons to forget, as the command does."""
+        asked: list[dict[str, Any]] = [{"do": "note"}]
+        if what == "search":
+            asked = [{"do": "forget", "hour": hour, "after": ""} for hour in self.audit.objects.hours()]
+        elif what == "delete":
+            asked = [{"do": "delete", "database": "shop_db", "table": table} for table in ("clicks", _TABLE)]
+        whom = {"account": _ACCOUNT, "column": "n", "values": [*map(str, sorted(_PERSONS))]}
+        for one in asked:
+            self._invoke_sender({"forget": whom | one})
+
+    def remembered(self) -> Iterator[str]:
+        """Yield where rows of persons are left, whether a request is not done, and whether rows that went are not counted."""
+        found = [(one.table, row["n"]) for one in self.world.td.imports() for row in one.rows]
+        for span in self.audit.ledger.spans():
+            with suppress(ObjectGoneError):
+                bodies = self.audit.objects.whole(span)[1]
+                found += [
+                    (span.place.name, row["n"])
+                    for one in bodies.values()
+                    for row in unpacked(decompress(one))
+                ]
+        yield from (f"{where} has {number}" for where, number in found if number in _PERSONS)
+        document = RequestDocument.decode(self.world.bucket.objects(BUCKET)[REQUESTS].body)
+        yield from (f"{one.left} are left" for one in document.requests.values() if not one.done)
+        if self.audit.balance().total.states[State.FORGOTTEN] < len(_PERSONS):
+            yield "not all are counted"
 
 
 class Ended(NamedTuple):
@@ -264,8 +319,11 @@ class Ended(NamedTuple):
 
 def run(scenario: Scenario, choice: Choice = (), build: Build = Functions) -> Ended:
     """Run a scenario with what is chosen to happen at some steps."""
+    setup = replace(_SETUP, archive_days=30) if scenario.forgets else _SETUP
     # a thread may have looked at a database's health before it was paused
-    world = World(Schedule(1, _SETUP, (), (Window(Kind.PAUSE, START, START),)), effects=_Steps)
+    world = World(Schedule(1, setup, (), (Window(Kind.PAUSE, START, START),)), effects=_Steps)
+    persons = _PERSONS if scenario.forgets else frozenset[int]()
+    world.is_forgotten = lambda row: row["n"] in persons
     effects, simulation = world.effects, world.simulation
     assert isinstance(effects, _Steps)
     trace, pipeline = Trace(world), _Meeting(world, build(world))
@@ -288,8 +346,9 @@ def run(scenario: Scenario, choice: Choice = (), build: Build = Functions) -> En
     simulation.run(simulation.now + scenario.seconds)
     effects.chosen, effects.names, effects.dies = dict(choice), [], False
     _trouble(world, scenario.now, _TURN)
+    at = simulation.now
     for actor in scenario.actors:
-        at = simulation.now + (200 if "later" in actor else 0)
+        at += 200 * ("later" in actor)
         simulation.at(at, lambda actor=actor: pipeline.invoke(actor))  # type: ignore[misc]  # a default binds it
     simulation.run(simulation.now + _TURN)
     steps, effects.names = effects.names or [], None
@@ -302,13 +361,18 @@ def run(scenario: Scenario, choice: Choice = (), build: Build = Functions) -> En
         if turn > _DEAD_FROM and pipeline.audit.is_idle():
             break
     pipeline._note_forced()  # noqa: SLF001 -- its own
-    for _ in range(3):
+    if scenario.forgets:  # again, whatever became of the first request
+        pipeline.invoke("note")
+        simulation.run(simulation.now + _TURN)
+    for days in _SWEEPS + _LAST_SEARCHES * scenario.forgets:
         pipeline.invoke("sweep")
-        simulation.run(simulation.now + 1.1 * _DAY)
+        simulation.run(simulation.now + days * _DAY)
+    pipeline.accepted = {number: at for number, at in pipeline.accepted.items() if number not in persons}
     verdict = judge(pipeline)
     verdict.rules = trace.broken
     gc.enable()  # a worker invocation that was killed leaves it off
-    return Ended(steps, dict(verdict.violations))
+    left = Counter(pipeline.remembered() if scenario.forgets else ())
+    return Ended(steps, dict(verdict.violations + left))
 
 
 def _trouble(world: World, names: str, seconds: float) -> None:
@@ -359,20 +423,15 @@ def follow(name: str, out: str = "") -> tuple[int, str]:
     return explorer.run(), explorer.wrong
 
 
-def _explore(name: str, runs: int) -> Explored:
-    """Explore the scenario with this name, in a worker process."""
-    return explore(NAMED[name], runs)
-
-
 @click.command(help=__doc__)
 @click.option("--runs", default=1000, show_default=True, help="Most runs of each scenario.")
 def main(runs: int) -> None:
     """Explore the specification, then all scenarios."""
     began, total, failed = time.monotonic(), 0, False
     with pool_of() as pool:
-        scenes = (*((name, "") for name in _SCENES), *LEFT_OUT, *FORGET_LEFT_OUT)
+        scenes = (*((name, "") for name in _SCENES), *LEFT_OUT)
         followed = [(scene, pool.submit(follow, *scene)) for scene in scenes]
-        jobs = [(name, pool.submit(_explore, name, runs)) for name in NAMED]
+        jobs = [(one.name, pool.submit(explore, one, runs)) for one in SCENARIOS]
         for (name, rule), job in followed:
             count, wrong = job.result()
             total, failed = total + count, failed or bool(wrong) != bool(rule)

@@ -8,7 +8,7 @@ from itertools import product
 
 import click
 
-from chaos.load import Case, Result, simulate
+from chaos.load import Case, simulate
 from chaos.run import pool_of
 
 BOUND = 1.5
@@ -23,18 +23,13 @@ def case(kind: str, failing: int, accounts: int = _ACCOUNTS, hours: float = _HOU
     return Case(kind, accounts / _EVERY, accounts, hours, 2, failing, window=5)
 
 
-def limit(usual: Result) -> float:
-    """Return how many seconds the 99th percentile of rows in working databases may be while others fail."""
-    return 2 * usual.percentile(0.99) + _PARKING_SECONDS
-
-
 @click.command(help=__doc__)
 def main() -> None:
     """Measure the delays and print them."""
     cases = [case("", 0), *(case(kind, count) for count, kind in product(_COUNTS, _KINDS))]
     with pool_of() as pool:
         found = list(pool.map(simulate, cases))
-    bound = limit(found[0])
+    bound = 2 * found[0].percentile(0.99) + _PARKING_SECONDS
     click.echo(f"p50 / p99 of the rows in working databases, of {_ACCOUNTS}; limit {bound:.1f} s")
     for one in found:
         p50, p99 = (f"{one.percentile(share):.1f} s" for share in (0.5, 0.99))

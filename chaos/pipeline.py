@@ -14,7 +14,6 @@ from chaos import plans
 from chaos.audit import Audit, Held
 from chaos.functions import Functions
 from chaos.mapping import ChangedMapping
-from chaos.plans import Copy
 from chaos.platform import Function
 from chaos.schedule import START, Act, Schedule
 from chaos.traffic import REPEATED, TABLES, Sent
@@ -72,13 +71,10 @@ class Pipeline:
         self.accepted: dict[int, float] = {}  # by event, when it was first accepted, UNIX seconds
         self.sent: dict[int, Sent] = {}  # by event, its request
         self.answers: list[Answered] = []  # the ingest's responses
-        # rejected events that were kept when everything had settled for the first time
-        self.copies: list[Copy] = []
         self.garbage: list[bytes] = []  # undecodable records that were put on the stream
         # by span and chunk, the events of rows that an operator wanted to drop
         self.given_up: dict[tuple[Place, ChunkKey], list[int]] = {}
         self.forced: Counter[int] = Counter()  # how often forced replays have sent each event again
-        self.lost_batches = 0  # batches that expired before they were settled, which must never happen
         self.healed_at = 0.0  # when everything healed, UNIX seconds
         self._tags: set[str] = set()
         self._forced_places: set[Place] = set()
@@ -109,7 +105,6 @@ class Pipeline:
             ),
             children_wait=schedule.setup.children_wait,
             borders=self._border,
-            on_expired=self._expired,
         )
         self._poller = StreamPoller(world.stream, self._mapping)
         self._changed = ChangedMapping(world.simulation, world.trouble, self.worker.invoke)
@@ -126,14 +121,13 @@ class Pipeline:
 
     # Running
 
-    def run(self, *, observed: bool = True) -> None:
-        """Run the whole schedule until everything has settled, replays and late copies included, with watermarks or without."""
+    def run(self) -> None:
+        """Run the whole schedule until everything has settled, replays and late copies included."""
         for sent in self.schedule.sent:
             self._simulation.at(sent.at, partial(self.send, sent))
         for act in self.schedule.acts:
             self._simulation.at(act.at, partial(self.act, act))
-        if observed:
-            self.observer.begin()
+        self.observer.begin()
         self.begin()
         self._simulation.run(self.schedule.end)
         self.finish()
@@ -159,7 +153,6 @@ class Pipeline:
             self._pause_sender(min(until, self._simulation.now + _DAY))
         self.rest(hours=72)
         self.missing = self._missing()
-        self.copies = list(self.audit.rejected())
         for name, account in self.world.accounts.items():
             if account.status != "active" or account.revoked_key_ids:
                 self._disable(name, "")
@@ -204,17 +197,12 @@ class Pipeline:
         self._wait(_STEP)
 
     @property
-    def told(self) -> Counter[tuple[int, str]]:
-        """By number and code, how many responses reported a rejection."""
-        return Counter(one for answer in self.answers for one in answer.rejected)
-
-    @property
     def contradicted(self) -> set[int]:
         """Events of a batch that one response accepted and another rejected, because the edge policy had changed.
 
         The first copy of the batch on the stream decides.
         """
-        rejected = {number for number, code in self.told if code in CODES}
+        rejected = {number for answer in self.answers for number, code in answer.rejected if code in CODES}
         taken = {number for answer in self.answers for number in answer.accepted}
         return {number for number in rejected & taken if self.sent[number].dialect == "batch"}
 
@@ -274,7 +262,7 @@ class Pipeline:
         The first copy of a batch on the stream may have rejected an event even if its response was lost.
         """
         held = {int(row["n"]) for taken in self.world.td.imports() for row in taken.rows}
-        held |= {one.number for one in self.audit.rejected() if self.sent[one.number].dialect == "batch"}
+        held |= {one for one in self.audit.rejected() if self.sent[one].dialect == "batch"}
         for one in self.audit.held():
             held |= {int(row["n"]) for row in one.values or () if isinstance(row, dict)}
         held |= self.contradicted | self.dropped | self.gone
@@ -415,10 +403,6 @@ class Pipeline:
             return chances.randint(1, len(records))
         return len(records)
 
-    def _expired(self, records: Sequence[Record]) -> None:
-        self.lost_batches += 1
-        self._simulation.note(f"{len(records)} records expired before they were settled")
-
     # The overflow queue's mapping
 
     def _message_landed(self) -> None:
@@ -499,7 +483,6 @@ class Pipeline:
             Kind.PLAN: lambda account, mode: self.world.remap(account, plan=plans.plan(mode, TABLES)),
             Kind.DISABLE: self._disable,
             Kind.GARBAGE: self._put_garbage,
-            Kind.REWIND: self._rewind,
             Kind.LIMITS: self._limit,
             Kind.RESHARD: self._reshard,
             Kind.RECREATE: self._create_again,
@@ -579,19 +562,6 @@ class Pipeline:
         self.world.cuts = [*self.world.cuts[-1:] * is_beside, (rows, size)]
         for function in self.functions:
             function.deploy()
-
-    def _rewind(self, where: float, start: float) -> None:
-        """Make the event source read a shard again, starting at a settled record."""
-        shards = self._shards()
-        poller = self._poller.pollers.get(shards[int(where * len(shards))])
-        if poller is None or poller.last_settled is None:
-            return
-        settled, records = int(poller.last_settled), self._records(poller.shard_id)
-        records = [record for record in records if int(record.sequence_number) <= settled]
-        if records:
-            with suppress(ValueError):  # an invocation is under way
-                poller.rewind(records[int(start * len(records))].sequence_number)
-            self._tick_at(self._simulation.now)
 
     def _stand_still(self, seconds: float) -> None:
         self._standstill_until = self._simulation.now + seconds

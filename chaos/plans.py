@@ -1,7 +1,7 @@
 """Accounts with a tracking plan: which of their events stray from it."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from shared.rows import PlanCode
 from shared.tracking_plan import Mode, TrackingPlan
@@ -18,24 +18,6 @@ _COLUMNS: Mapping[str, Any] = {
     "filling": "string",
 }
 _FITTING: Mapping[str, Any] = {"page": "home", "currency": "JPY", "items": [1]}
-
-
-class Copy(NamedTuple):
-    """The copy of a rejected event.
-
-    Its account, its table (empty if it named none), its code, the event as its sender wrote it, and the explanation in the response.
-    """
-
-    account: str
-    table: str
-    code: str
-    event: Mapping[str, Any]
-    message: str
-
-    @property
-    def number(self) -> int:
-        """The event's number. An event without a table has the number of its request's first event."""
-        return int(self.event.get("n", self.event.get("rejected", -1)))
 
 
 def plan(mode: Mode, tables: tuple[str, ...]) -> TrackingPlan:

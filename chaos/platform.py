@@ -41,7 +41,6 @@ class Function:
         self.timeout = timeout
         self.running: dict[Process, None] = {}  # a set would have an order of its own in each run
         self.invocations = 0
-        self.left_behind = 0
         self.errors: list[tuple[str, str]] = []
         self.timed_out: dict[str, float] = {}  # when invocations began that did not end in time
         # is told what the caller of an invocation is
@@ -112,14 +111,9 @@ class Function:
             self._simulation.kill(process)
 
     def _end(self, sandbox: Sandbox, process: Process, *, alive: bool) -> None:
-        """End an invocation. The next one may have its sandbox, unless that died or threads were left behind."""
+        """End an invocation. The next one may have its sandbox, unless that died."""
         self.running.pop(process, None)
-        if not alive or self._simulation.now - process.born >= self.timeout:
-            return
-        if process.tasks:
-            self.left_behind += len(process.tasks)
-            self._simulation.kill(process)
-        else:
+        if alive and self._simulation.now - process.born < self.timeout:
             self._idle.append(sandbox)
 
     def _sandbox(self) -> Sandbox:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
-from dataclasses import dataclass
 
 from chaos import schedule as schedules
 from chaos.functions import Functions
@@ -21,36 +20,21 @@ Build = Callable[[World], Functions]
 _MOST_BYTES = 6 << 30  # for one process; a schedule of a thousand events takes 0.2 GB
 
 
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """The result of one schedule: its seed, how many events were requested, what happened to them, and seconds of CPU time."""
-
-    seed: int
-    events: int
-    verdict: Verdict
-    seconds: float
-
-
 def run_schedule(schedule: Schedule, build: Build = Functions, *, trace: list[str] | None = None) -> Verdict:
     """Run a schedule and check the promises; the trace's lines are added to `trace`."""
     return finished(schedule, build, trace=trace)[1]
 
 
-def finished[P: Pipeline](
-    schedule: Schedule,
-    build: Build = Functions,
-    kind: type[P] = Pipeline,  # type: ignore[assignment]  # mypy takes no default for a type variable
-    *,
-    observed: bool = True,
-    trace: list[str] | None = None,
-) -> tuple[P, Verdict]:
-    """Run a schedule, in a pipeline of some kind, and return the pipeline and the verdict."""
+def finished(
+    schedule: Schedule, build: Build = Functions, *, trace: list[str] | None = None
+) -> tuple[Pipeline, Verdict]:
+    """Run a schedule, and return the pipeline and the verdict."""
     world = World(schedule, traced=trace is not None)
     judged = Trace(world)
-    pipeline = kind(world, build(world))
+    pipeline = Pipeline(world, build(world))
     judged.watch(pipeline.worker)
     try:
-        pipeline.run(observed=observed)
+        pipeline.run()
         verdict = judge(pipeline)
         verdict.rules, verdict.told = judged.broken, judged.told
         return pipeline, verdict
@@ -60,7 +44,7 @@ def finished[P: Pipeline](
             trace += world.simulation.trace or []
 
 
-def run_seed(seed: int, events: int, build: Build = Functions) -> Ran:
+def run_seed(seed: int, events: int, build: Build = Functions) -> Verdict:
     """Draw a seed's schedule and run it."""
     began = time.process_time()
     try:
@@ -68,10 +52,11 @@ def run_seed(seed: int, events: int, build: Build = Functions) -> Ran:
     except Exception as error:
         error.add_note(f"seed {seed}, {events} events")
         raise
-    return Ran(seed, events, verdict, time.process_time() - began)
+    verdict.seconds = time.process_time() - began
+    return verdict
 
 
-def run_seeds(jobs: list[tuple[int, int]]) -> Iterator[Ran]:
+def run_seeds(jobs: list[tuple[int, int]]) -> Iterator[Verdict]:
     """Run schedules, each a seed and a number of events, in parallel, and yield each result as it ends."""
     with pool_of() as pool:
         for future in as_completed([pool.submit(run_seed, *job) for job in jobs]):

@@ -71,12 +71,6 @@ class Schedule:
         return sum(len(sent.events) for sent in self.sent)
 
     @property
-    def quarantined(self) -> frozenset[str]:
-        """The accounts whose tracking plan is in quarantine mode at some time."""
-        modes = [*self.setup.plans, *(act.arguments for act in self.acts if act.kind is Kind.PLAN)]
-        return frozenset(account for account, mode in modes if mode == "quarantine")
-
-    @property
     def end(self) -> float:
         """When everything recovers, UNIX seconds."""
         return START + self.setup.horizon
@@ -87,7 +81,7 @@ _FOR_DAYS: dict[Kind, float] = {
     **dict.fromkeys((Kind.TD_REFUSED, Kind.TD_OUTAGE, Kind.REDIS_DOWN, Kind.REDIS_HALF), 9 * _DAY),
     **dict.fromkeys((Kind.KINESIS_LISTING, Kind.S3_GONE, Kind.S3_DAMAGED), 9 * _DAY),
     **dict.fromkeys((Kind.KINESIS_DOWN, Kind.KINESIS_READ), 16 * HOUR),
-    **dict.fromkeys((Kind.S3_DELETE_REFUSED, Kind.S3_STALE_LISTING, Kind.KINESIS_AUTO), 40 * _DAY),
+    **dict.fromkeys((Kind.S3_DELETE_REFUSED, Kind.KINESIS_AUTO), 40 * _DAY),
     Kind.QUEUE_OFF: 12 * _DAY,  # the queue keeps messages for 14
 }
 """Kinds that last for up to so long in schedules of weeks. Others would hold the stream for longer than it keeps records."""
@@ -187,7 +181,7 @@ def _setup(seed: int, chance: random.Random, kinds: dict[Kind, None]) -> Setup:
 def _plans(seed: int, accounts: tuple[str, ...], kinds: dict[Kind, None]) -> tuple[tuple[str, Mode], ...]:
     """Return the accounts with a tracking plan: one in every other schedule, from a random source of its own."""
     chance = random.Random(f"{seed}/plans")
-    if chance.random() < 0.5 and not {Kind.PLAN, Kind.S3_POLICY} & kinds.keys():
+    if chance.random() < 0.5 and Kind.PLAN not in kinds:
         return ()
     return ((chance.choice(accounts), chance.choice(("quarantine", "quarantine", "observe"))),)
 
@@ -254,6 +248,5 @@ def _acts(chance: random.Random, kind: Kind, setup: Setup) -> list[Act]:
         Kind.PLAN: lambda: (chance.choice(setup.plans)[0], chance.choice(MODES)),
         Kind.DISABLE: lambda: (chance.choice(accounts), chance.choice(("account", "key", ""))),
         Kind.GARBAGE: lambda: (chance.choice(_GARBAGE),),
-        Kind.REWIND: lambda: (chance.random(), chance.random()),
     }
     return [Act(at, kind, arguments[kind]()) for at in times(kind.most)]

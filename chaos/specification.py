@@ -337,9 +337,7 @@ class Change(NamedTuple):
     attempts: frozenset[str]  # what the answers to all imports of this generation prove
     told: frozenset[str]  # what the writer's own answers prove
     decision: str  # what the indexes make of rows put again and never sent: a state, or the rule that forbids to decide
-    with_span: (
-        bool  # in the transaction that appends a span, or the write that adds chunks, with the other rows
-    )
+    with_span: bool  # it adds the other rows, too: a transaction that appends a span, or a write with chunks
     gone: bool  # the object, or for rows put again some index, is deleted
 
 

@@ -1,12 +1,11 @@
 """Actors that follow the specification, and the scenes in which `chaos.specification_explorer` lets them meet.
 
-An actor reads like its part of the protocol. `out` names the rules that it leaves out, to show that they are missed: rules of the
-specification, or FORGET_RULES.
+An actor reads like its part of the protocol. `out` names the rules of the specification that it leaves out, to show that they are missed.
 """
 
 from collections.abc import Generator, Iterable
 from copy import replace
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 from chaos.specification import (
@@ -27,7 +26,6 @@ from chaos.specification import (
     entry_of,
     fenced,
     first_copy,
-    form,
     halves,
     keys_of,
     must_claim,
@@ -41,13 +39,10 @@ from chaos.specification_explorer import (
     Actor,
     Ask,
     Call,
-    Delete,
-    Owe,
     Program,
     Read,
     Scene,
     World,
-    names,
 )
 
 type Plan = Generator[Call, Any, bool]
@@ -128,10 +123,7 @@ def attempts(
         view: World = yield Read()
         now = view.item(item.place) or item
         changes = {}
-        there = keys_of(now, split=True)
         for key, proof in proofs.items():
-            if key not in there:
-                continue  # cut anew, since somebody has settled it
             old, generation = entry_of(now, key), entry_of(item, key).generation
             rule = "untried by version" if proof == NOT_TAKEN else "own clearing"
             own = (key in opened and now.version == item.version) or rule in out
@@ -163,70 +155,6 @@ def worker(*chunks: str) -> Actor:
             won = view.item(START) == item
         if won:
             yield from attempts(item, keys_of(item), keys_of(item), item.planned_at + 5, out)
-
-    return run
-
-
-def editor(place: Place) -> Actor:
-    """Edits a dead chunk: the span with the new rows and the end of the old chunk are one transaction."""
-
-    def run(out: frozenset[str]) -> Program:
-        view: World = yield Read()
-        item = view.item(place) or Item(place)
-        for key in (key for key in keys_of(item) if form(entry_of(item, key)) == "dead"):
-            rows = chunk("".join(names(key)).upper())
-            where = Place(Chain("", source=f"edit {place} {key}"))
-            put, new = stored(
-                Item(where, chunks=(rows,), done=True, entries=((rows.name, Entry("waiting")),))
-            )
-            if not (yield put):
-                return
-            old = written(item, {key: entry_of(item, key)._replace(state="replaced")})
-            if "replace at once" not in out:
-                yield replace(appended(new), place=place, version=old.version, changes=old.changes)
-            elif (yield old):
-                yield appended(new)
-            return
-
-    return run
-
-
-def operator(place: Place, *, drops: bool) -> Actor:
-    """Drops what has no doubt, or sends what is dead again."""
-
-    def run(out: frozenset[str]) -> Program:
-        view: World = yield Read()
-        item = view.item(place) or Item(place)
-        may_drop = {"waiting", "dead", "doubt"} if "drop without doubt" in out else {"waiting", "dead"}
-        for key in keys_of(item):
-            entry = entry_of(item, key)
-            if drops and form(entry) in may_drop:
-                yield written(item, {key: entry._replace(state="dropped", since=None)})
-                return
-            if not drops and form(entry) == "dead":
-                yield written(item, {key: Entry("waiting", None, entry.generation + 1)})
-                return
-
-    return run
-
-
-def forcer(place: Place, tag: str, start: int, end: int) -> Actor:
-    """A forced replay of the rows that arrived in a range: one span for each original and tag."""
-
-    def run(out: frozenset[str]) -> Program:
-        bound = yield Event("tag bound", 0, "", name=tag, started=start, until=end)
-        if bound != (start, end) and "tag keeps range" not in out:
-            return
-        view: World = yield Read(objects=True)
-        origin = view.item(place) or Item(place)
-        records = next(one.records for one in view.objects if one.name == origin.object)
-        records = tuple(one for one in records if start <= one.arrival < end)
-        rows = chunk(name for one in records for name, _ in one.rows)
-        where = Place(Chain("", tag=tag, source=str(place)))
-        item = Item(where, planned_at=view.now, chunks=(rows,), latest=max(one.arrival for one in records))
-        put, item = stored(item, records)
-        if (yield put) and (yield appended(item)) is not None:
-            yield Owe(tag, names(rows.name))
 
     return run
 
@@ -323,25 +251,13 @@ def decider(place: Place) -> Actor:
     return run
 
 
-def _planned(*chunks: str, database: str | None = "d", sendable: bool = True) -> tuple[Event, Item]:
+def _planned(*chunks: str) -> tuple[Event, ...]:
     """Return a span that somebody planned and then left alone, of one record for each row."""
-    where = [(row, chunk(rows).name) for rows in chunks for row in rows]
-    records = tuple(Record(n, n, f"r{n}", rows=((name, 1),)) for n, (_, name) in enumerate(where, 1))
-    cut = tuple(replace(chunk(rows, database), sendable=sendable) for rows in chunks)
-    return stored(Item(START, 1, len(records), 0, chunks=cut, latest=len(records)), records)
-
-
-def _past(put: Event, item: Item, *more: Event) -> tuple[Event, ...]:
-    return tuple(replace(event, by="900/past") for event in (put, appended(item), *more))
-
-
-def _delivered(*chunks: str) -> tuple[Event, ...]:
-    put, item = _planned(*chunks)
-    imports = []
-    for call, one in enumerate(item.chunks, 900):
-        sent = Event("sent", 0, "", place=START, key=one.name, database="d", call=call, digest=one.name)
-        imports += [sent, replace(sent, what="answered", answer="imported")]
-    return _past(put, item, *imports, written(item, {one.name: Entry("delivered") for one in item.chunks}))
+    where = [(row, rows) for rows in chunks for row in rows]
+    records = tuple(Record(n, n, f"r{n}", rows=((rows, 1),)) for n, (_, rows) in enumerate(where, 1))
+    cut = tuple(chunk(rows, "d") for rows in chunks)
+    put, item = stored(Item(START, 1, len(records), 0, chunks=cut, latest=len(records)), records)
+    return tuple(replace(event, by="900/past") for event in (put, appended(item)))
 
 
 _JUMPS = ((20, "e"), (80, "e"))  # a worker may be over; what was in doubt is no more remembered
@@ -358,11 +274,8 @@ _PASSED_FIRST = planner("s", (_MARKERS[1],), (_LATE,))
 _DECIDER = decider(Place(Chain("t")))
 SCENES = (
     Scene("a worker and a sender", (worker("pq"), sender(START)), sender, jumps=_JUMPS, healers=(worker("pq"),)),
-    Scene("two senders of two chunks", (sender(START), sender(START)), sender, past=_past(*_planned("p", "q")), jumps=_JUMPS, faults=1),
+    Scene("two senders of two chunks", (sender(START), sender(START)), sender, past=_planned("p", "q"), jumps=_JUMPS, faults=1),
     Scene("two releases", (worker("pq"), worker("p", "q")), sender, healers=(worker("pq"),)),
-    Scene("two edits and an operator", (editor(START), editor(START), operator(START, drops=False)), sender, past=_past(*_planned("pq", sendable=False)), start=30),
-    Scene("an operator drops beside a sender", (sender(START), operator(START, drops=True)), sender, past=_past(*_planned("pq", database=None)), start=30),
-    Scene("two forced replays with one tag", (forcer(START, "f", 0, 2), forcer(START, "f", 0, 3)), sender, past=_delivered("p", "q"), start=30),
     Scene("a gap, and copies of a request", (_LIVE, planner("s", (_COPIES[0],), replay=True)), sender, rows="pqr", healers=(_LIVE,)),
     Scene("a claim whose record was passed over", (planner("s", (_A, _COPIES[0])), _LIVE), sender, rows="pqr", healers=(_LIVE,)),
     Scene("a record that was passed over", (planner("s", (_A, _B)), _REPLAY), sender, rows="pqr", healers=(planner("s", (_A, _B)), _REPLAY)),
@@ -374,9 +287,6 @@ LEFT_OUT = tuple(
     for scene, rules in {
         "a worker and a sender": ("append once", "own clearing", "settle by version", "untried by version", "look at the clock", "ask", "doubt keeps database"),
         "two releases": ("object before append",),
-        "two edits and an operator": ("replace at once",),
-        "an operator drops beside a sender": ("drop without doubt",),
-        "two forced replays with one tag": ("tag keeps range",),
         "a gap, and copies of a request": ("claim", "claim in gaps", "claim with append"),
         "a claim whose record was passed over": ("free what was passed over",),
         "a record that was passed over": ("member by index",),
@@ -385,128 +295,4 @@ LEFT_OUT = tuple(
     }.items()
     for rule in rules
 )  # fmt: skip  # a table
-"""Rules without which a scene breaks a promise."""
-
-# Forgetting a person: `p`, the rows that a chunk's name lists
-
-PERSON = "p"
-_HAVE_ROWS = frozenset({"waiting", "dead", "delivered"})
-FORGET_RULES = {
-    "delete before cutting": "Rows that were delivered leave an object only once Treasure Data has deleted them.",
-    "wait until it is shown": "A statement is believed to have found a row only some time after the row was delivered.",
-    "ask for others": "Whether Treasure Data has a chunk in doubt is asked by rows of others, because a statement may have deleted the person's.",
-    "search again": "A last search is made when nothing that was received before can still be on its way.",
-}
-"""Rules of forgetting that no single event breaks."""
-
-
-type Cut = tuple[list[str], list[Chunk], dict[str, Entry]]
-"""The chunks that a span loses, those that it gets, and all entries that change."""
-
-
-@cache
-def forgetter(place: Place, person: str = PERSON, *, is_last: bool = False) -> Actor:
-    """A search of one span: delete in Treasure Data, put the new object, write the item, delete the old object."""
-
-    def run(out: frozenset[str]) -> Program:
-        if is_last and "search again" in out:
-            return
-        view: World = yield Read(objects=True)
-        item = view.item(place)
-        put = next((one for one in view.objects if item is not None and one.name == item.object), None)
-        if item is None or put is None:
-            return
-        removed, added, changes = yield from _cuts(item, put, person, out)
-        if not removed and not changes:
-            return
-        chunks = [one for one in put.chunks if one[0] not in removed]
-        chunks += [(one.name, one.rows, one.name) for one in added if changes[one.name].state in _HAVE_ROWS]
-        kept, name = {one[0] for one in chunks}, repr((place, chunks, "anew"))
-        records = (replace(one, rows=tuple(row for row in one.rows if row[0] in kept)) for one in put.records)
-        new = replace(put, name=name, digest=name, records=tuple(records), chunks=tuple(chunks))
-        write = Event("written", 0, "", name, name, place, version=item.version, added=tuple(added))
-        write = replace(write, changes=tuple(changes.items()), removed=tuple(removed))
-        if (yield new) and (yield write):
-            # never the new one, if it lost: another search may have put the same, under the same name
-            yield Event("object deleted", 0, "", name=item.object)
-
-    return run
-
-
-def _cuts(item: Item, put: Event, person: str, out: frozenset[str]) -> Generator[Call, Any, Cut]:
-    """Return what can be cut of an item now. Of a chunk with a part in doubt, other parts give up their rows."""
-    removed, added, changes = list[str](), list[Chunk](), dict[str, Entry]()
-    for name in (name for name, *_ in put.chunks if person in names(name)):
-        keys = [key for key in keys_of(item) if key.split("/")[0] == name]
-        free = [key for key in keys if _may_cut(item, key, out)]
-        moved = free if free == keys else [key for key in free if person in names(key)]
-        is_delivered = any(entry_of(item, key).state == "delivered" for key in moved)
-        if is_delivered and "delete before cutting" not in out:
-            found_all = yield Delete((person,))
-            if not found_all and "wait until it is shown" not in out:
-                continue
-        for key in moved:
-            pieces = _pieces(names(key), entry_of(item, key), person)
-            added += [one for one, _ in pieces]
-            changes |= {one.name: entry for one, entry in pieces}
-            if free != keys:
-                changes[key] = entry_of(item, key)._replace(state="replaced")
-        removed += [name] * (free == keys)
-    return removed, added, changes
-
-
-def _may_cut(item: Item, key: str, out: frozenset[str]) -> bool:
-    entry = entry_of(item, key)
-    is_certain = "doubt" not in form(entry) or "cut without doubt" in out
-    return item.done and entry.state != "again" and is_certain
-
-
-def _pieces(rows: tuple[str, ...], entry: Entry, person: str) -> list[tuple[Chunk, Entry]]:
-    """Return the chunks that take the place of one, each with its entry."""
-    if entry.state in {"dropped", "copy"}:
-        return [(replace(chunk(rows), name=f"{'+'.join(rows)}**"), entry)]
-    if entry.state not in _HAVE_ROWS:
-        return []
-    rest, gone = (chunk(row for row in rows if (row in person) is theirs) for theirs in (False, True))
-    pieces = (rest, entry), (replace(gone, name=f"{gone.name}*"), Entry("forgotten"))
-    return [one for one in pieces if one[0].rows]
-
-
-def by_value(_out: frozenset[str]) -> Program:
-    """Delete the person's rows in Treasure Data by a statement that looks for the value."""
-    yield Delete((PERSON,))
-
-
-def _dead(*chunks: str) -> tuple[Event, ...]:
-    """Return a settled span whose chunks are dead."""
-    put, item = _planned(*chunks, sendable=False)
-    dead = tuple((one.name, Entry("dead")) for one in item.chunks)
-    return _past(put, replace(item, done=True, entries=dead))
-
-
-_LAST, _LAST_FOR_Q = partial(forgetter, is_last=True), partial(forgetter, person="q", is_last=True)
-_FORGET = forgetter(START)
-_REPLAYED = forgetter(Place(Chain("", tag="f", source=str(START))))
-_STAYS = ((20, "d"), (80, "d"))
-FORGET_SCENES = (
-    Scene("forget beside a worker and a sender", (worker("pq"), sender(START), _FORGET), sender, jumps=_STAYS, faults=1, healers=(worker("pq"),), forgets=PERSON, last=_LAST),
-    Scene("forget beside a sender in doubt", (sender(START), _FORGET), sender, past=_past(*_planned("pq")), jumps=_STAYS, faults=2, forgets=PERSON, last=_LAST),
-    Scene("delete by value, beside a sender in doubt", (sender(START), by_value), sender, past=_past(*_planned("pq")), jumps=((20, "d"), (20, "d")), faults=1, forgets=PERSON, last=_LAST),
-    Scene("forget what waits, beside a sender", (sender(START), _FORGET), sender, past=_past(*_planned("pq", database=None)), start=30, jumps=_STAYS, faults=2, forgets=PERSON, last=_LAST),
-    Scene("forget twice, beside an operator", (_FORGET, forgetter(START, PERSON), operator(START, drops=False)), sender, past=_dead("pq"), start=30, forgets=PERSON, last=_LAST),
-    Scene("forget beside an edit", (editor(START), _FORGET), sender, past=_dead("pq"), start=30, forgets=PERSON, last=_LAST),
-    Scene("forget what was delivered, beside a forced replay", (forcer(START, "f", 0, 3), _FORGET, _REPLAYED), sender, past=_delivered("p", "q"), start=30, forgets=PERSON, last=_LAST),
-    Scene("forget what was put again", (_PASSED, _PUT_AGAIN, _DECIDER, forgetter(Place(Chain("t")), "q")), sender, rows="q", start=50, jumps=((20, "d"),), faults=0, healers=(_PASSED, _PUT_AGAIN, _DECIDER), forgets="q", last=_LAST_FOR_Q),
-)  # fmt: skip  # a table
-FORGET_LEFT_OUT = (
-    ("forget beside a worker and a sender", "settle by version"),
-    ("forget twice, beside an operator", "settle by version"),
-    ("forget beside an edit", "settle by version"),
-    ("forget beside a sender in doubt", "cut without doubt"),
-    ("forget what waits, beside a sender", "delete before cutting"),
-    ("forget beside a sender in doubt", "wait until it is shown"),
-    ("delete by value, beside a sender in doubt", "ask for others"),
-    ("forget what was delivered, beside a forced replay", "search again"),
-    ("forget beside an edit", "search again"),
-)
 """Rules without which a scene breaks a promise."""

@@ -34,7 +34,6 @@ from chaos.specification import (
 )
 
 TIMES = Times(invocation=15, same_id=45, ask=70, late=20, margin=12, clock=0)  # minutes
-SHOWN = 10  # after how many minutes a statement finds what was imported
 MEMORY, HEALED = 60, 90  # how long Treasure Data knows an id; how long it takes until all is well again
 
 
@@ -52,20 +51,7 @@ class Ask(NamedTuple):
     entry: Entry
 
 
-class Delete(NamedTuple):
-    """A statement that deletes rows in Treasure Data, as far as it finds them. The answer is whether it must have found all."""
-
-    rows: tuple[str, ...]
-
-
-class Owe(NamedTuple):
-    """A forced replay says that it has delivered these rows once more."""
-
-    tag: str
-    rows: tuple[str, ...]
-
-
-type Call = Event | Read | Ask | Delete | Owe
+type Call = Event | Read | Ask
 type Program = Generator[Call, Any]
 type Actor = Callable[[frozenset[str]], Program]  # is told which rules to leave out
 
@@ -81,12 +67,8 @@ class World(NamedTuple):
     ledger: frozenset[Item] = frozenset()
     objects: frozenset[Event] = frozenset()
     claims: frozenset[tuple[str, Owner]] = frozenset()
-    tags: frozenset[tuple[str, tuple[float, float]]] = frozenset()
     imports: frozenset[Event] = frozenset()  # what Treasure Data has taken
     late: frozenset[Event] = frozenset()  # calls that may still take effect
-    owed: frozenset[Owe] = frozenset()
-    forgets: str = ""  # rows of a person
-    deleted: frozenset[tuple[Event, str]] = frozenset()  # rows of imports
 
     def item(self, place: Place) -> Item | None:
         """Return the span at a place."""
@@ -101,9 +83,9 @@ class World(NamedTuple):
 
 
 def names(key: str) -> tuple[str, ...]:
-    """Return a chunk's rows. Its name lists them, in capitals after an edit and with a star if they are forgotten, so that the explorer can count them."""
+    """Return a chunk's rows. Its name lists them, so that the explorer can count them."""
     name, *path = key.split("/")
-    rows = tuple(name.lower().rstrip("*").split("+"))
+    rows = tuple(name.split("+"))
     for half in path:
         middle = (len(rows) + 1) // 2
         rows = rows[middle:] if half == "1" else rows[:middle]
@@ -115,12 +97,6 @@ def land(world: World, event: Event, out: frozenset[str]) -> tuple[World, Any]:
     match event.what:
         case "object put":
             return world._replace(objects=world.objects | {event}), True
-        case "object deleted":
-            left = frozenset(one for one in world.objects if one.name != event.name)
-            return world._replace(objects=left), True
-        case "tag bound":
-            bound = dict(world.tags).get(event.name, (event.started, event.until))
-            return world._replace(tags=world.tags | {(event.name, bound)}), bound
         case "claimed":
             ((request, owner),) = event.claims
             found = dict(world.claims).get(request, owner)
@@ -135,7 +111,7 @@ def land(world: World, event: Event, out: frozenset[str]) -> tuple[World, Any]:
 
 
 def _write(world: World, event: Event, out: frozenset[str]) -> tuple[World, bool]:
-    """Carry out a transaction: the item, its claims, the change of another item."""
+    """Carry out an append with its claims, or the change of an item."""
     items, claims = {one.place: one for one in world.ledger}, dict(world.claims)
     if event.what == "appended":
         if event.item.place in items and "append once" not in out:
@@ -146,7 +122,7 @@ def _write(world: World, event: Event, out: frozenset[str]) -> tuple[World, bool
                 return world, False
             claims[request] = owner
         items[event.item.place] = event.item
-    if event.changes or event.removed:
+    else:
         item = items[event.place]
         if item.version != event.version and "settle by version" not in out:
             return world, False
@@ -172,19 +148,10 @@ def steps_of(world: World, call: Call, by: str, out: frozenset[str]) -> Iterator
     if isinstance(call, Read):
         view = World((), 0, (), world.now, world.database, world.ledger, claims=world.claims)
         yield Step(0, world, view._replace(objects=world.objects) if call.objects else view)
-    elif isinstance(call, Owe):
-        yield Step(0, world._replace(owed=world.owed | {call}), None)
-    elif isinstance(call, Delete):
-        shown = [one for one in world.imports if one.at + SHOWN <= world.now]
-        gone = {(one, row) for one in shown for row in names(one.key) if row in call.rows}
-        fresh = any(row in call.rows for one in world.imports - {*shown} for row in names(one.key))
-        yield Step(0, world._replace(deleted=world.deleted | gone), not fresh)
     elif isinstance(call, Ask):
         place, key, entry = call
-        rows = ((one, row) for one in world.imports for row in names(one.key))
-        there = {(one.database, row) for one, row in rows if (one, row) not in world.deleted}
-        others = [row for row in names(key) if row not in world.forgets or "ask for others" in out]
-        has = {(entry.database, row) for row in others or names(key)} <= there
+        there = {(one.database, row) for one in world.imports for row in names(one.key)}
+        has = {(entry.database, row) for row in names(key)} <= there
         told = Event("answered", world.now, by, place=place, key=key, generation=entry.generation)
         told = replace(told, answer="counted" if has else "counted none", started=world.now)
         yield Step(0, world, has, (told,))
@@ -233,12 +200,10 @@ class Scene:
     faults: int = 2
     jumps: tuple[tuple[int, str], ...] = ()
     healers: tuple[Actor, ...] = ()
-    forgets: str = ""  # rows of a person who is forgotten
-    last: Callable[[Place], Actor] | None = None  # the last search for the person, in a span
 
     def world(self) -> World:
         """Return how it begins."""
-        world = World(faults=self.faults, jumps=self.jumps, forgets=self.forgets)
+        world = World(faults=self.faults, jumps=self.jumps)
         for event in self.past:
             world, _ = land(world._replace(now=event.at), event, frozenset())
         return world._replace(now=self.start)
@@ -324,25 +289,12 @@ class Explorer:
             healers = (*self.scene.healers, *map(self.scene.finish, spans))
             for number, actor in enumerate(healers):
                 world = self._run(world, actor, f"{100 + turn * 20 + number}/healer")
-        if self.scene.last is not None:
-            world = self._search(world)
         wrong = verdict(self.scene.rows, world)
         if not wrong and self.judge_every and len(self._paths) % self.judge_every == 0:
             wrong = ", ".join(rule for _, rule in judge((*self.scene.past, *self.trace), TIMES))
         if wrong:
             raise _BrokenError(wrong)
         del self.trace[length:]
-
-    def _search(self, world: World) -> World:
-        """Let the last search for a person run, and the sweep before it."""
-        named = {item.object for item in world.ledger}
-        world = world._replace(
-            now=world.now + HEALED, objects=frozenset(one for one in world.objects if one.name in named)
-        )
-        for number, item in enumerate(sorted(world.ledger, key=lambda one: repr(one.place))):
-            actor = (self.scene.last or self.scene.finish)(item.place)
-            world = self._run(world, actor, f"{300 + number}/search")
-        return world
 
     def _run(self, world: World, actor: Actor, by: str) -> World:
         """Let an actor run to its end without trouble."""
@@ -365,7 +317,7 @@ def _with(world: World, number: int, answers: tuple[Any, ...] | None, cost: int)
 
 def verdict(rows: Iterable[str], world: World) -> str:
     """Return the promise that is broken once nothing more happens, "" if none."""
-    there = Counter(row for one in world.imports for row in names(one.key) if (one, row) not in world.deleted)
+    there = Counter(row for one in world.imports for row in names(one.key))
     states: dict[str, list[str]] = {row: [] for row in rows}
     for item in world.ledger:
         for key in keys_of(item):
@@ -374,19 +326,10 @@ def verdict(rows: Iterable[str], world: World) -> str:
                 return "stuck"
             for row in names(key):
                 states[row].append(state)
-    stored = {row for one in world.objects for name, *_ in one.chunks for row in names(name)}
     for row, found in states.items():
-        again = len({tag for tag, some in world.owed if row in some})
-        begun = len({one.place.chain.tag for one in world.ledger if row in _rows(one)} - {""})
-        have = there[row] + found.count("dead") + found.count("dropped") + found.count("forgotten")
-        if row in world.forgets and (there[row] or row in stored):
-            return "remembered"
-        if not 1 + again <= have <= 1 + begun:
-            return "doubled" if have > 1 + begun else "not forced" if have else "lost"
+        have = there[row] + found.count("dead")
+        if have != 1:
+            return "doubled" if have else "lost"
         if found.count("delivered") != there[row]:
             return "books"
     return ""
-
-
-def _rows(item: Item) -> set[str]:
-    return {row for chunk in item.chunks for row in names(chunk.name)}

@@ -124,7 +124,6 @@ _OF_CALLS: _Table = (
     (Kind.TD_HANG, lambda chances, _: Fault(kind=FaultKind.HANG, seconds=chances.choice((None, 20.0)))),
     (Kind.TD_RESET_BEFORE, _always(FaultKind.RESET)),
     (Kind.TD_RESET_AFTER, _always(FaultKind.CLOSE)),
-    (Kind.TD_UNREACHABLE, _always(FaultKind.UNREACHABLE)),
     (Kind.TD_SLOW, lambda chances, _: Fault(kind=FaultKind.SLOW, seconds=chances.choice((0.5, 5.0, 25.0, 70.0)))),
 )
 _OF_IMPORTS: _Table = (

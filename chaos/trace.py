@@ -58,8 +58,12 @@ _EVENT_ID = re.compile(r"event_id = '((?:[^']|'')*)'")
 _NOT_NOW = {401, 403, 404, 425, 429}
 _UNPROVED = {"ask", "own clearing", "untried by version"}
 """What is broken on purpose where the API key may not query: then rows are sent again without proof, and counted."""
-_BY_STAMPS = {"all shards", "until copies claim", "margin", "close", "look after passing"}
-"""What cannot hold if stamps run ahead by more than MARGIN, while a listing is old."""
+_EXEMPT: dict[Kind, set[str]] = {
+    # stamps run ahead by more than MARGIN, while a listing is old
+    Kind.KINESIS_AHEAD: {"all shards", "until copies claim", "margin", "close", "look after passing"},
+    Kind.PAUSE: {"probe first"},  # a thread may have looked at a database's health before it was paused
+}
+"""What cannot hold with some kinds of trouble."""
 
 _DAMAGE = {Kind.S3_OTHER_OBJECT, Kind.S3_TRUNCATED, Kind.S3_FOREIGN_PAGE}
 
@@ -93,9 +97,8 @@ class _Question:
     about: list[list[Known]]  # for each count, the chunks whose rows it counts
     is_of_seconds: bool = False  # it counts all rows of the same seconds
     started: float = 0.0  # when its job started, UNIX seconds
-    none: list[list[Known]] | None = (
-        None  # those of `about` whose count was 0; None before there was a result
-    )
+    # those of `about` whose count was 0; None before there was a result
+    none: list[list[Known]] | None = None
     missing: str = ""  # the name of the table or database that Treasure Data said it does not have
 
 
@@ -110,11 +113,9 @@ class Trace:
         self._world = world
         self._simulation = world.simulation
         self._recent: deque[Event] = deque(maxlen=_MOST_RECENT)
-        self._exempt = set() if world.schedule.setup.may_query else _UNPROVED
-        kinds = {window.kind for window in world.schedule.windows}
-        self._exempt = self._exempt | (_BY_STAMPS if Kind.KINESIS_AHEAD in kinds else set())
-        # a thread may have looked at a database's health before it was paused
-        self._exempt = self._exempt | ({"probe first"} if Kind.PAUSE in kinds else set())
+        self._exempt = set() if world.schedule.setup.may_query else {*_UNPROVED}
+        for window in world.schedule.windows:
+            self._exempt |= _EXEMPT.get(window.kind, set())
         self._ledger = ledger.Ledger(world.table, TABLE, world.clock, bytes, NullTelemetry())  # type: ignore[arg-type]  # a double
         self._bodies: dict[str, bytes] = {}  # of objects as they were put, whatever has become of them since
         self._objects = SpanObjects(self)  # type: ignore[arg-type]  # it only gets

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from gzip import compress
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import urlencode
 
 from chaos import plans
 from shared.accounts import AccountKeys
-from shared.rows import PlanCode
 
 SECRETS = {"k1": "first secret of the schedules", "k2": "second secret of the schedules"}
 ACCOUNT_KEYS = AccountKeys("ledger")
@@ -52,22 +51,6 @@ class Sent:
     def table_of(self, number: int) -> str:
         """Return the table of one of the events."""
         return next(table for one, table in self.events if one == number)
-
-    def stray(self, number: int) -> PlanCode | None:
-        """Return the code with which the ingest finds that an event strays from the plan; None if it fits."""
-        if not self.strays or self.dialect == "stream":
-            return None
-        code = plans.code_of(number, self.strays)
-        return None if code == "unplanned_table" and self.table_of(number) != plans.SURPRISE else code
-
-    def original(self, number: int) -> dict[str, Any]:
-        """Return an event as its copy holds it if it is rejected."""
-        table = self.table_of(number)
-        if self.dialect == "mobile":
-            return self._named((number, table))
-        if self.dialect == "pixel":
-            return dict(parse_qsl(urlencode(self._parameters(number))))
-        return self._document(number, table)
 
     def _parameters(self, number: int) -> dict[str, Any]:
         return {"n": number, "td_client_id": self.visitor, **self._columns(number)}

@@ -55,7 +55,6 @@ class Kind(StrEnum):
     TD_WRONG_MD5 = "td wrong md5", 2, _BRIEF, (0.2, 1.0)
     TD_NOT_JSON = "td answers no JSON", 2, _LONG, (0.2, 0.6)
     TD_REFUSED = "td connection refused", 2, _LONG, (0.3, 1.0)
-    TD_UNREACHABLE = "td unreachable", 2, _LONG, (0.3, 1.0)
     TD_OUTAGE = "td outage", 1, (600.0, 3 * HOUR), _ALWAYS, "TD_LOST_ANSWER"  # of everything, the status endpoint too
     TD_UNAUTHORIZED = "td key refused", 1, _LONG, _ALWAYS  # 401 for everything
     TD_BROKEN_DATABASE = "td database broken", 1, _PHASE, (0.5, 1.0)  # 500 of one database alone
@@ -128,9 +127,6 @@ class Kind(StrEnum):
     S3_GONE = "s3 objects deleted", 1, _HOURS, (0.2, 1.0), "TD_BROKEN_DATABASE TD_REJECTS_TABLE BORDERS KINESIS_LOST_ANSWER"  # by mistake; their old versions are brought back later, or one is not
     # likewise
     S3_DAMAGED = "s3 objects damaged", 1, _HOURS, (0.2, 1.0), "TD_BROKEN_DATABASE BORDERS KINESIS_LOST_ANSWER"
-    # small pages that omit some objects and show some deleted ones
-    S3_STALE_LISTING = "s3 listing stale", 2, _HOURS, _ALWAYS, "TD_BROKEN_DATABASE S3_DELETE_REFUSED"
-    S3_POLICY = "edge policy wrong", 3, _LONG, (0.5, 1.0)  # truncated, of the next version, an older one, or none
     # one action of one function
     ACCESS_DENIED = "access denied", 4, _LONG, (0.3, 1.0, 1.0), "TD_REJECTS_TABLE KINESIS_LOST_ANSWER REPLAY"
     # and retries its batch under the same id
@@ -167,7 +163,6 @@ class Kind(StrEnum):
     # or its key revoked, for a while; its rows are dead
     DISABLE = "account disabled", 4, None, (), "REPLAY TD_BROKEN_DATABASE"
     GARBAGE = "undecodable record", 10
-    REWIND = "event source forgets its checkpoint", 6, None, (), "TD_5XX BORDERS"
     TD_TABLE_MISSING = "td table missing"  # nothing exists at first; the worker creates it
     TIMEOUT = "time-out"  # observed, whatever caused it
     UNASKABLE = "td key may not query", 0, None, (), _DOUBTS

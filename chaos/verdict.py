@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chaos.pipeline import Pipeline
-from chaos.rejections import Rejections
 from chaos.td_faults import is_bad
 from chaos.trouble import Kind
 from worker.states import State
@@ -38,7 +37,9 @@ _MAY_BE_RAISED = ("LedgerUnavailableError", "BucketUnavailableError", "ShardUnre
 class Verdict:
     """The result of a schedule."""
 
-    events: int = 0  # the number of events sent
+    seed: int  # of the schedule
+    events: int  # the number of events sent
+    seconds: float = 0.0  # of CPU time
     accepted: int = 0  # the number of events accepted
     delivered: int = 0  # rows in Treasure Data
     dead: int = 0  # rows that are dead
@@ -48,7 +49,7 @@ class Verdict:
     misrouted: list[int] = field(default_factory=list)  # events in a database that was never their account's
     # events that are both in Treasure Data and dead or dropped, or dead twice
     both: list[int] = field(default_factory=list)
-    # events that are dead or rejected for a reason that nothing explains, and strays that were accepted
+    # events that are dead for a reason that nothing explains
     misjudged: list[int] = field(default_factory=list)
     # where the balance that operators see differs from Treasure Data and S3
     miscounted: list[str] = field(default_factory=list)
@@ -79,7 +80,8 @@ def judge(pipeline: Pipeline) -> Verdict:  # noqa: C901 -- a list of promises
     world = pipeline.world
     may_query = pipeline.schedule.setup.may_query
     verdict = Verdict(
-        events=pipeline.schedule.events,
+        pipeline.schedule.seed,
+        pipeline.schedule.events,
         accepted=len(pipeline.accepted),
         ambiguous=world.counts["RowsAmbiguous"] if may_query else 0,
         unasked=0 if may_query else world.counts["RowsAmbiguous"],
@@ -116,11 +118,6 @@ def judge(pipeline: Pipeline) -> Verdict:  # noqa: C901 -- a list of promises
             if not _is_explained(number, why, verdict.strikes):
                 verdict.misjudged.append(number)
     _rest(pipeline, verdict)
-    rejected = Rejections(pipeline)
-    verdict.misjudged += rejected.misjudged()
-    verdict.miscounted += rejected.miscounted()
-    verdict.lost += rejected.lost()
-    verdict.miscounted += pipeline.audit.unnamed()
     if not verdict.stuck and not may_duplicate and not pipeline.gone:
         verdict.miscounted += _compare(pipeline, places, Counter([*reasons, *copies]), forced)
     return verdict
@@ -238,12 +235,9 @@ def _rest(pipeline: Pipeline, verdict: Verdict) -> None:
         # the sender may raise if a service is unavailable, because its next run continues
         unavailable = _MAY_BE_RAISED if function is pipeline.sender else ()
         verdict.stuck += [error for name, error in function.errors if name not in unavailable]
-        verdict.stuck += [f"{function.left_behind} threads"] if function.left_behind else []
         # with nothing wrong, every invocation ends in time, whatever it is given
         verdict.stuck += [
             f"{name} did not end in time"
             for name, began in function.timed_out.items()
             if 0 < pipeline.healed_at < began
         ]
-    if pipeline.lost_batches:
-        verdict.stuck.append(f"{pipeline.lost_batches} batches were given up")

@@ -33,7 +33,6 @@ from worker.span_object import PREFIX
 
 STREAM = RESOURCES.stream
 TABLE = RESOURCES.ledger_table
-COUNTERS_TABLE = RESOURCES.counters_table
 BUCKET = RESOURCES.data_bucket
 VISIBILITY_SECONDS = 1800.0
 """The template's visibility time-out: for so long a received message is hidden from other drainers."""
@@ -121,7 +120,7 @@ class World:
         self.notices_url = notices["QueueUrl"]
         self.table = MemoryDynamoDB(self.clock.now)
         self.table.create_table(TableName=TABLE, **LEDGER)
-        self.table.create_table(TableName=COUNTERS_TABLE, **COUNTERS)
+        self.table.create_table(TableName=RESOURCES.counters_table, **COUNTERS)
         self.table.lag_indexes(TABLE, setup.index_lag)
         self.bucket = MemoryS3(self.clock.now)
         self.bucket.create_bucket(Bucket=BUCKET)

@@ -41,6 +41,7 @@ PAUSE_SECONDS = 60
 _MAX_INSTANCES = 3000
 _MAX_ACCOUNTS = 10_000
 _HOUR_SECONDS = 3600
+_ROUNDED = 0.001  # more than all that is lost when numbers are rounded to microseconds
 
 
 class Spending:
@@ -59,7 +60,7 @@ class Spending:
             "_per_byte",
         ),
         *("_per_event", "_refused_events", "_refused_requests", "_report_at", "_this_large", "_this_small"),
-        *("account", "large_shut_until", "limits", "shut_until"),
+        *("_told", "account", "large_shut_until", "limits", "shut_until"),
     )
 
     def __init__(self, budgets: "Budgets", account: str, limits: AccountLimits) -> None:
@@ -70,6 +71,7 @@ class Spending:
         self._minute = 0
         self._this_small = self._this_large = self._last_small = self._last_large = 0.0
         self._pending_small = self._pending_large = self._own_large = 0.0
+        self._told = Spent(0.0, 0.0)  # what of this minute's counters is this instance's
         self._refused_requests = self._refused_events = 0
 
     def use(self, limits: AccountLimits) -> None:
@@ -174,6 +176,7 @@ class Spending:
         self._last_small, self._last_large = (self._this_small, self._this_large) if follows else (0.0, 0.0)
         self._this_small = self._this_large = self._pending_small = self._pending_large = 0.0
         self._own_large = 0.0
+        self._told = Spent(0.0, 0.0)
         self._minute = int(minute)
 
     def _refusal(self, events: int, now: float) -> Refused:
@@ -196,8 +199,11 @@ class Spending:
         found = self._budgets.add(self.account, counters, now)
         if found is None:
             return
+        self._told = least = Spent(self._told.small + own.small, self._told.large + own.large)
         this, last = found
-        if self._is_possible(this) and this.small > own.small - 1 and this.large > own.large - 1:
+        if this.small < least.small - _ROUNDED or this.large < least.large - _ROUNDED:
+            return  # the counters have forgotten something
+        if self._is_possible(this):
             self._this_small, self._this_large = this
         if last is not None and self._is_possible(last):
             self._last_small, self._last_large = last

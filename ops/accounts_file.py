@@ -58,7 +58,7 @@ def _content(path: Path) -> Any:
         return yaml.load(path.read_text(), _Loader)  # noqa: S506 -- a safe loader
     except OSError as error:
         raise Failure(f"{path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or no date
         raise Failure(f"{path} is not YAML (docs/commands.md#accountsyaml): {error}") from error
 
 
@@ -92,8 +92,9 @@ def _account(path: Path, name: str, fields: object) -> Account:
             f"{path}: {name} has an unknown field {unknown[0]}: the fields are {', '.join(sorted(_FIELDS))}"
         )
     revoked = fields.get("revoked_key_ids") or []
-    bad = [key_id for key_id in revoked if not (isinstance(key_id, str) and names.is_key_id(key_id))]
-    if not isinstance(revoked, list) or bad:
+    if not isinstance(revoked, list) or not all(
+        isinstance(one, str) and names.is_key_id(one) for one in revoked
+    ):
         raise Failure(f"{path}: {name}: revoked_key_ids must be a list of key ids, such as [k1, k1-2]")
     try:
         limits = AccountLimits.parse(fields.get("limits") or {})

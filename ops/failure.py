@@ -15,7 +15,7 @@ from botocore.exceptions import (
 )
 
 from ops.help_page import DEPLOY, RIGHTS
-from shared.errors import UnavailableError
+from shared.errors import HeldError, InvalidObjectError, SluiceError, UnavailableError
 
 FAILED = 1
 """Exit code: the command failed; one line on standard error says what to do."""
@@ -35,8 +35,9 @@ EXIT_CODES = {
     INTERRUPTED: "stopped by Ctrl-C",
 }
 
-FORESEEN = (BotoCoreError, ClientError, UnavailableError)
-"""Errors that any call that reaches AWS may raise; docstrings do not repeat them. `explained` turns them into messages."""
+FORESEEN = (BotoCoreError, ClientError, UnavailableError, HeldError, InvalidObjectError)
+"""Errors that any call that reaches AWS, or reads what is stored there, may raise; docstrings do not repeat them. `explained` turns them into
+messages."""
 
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
 _UNKNOWN_KEY = {
@@ -107,6 +108,8 @@ def explained(error: Exception, rights: str = RIGHTS) -> Failure:
             return Failure(
                 f"{_plain(cause)}: check your network, and with --local, that the local stack is running (`sluice local`)"
             )
+    if isinstance(error, SluiceError):
+        return Failure(_plain(error))
     return Failure(f"{type(error).__name__}: {_plain(error)}")
 
 

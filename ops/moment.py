@@ -13,7 +13,7 @@ _SECONDS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86_400}
 
 
 def moment(text: str, now: float) -> float:
-    """Parse a time into UNIX seconds: `now`, ISO 8601 (in UTC without an offset), or how long ago (`90min`, `2h`, `3d`).
+    """Parse a time into UNIX seconds: `now`, ISO 8601 (in UTC without an offset), or how long ago (`90min`, `2h`, `3d`). 1970 is the earliest.
 
     Raises:
         ValueError: the text is not a time.
@@ -21,9 +21,9 @@ def moment(text: str, now: float) -> float:
     if text == "now":
         return now
     if _AGO.fullmatch(text):
-        return now - length(text)
+        return max(0.0, now - length(text))
     found = datetime.fromisoformat(text)
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    return max(0.0, (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())
 
 
 def length(text: str) -> float:

@@ -34,7 +34,10 @@ def stand_in(name: str, value: Any) -> Any:
     """Return the stand-in for a column's value, or the value itself if it is not personal data."""
     column = column_name(name)
     if column not in COLUMNS:
-        return without_emails(value)
+        try:
+            return without_emails(value)
+        except RecursionError:  # a rejected event is nested as deeply as its sender likes
+            return "nested too deeply to show"
     if value is None or value == "":
         return value
     text = value if isinstance(value, str) else repr(value)
@@ -59,4 +62,4 @@ def without_emails(value: Any) -> Any:
 
 
 def _email(found: re.Match[str]) -> str:
-    return f"email-{hashlib.sha256(found[0].encode()).hexdigest()[:16]}"
+    return f"email-{hashlib.sha256(found[0].encode(errors='replace')).hexdigest()[:16]}"

@@ -1,7 +1,7 @@
 """The secrets that sign write keys, and the key for hashed columns."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from itertools import chain, count
 
@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 
 from ops.failure import Failure
 from ops.stack import Stack
-from shared import write_key
+from shared import names, write_key
 
 TAKES_EFFECT = "This takes effect within five minutes."
 
@@ -34,13 +34,17 @@ def secret_members(stack: Stack) -> dict[str, str]:
     return found if isinstance(found, dict) else {}
 
 
-def signing_of(members: dict[str, str]) -> dict[str, str]:
-    """Return the signing secrets among the members of the stack's secret, by id, newest last.
+def signing_of(members: Mapping[str, object]) -> dict[str, str]:
+    """Return the signing secrets among the members of the stack's secret, by id, newest last: those whose keys the ingest accepts.
 
     Raises:
         Failure: there are none.
     """
-    signing = {secret_id: text for secret_id, text in members.items() if not secret_id.startswith(".")}
+    signing = {
+        secret_id: text
+        for secret_id, text in members.items()
+        if names.is_key_id(secret_id) and "-" not in secret_id and isinstance(text, str) and text
+    }
     if not signing:
         raise Failure(
             'The secret WriteKeySecret has no signing secret. Store JSON such as {"k1": "…"} in it, with `aws secretsmanager put-secret-value` (docs/operations.md#keys)'
@@ -49,7 +53,13 @@ def signing_of(members: dict[str, str]) -> dict[str, str]:
 
 
 def newest_key(account: str, signing: dict[str, str], revoked: Collection[str]) -> str:
-    """Return the first write key of an account under the newest secret, the last of `signing`, that the account has not revoked."""
+    """Return the first write key of an account under the newest secret, the last of `signing`, that the account has not revoked.
+
+    Raises:
+        Failure: no account can have this name.
+    """
+    if not names.is_account(account):
+        raise Failure(f"{account!r} is not a valid account name: use 3 to 64 characters of a-z, 0-9 and _")
     secret_id = next(reversed(signing))
     key_ids = chain([secret_id], (f"{secret_id}-{serial}" for serial in count(2)))
     return write_key.sign(account, next(one for one in key_ids if one not in revoked), signing[secret_id])

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from ops.failure import Failure
 from shared.errors import SluiceError
 from shared.telemetry import SERVICE
 
@@ -230,8 +231,15 @@ def expanded(text: str) -> dict[str, Any]:
 
 
 def overrides_in(text: str) -> dict[str, str]:
-    """Return parameters as `sam` takes them, such as `Network=external ArchiveDays=2`."""
-    return dict(pair.partition("=")[::2] for pair in shlex.split(text))
+    """Return parameters as `sam` takes them, such as `Network=external ArchiveDays=2`.
+
+    Raises:
+        Failure: a quotation does not end.
+    """
+    try:
+        return dict(pair.partition("=")[::2] for pair in shlex.split(text))
+    except ValueError as error:
+        raise Failure(f"the parameters {text!r} cannot be read: {error}") from error
 
 
 @cache

@@ -31,6 +31,10 @@ def _list(text: str) -> tuple[str, ...]:
     return tuple(item.strip() for item in text.split(",") if item.strip())
 
 
+def _lower_list(text: str) -> tuple[str, ...]:
+    return _list(text.lower())
+
+
 def _columns(text: str) -> tuple[str, ...]:
     names = _list(text)
     for name in names:
@@ -40,7 +44,7 @@ def _columns(text: str) -> tuple[str, ...]:
 
 
 def _hosts(text: str) -> tuple[str, ...]:
-    hosts = _list(text.lower())
+    hosts = _lower_list(text)
     for host in hosts:
         if not _HOST.fullmatch(host):
             raise ValueError(f"{host!r} is not a host name")
@@ -48,7 +52,7 @@ def _hosts(text: str) -> tuple[str, ...]:
 
 
 def _proxies(text: str) -> tuple[IPv4Network | IPv6Network | str, ...]:
-    names = _list(text.lower())
+    names = _lower_list(text)
     return tuple(name if name == "cloudfront" else ip_network(name, strict=False) for name in names)
 
 
@@ -120,7 +124,7 @@ class IngestSettings(_Settings):
         "ALLOWED_ORIGINS",
         "Origins whose pages may read responses, separated by commas; `*` allows any origin, without credentials",
         ("*",),
-        _list,
+        _lower_list,  # as browsers write them
     )
     honor_gpc: str = _switch(
         "HONOR_GPC",

@@ -74,7 +74,7 @@ def send_with(wiring: Wiring, event: dict[str, Any], deadline: Deadline) -> dict
     except HeldError as reason:
         return {"error": "held", "message": str(reason)}
     if event.get("sweep"):
-        swept = asdict(wiring.sweeper.run(deadline))
+        swept = asdict(wiring.sweeper.run(deadline.within(deadline.left() / 2)))
         wiring.forget.run_due(deadline)
         return swept
     if asked := event.get("forget"):

@@ -108,10 +108,12 @@ class Drain:
     def run(self, event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
         """Handle the messages of one invocation; return Lambda's partial batch response."""
         messages = [read(record) for record in event["Records"]]
-        done = {
-            message.message_id for message in messages if message.envelope is None and self._bury(message)
+        done = self._put_all([message for message in messages if message.envelope is not None], deadline)
+        done |= {
+            message.message_id
+            for message in messages
+            if message.envelope is None and not deadline.near and self._bury(message)
         }
-        done |= self._put_all([message for message in messages if message.envelope is not None], deadline)
         left = [message for message in messages if message.message_id not in done]
         for message in left:
             self._show_again(message, deadline)

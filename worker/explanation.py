@@ -35,7 +35,7 @@ def kept(explanation: str, body: bytes) -> str:
     try:
         payload = decompress(body)
         values = {_text(value) for value in _values(payload)} if len(payload) <= _MOST_SEARCHED else None
-    except (InvalidObjectError, ValueError, msgpack.UnpackException):
+    except (InvalidObjectError, ValueError, TypeError, msgpack.UnpackException):
         values = None
     folded, text = explanation.casefold(), explanation
     named = [one for one in values or () if len(one) >= _SHORTEST and one.casefold() in folded]

@@ -91,6 +91,7 @@ def connect(url: str, user: redis.CredentialProvider | None = None) -> Any:
         max_connections=8,
         timeout=SIGN_IN_SECONDS,
         decode_responses=True,
+        encoding_errors="replace",  # a malformed account must not fail the reply for all others
         # not socket.timeout: a server that cannot be reached in 3 s is not tried again
         retry=Retry(
             ExponentialWithJitterBackoff(base=0.02, cap=0.2), 2, (redis.ConnectionError, redis.TimeoutError)

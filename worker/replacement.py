@@ -127,7 +127,9 @@ class Replacements:
             left = ChunkKey(Group(sender, "", TOO_MANY_TABLES), 0)
             chunks.append(Chunk(left, blocks, sum(map(len, rest.values()))))
         chain = span.place.replacement_of(key).chain
-        new, data = span_of_rows(chain, chunks, span.received_at, now, origin)
+        # however often rows are edited that a forced replay sends, they count apart
+        first = span.origin if span.is_forced and not span.chain.is_forced else origin
+        new, data = span_of_rows(chain, chunks, span.received_at, now, first)
         self._objects.put(new, data)
         replaced = self._rules.follow(entry, Happening(Event.REPLACED, new.planned_at))
         if not self._ledger.replace(span.with_entries({key: replaced}), new):

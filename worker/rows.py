@@ -67,7 +67,7 @@ def sample(payload: bytes) -> list[Any]:
             hour = time // 3600 if isinstance(time, int) else None
             if len(by_hour) < _MOST_HOURS:
                 by_hour.setdefault(hour, row)
-    except (ValueError, msgpack.UnpackException):
+    except (ValueError, TypeError, msgpack.UnpackException):
         pass
     shown = list(by_hour.values())
     if shown and row is not shown[-1]:

@@ -8,6 +8,7 @@ chunks that nobody needs, of that), the chain, the span's borders, and the diges
 any part can be read and checked on its own.
 """
 
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -33,6 +34,7 @@ LONGEST_PUT_SECONDS = 10.0
 
 _MOST_INDEXES = 64
 _SAFE = "@#:!"
+_AN_HOUR = re.compile(r"\d{4}-\d\d-\d\dT\d\d")
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,10 +312,12 @@ class SpanObjects:
         return self._bucket.delete(name)
 
     def hours(self) -> Iterator[str]:
-        """Yield the hours that have objects, in order."""
+        """Yield the hours that have objects, in order. A folder of another name is not Sluice's."""
         for page in self._bucket.pages(PREFIX, Delimiter="/"):
             for folder in page.get("CommonPrefixes", []):
-                yield folder["Prefix"].removeprefix(PREFIX).rstrip("/")
+                hour = folder["Prefix"].removeprefix(PREFIX).rstrip("/")
+                if _AN_HOUR.fullmatch(hour):
+                    yield hour
 
     def of_hour(self, hour: str, after: str = "") -> Iterator[Stored]:
         """Yield the objects of an hour, in the order of their names, behind the name `after`."""

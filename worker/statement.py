@@ -58,10 +58,12 @@ class Job:
 
     @property
     def rows(self) -> list[list[Any]]:
-        """The rows of its result; empty if it cannot be read."""
-        if self.result.status != 200:
+        """The rows of its result; empty if it cannot be read, or is cut off."""
+        lines = self.result.body.splitlines() if self.result.status == 200 else []
+        try:
+            return [json.loads(line) for line in lines if line.startswith(b"[")]
+        except (ValueError, RecursionError):
             return []
-        return [json.loads(line) for line in self.result.body.splitlines() if line.startswith(b"[")]
 
     @property
     def count(self) -> int | None:

@@ -6,6 +6,7 @@ Lambda passes in AWS, Redis and Treasure Data; tests, fault injection, simulatio
 import os
 import random
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from types import MappingProxyType
@@ -39,6 +40,7 @@ from worker.forget.requests import ForgetRequests
 from worker.forget.run import Forget
 from worker.forget.search import SHOWN_SECONDS, ForgetSearch
 from worker.health import DatabaseHealth
+from worker.inquiry import Inquiries
 from worker.ledger import Ledger
 from worker.markers import Markers
 from worker.membership import Membership
@@ -183,16 +185,17 @@ class Wiring:
             ledger, objects, bucket, self.forget_requests, rules, clock, telemetry
         )
         self.again = make(Again)(self.passing, ledger, objects, executors)
+        inquiries = Inquiries(td, self.again, self.forgetting, rules, executors, clock, telemetry)
         self.sender = make(Sender)(
             ledger,
             objects,
             self.claims,
             self.again,
+            inquiries,
             self.forgetting,
             accounts,
             uploader,
             settlement,
-            td,
             health,
             rules,
             executors,
@@ -346,4 +349,14 @@ def _redis(
         return lambda: sign_in(int(clock.now() // IAM_SESSION_SECONDS))
     url = Secret(secrets, settings.redis_url_secret, clock)
     connected = lru_cache(maxsize=1)(connect)
-    return lambda: connected(url.get(max_age=REDIS_URL_SECONDS))
+
+    def from_secret() -> "redis.Redis":
+        text = url.get(max_age=REDIS_URL_SECONDS)
+        with suppress(ValueError):  # which may quote the URL's password
+            client: redis.Redis = connected(text)
+            return client
+        raise SecretUnavailableError(
+            f"the secret {settings.redis_url_secret} holds no URL of a Redis: put the right one there"
+        )
+
+    return from_secret

@@ -25,6 +25,8 @@ from sluice_client.spool_file import Limits, SpoolFile
 _SYNC_SECONDS = 0.5
 """How long an event waits to be flushed to the disk. A power failure before that may lose it."""
 _EXIT_SECONDS = 5.0
+_LONGEST_SECONDS = threading.TIMEOUT_MAX / 2
+"""How long threads can wait at once. Callers may wait for ever (`math.inf`)."""
 _KEY = re.compile(r"([a-z0-9_]{3,64})\.[a-z0-9-]+\.[A-Za-z0-9_-]+")
 
 _clients: set["Client"] = set()
@@ -83,7 +85,7 @@ class _Running:
         self._stopping = True
         self._written.set()
         self.sender.stop()
-        self._thread.join(seconds)
+        self._thread.join(min(seconds, _LONGEST_SECONDS))
 
     def _sync(self) -> None:
         while not self._stopping:
@@ -288,7 +290,7 @@ class Client:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False
-                sender.settled.wait(left)
+                sender.settled.wait(min(left, _LONGEST_SECONDS))
         return True
 
     def _before_fork(self) -> None:

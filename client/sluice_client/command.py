@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--key", default=os.environ.get("SLUICE_KEY"), help="the write key; or SLUICE_KEY")
     parser.add_argument("--table", help="table of events that have no member `table`")
     parser.add_argument("--spool", help="directory for undelivered events; or SLUICE_SPOOL")
-    parser.add_argument("--timeout", type=float, default=30.0, help="seconds to wait for Sluice (30)")
+    parser.add_argument("--timeout", type=_seconds, default=30.0, help="seconds to wait for Sluice (30)")
     parser.add_argument("--version", action="version", version=VERSION)
     options = parser.parse_args(arguments)
     if not options.endpoint or not options.key:
@@ -67,6 +67,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def script() -> None:
     """Run as a command."""
     sys.exit(main())
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not seconds >= 0:  # NaN, too
+        raise argparse.ArgumentTypeError(f"not a number of seconds: {text!r}")
+    return seconds
 
 
 def _track_lines(client: Client, table: str | None) -> int:

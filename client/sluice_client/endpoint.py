@@ -13,6 +13,8 @@ from sluice_client.version import VERSION
 
 MAX_BATCH_EVENTS = 500
 """Sluice's limit for a request."""
+MAX_BATCH_TABLES = 20
+"""The same for tables: of a request that names more, Sluice rejects the events of the others."""
 MAX_BATCH_BYTES = 900 * 1024
 """Sluice accepts 1 MiB as sent and 2 MiB once inflated. This limit relies on no compression."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sluice_client.bell import Bell
-from sluice_client.endpoint import Endpoint, Refused, Settled, Unacceptable, Unknown
+from sluice_client.endpoint import MAX_BATCH_TABLES, Endpoint, Refused, Settled, Unacceptable, Unknown
 from sluice_client.errors import SpoolError
 from sluice_client.spool_directory import SpoolDirectory
 from sluice_client.spool_file import Batch, SpoolFile
@@ -174,6 +174,11 @@ class Sender:
 
     def _send(self, file: SpoolFile, batch: Batch) -> float:
         events = file.events(batch)
+        if batch.events > MAX_BATCH_TABLES:
+            tables = {json.loads(event).get("table") for event in events}
+            if len(tables) > MAX_BATCH_TABLES:  # so it was never sent, because its events never change
+                file.split(batch)
+                return 0.0
         answer = self.endpoint.send(batch.id, events)
         self.counts = replace(self.counts, requests=self.counts.requests + 1)
         match answer:

@@ -40,7 +40,7 @@ def columns(rows: Sequence[Row]) -> dict[str, str]:
 def run(query: str, tables: Mapping[str, Table]) -> list[tuple[Cell, ...]] | None:
     """Return the rows that a SELECT finds in tables; None if it is not a SELECT or invalid.
 
-    TD_TIME_RANGE takes UNIX seconds or NULL.
+    TD_TIME_RANGE takes UNIX seconds.
     """
     with closing(sqlite3.connect(":memory:")) as sql:
         sql.setconfig(sqlite3.SQLITE_DBCONFIG_DQS_DML, False)  # noqa: FBT003 -- "x" is a name, never a string
@@ -85,10 +85,8 @@ def _cell(value: Any) -> Cell:
     return as_json(value).decode()
 
 
-def _time_range(time: int | None, begin: float | None, end: float | None) -> bool | None:
-    if time is None:
-        return None
-    return (begin is None or begin <= time) and (end is None or time < end)
+def _time_range(time: int, begin: int, end: int) -> bool:
+    return begin <= time < end
 
 
 @dataclass(frozen=True, slots=True)

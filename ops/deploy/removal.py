@@ -196,10 +196,10 @@ class Removal:
         try:
             for name in functions:
                 found = client.get_function_concurrency(FunctionName=name)
-                client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
                 before[name] = found.get("ReservedConcurrentExecutions")
-        except ClientError as error:
-            if _is_gone(error):  # an earlier attempt has deleted some of them
+                client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
+        except BaseException as error:  # Ctrl-C, too
+            if isinstance(error, ClientError) and _is_gone(error):  # an earlier attempt has deleted some
                 return before
             self._start_again(before)
             raise

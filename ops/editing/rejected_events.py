@@ -12,6 +12,7 @@ from ops import screen
 from ops.books.chunks import ListedChunk
 from ops.editing.edited_text import Change, MistakeError, change_of, limited, lines_in
 from ops.stack import Stack
+from shared import json_codec
 from shared.errors import EditRefusedError, InvalidObjectError
 from shared.tracking_plan import STANDARD_COLUMNS, TrackingPlan
 from worker.replacement import row_of
@@ -73,8 +74,8 @@ def lines(events: Iterable[Original], numbers: Iterable[str] = ()) -> Iterator[s
 def _line(original: bytes) -> str:
     text = original.decode(errors="replace")
     try:
-        return json.dumps(json.loads(text), ensure_ascii=False)
-    except ValueError:
+        return json_codec.without_surrogates(json.dumps(json.loads(text), ensure_ascii=False))
+    except (ValueError, RecursionError):
         return " ".join(text.split())
 
 

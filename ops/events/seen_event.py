@@ -169,6 +169,6 @@ def json_object(original: Any) -> dict[str, Any]:
     """Return a sender's original if it is a JSON object, else an empty one: personal data cannot be told apart in other text."""
     try:
         value = json.loads(original)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -3,13 +3,17 @@
 import pytest
 
 from chaos import schedule as schedules
-from chaos.forget_runs import forgotten, run
-from chaos.run import finished, run_schedule, run_seed
+from chaos.run import run_schedule, run_seed
 from chaos.trouble import DRAWN, Kind
 from tests.support.commit import seed
 
 EVENTS = 150
 FAILED = (
+    (
+        63,
+        "S3_GONE TD_BROKEN_DATABASE TD_REJECTS_TABLE BORDERS KINESIS_LOST_ANSWER",
+        "a dead copy was not booked",
+    ),
     (10, "KINESIS_LISTING RESHARD KINESIS_LOST_ANSWER", "a listing older than a chain's end was believed"),
     (10, "RECREATE KINESIS_INTERNAL", "no first copy was looked for in a deleted stream's chains"),
     (9, "FORCE TD_BAD_ROWS", "a forced replay sent the dead half of a record, too"),
@@ -30,17 +34,11 @@ def test_each_kind_of_trouble_breaks_no_promise(kind: Kind) -> None:
     assert verdict.accepted > 0
 
 
-def test_a_dead_copy_counts_beside_its_first_one() -> None:
-    """Nobody knows of the first copy while an object is deleted: both are in the books, as while the copy waits."""
-    verdict = run_schedule(schedules.draw(63, EVENTS, schedules.with_companions(Kind.S3_GONE)))
-    assert not verdict.violations, verdict
-
-
 @pytest.mark.parametrize("seed", range(10_001, 10_013, 2))
 def test_mixtures_of_trouble_break_no_promise(seed: int) -> None:
     """The promises hold with many kinds of trouble at once."""
-    ran = run_seed(seed, EVENTS)
-    assert not ran.verdict.violations, ran.verdict
+    verdict = run_seed(seed, EVENTS)
+    assert not verdict.violations, verdict
 
 
 def test_runs_are_reproducible_from_their_seed() -> None:
@@ -56,16 +54,6 @@ def test_without_trouble_everything_is_delivered_within_seconds() -> None:
     """Without trouble every row is in Treasure Data within 15 seconds, and nothing is dead."""
     verdict = run_schedule(schedules.draw(1, EVENTS, ()))
     assert (verdict.delivered, verdict.dead, verdict.largest_delay < 15) == (EVENTS, 0, True)
-
-
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_a_wrong_edge_policy_rejects_nobody(seed: int) -> None:
-    """With a truncated, newer, older or missing edge policy, every event that fits its account's plan is accepted."""
-    pipeline, verdict = finished(schedules.draw(seed, EVENTS, (Kind.S3_POLICY, Kind.COLD)))
-
-    assert not verdict.violations, verdict
-    strays = {number for number, sent in pipeline.sent.items() if sent.stray(number)}
-    assert set() == pipeline.sent.keys() - pipeline.accepted.keys() - strays
 
 
 @pytest.mark.parametrize(("seed", "trouble", "why"), FAILED)
@@ -85,14 +73,3 @@ def test_fresh_schedules_break_nothing(first: int) -> None:
             failed[f"make chaos SEED={number} SEEDS=1 EVENTS={FRESH_EVENTS}"] = dict(broken)
 
     assert {} == failed
-
-
-@pytest.mark.parametrize("seed", [2, 5, 6, 10_001, 10_003, 10_007, 10_011])
-def test_persons_are_forgotten_in_spite_of_trouble(seed: int) -> None:
-    """Nothing of them is left, nobody else's event is lost or doubled, the books balance, and no rule is broken."""
-    pipeline, verdict = run(schedules.draw(seed, 120, None if seed > 10_000 else ()))
-
-    assert not verdict.violations, verdict
-    assert [] == pipeline.remembered()
-    assert [] == pipeline.unfinished()
-    assert 0 < forgotten(pipeline)

@@ -22,5 +22,5 @@ def test_a_hostile_sender_harms_no_other_account() -> None:
 
 @pytest.mark.xdist_group("isolation")
 def test_a_flood_of_large_bodies_stores_little_and_refuses_no_visitor() -> None:
-    """With one key or a thousand, others and the account's own visitors notice nothing; an honest peak passes, also without counters."""
+    """With one key or a thousand, others and the account's own visitors notice nothing; an honest peak passes."""
     assert [] == [told for told, holds in hostile.flood_checks(5).items() if not holds]

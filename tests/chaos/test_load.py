@@ -61,9 +61,3 @@ def test_broken_promises_are_reported() -> None:
     shared.keys["S3"]["latest"] += 1
     assert ["left", "shared keys"] == shared.broken
     assert load.grows([steady, shared])
-
-
-@pytest.mark.parametrize(("rate", "shards"), [(1, 1), (700, 1), (701, 2), (1000, 2), (10_000, 16)])
-def test_shards_follow_the_scaling_rule(rate: float, shards: int) -> None:
-    """An AUTO stream doubles above 70 % of its shards' capacity."""
-    assert shards == load.shards_for(rate)

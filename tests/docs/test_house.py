@@ -3,6 +3,7 @@
 import ast
 import graphlib
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,6 +44,14 @@ def test_packages_import_only_allowed_packages(package: str) -> None:
         for path in (ROOT / package).rglob("*.py")
         if (found := {name.partition(".")[0] for name in imports(ast.parse(path.read_text()))} & forbidden)
     }
+
+
+def test_the_client_imports_only_the_standard_library() -> None:
+    """Its package has no dependencies."""
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "client/sluice_client").glob("*.py")]
+    found = {name.partition(".")[0] for tree in trees for name in imports(tree)}
+
+    assert {"sluice_client"} == found - sys.stdlib_module_names
 
 
 PRODUCT = ("shared", "ingest", "worker", "scaler", "ops", "release", "local")

@@ -4,33 +4,102 @@ The state machine at the end checks that every record is sent, in order, until i
 """
 
 import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from math import isfinite
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError
+from botocore.exceptions import EndpointConnectionError
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from doubles.aws_errors import client_error
 from doubles.event_source import (
     EVENT_BYTES,
+    EventSourceMapping,
     Invocation,
     Outcome,
     Raised,
+    Record,
     Returned,
     TimedOut,
     exponential_backoff,
     settled_count,
 )
-from doubles.kinesis import HASH_KEYS
-from tests.support.delivery import Meddled
-from tests.support.event_source import SHARD, STREAM_ARN, Bench, data_of
+from doubles.event_source.pollers import StreamPoller
+from doubles.kinesis import HASH_KEYS, MemoryKinesis
+from tests.support.delivery import SHARD, Meddled
+from tests.support.event_source import STREAM_ARN
 
 DONE = Returned(None)
 DAY = 24 * 3600
 EMPTY = ("", [], None, {}, {"failures": [1]}, *({"batchItemFailures": empty} for empty in ([], None)))
 ODD = (*({"itemIdentifier": wrong} for wrong in (123, "", None)), {"foo": 1}, {"foo": None})
+
+
+@dataclass
+class Bench:
+    """A stream `s` and its poller, driven step by step with a manual clock.
+
+    Attributes:
+        now: UNIX seconds.
+        sent: the data of each batch that `run` sent to the function.
+        expired: the data of the records that expired.
+    """
+
+    shards: int = 1
+    now: float = 1_764_000_000.0
+    sent: list[list[str]] = field(default_factory=list)
+    expired: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.client: Any = MemoryKinesis(lambda: self.now)
+        self.client.create_stream(StreamName="s", ShardCount=self.shards)
+
+    def poller(self, **settings: Any) -> StreamPoller:
+        """Return a new poller with these settings of the mapping."""
+
+        def expire(records: Sequence[Record]) -> None:
+            self.expired += [record.data.decode() for record in records]
+
+        mapping = EventSourceMapping(event_source_arn=STREAM_ARN, on_expired=expire, **settings)
+        return StreamPoller(self.client, mapping)
+
+    def put(self, *texts: str, key: str = "a") -> list[str]:
+        """Put records and return their sequence numbers."""
+        return [
+            self.client.put_record(StreamName="s", Data=text.encode(), PartitionKey=key)["SequenceNumber"]
+            for text in texts
+        ]
+
+    def invoke(self, poller: StreamPoller) -> Invocation:
+        """Return the invocation that is due now."""
+        invocation = poller.poll(self.now)
+        assert invocation is not None
+        return invocation
+
+    def run(self, poller: StreamPoller, function: Callable[[Invocation], Outcome], calls: int = 1000) -> None:
+        """Call the function for every batch, at most `calls` times, advancing the clock over each wait."""
+        while True:
+            invocation = poller.poll(self.now)
+            if invocation is not None:
+                self.sent.append(data_of(invocation))
+                poller.complete(invocation, function(invocation), self.now)
+                calls -= 1
+            elif self.now < poller.ready_at and isfinite(poller.ready_at):
+                self.now = poller.ready_at
+            else:
+                return
+            if not calls:
+                return
+
+
+def data_of(invocation: Invocation | None) -> list[str]:
+    """Return the data of a batch; an empty list without a batch."""
+    return [record.data.decode() for record in invocation.records] if invocation else []
 
 
 def report(*failures: Any) -> Outcome:
@@ -171,22 +240,19 @@ def test_failed_calls_are_retried() -> None:
     bench = Bench(shards=2)
     empty = [True, True]
     bench.client.reads_empty = lambda: bool(empty) and empty.pop()
+    throttled = client_error("ProvisionedThroughputExceededException", "GetRecords")
     errors = {
-        "list_shards": [ClientError({"Error": {"Code": "LimitExceeded"}}, "ListShards")],
-        "get_records": [
-            ClientError({"Error": {"Code": "ProvisionedThroughputExceededException"}}, "GetRecords"),
-            EndpointConnectionError(endpoint_url="http://127.0.0.1"),
-        ],
+        "list_shards": [client_error("LimitExceeded", "ListShards")],
+        "get_records": [throttled, EndpointConnectionError(endpoint_url="http://127.0.0.1")],
     }
 
-    def fail(name: str, request: dict[str, Any], **more: Any) -> None:
-        request |= more
+    def fail(name: str, request: dict[str, Any]) -> None:
+        request |= {"MaxResults": 1} if name == "list_shards" else {}
         if errors[name]:
             raise errors[name].pop(0)
 
     bench.client = Meddled(bench.client)
-    bench.client.before["list_shards"] = partial(fail, "list_shards", MaxResults=1)
-    bench.client.before["get_records"] = partial(fail, "get_records")
+    bench.client.before |= {name: partial(fail, name) for name in errors}
     bench.put("a", "b", key="d")
     poller = bench.poller()
     failed = poller.poll(bench.now)

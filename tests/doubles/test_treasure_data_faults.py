@@ -1,11 +1,8 @@
 """Each fault as a client with the requests library sees it: over sockets and in process, where it must look the same."""
 
 import json
-import math
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext
-from threading import Event
 from typing import Any
 
 import pytest
@@ -13,8 +10,8 @@ import requests
 from urllib3.exceptions import NewConnectionError
 
 from doubles.clock import START, ManualClock
-from doubles.http_server import Drop, HttpServer
-from doubles.treasure_data import Action, Fault, InProcess, Kind, Response, Settings, TreasureData
+from doubles.http_server import HttpServer
+from doubles.treasure_data import Action, Fault, InProcess, Kind, Settings, TreasureData
 from shared.clock import SystemClock
 from tests.support.treasure_data import AUTHORIZED, call, import_body, put, with_tables
 
@@ -245,30 +242,3 @@ def test_faults_strike_in_order(still: Wire) -> None:
     statuses = [put(still.td, f"{name}.views", [ROW]).status for name in ("shop",) * 4 + ("blog",)]
 
     assert [503, 503, 429, 200, 500] == statuses
-
-
-def test_stopping_ends_hanging_requests() -> None:
-    """A server that stops ends hanging requests."""
-    hung = Event()
-    server = HttpServer(lambda _: hung.set() or Response(delay=math.inf, drop=Drop.CLOSE))
-    with ThreadPoolExecutor(1) as executor:
-        hanging = executor.submit(requests.get, server.url + STATUS, timeout=5)
-        assert hung.wait(5)
-        server.stop()
-
-        assert isinstance(hanging.exception(5), Failed)
-
-
-def test_the_double_is_thread_safe() -> None:
-    """Concurrent clients import each row once, although every other request is a repeat."""
-    td = with_tables(TreasureData(), "shop.views")
-
-    def send(number: int) -> int:
-        path = f"{server.url}/v3/table/import_with_id/shop/views/{number % 40:032x}/msgpack.gz"
-        body = import_body([{"time": 1, "n": number % 40}])
-        return requests.put(path, data=body, headers=AUTHORIZED, timeout=60).status_code
-
-    with HttpServer(td.handle) as server, ThreadPoolExecutor(8) as executor:
-        assert {200} == set(executor.map(send, range(80)))
-    assert list(range(40)) == sorted(row["n"] for row in td.rows("shop", "views"))
-    assert 40 == td.duplicates

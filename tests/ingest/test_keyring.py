@@ -21,6 +21,7 @@ FAILURES = [
     {"SecretString": "{}"},
     {"SecretString": '{"k1": ""}'},
     {"SecretString": '{"k1": 7}'},
+    {"SecretString": '{".forget": "the key of hashes"}'},
 ]
 
 

@@ -1,17 +1,21 @@
 """Failures are reported in one line, with what to do."""
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import boto3
 import pytest
 from botocore import exceptions
 from botocore.exceptions import ClientError
+from click.testing import CliRunner
 
 from doubles.aws_errors import client_error
 from doubles.invocation_api import InvocationApi
+from ops import stack as stacks
+from ops.cli import main
 from ops.failure import Failure, explained
 from ops.stack import Stack
-from shared.errors import BucketUnavailableError
+from shared.errors import BucketUnavailableError, IndexDamagedError, InvalidObjectError
 
 NEW = "log in again (`aws sso login`, or new keys in the environment) and repeat the command"
 ASK = "Ask your AWS administrator for this permission (docs/commands.md#iam-permissions)"
@@ -49,12 +53,18 @@ def caused_by(cause: Exception) -> Exception:
         ),
         (refused("Odd", "two\nlines"), "AWS rejected GetRecords: Odd: two lines"),
         (exceptions.NoCredentialsError(), f"no AWS credentials were found: {NEW}"),
+        (IndexDamagedError("the index of a span cannot be read"), "the index of a span cannot be read"),
+        (InvalidObjectError("it holds other bytes"), "it holds other bytes"),
         (Failure("a\n b"), "a b"),
     ],
 )
 def test_an_error_becomes_one_line(error: Exception, said: str) -> None:
-    """The line says what to do next."""
+    """The line says what to do next, whatever the command was."""
     assert said == explained(error).message
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stacks, "local", Mock(side_effect=error))
+        result = CliRunner(mix_stderr=False).invoke(main, ["status", "--local"])
+    assert (1, True) == (result.exit_code, said in result.stderr)
 
 
 def test_a_failing_function_is_reported(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,12 +44,9 @@ def example(name: str, **instead: str) -> str:
 
 
 def run(page: str, folder: Path, *command: str) -> None:
-    """Run a command in a folder. If it fails, show its output."""
+    """Run a command in a folder, with the variables that the page names."""
     environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    environment |= {"SLUICE": page, "SITE": f"{page}/site"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-
-    assert 0 == done.returncode, done.stdout + done.stderr
+    node.run(*command, folder=folder, environment=environment | {"SLUICE": page, "SITE": f"{page}/site"})
 
 
 def test_the_puppeteer_example_passes(page: str, tmp_path: Path, build: str) -> None:

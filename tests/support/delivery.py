@@ -294,13 +294,9 @@ class Delivery:
 
     def by_shard(self) -> dict[str, list[dict[str, Any]]]:
         """Return everything that is on the stream, by shard."""
-        client, start = self.kinesis.client, {"ShardIteratorType": "TRIM_HORIZON"}
+        client = self.kinesis.client
         names = [shard["ShardId"] for shard in client.list_shards(StreamName=STREAM)["Shards"]]
-        found = {
-            name: client.get_shard_iterator(StreamName=STREAM, ShardId=name, **start)["ShardIterator"]
-            for name in names
-        }
-        return {name: client.get_records(ShardIterator=one)["Records"] for name, one in found.items()}
+        return {name: client.records(STREAM, name) for name in names}
 
     def deliver_all(self, shards: Collection[str] = ()) -> list[Any]:
         """Invoke the worker with all records of each shard, or of some; return what it reports as failed."""

@@ -82,10 +82,6 @@ class Deployed(HttpServer):
         """Answer in a function's place for the duration of the block."""
         return patch.dict(self.answers, {function: answer})
 
-    def as_old_as(self, *, days: float) -> AbstractContextManager[Any]:
-        """Make the stream appear older for the duration of the block."""
-        return patch.object(self, "age", days * 86_400)
-
     def _respond(self, request: Request) -> Response:
         service, path = service_of(request), urlsplit(request.target).path
         operation = f"{_PREFIXES.get(service, service)}:{_operation(service, path, request)}"

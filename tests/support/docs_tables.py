@@ -21,7 +21,7 @@ from ops.cost.estimate import Setup, Workload, total
 from ops.cost.prices import US_EAST_1
 from ops.cost.worst import Bounds, worst
 from ops.deploy.certify.steps import STEPS
-from shared.telemetry import DELIVERY_COUNTERS, INGEST_COUNTERS, METRICS
+from shared.telemetry import COUNTERS, METRICS
 from shared.tracking_plan import STANDARD_COLUMNS
 from tests.support import command_rights
 from tests.support.modes import Mode
@@ -46,17 +46,6 @@ def parameters_list() -> str:
     return _list(lines)
 
 
-def standard_columns() -> str:
-    """Return the columns that a tracking plan may omit, as lines of text."""
-    return fill(f"{', '.join(f'`{name}`' for name in sorted(STANDARD_COLUMNS))}.", 130) + "\n"
-
-
-def alarms_list() -> str:
-    """Return a list of the template's alarms."""
-    alarms = (one for one in template()["Resources"].values() if one["Type"] == "AWS::CloudWatch::Alarm")
-    return _list(f"`{_alarm_name(one)}`: {_alarm_meaning(one)}" for one in alarms)
-
-
 def _alarm_name(alarm: dict[str, Any]) -> str:
     name = alarm["Properties"]["AlarmName"]["Fn::Sub"]
     text = str(name[0] if isinstance(name, list) else name)
@@ -73,12 +62,6 @@ def _alarm_meaning(alarm: dict[str, Any]) -> str:
 def codes_list(codes: Iterable[AnyCode]) -> str:
     """Return a list of error codes of the HTTP interface, each with its status."""
     return _list(f"`{code}` ({ANSWERS[code].status}): {ANSWERS[code].meaning}" for code in codes)
-
-
-def counters_list() -> str:
-    """Return a list of the functions' counters that are not a metric themselves, each with its metric."""
-    counters = {**INGEST_COUNTERS, **DELIVERY_COUNTERS}.items()
-    return _list(f"`{name}` (`{one.metric}`): {one.meaning}" for name, one in counters if name != one.metric)
 
 
 def roles() -> str:
@@ -183,29 +166,32 @@ def volumes_table() -> str:
     return _table(("events a month", "pixels", "ten events a request", "ten, and leanest"), rows)
 
 
-def alternatives_table() -> str:
-    """Return what others cost a month for ten million events."""
-    return _table(
-        ("alternative", "USD", "covers", "source"),
-        [(one.name, f"{one.usd:.2f}", one.covers, one.source) for one in ALTERNATIVES],
-    )
-
-
 TABLES: dict[str, Callable[[], str]] = {
     "commands": lambda: _list(f"`{name}`: {_first_sentence(one)}" for name, one in _commands()),
     "exits": lambda: _list(f"{code}: {meaning}" for code, meaning in ops.failure.EXIT_CODES.items()),
     "parameters": parameters_list,
     "worst": worst_table,
     "costs: volumes": volumes_table,
-    "costs: alternatives": alternatives_table,
-    "alarms": alarms_list,
+    "costs: alternatives": lambda: _table(
+        ("alternative", "USD", "covers", "source"),
+        [(one.name, f"{one.usd:.2f}", one.covers, one.source) for one in ALTERNATIVES],
+    ),
+    "alarms": lambda: _list(
+        f"`{_alarm_name(one)}`: {_alarm_meaning(one)}"
+        for one in template()["Resources"].values()
+        if one["Type"] == "AWS::CloudWatch::Alarm"
+    ),
     "codes: request": lambda: codes_list(get_args(RequestCode)),
     "codes: event": lambda: codes_list(EVENT_CODES),
     "metrics: all": lambda: _list(f"`{name}`: {meaning}" for name, meaning in METRICS.items()),
-    "counters": counters_list,
+    # the functions' counters that are not a metric themselves, each with its metric
+    "counters": lambda: _list(
+        f"`{name}` (`{one.metric}`): {one.meaning}" for name, one in COUNTERS.items() if name != one.metric
+    ),
     "transitions": transitions_table,
     "states": states_diagram,
-    "columns": standard_columns,
+    # the columns that a tracking plan may omit
+    "columns": lambda: fill(f"{', '.join(f'`{name}`' for name in sorted(STANDARD_COLUMNS))}.", 130) + "\n",
     "certify: steps": steps_list,
 }
 

@@ -10,11 +10,11 @@ from typing import Any
 import boto3
 import requests
 from botocore.exceptions import ClientError
-from requests.adapters import BaseAdapter
-from requests.structures import CaseInsensitiveDict
 
 from doubles.clock import ManualClock
+from doubles.http_server import Request, Response
 from doubles.sqs import MemorySQS
+from doubles.treasure_data import InProcess
 from local.functions import ADMIN
 from local.resources import COUNTERS
 from ops.stack import Stack
@@ -28,31 +28,23 @@ AGO = 900.0
 """How many seconds ago the story of a stack begins."""
 
 
-class _Api(BaseAdapter):
+class _Api:
     """The API: answers by path with a status; an exception is raised. It refuses keys whose ids are in `revoked`, and keeps the `bodies`."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.answers: dict[str, int | Exception] = {"/health": 200, "/v1/events": 400}
         self.late = 0.0
         self.revoked: set[str] = set()
         self.bodies: list[str] = []
 
-    def send(self, request: requests.PreparedRequest, **_: Any) -> requests.Response:  # type: ignore[override]
-        self.bodies.append(str(request.body))
-        answer = self.answers[request.path_url]
+    def handle(self, request: Request) -> Response:
+        self.bodies.append(request.body.decode())
+        answer = self.answers[request.target]
         if isinstance(answer, Exception):
             raise answer
-        response = requests.Response()
-        if request.headers.get("x-write-key", "..").split(".")[1] in self.revoked:
-            answer = 403
-        response.status_code, response.reason, response.url = answer, "", request.url or ""
+        is_revoked = (request.header("x-write-key") or "..").split(".")[1] in self.revoked
         date = formatdate(SystemClock().now() - self.late, usegmt=True)
-        response.headers = CaseInsensitiveDict({"Date": date})
-        return response
-
-    def close(self) -> None:
-        pass
+        return Response(403 if is_revoked else answer, headers=[("Date", date)])
 
 
 class FaultyStack(Stack):
@@ -86,15 +78,9 @@ class FaultyStack(Stack):
             "WorkerFunction": "worker",
             "AlarmTopic": "topic",
         }
-        session = boto3.Session("key", "secret", region_name="us-east-1")
-        super().__init__(NAME, outputs, session)
-        set_ = object.__setattr__  # a stack is frozen
-        set_(self, "made", made)
-        set_(self, "api", _Api())
-        set_(self, "alarms", [])
-        set_(self, "redis_failure", None)
-        set_(self, "sqs", Meddled(sqs))
-        set_(self, "mapping", worker_mapping("worker"))
+        super().__init__(NAME, outputs, boto3.Session("key", "secret", region_name="us-east-1"))
+        self.break_(made=made, api=_Api(), alarms=[], redis_failure=None)
+        self.break_(sqs=Meddled(sqs), mapping=worker_mapping("worker"))
 
     made: Delivery
     api: _Api
@@ -106,7 +92,7 @@ class FaultyStack(Stack):
     def break_(self, **values: Any) -> None:
         """Set attributes."""
         for name, value in values.items():
-            object.__setattr__(self, name, value)
+            object.__setattr__(self, name, value)  # a stack is frozen
 
     def client(self, service: str, read_timeout: float = 60) -> Any:  # type: ignore[override]  # noqa: ARG002
         """Return the double of a service."""
@@ -138,7 +124,7 @@ class FaultyStack(Stack):
     def http(self) -> requests.Session:
         """Return what calls the API."""
         session = requests.Session()
-        session.mount("http://", self.api)
+        session.mount("http://", InProcess(self.api.handle, self.made.clock))
         return session
 
     def invoke(self, output: str, event: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,117 +12,94 @@ from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
 
 from tests.support.sam import transformed
 
-_KEYS = "every key belongs to AWS, and needs no permission"
 _NONE = "the template sets nothing of this kind"
 _WITH_ROLE = "listed once, with the roles"
 
-UNUSED: Mapping[str, Mapping[str, str]] = {
-    "*": {"kms:*": _KEYS},
-    "AWS::ApiGatewayV2::Api": {"s3:getObject": "the template has no OpenAPI body in S3"},
-    "AWS::ApiGatewayV2::DomainName": {"s3:GetObject*": "there is no trust store for client certificates"},
-    "AWS::ApiGatewayV2::Integration": {"iam:PassRole": "the API invokes by a permission, not by a role"},
-    "AWS::AppConfig::ConfigurationProfile": {"iam:PassRole": "the document is hosted by AppConfig"},
+_UNUSED: Mapping[str, Mapping[str, str]] = {
+    "*": {"every key belongs to AWS, and needs no permission": "kms:*"},
+    "AWS::ApiGatewayV2::Api": {"the template has no OpenAPI body in S3": "s3:getObject"},
+    "AWS::ApiGatewayV2::DomainName": {"there is no trust store for client certificates": "s3:GetObject*"},
+    "AWS::ApiGatewayV2::Integration": {"the API invokes by a permission, not by a role": "iam:PassRole"},
+    "AWS::AppConfig::ConfigurationProfile": {"the document is hosted by AppConfig": "iam:PassRole"},
     "AWS::CertificateManager::Certificate": {
-        "acm-pca:*": "the certificate is a public one",
-        "acm:UpdateCertificateOptions": _NONE,
+        "the certificate is a public one": "acm-pca:*",
+        _NONE: "acm:UpdateCertificateOptions",
     },
     "AWS::CloudFront::Distribution": {
-        "cloudfront:*ConnectionGroup": "the distribution has no tenants",
-        "cloudfront:GetVpcOrigin": "its origin is a bucket",
-        "cloudfront:UpdateDistributionWithStagingConfig": "there is no staging distribution",
+        "the distribution has no tenants": "cloudfront:*ConnectionGroup",
+        "its origin is a bucket": "cloudfront:GetVpcOrigin",
+        "there is no staging distribution": "cloudfront:UpdateDistributionWithStagingConfig",
     },
     "AWS::CodeDeploy::DeploymentGroup": {
-        "codedeploy:RegisterOnPremisesInstance": "it deploys functions",
-        "iam:PassRole": _WITH_ROLE,
+        "it deploys functions": "codedeploy:RegisterOnPremisesInstance",
+        _WITH_ROLE: "iam:PassRole",
     },
     "AWS::DynamoDB::Table": {
-        **dict.fromkeys(
-            (
-                "dynamodb:AssociateTableReplica",
-                "dynamodb:BatchWriteItem",
-                "dynamodb:CreateTableReplica",
-                "dynamodb:*Item",
-                "dynamodb:Query",
-                "dynamodb:Scan",
-                "iam:CreateServiceLinkedRole",
-            ),
-            "the table has no replicas",
-        ),
-        **dict.fromkeys(
-            ("dynamodb:DescribeImport", "dynamodb:ImportTable", "logs:*", "s3:*"), "it begins empty"
-        ),
-        "dynamodb:*ResourcePolicy": _NONE,
-        "dynamodb:*ableKinesisStreamingDestination": _NONE,
-        "dynamodb:UpdateKinesisStreamingDestination": _NONE,
-        "dynamodb:UpdateContributorInsights": _NONE,
-        "kinesis:*": _NONE,
+        "the table has no replicas": """
+            dynamodb:AssociateTableReplica dynamodb:BatchWriteItem dynamodb:CreateTableReplica dynamodb:*Item
+            dynamodb:Query dynamodb:Scan iam:CreateServiceLinkedRole
+        """,
+        "it begins empty": "dynamodb:DescribeImport dynamodb:ImportTable logs:* s3:*",
+        _NONE: """
+            dynamodb:*ResourcePolicy dynamodb:*ableKinesisStreamingDestination
+            dynamodb:UpdateKinesisStreamingDestination dynamodb:UpdateContributorInsights kinesis:*
+        """,
     },
-    "AWS::ElastiCache::ServerlessCache": {"ec2:*": "a public endpoint is in no VPC"},
+    "AWS::ElastiCache::ServerlessCache": {"a public endpoint is in no VPC": "ec2:*"},
     "AWS::ElastiCache::UserGroup": {
-        "elasticache:ModifyReplicationGroup": "the group belongs to a serverless cache"
+        "the group belongs to a serverless cache": "elasticache:ModifyReplicationGroup"
     },
-    "AWS::Events::Rule": {"iam:PassRole": "the targets are functions, invoked by a permission"},
+    "AWS::Events::Rule": {"the targets are functions, invoked by a permission": "iam:PassRole"},
     "AWS::IAM::Role": {
-        "iam:*tachRolePolicy": "the roles have no managed policies; whoever attaches one becomes administrator",
-        "iam:DeleteRolePermissionsBoundary": "whoever deploys must not lift the boundary",
-        "iam:UpdateRole*": _NONE,
+        "the roles have no managed policies; whoever attaches one becomes administrator": "iam:*tachRolePolicy",
+        "whoever deploys must not lift the boundary": "iam:DeleteRolePermissionsBoundary",
+        _NONE: "iam:UpdateRole*",
     },
     "AWS::Kinesis::Stream": {
-        "kinesis:*EnhancedMonitoring": _NONE,
-        "kinesis:StopStreamEncryption": "the stream is always encrypted",
-        "kinesis:UpdateMaxRecordSize": _NONE,
-        "kinesis:UpdateStreamRecordDistributionStrategy": _NONE,
-        "kinesis:UpdateStreamWarmThroughput": _NONE,
+        "the stream is always encrypted": "kinesis:StopStreamEncryption",
+        _NONE: """
+            kinesis:*EnhancedMonitoring kinesis:UpdateMaxRecordSize
+            kinesis:UpdateStreamRecordDistributionStrategy kinesis:UpdateStreamWarmThroughput
+        """,
     },
     "AWS::Lambda::Alias": {
-        "lambda:*teProvisionedConcurrencyConfig": _NONE,
-        "lambda:PutProvisionedConcurrencyConfig": _NONE,
+        _NONE: "lambda:*teProvisionedConcurrencyConfig lambda:PutProvisionedConcurrencyConfig"
     },
     "AWS::Lambda::Function": {
-        "elasticfilesystem:*": _NONE,
-        "iam:PassRole": _WITH_ROLE,
-        "lambda:AssociateRuntimeAlias": _NONE,
-        "lambda:DeleteFunctionCodeSigningConfig": _NONE,
-        "lambda:GetCodeSigningConfig": _NONE,
-        "lambda:GetLayerVersion": "there are no layers",
-        "lambda:PassCapacityProvider": _NONE,
-        "lambda:PutFunctionCodeSigningConfig": _NONE,
-        "lambda:PutFunctionRecursionConfig": _NONE,
-        "lambda:PutFunctionScalingConfig": _NONE,
-        "lambda:PutRuntimeManagementConfig": _NONE,
-        "s3:GetObject*": "listed for the bucket of sam's uploads",
-        "s3files:*": _NONE,
+        _WITH_ROLE: "iam:PassRole",
+        "there are no layers": "lambda:GetLayerVersion",
+        "listed for the bucket of sam's uploads": "s3:GetObject*",
+        _NONE: """
+            elasticfilesystem:* lambda:AssociateRuntimeAlias lambda:DeleteFunctionCodeSigningConfig
+            lambda:GetCodeSigningConfig lambda:PassCapacityProvider lambda:PutFunctionCodeSigningConfig
+            lambda:PutFunctionRecursionConfig lambda:PutFunctionScalingConfig
+            lambda:PutRuntimeManagementConfig s3files:*
+        """,
     },
     "AWS::Lambda::Version": {
-        "lambda:PutFunctionScalingConfig": _NONE,
-        "lambda:PutProvisionedConcurrencyConfig": _NONE,
-        "lambda:PutRuntimeManagementConfig": _NONE,
+        _NONE: """
+            lambda:PutFunctionScalingConfig lambda:PutProvisionedConcurrencyConfig
+            lambda:PutRuntimeManagementConfig
+        """,
     },
     "AWS::Logs::LogGroup": {
-        "firehose:*": _NONE,
-        "logs:*KmsKey": _NONE,
-        "logs:*IndexPolicy": _NONE,
-        "logs:*etentionPolicy": "a group always has a retention",
-        "logs:CreateLogDelivery": "the API's stage delivers, and lists it",
-        "logs:PutBearerTokenAuthentication": _NONE,
-        "logs:PutDataProtectionPolicy": _NONE,
-        "logs:PutLogGroupDeletionProtection": _NONE,
-        "logs:*ResourcePolicy": "the API's stage delivers, and lists it",
-        "s3:*": _NONE,
+        "a group always has a retention": "logs:*etentionPolicy",
+        "the API's stage delivers, and lists it": "logs:CreateLogDelivery logs:*ResourcePolicy",
+        _NONE: """
+            firehose:* logs:*KmsKey logs:*IndexPolicy logs:PutBearerTokenAuthentication
+            logs:PutDataProtectionPolicy logs:PutLogGroupDeletionProtection s3:*
+        """,
     },
     "AWS::S3::Bucket": {
-        "iam:PassRole": "nothing is replicated",
-        "s3:*MetadataTableConfiguration": _NONE,
-        "s3:DeleteBucket*": "the encryption and the rules of the template are never removed",
-        "s3:DeleteObject": "CloudFormation does not empty a bucket",
-        "s3:Put*": _NONE,
-        "s3:UpdateBucketMetadata*": _NONE,
-        "s3tables:*": _NONE,
+        "nothing is replicated": "iam:PassRole",
+        "the encryption and the rules of the template are never removed": "s3:DeleteBucket*",
+        "CloudFormation does not empty a bucket": "s3:DeleteObject",
+        _NONE: "s3:*MetadataTableConfiguration s3:Put* s3:UpdateBucketMetadata* s3tables:*",
     },
-    "AWS::SNS::Topic": {"iam:*": _NONE, "sns:PutDataProtectionPolicy": _NONE},
-    "AWS::SecretsManager::Secret": {"secretsmanager:Re*": "the secrets have no replicas"},
+    "AWS::SNS::Topic": {_NONE: "iam:* sns:PutDataProtectionPolicy"},
+    "AWS::SecretsManager::Secret": {"the secrets have no replicas": "secretsmanager:Re*"},
 }
-"""By type, patterns of actions that its handlers name and a deploy of the template does not need, and why."""
+"""By type and reason, patterns of actions that its handlers name and a deploy of the template does not need."""
 
 BEYOND: Mapping[str, Mapping[str, str]] = {
     "ApiGatewayV2": {"logs:*": "API Gateway's guide lists them for whoever switches on an access log"},
@@ -132,6 +109,11 @@ BEYOND: Mapping[str, Mapping[str, str]] = {
     "IAM": {"iam:PassRole": "functions and the deployment group name it in their handlers"},
 }
 """By service, patterns of actions that are listed although none of its types' handlers names them, and why."""
+
+
+def unused(kind: str) -> list[str]:
+    """Return patterns of the actions that a type's handlers name and a deploy of the template does not need."""
+    return [one for patterns in _UNUSED.get(kind, {}).values() for one in patterns.split()]
 
 
 def named(kind: str) -> set[str]:
@@ -147,8 +129,8 @@ def named(kind: str) -> set[str]:
 
 def needed(kind: str, listed: set[str]) -> set[str]:
     """Return the actions of a type's handlers that a deploy of the template needs; a listed action is never left out."""
-    unused = [*UNUSED["*"], *UNUSED.get(kind, {})]
-    return {one for one in named(kind) if matches(one, listed) or not matches(one, unused)}
+    left_out = unused("*") + unused(kind)
+    return {one for one in named(kind) if matches(one, listed) or not matches(one, left_out)}
 
 
 def matches(action: str, patterns: Iterable[str]) -> bool:
@@ -161,9 +143,9 @@ def by_operation() -> dict[str, dict[str, list[str]]]:
     found: dict[str, dict[str, list[str]]] = {}
     for kind in sorted({one["Type"] for one in transformed()["Resources"].values()}):
         handlers = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", kind).schema["handlers"]
-        unused = [*UNUSED["*"], *UNUSED.get(kind, {})]
+        left_out = unused("*") + unused(kind)
         actions = {
-            name: {one for one in handlers.get(name, {}).get("permissions", ()) if not matches(one, unused)}
+            name: {one for one in handlers.get(name, {}).get("permissions", ()) if not matches(one, left_out)}
             for name in ("create", "read", "update", "delete")
         }
         found[kind] = {

@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 from collections.abc import Iterator, Mapping
+from itertools import count
 from typing import Any
 
 import msgpack
@@ -42,25 +43,13 @@ KEY = write_key.sign("shop", "k1", SECRETS["k1"])
 ORIGIN = "https://www.shop.example"
 
 
-class Entropy:
-    """Bytes that never repeat within a run, and are the same in every run."""
-
-    def __init__(self) -> None:
-        self._count = 0
-
-    def __call__(self, size: int) -> bytes:
-        """Return the next bytes."""
-        self._count += 1
-        return (self._count * 0x9E3779B97F4A7C15F39C % (1 << 80)).to_bytes(10)[-size:]
-
-
 class Faults:
     """A client whose next calls can be made to fail.
 
     Attributes:
         calls: each call's operation and arguments.
-        faults: what happens to the next calls, in turn: an exception is raised, None lets the call through, anything else
-            is the response.
+        faults: what happens to the next calls, in turn, of all operations or by operation: an exception is raised, a callable
+            is called with the arguments, None lets the call through, anything else is the response.
         sticky: whether the last fault applies to all further calls.
         seconds: the duration of each call.
     """
@@ -69,7 +58,7 @@ class Faults:
         self._client = client
         self._clock = clock
         self.calls: list[tuple[str, dict[str, Any]]] = []
-        self.faults: list[Any] = []
+        self.faults: Any = []
         self.sticky = False
         self.seconds = 0.0
 
@@ -80,10 +69,12 @@ class Faults:
             self.calls.append((operation, arguments))
             self._clock.time += self.seconds
             fault = None
-            if self.faults:
-                fault = self.faults[0] if self.sticky and len(self.faults) == 1 else self.faults.pop(0)
+            if next_ := self.faults.get(operation) if isinstance(self.faults, dict) else self.faults:
+                fault = next_[0] if self.sticky and len(next_) == 1 else next_.pop(0)
             if isinstance(fault, Exception):
                 raise fault
+            if callable(fault):
+                return fault(**arguments)
             return getattr(self._client, operation)(**arguments) if fault is None else fault
 
         return call
@@ -181,6 +172,7 @@ class Site:
         role = role_of(INGEST, _RESOURCES)
         sqs = Authorized("sqs", self.sqs, role)
         counters = Authorized("dynamodb", self.dynamodb, role)
+        numbers = count(1)  # so that bytes never repeat within a run, and are the same in every run
         effects = IngestEffects(
             kinesis=Authorized("kinesis", self.kinesis, role),
             sqs=lambda: sqs,
@@ -188,7 +180,7 @@ class Site:
             secrets=Authorized("secretsmanager", self.secrets, role),
             s3=Authorized("s3", self.s3, role),
             clock=self.clock,
-            entropy=Entropy(),
+            entropy=lambda size: (next(numbers) * 0x9E3779B97F4A7C15F39C % (1 << 80)).to_bytes(10)[-size:],
             telemetry=self.telemetry,
             start=at_once,
         )
@@ -233,11 +225,7 @@ class Site:
 
     def records(self) -> list[dict[str, Any]]:
         """Return the stream's records."""
-        iterator = self._memory.get_shard_iterator(
-            StreamName=STREAM, ShardId="shardId-000000000000", ShardIteratorType="TRIM_HORIZON"
-        )["ShardIterator"]
-        records: list[dict[str, Any]] = self._memory.get_records(ShardIterator=iterator)["Records"]
-        return records
+        return self._memory.records(STREAM, "shardId-000000000000")
 
     def queued(self) -> list[Envelope]:
         """Return the envelopes in the overflow queue."""

@@ -4,23 +4,21 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-import msgpack
 from botocore.exceptions import ReadTimeoutError
 
 from doubles.aws_errors import client_error
-from doubles.background import never
 from doubles.clock import START, ManualClock
 from doubles.iam import Authorized
-from doubles.kinesis import MemoryKinesis
 from doubles.sqs import MemorySQS, QueueSource
-from ingest.app import Ingest, IngestEffects
+from ingest.overflow import Overflow
+from ingest.stream import Stream
 from local.functions import DRAIN, INGEST
 from local.roles import role_of
-from shared.envelope import Envelope, TableRows
-from shared.settings import IngestSettings
+from shared import envelope
+from shared.envelope import Envelope
 from tests.support import delivery
 from tests.support.delivery import Delivery
-from tests.support.ingest import Secrets
+from tests.support.ingest import Faults
 from tests.support.telemetry import CollectedTelemetry
 from worker.drain import Drain
 from worker.record import NOBODY
@@ -39,49 +37,16 @@ def timeout() -> ReadTimeoutError:
     return ReadTimeoutError(endpoint_url="https://kinesis.invalid")
 
 
-class WatchedKinesis:
-    """A Kinesis client that records its calls and can be made to fail.
-
-    Attributes:
-        calls: operation and arguments of each call.
-        faults: by operation, what happens to the next calls, in turn: an exception is raised, a callable is called with
-            the arguments, a dictionary is the response, None lets the call through.
-        page: the maximum number of records in a GetRecords response.
-    """
-
-    def __init__(self, kinesis: MemoryKinesis, page: int = 10_000) -> None:
-        self._kinesis = kinesis
-        self.calls: list[tuple[str, dict[str, Any]]] = []
-        self.faults: dict[str, list[Any]] = {}
-        self.page = page
-
-    def __getattr__(self, operation: str) -> Callable[..., Any]:
-        """Return one of the client's calls."""
-
-        def call(**arguments: Any) -> Any:
-            self.calls.append((operation, arguments))
-            fault = self.faults[operation].pop(0) if self.faults.get(operation) else None
-            if isinstance(fault, Exception):
-                raise fault
-            if operation == "get_records":
-                arguments |= {"Limit": self.page}
-            if fault is not None:
-                return fault(**arguments) if callable(fault) else fault
-            return getattr(self._kinesis, operation)(**arguments)
-
-        return call
-
-
 def an_envelope(
     request_id: str, *, account: str = "shop", claim: int = 0, at: float = START, rows: int = 1
 ) -> Envelope:
     """Return an envelope with rows of one table. Their ids are the request's id and a number."""
-    packed = [
-        msgpack.packb({"time": int(at), "event_id": f"{request_id}-{number}", "received_at": int(at * 1000)})
-        for number in range(rows)
-    ]
-    table = TableRows("pageviews", rows, b"".join(packed))
-    return Envelope(account, "k1", int(at * 1000), request_id, claim, (table,))
+    stamp = int(at * 1000)
+    made = [delivery.row(f"{request_id}-{number}", int(at), received_at=stamp) for number in range(rows)]
+    tables = {"pageviews": made}
+    return envelope.decode(
+        delivery.envelope(account, tables, request_id=request_id, claim=claim, received_at=stamp)
+    )
 
 
 class Way:
@@ -90,8 +55,8 @@ class Way:
     Attributes:
         delivery: stream, worker, redrive, ledger, bucket and Treasure Data.
         clock: a manual clock.
-        ingest: its requests' envelopes go to the stream or the queue.
-        kinesis: the ingest's and the drainer's client; it can fail.
+        stream: the ingest's: envelopes go to Kinesis or the queue.
+        kinesis: the ingest's and the drainer's client; it can fail, by operation.
         sqs: the queue's client.
         queue_url: the overflow queue.
         telemetry: what the last drainer reported.
@@ -102,31 +67,22 @@ class Way:
         self.delivery.kinesis.increase_stream_retention_period(StreamName=STREAM, RetentionPeriodHours=168)
         self.delivery.map(shop="shop_db")
         self.clock: ManualClock = self.delivery.clock
-        self.kinesis = WatchedKinesis(self.delivery.kinesis)
+        self.kinesis = Faults(self.delivery.kinesis, self.clock)
+        self.kinesis.faults = {}
         self.sqs: Any = MemorySQS(self.clock.now, visibility_seconds=360)
         self.queue_url: str = self.sqs.create_queue(QueueName="overflow")["QueueUrl"]
         self.notices_url: str = self.sqs.create_queue(QueueName="overflow-notices")["QueueUrl"]
         self.telemetry = CollectedTelemetry()
-        role = role_of(INGEST, delivery.RESOURCES)
-        effects = IngestEffects(
-            kinesis=Authorized("kinesis", self.kinesis, role),
-            sqs=lambda: Authorized("sqs", self.sqs, role),
-            dynamodb=lambda: Authorized("dynamodb", self.delivery.dynamodb, role),
-            secrets=Secrets(),
-            s3=None,
-            clock=self.clock,
-            entropy=os.urandom,
-            telemetry=CollectedTelemetry(),
-            start=never,
-        )
-        self.ingest = Ingest(
-            IngestSettings(STREAM, self.queue_url, "keys", "aside", self.notices_url, "counters"), effects
-        )
+        role, told = role_of(INGEST, delivery.RESOURCES), CollectedTelemetry()
+        queue: Any = Authorized("sqs", self.sqs, role)
+        client: Any = Authorized("kinesis", self.kinesis, role)
+        overflow = Overflow(lambda: queue, self.queue_url, self.notices_url, self.clock, told)
+        self.stream = Stream(client, STREAM, overflow, clock=self.clock, entropy=os.urandom, telemetry=told)
 
     def collect(self, *request_ids: str, key: str = KEY, rows: int = 1, claim: int = 0) -> bool:
         """Put an envelope for each request id, as the ingest does. Return whether all are durable."""
         return all(
-            all(self.ingest.stream.put([an_envelope(name, at=self.clock.now(), rows=rows, claim=claim)], key))
+            all(self.stream.put([an_envelope(name, at=self.clock.now(), rows=rows, claim=claim)], key))
             for name in request_ids
         )
 

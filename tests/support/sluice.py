@@ -16,12 +16,13 @@ from local.accounts import ACCOUNTS, SIGNING_SECRETS
 from local.stack import LocalStack
 from local.up import DESCRIPTION
 from ops.cli import main
-from shared import envelope, policy, write_key
+from shared import policy, write_key
 from shared.accounts import AccountKeys
 from shared.clock import SystemClock
+from shared.telemetry import NullTelemetry
 from worker.account_store import apply
+from worker.markers import Markers
 from worker.shards import Shards
-from worker.span import milliseconds
 
 _PATIENCE_SECONDS = 120
 
@@ -64,12 +65,6 @@ class Sluice:
         assert result.exit_code in (0, 3), f"{result.output}{result.stderr}"
         return json.loads(result.stdout)
 
-    def json_lines(self, line: str) -> list[Any]:
-        """Run a command line with --json and return the values that it prints, one a line."""
-        result = self.run(f"{line} --json")
-        assert result.exit_code in (0, 3), f"{result.output}{result.stderr}"
-        return [json.loads(one) for one in result.stdout.splitlines()]
-
     def key(self, account: str, key_id: str = "demo") -> str:
         """Return a write key."""
         secrets = self.stack.resources.client("secretsmanager")
@@ -104,14 +99,10 @@ class Sluice:
     def mark_shards(self) -> None:
         """Put a marker on each shard, as the sender does every five minutes."""
         made = self.stack.resources
-        kinesis, clock = made.client("kinesis"), SystemClock()
-        for shard in Shards(kinesis, made.stream, clock).all():
-            kinesis.put_record(
-                StreamName=made.stream,
-                Data=envelope.marker(milliseconds(clock.now())).encode(),
-                PartitionKey=envelope.NOBODY,
-                ExplicitHashKey=str(shard.keys.start),
-            )
+        place = made.client("kinesis"), made.stream, SystemClock()
+        markers = Markers(*place, NullTelemetry())
+        for shard in Shards(*place).all():
+            markers.put(shard)
 
     def td(self, path: str, document: Any = None) -> Any:
         """Request one of the Treasure Data double's own routes, with a POST if there is a document."""

@@ -3,13 +3,14 @@
 import json
 import threading
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, ConsoleMessage, Error, sync_playwright
+import msgpack
+from playwright.sync_api import Browser, sync_playwright
 
 from doubles.gateway import Gateway
 from doubles.http_server import HttpServer, Request, Response
@@ -17,7 +18,7 @@ from ingest.request import parse_query
 from local.record import BROWSER_ARGUMENTS
 from shared import rows
 from tests.support import chromium, npm
-from tests.support.ingest import KEY, Site
+from tests.support.ingest import KEY, START, Site
 from tests.support.tls_front import TlsFront
 
 ORIGIN = "https://www.shop.example"
@@ -34,26 +35,29 @@ _SECONDS = 10.0
 
 
 class Visit:
-    """A visit to the page, from its opening to its end.
+    """A visit to a page with an SDK, given by its package's name, and a new ingest.
 
     Attributes:
+        page: the browser's page.
         site: the ingest.
         requests: method, target, content type and body of each request to the gateway.
         errors: errors on the browser's console.
     """
 
-    def __init__(self, browser: Browser, site: Site) -> None:
-        self.site = site
+    def __init__(self, browser: Browser, sdk: str) -> None:
+        self.sdk = npm.path(f"{sdk}/dist/td.min.js").read_bytes()
+        self.site = Site((ORIGIN,), visitor_cookies="on")
         self.requests: list[tuple[str, str, str, bytes]] = []
         self.errors: list[str] = []
-        self._context = browser.new_context()
-        self._page = self._context.new_page()
-        self._page.on("console", self._hear)
-        self._page.on("pageerror", self._fail)
+        self.page = browser.new_context().new_page()
+        self.page.on(
+            "console", lambda message: self.errors.extend([message.text] * (message.type == "error"))
+        )
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
 
     def open(self, settings: str) -> None:
         """Open the page and start the SDK with additional settings, given as JavaScript."""
-        self._page.goto(f"{ORIGIN}/p?utm_source=s&utm_medium=m&q=1&gclid=g1#f")
+        self.page.goto(f"{ORIGIN}/p?utm_source=s&utm_medium=m&q=1&gclid=g1#f")
         self.run(
             "window.td = new Treasure({database: 'shop', logging: false, useServerSideCookie: true,"
             f" sscDomain: 'shop.example', sscServer: () => '{SITE_COLLECTOR}', writeKey: {json.dumps(KEY)},"
@@ -74,19 +78,11 @@ class Visit:
 
     def run(self, script: str) -> Any:
         """Run JavaScript in the page."""
-        return self._page.evaluate(f"async () => {{{script}}}")
-
-    def click(self, selector: str) -> None:
-        """Click as a visitor does."""
-        self._page.click(selector)
-
-    def leave(self) -> None:
-        """Go to another page."""
-        self._page.goto("about:blank")
+        return self.page.evaluate(f"async () => {{{script}}}")
 
     def cookies(self) -> dict[str, str]:
         """Return the browser's cookies."""
-        return {cookie["name"]: cookie["value"] for cookie in self._context.cookies()}
+        return {cookie["name"]: cookie["value"] for cookie in self.page.context.cookies()}
 
     def record(self, method: str, target: str, headers: list[tuple[str, str]], body: bytes, *_: Any) -> None:
         """Remember a request to the gateway."""
@@ -116,7 +112,7 @@ class Visit:
         for _ in range(round(_SECONDS / 0.01)):
             if len(self.site.rows()) >= count:
                 break
-            self._page.wait_for_timeout(10)
+            self.page.wait_for_timeout(10)
         return self.site.rows()
 
     def expected(self) -> list[tuple[str, dict[str, Any]]]:
@@ -130,70 +126,37 @@ class Visit:
             "td_os_version": None,
             "td_global_id": self.cookies().get("_td_global"),
         }
-        found = []
+        arrival, found = rows.Arrival(int(START * 1000)), []
         for table, record in self.sent():
             filled = record | {name: value for name, value in known.items() if record.get(name) == name}
-            columns = {
-                rows.column_name(name): json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-                if isinstance(value, dict | list)
-                else value
-                for name, value in filled.items()
-            }
-            found.append((table, {name: value for name, value in columns.items() if name != "time"}))
-        return in_order(found)
-
-    def close(self) -> None:
-        """Close the browser's window."""
-        self._context.close()
-
-    def _hear(self, message: ConsoleMessage) -> None:
-        if message.type == "error":
-            self.errors.append(message.text)
-
-    def _fail(self, error: Error) -> None:
-        self.errors.append(str(error))
+            found.append((table, msgpack.unpackb(rows.encode(filled, arrival, str))))
+        return columns_of(found)
 
 
-class Street:
-    """The servers and the browser, for many visits; see `street`."""
-
-    browser: Browser
-    visit: Visit
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._sdk = ""
-
-    def begin(self, sdk: str) -> Visit:
-        """Begin a visit to a page with an SDK, given by its package's name, and a new ingest."""
-        self._sdk = sdk
-        self.visit = Visit(self.browser, Site((ORIGIN,), visitor_cookies="on"))
-        return self.visit
-
-    def page(self, request: Request) -> Response:
-        """Return the SDK on one path, and the page on all others."""
-        if request.target == "/td.js":
-            script = npm.path(f"{self._sdk}/dist/td.min.js").read_bytes()
-            return Response(200, script, (("content-type", "text/javascript"),))
-        return Response(200, _HTML, (("content-type", "text/html; charset=utf-8"),))
-
-    def handle(self, event: dict[str, Any], context: Any) -> Any:
-        """Send a request to the visit's ingest."""
-        with self._lock:
-            return self.visit.site.handler(event, context)
-
-    def record(self, *request: Any) -> None:
-        """Remember a request."""
-        self.visit.record(*request)
+type Street = Callable[[str], Visit]
+"""Begins a visit, which lasts until the next one."""
 
 
 @contextmanager
 def street(folder: Path) -> Iterator[Street]:
     """Serve pages and ingest over HTTPS under their names, and run a browser that resolves them."""
-    executable, made = chromium.path(), Street()
+    executable, lock, visits = chromium.path(), threading.Lock(), list[Visit]()
+
+    def show(request: Request) -> Response:
+        is_script = request.target == "/td.js"
+        kind = "text/javascript" if is_script else "text/html; charset=utf-8"
+        return Response(200, visits[-1].sdk if is_script else _HTML, (("content-type", kind),))
+
+    def handle(event: dict[str, Any], context: Any) -> Any:
+        with lock:
+            return visits[-1].site.handler(event, context)
+
+    def record(*request: Any) -> None:
+        visits[-1].record(*request)
+
     with (
-        HttpServer(made.page) as pages,
-        Gateway(made.handle, record=made.record) as gateway,
+        HttpServer(show) as pages,
+        Gateway(handle, record=record) as gateway,
         TlsFront(gateway.port, folder) as collector,
         TlsFront(pages.port, folder) as site,
     ):
@@ -214,18 +177,16 @@ def street(folder: Path) -> Iterator[Street]:
                     f"--host-resolver-rules={names}",
                 ],
             )
-            made.browser = browser
-            yield made
+
+            def begin(sdk: str) -> Visit:
+                visits.append(Visit(browser, sdk))
+                return visits[-1]
+
+            yield begin
             browser.close()
 
 
-def in_order(found: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
-    """Sort tables and columns, so that the order does not depend on which request was faster."""
-    return sorted(found, key=lambda pair: (pair[0], json.dumps(pair[1], sort_keys=True)))
-
-
 def columns_of(found: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
-    """Return sorted tables and rows, without the columns that every row has."""
-    return in_order(
-        [(table, {name: value for name, value in row.items() if name not in _OWN}) for table, row in found]
-    )
+    """Return tables and rows without the columns that every row has, in an order that does not depend on which request was faster."""
+    kept = [(table, {name: value for name, value in row.items() if name not in _OWN}) for table, row in found]
+    return sorted(kept, key=lambda pair: (pair[0], json.dumps(pair[1], sort_keys=True)))

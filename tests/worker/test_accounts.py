@@ -143,15 +143,6 @@ def test_an_error_for_one_account_affects_only_that_account() -> None:
 # How they are written
 
 
-def test_applied_accounts_can_be_read_back() -> None:
-    """Status and revoked key ids round-trip as well as databases. The number of accounts shows later whether Redis has lost some."""
-    client: Any = MemoryRedis()
-    account_store.apply(client, KEYS, {"shop": SHOP, "blog": BLOG}, now=1_700_000_000)
-
-    assert {"blog": BLOG, "shop": SHOP} == account_store.applied(client, KEYS)
-    assert ["2023-11-14T22:13:20+00:00", "2"] == client.hmget(KEYS.sentinel, ["at", "count"])
-
-
 def test_applying_replaces_the_accounts_of_its_own_stack() -> None:
     """An account that the new mapping lacks is deleted; other stacks' accounts and sentinels, and keys that are not Sluice's, stay."""
     client: Any = MemoryRedis()

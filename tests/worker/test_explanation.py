@@ -54,6 +54,7 @@ def test_no_value_of_a_row_is_kept(rows: list[dict[str, Any]], words: list[str],
         pytest.param(body({"text": "x" * (4 << 20)}), id="many rows"),
         pytest.param(body({f"c{n}": f"{n:04}" for n in range(0, 9000, 5)}), id="many values"),
         pytest.param(b"damaged", id="damaged"),
+        pytest.param(compress(b"\x81\x90\x01"), id="no row"),
     ],
 )
 def test_nothing_is_kept_if_values_are_unknown_or_the_search_for_them_would_take_long(rows: bytes) -> None:

@@ -2,13 +2,10 @@
 
 from typing import Any
 
-import pytest
-
 from doubles.treasure_data import Action, Fault, Kind, Settings
 from tests.support.delivery import Delivery, envelope, row
 from tests.support.virtual_time import SideBySide, VirtualClock
 from worker.health import PROBE_EVERY_SECONDS
-from worker.states import State
 
 SICK = "sick_db"
 READ_SECONDS = 10.0
@@ -71,28 +68,6 @@ def test_a_failing_database_is_probed_by_the_worker_now_and_then() -> None:
     made.clock.sleep(60)
     assert 2 == made.send().delivered
     assert 0 == made.td.duplicates
-
-
-@pytest.mark.parametrize("kind", [Kind.HANG, Kind.STATUS])
-def test_a_long_outage_of_treasure_data_opens_few_doubts_and_holds_nothing(kind: Kind) -> None:
-    """One for each database, whatever workers and senders do meanwhile; afterwards everything arrives once."""
-    made = delivery()
-    members = {"status": 503} if kind is Kind.STATUS else {}
-    fault(made, kind, database=None, **members)
-    for number in range(8):
-        assert deliver_round(made, number) < READ_SECONDS + 2
-        made.clock.sleep(45)
-        made.send()
-    entries = [entry for span in made.spans() for _, entry in span.all_leaves()]
-    assert 11 >= sum(entry.since is not None for entry in entries)
-    made.td.faults.clear()
-    made.clock.sleep(60)
-    for _ in range(3):
-        made.send()
-        made.clock.sleep(4300)
-
-    assert 88 == sum(len(accepted.rows) for accepted in made.td.imports())
-    assert {} == made.chunks(State.WAITING)
 
 
 def test_many_waiting_spans_are_sent_quickly() -> None:

@@ -16,6 +16,7 @@ from tests.support.delivery import envelope, member, row
 from worker.record import NOBODY, Record, decode, from_event, from_stream, number, packed, sequence_number
 
 SHARD = "shardId-000000000003"
+ONE = {"views": [row("e")]}
 PLACE = (SHARD, number("77"), 1_700_000_000.5)
 
 
@@ -85,8 +86,11 @@ def test_records_come_by_shard_and_in_its_order_each_once() -> None:
         b"",
         b"garbage",
         b"\x98\x01",
-        envelope("shop", {"views": [row("e")]})[:-1],
-        envelope("shop", {"views": [row("e")]}) + b"\x00",
+        envelope("shop", ONE)[:-1],
+        envelope("shop", ONE) + b"\x00",
+        # ids that do not fit the ledger: only who writes to the stream directly can send them
+        *(envelope("shop", ONE, request_id=one) for one in ("r" * 3000, "~" * 128, "\U0001f600" * 99)),
+        *(envelope("shop", ONE, key_id=one) for one in ("k" * 400_000, "k/~1")),
         msgpack.packb([1, "shop", "k", 1, "r", 0, [["views", True, b"\x80"]], []]),
         msgpack.packb([1, "shop", "k", 1, "r", 0, [[f"table_{n}", 1, b"\x80"] for n in range(301)], []]),
         b"{",

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -16,12 +17,14 @@ from botocore.credentials import ReadOnlyCredentials
 from doubles.clock import ManualClock
 from local import valkey
 from shared.accounts import Account, AccountKeys
+from tests.support.delivery import envelope, row, shops
 from tests.support.sam import properties
 from tests.support.telemetry import CollectedTelemetry
 from tests.support.tls_front import TlsFront
 from worker import account_store
 from worker.account_cache import AccountCache
 from worker.redis_client import ANSWER_SECONDS, SIGN_IN_SECONDS, TOKEN_SECONDS, IamUser, connect, iam_user
+from worker.wiring import Wiring, _redis
 
 KEYS = ReadOnlyCredentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG", "a session=", "123456789012")
 SHOP = Account("shop_db")
@@ -101,6 +104,16 @@ def test_the_admin_function_writes_and_the_worker_reads(sign_in: Any) -> None:
     assert {"shop": SHOP, "gone": "unknown_account"} == cache.resolve(["shop", "gone"])
 
 
+def test_an_account_that_is_no_text_is_invalid_and_fails_no_others(sign_in: Any) -> None:
+    """The rows of all others of its batch would be held with its own."""
+    writer, keys = sign_in("Writer"), AccountKeys("sluice-bytes-Ledger-1ABC2DEF3GHI")
+    account_store.apply(writer, keys, {"shop": SHOP, "odd": SHOP}, 0)
+    writer.hset(keys.of("odd"), mapping={"database": b"shop\xff_db"})
+    cache = AccountCache(lambda: sign_in("Reader"), keys, ManualClock(), CollectedTelemetry())
+
+    assert {"shop": SHOP, "odd": "invalid_account"} == cache.resolve(["shop", "odd"])
+
+
 @pytest.mark.parametrize(
     ("user", "command"),
     [
@@ -166,3 +179,18 @@ def test_a_command_without_an_answer_is_sent_again_on_a_new_connection() -> None
 
         assert time.monotonic() - began < SIGN_IN_SECONDS
         assert [b"GET"] * 3 == commands
+
+
+@pytest.mark.parametrize("text", ["redis.example.com:6379", "rediss://:pass/word@redis.example.com:6379"])
+def test_a_secret_that_holds_no_url_of_a_redis_holds_nothing(text: str) -> None:
+    """Rows wait, as for any outage of Redis, and the log has no part of the secret."""
+    made = shops(envelope("shop", {"views": [row("e1")]}))
+    made.secrets.values["redis-url"] = text
+    settings = replace(made.wiring.settings, redis_url_secret="redis-url")
+    effects = replace(made.wiring.effects, redis=_redis(settings, made.secrets, made.clock))  # type: ignore[arg-type]  # a double
+    made.worker = Wiring(settings, effects).worker
+
+    assert made.deliver() is None
+    assert {"shop:k1/views/0": ("waiting", "account_unavailable", 1)} == made.chunks()
+    [line] = made.telemetry.said("Redis cannot be reached")
+    assert "the secret redis-url holds no URL of a Redis: put the right one there" == line["reason"]

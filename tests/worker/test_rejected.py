@@ -12,7 +12,9 @@ from shared.envelope import Envelope, RejectedEvent, TableRows
 from shared.errors import ObjectGoneError
 from tests.support.delivery import BUCKET, Delivery, lose_answer, row, shops
 from worker.bucket import Bucket
+from worker.claims import LATE_SECONDS
 from worker.executor import Threads
+from worker.passing import MARGIN_SECONDS
 from worker.plan import MAX_KEPT_BYTES, MAX_KEPT_EVENTS, MAX_REJECTED_TABLES
 from worker.record import decode
 from worker.rejected_events import PREFIX, RejectedEvents
@@ -88,6 +90,22 @@ def test_copies_count_rejected_events_once() -> None:
     one = rejecting(event(), request_id="b", claim=1)
 
     assert {"shop/views!too_deep": 1} == counted(delivered(one, one))
+
+
+@pytest.mark.parametrize(("firsts", "states"), [(0, ["rejected"]), (1, ["copy", "rejected"])])
+def test_rejected_events_that_were_put_again_are_recorded_unless_a_first_copy_is(
+    firsts: int, states: list[str]
+) -> None:
+    """Until every shard has passed nobody knows, so they are not counted yet."""
+    copy = rejecting(event(), request_id="q", claim=AT)
+    made = delivered(*[rejecting(event(), request_id="q")] * firsts, copy)
+    assert ["again", *["rejected"] * firsts] == sorted(one[0] for one in made.chunks().values())
+    made.clock.sleep(LATE_SECONDS + MARGIN_SECONDS + 1)
+    made.send()
+    made.deliver_all()
+    made.send()
+
+    assert states == sorted(one[0] for one in made.chunks().values())
 
 
 def test_a_flood_is_counted_and_kept_in_part() -> None:

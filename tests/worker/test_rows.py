@@ -91,6 +91,7 @@ def test_a_sample_has_the_first_and_last_row_and_one_per_hour(
     [
         (b"", []),
         (b"\xc1", []),
+        (b"\x81\x90\x01", []),
         (msgpack.packb({1: 2}), [{}]),
         (msgpack.packb([1]) + msgpack.packb(7), [[1], 7]),
         (msgpack.packb({"time": 1}) + b"\xc1", [{"time": 1}]),

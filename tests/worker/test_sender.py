@@ -29,21 +29,14 @@ from tests.support.delivery import (
     shops,
     stored,
 )
+from worker.admission import MOST_VAIN_PROBES, SPANS_AT_ONCE
 from worker.deadline import Deadline
 from worker.executor import InlineExecutor, Threads
 from worker.health import PROBE_TABLE
+from worker.inquiry import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, LONGEST_QUERY_SECONDS
 from worker.ledger import WORKLIST_KEYS
 from worker.selection import SCHEDULED, Selection
-from worker.sender import (
-    FIRST_PAUSE_SECONDS,
-    LONGEST_PAUSE_SECONDS,
-    LONGEST_QUERY_SECONDS,
-    MOST_VAIN_PROBES,
-    UNSETTLED_SECONDS,
-    Report,
-    Sender,
-    _Database,
-)
+from worker.sender import UNSETTLED_SECONDS, Report, Sender
 from worker.span import ChunkKey, Span, milliseconds
 from worker.states import Decision, Entry, State
 from worker.treasure_data import Reply
@@ -150,44 +143,38 @@ def test_only_rows_with_a_doubt_stay_with_their_database(status: int, database: 
 
 
 @pytest.mark.parametrize(
-    ("accounts", "report"),
+    ("status", "accounts", "report", "reason"),
     [
-        ({"shop": Account("new_db")}, Report(delivered=2)),
-        ({"shop": Account("shop_db", "disabled")}, Report(dead=2)),
-        ({}, Report(kept=2, complete=False)),
+        (UNTRIED, {"shop": Account("shop_db", "active", frozenset({"k1"}))}, Report(delivered=2), ""),
+        (UNTRIED, {"shop": Account("shop_db", "disabled")}, Report(dead=2), "disabled_account"),
+        (UNTRIED, {}, Report(dead=2), "unknown_account"),
+        (DOUBTED, {"shop": Account("new_db")}, Report(delivered=2), ""),
+        (DOUBTED, {"shop": Account("shop_db", "disabled")}, Report(dead=2), "disabled_account"),
+        (DOUBTED, None, Report(kept=2, complete=False), ""),
     ],
 )
-def test_rows_proved_absent_follow_their_account(accounts: dict[str, Account], report: Report) -> None:
-    """With the doubt, its database is gone too. They die if their account can have none by now, and wait while Redis does not say."""
-    made = failed(DOUBTED)
-    made.redis.flushall()
-    made.map(**accounts)
+def test_rows_that_treasure_data_surely_lacks_follow_their_account(
+    status: int, accounts: dict[str, Account] | None, report: Report, reason: str
+) -> None:
+    """With a doubt, its database is gone too. Rows die if their account can have none by now, and wait while Redis does not say.
+
+    An operator decides about dead ones. A key that is revoked later does not matter where the plan did not need it.
+    """
+    made = failed(status)
     made.clock.sleep(ASKABLE_SECONDS)
+    made.redis.flushall() if accounts is None else made.redis.delete(KEYS.of("shop"))
+    made.map(**accounts or {})
     made.start()
 
     assert report == made.send()
-    assert {"views": 0} == made.td.counts()["shop_db"]
-    assert (None, 1) == (entry(made).since, entry(made).generation)
-
-
-@pytest.mark.parametrize(
-    ("accounts", "reason"),
-    [
-        ({}, "unknown_account"),
-        ({"shop": Account("shop_db", "disabled")}, "disabled_account"),
-        ({"shop": Account("shop_db", "active", frozenset({"k1"}))}, None),
-    ],
-)
-def test_waiting_rows_of_a_removed_account_die(accounts: dict[str, Account], reason: str | None) -> None:
-    """An operator decides. A key that is revoked later does not matter where the plan did not need it."""
-    made = failed(UNTRIED)
-    made.redis.delete(KEYS.of("shop"))
-    made.map(**accounts)
-    made.start()
-
-    assert (Report(dead=2) if reason else Report(delivered=2)) == made.send()
-    assert ({"shop/views/0": ("dead", reason, 2)} if reason else {}) == made.chunks()
-    assert (2 if reason else 0) == made.telemetry.counts["RowsDead"]
+    assert (None, int(status == DOUBTED), reason) == (
+        entry(made).since,
+        entry(made).generation,
+        entry(made).reason,
+    )
+    assert report.dead == made.telemetry.counts["RowsDead"]
+    sent = {one.database for one in made.td.imports() if one.rows}
+    assert sent == ({accounts["shop"].database} if accounts and report.delivered else set())
 
 
 def test_rows_whose_account_could_not_be_looked_up_keep_their_key() -> None:
@@ -277,10 +264,12 @@ class Busy(Sender):
     held: ClassVar[list[int]] = []
 
     def _pass(self, run: Any, turns: Any) -> Any:
-        run.databases.setdefault("shop_db", _Database(is_proven=True, limit=1, under_way=1))
+        others = [] if Busy.held else ["shop_db"] * SPANS_AT_ONCE
+        for one in others:
+            run.admission.admit(one, set())
         waiting = super()._pass(run, turns)
         Busy.held.append(sum(hasattr(one, "span") for one in waiting))
-        run.databases["shop_db"].under_way = 0
+        run.admission.release(others)
         return waiting
 
 
@@ -558,29 +547,21 @@ def test_one_bad_row_costs_two_imports_per_halving() -> None:
     assert 1 + 2 * 12 == len(imports) == len(set(imports))
 
 
-def test_a_413_from_a_proxy_halves_the_chunk_once_treasure_data_lacks_it() -> None:
-    """It is not tried whole again: a proxy refuses it for ever."""
+def test_a_413_from_a_proxy_halves_a_chunk_once_treasure_data_lacks_it_and_kills_no_row() -> None:
+    """It is not tried whole again: a proxy refuses it for ever. A single row is sent again after the next proof."""
     made = shops(TWO)
-    made.fail(413, body="<html>")
+    made.fail(413, table="views", body="<html>")
     assert made.deliver() is None
+    made.start()
+    for _ in range(2):
+        made.clock.sleep(ASKABLE_SECONDS)
+        made.send()
+        assert {("waiting", "row_too_large", 1)} == set(made.chunks().values())
     made.td.faults.clear()
     made.clock.sleep(ASKABLE_SECONDS)
 
     assert Report(delivered=2) == made.send()
     assert [1, 1] == [len(one.rows) for one in made.td.imports() if one.rows]
-
-
-def test_a_413_from_a_proxy_makes_no_single_row_a_dead_letter() -> None:
-    """The row is sent again once Treasure Data shows that it lacks it."""
-    made = shops(envelope("shop", {"views": [row("e0")]}))
-    made.fail(413, body="<html>")
-    assert made.deliver() is None
-    made.clock.sleep(ASKABLE_SECONDS)
-
-    assert Report(kept=1, complete=False) == made.send()
-    assert {"shop/views/0": ("waiting", "row_too_large", 1)} == made.chunks()
-    made.td.faults.clear()
-    assert Report(delivered=1) == made.send()
 
 
 def test_a_404_from_the_wrong_host_does_not_prove_a_database_gone() -> None:
@@ -662,15 +643,6 @@ def test_a_query_that_is_forbidden_once_is_repeated() -> None:
 
     assert Report(delivered=2) == made.send()
     assert 0 == made.telemetry.counts["RowsAmbiguous"]
-
-
-def test_a_drop_sends_nothing() -> None:
-    """Not even rows that Treasure Data does not have, once it can be asked."""
-    made = failed(DOUBTED)
-    made.clock.sleep(ASKABLE_SECONDS)
-
-    assert Report(kept=2) == made.send(*ALL, decision=Decision.DROP)
-    assert [] == made.ids("shop_db", "views")
 
 
 # Selection
@@ -847,6 +819,21 @@ def test_a_run_stops_when_its_time_is_up() -> None:
     made.td.faults.clear()
 
     assert Report(delivered=first.kept) == made.send()
+
+
+def test_no_probe_begins_once_the_time_is_up() -> None:
+    """While those of one span last, the time may pass; the databases that are left are probed in a later run."""
+    made = Delivery()
+    made.map(**{f"acct_{n}": f"db_{n}" for n in range(20)})
+    made.put(*(envelope(f"acct_{n}", {"views": [row(f"e{n}")]}, request_id=f"r{n}") for n in range(20)))
+    made.td.faults.add(Fault(kind=Kind.HANG))
+    made.deliver()
+    made.clock.sleep(UNSETTLED_SECONDS)
+
+    assert (0, 20, False) == _shown(made.send())
+    assert 0 == made.telemetry.counts["UnforeseenErrors"]
+    made.td.faults.clear()
+    assert Report(delivered=20) == made.send()
 
 
 def test_a_query_that_takes_too_long_is_repeated_by_a_later_run() -> None:

@@ -21,7 +21,6 @@ from worker.rows import compress
 from worker.span import (
     LATER,
     MAX_PLAN_BYTES,
-    MOST_EXPLAINED,
     NO_SENDER,
     SECONDS_KEPT,
     TOO_MANY_TABLES,
@@ -29,7 +28,9 @@ from worker.span import (
     Database,
     Destination,
     Group,
+    Later,
     NotDeliverable,
+    Place,
     RowSender,
     Span,
     milliseconds,
@@ -100,6 +101,7 @@ def test_ids_differ_with_everything_that_matters() -> None:
     assert len(ids) == len(set(ids))
     assert {32} == {len(one) for one in ids}
     assert "536b2297380dfe38e180b405d511b70b" == ids[0]
+    assert Place(ChainId.edit("9b9c6114f7a471d6cb174acb13ccc407"), START) == base.place.replacement_of(KEY)
 
 
 def test_a_span_that_is_given_no_more_than_its_place_has_nothing() -> None:
@@ -122,7 +124,7 @@ def test_a_span_that_is_given_no_more_than_its_place_has_nothing() -> None:
     ("group", "destination", "open_", "then"),
     [
         (VIEWS, Database("shop_db"), Entry(since=PLANNED_AT), DELIVERED),
-        (VIEWS, LATER, WAITING, DELIVERED),
+        (VIEWS, Later("slow"), Entry(reason="slow"), DELIVERED),
         (VIEWS, NotDeliverable("gone"), Entry(State.DEAD, reason="gone"), None),
         (VIEWS._replace(request_id="r"), Database("shop_db"), Entry(State.AGAIN), None),
         (VIEWS._replace(request_id="r"), NotDeliverable("gone"), Entry(State.AGAIN), None),
@@ -360,10 +362,10 @@ def test_a_span_fits_its_item_whatever_happens_to_its_chunks() -> None:
 
 def test_a_span_keeps_treasure_data_s_words_for_some_of_its_chunks() -> None:
     """So that its other chunks need no room for them."""
-    chunks = {KEY._replace(part=part): 1 for part in range(MOST_EXPLAINED + 1)}
+    chunks = {KEY._replace(part=part): 1 for part in range(101)}
     refused = span(chunks=chunks).with_entries(dict.fromkeys(chunks, Entry(State.DEAD, words="no")))
 
-    assert MOST_EXPLAINED == sum(bool(entry.words) for entry in refused.entries.values())
+    assert 100 == sum(bool(entry.words) for entry in refused.entries.values())
     assert set(chunks) == set(refused.entries)
 
 
@@ -378,16 +380,20 @@ def test_one_record_fits_an_item() -> None:
 
 
 def test_an_item_has_room_for_splits() -> None:
-    """An ordinary chunk can be halved down to its rows. A full item allows no further split."""
+    """An ordinary chunk can be halved down to its rows. Whatever the item holds, and two more entries, may have 360,000 bytes."""
     one, depth = span(chunks={KEY: 1 << 20}), KEY
     for _ in range(20):
         assert one.can_split(depth)
         one = one.with_entries({depth: SPLIT, **dict.fromkeys(depth.halves, WAITING)})
         depth = depth.halves[1]
-    planned = largest_plan()
-    full = replace(planned, entries={KEY._replace(path=f"{number:010b}"): WAITING for number in range(300)})
-
-    assert not full.can_split(next(iter(planned.chunks)))
+    half, owner = HALVES[0], Owner(CHAIN, number("9"))
+    used = plan_bytes({KEY: 2}, span().destinations) + 280 + 14 + len(owner.name) + 8 + 2 * (280 + 12 + 2)
+    assert [True, False] == [
+        span(entries={KEY: SPLIT, half: WAITING}, copies={"c" * (360_000 - used + more): owner}).can_split(
+            KEY
+        )
+        for more in (0, 1)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import pytest
 
 from doubles.treasure_data import Action, Fault, Kind
 from tests.support.delivery import Delivery, envelope, row, shops
-from worker.statement import End, RowId, Statements, by_id, by_value, counting, deleting, selecting
+from worker.answer import TdAnswer
+from worker.statement import End, Job, RowId, Statements, by_id, by_value, counting, deleting, selecting
 
 HOUR = 3600.0
 
@@ -51,25 +52,24 @@ def test_rows_are_deleted_by_their_ids_in_whatever_order_they_were_found() -> No
     assert ["a"] == made.ids("shop_db", "views")
 
 
-@pytest.mark.parametrize(
-    ("faults", "job_age", "end"),
-    [
-        ([Fault(kind=Kind.STATUS, action=Action.QUERY, status=403)], 0.0, End.FORBIDDEN),
-        ([Fault(kind=Kind.STATUS, action=Action.QUERY, status=500)], 0.0, End.UNKNOWN),
-        ([Fault(kind=Kind.NOT_JSON, action=Action.QUERY)], 0.0, End.UNKNOWN),
-        ([], 1000.0, End.UNKNOWN),
-    ],
-)
-def test_an_answer_that_proves_nothing_counts_nothing(faults: list[Fault], job_age: float, end: End) -> None:
-    """Only an exact one does. A cache may answer with the result of the same statement, hours ago."""
+def test_a_result_of_hours_ago_counts_nothing() -> None:
+    """A cache may answer with the one of the same statement."""
     made, statements = delivery()
-    for fault in faults:
-        made.td.faults.add(fault)
-    made.td.settings = replace(made.td.settings, job_age=job_age)
+    made.td.settings = replace(made.td.settings, job_age=1000.0)
     condition = by_value("email", ["x"], 10**13)
     job = statements.run("shop_db", counting("views", condition), made.deadline(30_000))
 
-    assert (end, None) == (job.end, job.count)
+    assert (End.UNKNOWN, None) == (job.end, job.count)
+
+
+@pytest.mark.parametrize(
+    "body", [b"[1]\n[2", b"[\xff]", b"[" * 100_000], ids=["cut off", "no text", "too deep"]
+)
+def test_a_result_that_is_cut_off_has_no_rows(body: bytes) -> None:
+    """Nor has one that is no JSON."""
+    job = Job(End.SUCCESS, 1, 0.0, TdAnswer(200, {}, body))
+
+    assert ([], None) == (job.rows, job.count)
 
 
 def test_tables_are_listed_with_their_columns() -> None:

@@ -115,19 +115,6 @@ def test_a_database_gets_one_chunk_until_it_has_accepted_one() -> None:
     assert made.clock.now() - made.began == pytest.approx(-(-16 // per), abs=0.1)
 
 
-def test_no_send_begins_late_and_none_is_cut_off() -> None:
-    """What is left is surely unsent."""
-    made = Made(1)
-    made.td.settings = Settings(answer_seconds=3.0)
-    outcomes = made.run(made.uploads(4), begin=5.0)
-
-    assert 2 == events(outcomes).count(Event.ACCEPTED)
-    assert {("deadline", True)} == {
-        (one.reason, one.surely_not) for one in outcomes.values() if one.event is UNANSWERED
-    }
-    assert made.clock.now() - made.began == pytest.approx(6.0, abs=0.1)
-
-
 def test_a_send_ends_with_the_invocation() -> None:
     """It is then a doubt."""
     made = Made(1)

@@ -326,24 +326,6 @@ def test_a_stream_recreated_under_a_warm_sandbox_has_its_own_chains(same_numbers
     assert 2 == len({span.chain for span in made.spans()})
 
 
-@pytest.mark.parametrize(
-    "ids",
-    [
-        {"request_id": "r" * 3000},
-        {"request_id": "~" * 128},
-        {"request_id": "\U0001f600" * 99},
-        {"key_id": "k" * 400_000},
-        {"key_id": "k/~1"},
-    ],
-)
-def test_ids_that_do_not_fit_the_ledger_hold_nothing(ids: dict[str, str]) -> None:
-    """Only who writes to the stream directly can send them. The record is dead as it is."""
-    made = shops(envelope("shop", {"views": [row("e1")]}, claim=1_700_000_000_000, **ids))
-
-    assert made.deliver() is None
-    assert {"-/-undecodable/0": ("dead", "undecodable", 1)} == made.chunks()
-
-
 def test_rejected_events_with_countless_codes_hold_nothing() -> None:
     """Only who writes to the stream directly can send them. They are all counted, though not each by its code."""
     made = shops()

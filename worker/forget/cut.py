@@ -8,15 +8,16 @@ put again and is not decided, is left as it is until that is known. docs/interna
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import count, groupby
 from typing import NamedTuple
 
 from shared.clock import Clock
-from shared.errors import InvalidObjectError, ObjectGoneError, UnavailableError
+from shared.errors import InvalidObjectError, ObjectGoneError, UnavailableError, WrongCountError
 from shared.telemetry import Telemetry
 from worker.bucket import Bucket
-from worker.forget.person import Found, Persons, Piece
+from worker.forget.person import Found, Matcher, Persons, Piece
 from worker.forget.requests import FRESH_SECONDS, ForgetRequests
 from worker.index import Index, Member
 from worker.ledger import Ledger
@@ -31,9 +32,20 @@ _NEED_NO_ROWS = frozenset((State.DROPPED, State.COPY))
 
 
 def has_person(persons: Persons, span: Span, key: ChunkKey, body: bytes) -> bool:
-    """Return whether rows of a chunk, given its import body, are of a person to forget."""
+    """Return whether rows of a chunk, given its import body, are of a person to forget.
+
+    Raises:
+        InvalidObjectError: some are, but it has another number of rows than planned.
+    """
     matcher = persons.of(key.account, span.received_at)
-    return matcher is not None and bool(matcher.pieces(decompress(body), key.group))
+    return matcher is not None and bool(_pieces(matcher, span, key, body))
+
+
+def _pieces(matcher: Matcher, span: Span, key: ChunkKey, body: bytes) -> list[Piece]:
+    found = matcher.pieces(decompress(body), key.group)
+    if found and sum(piece.rows for piece in found) != span.rows(key):
+        raise WrongCountError(f"{key.name} has another number of rows than planned")
+    return found
 
 
 def others(persons: Persons, key: ChunkKey, payload: bytes) -> bytes:
@@ -42,7 +54,9 @@ def others(persons: Persons, key: ChunkKey, payload: bytes) -> bytes:
     By these, Treasure Data is asked whether it has the chunk.
     """
     matcher = persons.of(key.account)
-    pieces = [] if matcher is None else matcher.pieces(payload, key.group)
+    pieces: list[Piece] = []
+    with suppress(InvalidObjectError):
+        pieces = [] if matcher is None else matcher.pieces(payload, key.group)
     return b"".join(piece.data for piece in pieces) or payload
 
 
@@ -218,7 +232,7 @@ class Forgetting:
         index, bodies = self._objects.whole(span)
         pieces = {}
         for key in matchers.keys() & bodies.keys():
-            if found := matchers[key].pieces(decompress(bodies[key]), key.group):
+            if found := _pieces(matchers[key], span, key, bodies[key]):
                 pieces[key] = found
         return (pieces, index, bodies) if pieces else None
 

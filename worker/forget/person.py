@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgpack
 
 from shared import json_codec
-from shared.errors import InvalidJsonError
+from shared.errors import InvalidJsonError, InvalidObjectError
 from shared.person_hash import hasher, text_of
 from shared.rows import column_name
 from worker.span import TOO_MANY_TABLES, Group
@@ -203,11 +203,18 @@ def _text(payload: bytes, start: int) -> bytes:
 
 
 def _unpacked(payload: bytes) -> Iterator[tuple[bytes, Any]]:
-    """Yield each MessagePack value of a payload: its bytes, and itself."""
+    """Yield each MessagePack value of a payload: its bytes, and itself.
+
+    Raises:
+        InvalidObjectError: it holds something else.
+    """
     unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=len(payload) + 1)
     unpacker.feed(payload)
     begin = 0
-    for value in unpacker:
-        end = unpacker.tell()
-        yield payload[begin:end], value
-        begin = end
+    try:
+        for value in unpacker:
+            end = unpacker.tell()
+            yield payload[begin:end], value
+            begin = end
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise InvalidObjectError("a chunk holds something else than rows") from error

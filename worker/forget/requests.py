@@ -252,11 +252,15 @@ class ForgetRequests:
         return self._read("")[0] or RequestDocument()
 
     def change(self, change: Callable[[RequestDocument], None]) -> RequestDocument:
-        """Change the document, unless nobody else does meanwhile; then again."""
+        """Change the document once. If somebody else does meanwhile, read it again first."""
+        written = None
         for _ in range(_ATTEMPTS):
             found, etag = self._read("")
             document = found or RequestDocument()
+            if document == written:  # S3's client has repeated a put that had succeeded
+                break
             change(document)
+            written = document
             condition: Any = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
             try:
                 self._s3.put_object(Bucket=self._bucket, Key=KEY, Body=document.encode(), **condition)
@@ -264,9 +268,11 @@ class ForgetRequests:
                 if error_code(error) not in _CONTESTED:
                     raise BucketUnavailableError(str(error)) from error
             else:
-                self._known = *self._known[:2], float("-inf")
-                return document
-        raise BucketUnavailableError("others change the requests to forget all the time")
+                break
+        else:
+            raise BucketUnavailableError("others change the requests to forget all the time")
+        self._known = *self._known[:2], float("-inf")
+        return document
 
     def _read(self, known: str) -> tuple[RequestDocument | None, str]:
         """Return the document and its ETag; None if it is the known one, or there is none."""

@@ -261,9 +261,10 @@ class Forget:
         columns, database = asked["columns"], asked["database"]
         sql = selecting(asked["table"], columns, self._by_value(asked))
         job = self._statements.run(database, sql, deadline)
-        is_too_long = sum(len(str(row)) for row in job.rows) > _MOST_ROWS
-        rows = [] if is_too_long else [dict(zip(columns, row, strict=False)) for row in job.rows]
-        end = End.FAILED if is_too_long else job.end
+        found = job.rows
+        is_whole = len(found) == job.number and sum(len(str(row)) for row in found) <= _MOST_ROWS
+        rows = [dict(zip(columns, row, strict=False)) for row in found] if is_whole else []
+        end = End.FAILED if job.end is End.SUCCESS and not is_whole else job.end
         return {"rows": rows, "end": end.value, "statement": f"{database}: {sql}"}
 
     def _tables(self, asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import msgpack
 from requests import RequestException
 
 from shared.clock import Clock
-from shared.errors import InvalidObjectError, SecretUnavailableError
+from shared.errors import InvalidObjectError, LedgerUnavailableError, SecretUnavailableError
 from worker.bucket import Bucket
 from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
@@ -128,7 +128,7 @@ class ForgetSearch:
 
         for found in self._looks(hour, after, persons, searched, deadline):
             gone = self._delete_delivered(found, document.seen, searched, deadline)
-            jobs = [partial(self._forgetting.forget, cut.span, persons, gone.__contains__) for cut in found]
+            jobs = [partial(self._forget, cut, persons, gone) for cut in found]
             for cut in run_parallel(self._executors, jobs, _AT_ONCE):
                 searched.add(cut)
         if searched.forgotten or searched.deleted or searched.fresh - document.seen.keys():
@@ -166,6 +166,12 @@ class ForgetSearch:
         except InvalidObjectError:
             return None
         return [found] if found.rows else []
+
+    def _forget(self, cut: PersonRows, persons: Persons, gone: frozenset[Delivered]) -> PersonRows:
+        try:
+            return self._forgetting.forget(cut.span, persons, gone.__contains__)
+        except LedgerUnavailableError:  # one item may have no room for more names: the search goes on
+            return PersonRows(cut.span, cut.rows, left=Counter({"": 1}))
 
     def _delete_delivered(
         self,

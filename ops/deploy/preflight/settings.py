@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 from ops.cost.monthly import cost_line
 from ops.deploy.preflight.survey import Survey
 from ops.state.finding import Finding, fault, ok, warning
+from shared.settings import IngestSettings
 
 _STACK_NAME = re.compile(r"[a-z][a-z0-9-]{0,32}")
 _SERVICES = {
@@ -19,7 +21,7 @@ _MACHINES = {62: "x86_64", 183: "arm64"}
 
 def parameters(survey: Survey) -> Iterator[Finding]:
     """Check the parameters against the template, and against each other."""
-    objections = survey.template.objections(survey.overrides)
+    objections = survey.template.objections(survey.overrides) or list(_unreadable(survey))
     for said in objections:
         yield fault("parameters", said, "Correct parameter_overrides in samconfig.toml.")
     if not _STACK_NAME.fullmatch(survey.plan.stack):
@@ -39,6 +41,18 @@ def parameters(survey: Survey) -> Iterator[Finding]:
         )
     elif not objections:
         yield ok("parameters")
+
+
+def _unreadable(survey: Survey) -> Iterator[str]:
+    """Yield which parameters have values with which the ingest could not start: the template's patterns do not find all of them."""
+    variables = survey.template.variables("IngestFunction")
+    for setting in fields(IngestSettings):
+        match variables.get(setting.metadata["name"]):
+            case {"Ref": str(name)} if text := survey.values.get(name):
+                try:
+                    setting.metadata["parse"](text)
+                except ValueError as error:
+                    yield f"{name} cannot be {text!r}: {error}."
 
 
 def cost(survey: Survey) -> Iterator[Finding]:

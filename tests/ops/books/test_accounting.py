@@ -32,7 +32,7 @@ from tests.support.delivery import (
     once,
     row,
 )
-from tests.support.overflow import WatchedKinesis, Way
+from tests.support.overflow import Way
 from tests.support.spans import key, span
 from worker.chain import ChainId
 from worker.ledger import Ledger
@@ -52,11 +52,7 @@ def rows(states: dict[State, int], *, in_flight: int = 0, unbacked: int = 0) -> 
 
 
 def accounting(
-    delivery: Delivery,
-    kinesis: Any = None,
-    sqs: Any = None,
-    queue_url: str = "",
-    ledger: Ledger | None = None,
+    delivery: Delivery, sqs: Any = None, queue_url: str = "", ledger: Ledger | None = None
 ) -> Accounting:
     """Return the accounting of a delivery, with an empty queue unless one is given."""
     if sqs is None:
@@ -64,7 +60,7 @@ def accounting(
         queue_url = sqs.create_queue(QueueName="overflow")["QueueUrl"]
     return Accounting(
         ledger=ledger or delivery.ledger,
-        shards=Shards(kinesis or delivery.kinesis, STREAM, delivery.clock),
+        shards=Shards(delivery.kinesis, STREAM, delivery.clock),
         objects=delivery.objects,
         sqs=sqs,
         queue_url=queue_url,
@@ -217,8 +213,8 @@ def test_counting_unread_records_stops_at_the_time_limit(delivery: Delivery) -> 
     for _ in range(30):
         put(delivery)
         delivery.clock.sleep(1)
-    kinesis = WatchedKinesis(delivery.kinesis, page=1)
-    unread = accounting(delivery, kinesis).take(seconds=2.0).unread
+    delivery.kinesis.before["get_records"] = lambda request: request.update(Limit=1)
+    unread = accounting(delivery).take(seconds=2.0).unread
 
     assert (8, False) == (unread.on_stream, unread.is_complete)
 

@@ -135,6 +135,8 @@ def test_disable_and_enable_change_one_account(sluice: Sluice, redis: Redis) -> 
             "shop: {database: shop, plan: '{\"tables\": {}}'}",
             "shop: plan must be a mapping or the name of a file, but this is JSON in quotes",
         ),
+        ("shop: {database: shop, revoked_key_ids: 1}", "revoked_key_ids must be a list of key ids"),
+        ("shop: {database: 2026-02-30}", "is not YAML"),
         ("shop: {", "is not YAML (docs/commands.md#accountsyaml)"),
         ("? [shop]\n: {database: shop}", "is not YAML"),
     ],

@@ -262,6 +262,7 @@ def test_prints_each_component() -> None:
         ("", 2, "use either --events or --worst"),
         ("--worst --events=10M", 2, "use either --events or --worst"),
         ("--worst --parameter-overrides=Netwrok=external", 1, "The template has no parameter Netwrok."),
+        ("--worst --parameter-overrides='A", 1, "cannot be read: No closing quotation"),
         ("--worst --region=mars-1", 1, "there are no prices for mars-1: use --region with one of"),
     ],
 )

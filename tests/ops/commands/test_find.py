@@ -1,5 +1,7 @@
 """`sluice find` over the local stack."""
 
+import json
+
 import pytest
 from click.testing import CliRunner
 
@@ -18,7 +20,7 @@ def test_the_events_of_a_visitor_are_listed(sluice: Sluice) -> None:
     ids = sluice.post("shop", [{"table": table, "td_client_id": visitor} for visitor in visitors])
     until(lambda: sluice.rows("shop", "found_by_visitor") == sorted(ids))
     sluice.settled()
-    *found, _ = sluice.json_lines("find --local visitor=v2")
+    *found, _ = map(json.loads, sluice.run("find --local visitor=v2 --json").stdout.splitlines())
     shown = sluice.run("find --local visitor=v2 --table found_by_visitor")
 
     assert ids[:7] == [one["event_id"] for one in found]

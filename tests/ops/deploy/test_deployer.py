@@ -7,7 +7,7 @@ import pytest
 
 from ops.deploy import deployer
 from ops.template import sluice_template
-from tests.support.handlers import BEYOND, UNUSED, matches, named, needed
+from tests.support.handlers import BEYOND, matches, named, needed, unused
 from tests.support.modes import Mode
 from tests.support.sam import transformed
 
@@ -61,7 +61,7 @@ def test_every_exception_is_one(kind: str) -> None:
     """An exception that no handler names any more, or that is listed after all, is removed."""
     left_out = {one for one in named(kind) if not matches(one, listed(kind))}
 
-    assert [] == [one for one in UNUSED.get(kind, {}) if not any(matches(a, [one]) for a in left_out)]
+    assert [] == [one for one in unused(kind) if not any(matches(a, [one]) for a in left_out)]
 
 
 def test_every_statement_is_for_a_service_of_the_template_or_for_a_command() -> None:

@@ -142,6 +142,13 @@ SOUND: dict[str, Seed] = {
         records={"example.com": "A"},
         api_domains=["example.com"],
     ),
+    "lists": seed(
+        given={
+            "TrustedProxies": "cloudfront, 203.0.113.0/24",
+            "DroppedColumns": "my_time,td_ip",
+            "RedirectHosts": "www.example.com, a.example:8443",
+        }
+    ),
     "other stacks": lambda here: (
         here.account.add_stack("sluice-prod", "CREATE_COMPLETE", Stage="prod"),
         here.account.add_stack("website", "ROLLBACK_COMPLETE", description="a website"),
@@ -192,6 +199,16 @@ SEEDED: dict[str, tuple[Seed, str]] = {
     "settings": (
         unsettled,
         "stack name: lower-case; parameters: TdSight; parameters: 2; parameters: less than MaxShards=8; build: x86_64",
+    ),
+    "what the ingest cannot read": (
+        seed(given={"TrustedProxies": "cloudfront, 203.0.113.300"}),
+        "parameters: TrustedProxies cannot be",
+    ),
+    "columns that every row needs": (
+        seed(
+            given={"DroppedColumns": "page, time", "HashedColumns": "9_lives", "RedirectHosts": "localhost"}
+        ),
+        "parameters: DroppedColumns; parameters: HashedColumns; parameters: RedirectHosts",
     ),
     # the stack
     "failed first deploy": (seed("ROLLBACK_COMPLETE"), "stack: delete-stack --stack-name sluice-dev"),

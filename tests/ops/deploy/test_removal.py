@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from botocore.exceptions import WaiterError
+from botocore.exceptions import ReadTimeoutError, WaiterError
 from click.testing import CliRunner
 
 from doubles.aws_errors import client_error
@@ -43,6 +43,7 @@ class Aws:
         stubborn: the resources that CloudFormation cannot delete.
         objects: the number of objects of each bucket.
         concurrency: what each function has reserved.
+        lost: the functions for which the answer of Lambda is lost, once.
         written: called at each attempt to delete a bucket.
         log: the calls that change something.
     """
@@ -55,6 +56,7 @@ class Aws:
     concurrency: dict[str, int | None] = field(default_factory=lambda: {"ingest": None})
     unreadable: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)
+    lost: set[str] = field(default_factory=set)
     written: Callable[["Aws"], None] = lambda _: None
     region_name: str = REGION
     log: list[str] = field(default_factory=list)
@@ -117,6 +119,9 @@ class Aws:
         assert isinstance(reserved, int)
         self.concurrency[name] = reserved
         self.log.append(f"{name} {reserved}")
+        if name in self.lost:
+            self.lost = set()
+            raise ReadTimeoutError(endpoint_url="https://lambda.example")
 
     def _delete_function_concurrency(self, name: str) -> None:
         self._look(name)
@@ -198,12 +203,13 @@ def test_what_the_stack_retains_is_deleted_after_it() -> None:
         ),
         ({"refused": {"delete_stack"}}, "do not allow DeleteStack"),
         ({"refused": {"worker"}}, "do not allow PutFunctionConcurrency"),
+        ({"lost": {"worker"}}, "Read timeout"),
     ],
 )
 def test_a_stack_that_survives_keeps_its_objects_and_runs_again(
     state: dict[str, Any], why: str, reserved: int | None
 ) -> None:
-    """A missing right stops the deletion: no object is deleted, and each function has the concurrency that it had."""
+    """A missing right or network stops the deletion: no object is deleted, and each function has the concurrency that it had."""
     more = RESOURCES | {"Worker": FUNCTION}
     aws = Aws(more, concurrency={"ingest": reserved, "worker": None}, **state)
 

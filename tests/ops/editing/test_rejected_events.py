@@ -42,11 +42,13 @@ def test_each_event_is_a_line_with_its_number() -> None:
 
 
 def test_originals_are_shown_on_one_line() -> None:
-    """This holds for JSON over several lines and for bytes that are not UTF-8. Events that were not kept are not shown."""
+    """This holds for JSON over several lines, for what is not UTF-8, and for half a character. Events that were not kept are not shown."""
     made = Delivery()
     kept = (
         RejectedEvent(0, "too_deep", "views", b'{"a":\n 1}', "a\n message"),
         RejectedEvent(1, "too_deep", "views", b"\xff \n x"),
+        RejectedEvent(2, "too_deep", "views", b'{"a": "\\ud83d"}'),
+        RejectedEvent(3, "too_deep", "views", b"[" * 20_000),
     )
     made.put(decode(envelope("shop", {"views": [row("a")]}))._replace(rejected=kept).encode())
     made.deliver()
@@ -55,7 +57,8 @@ def test_originals_are_shown_on_one_line() -> None:
     [one] = batches_of(stack, [found], {})
     made.s3.delete_object(Bucket=BUCKET, Key=made.rejected_objects()[0])
 
-    assert [('{"a": 1}', "a message"), ("\ufffd x", "")] == [event[1:] for event in one.events]
+    assert ['{"a": 1}', "\ufffd x", '{"a": "\ufffd"}', "[" * 20_000] == [event.text for event in one.events]
+    assert ["a message", "", "", ""] == [event.message for event in one.events]
     assert [] == batches_of(stack, [found], {})
 
 

@@ -172,6 +172,25 @@ def test_personal_data_is_scrubbed_unless_asked_for() -> None:
     assert not any(value in json.dumps(first) for value in ("192.0.2.7", '"v1"', "jo@shop"))
 
 
+@pytest.mark.parametrize(
+    ("deep", "shown"), [(300, [[]]), (3000, "nested too deeply to show"), (90_000, None)]
+)
+def test_no_rejected_event_ends_a_tail(deep: int, shown: Any) -> None:
+    """Senders choose how deeply values are nested, and texts may have halves of characters, in addresses too."""
+    original = b'{"note": "\\ud800jo@shop.example", "a": %b%b}' % (b"[" * deep, b"]" * deep)
+    stream = Stream()
+    rejected = RejectedEvent(0, "too_deep", "views", original)
+    stream.send_at(1, Envelope("shop", "k1", 0, "r", 0, (), (rejected,)).encode())
+    stream.put_at(2, "after")
+    first, second = stream.seen(5)[0]
+    value = first.row.get("a")
+    while isinstance(value, list) and value and value[0]:
+        value = value[0]
+
+    assert ("after", shown) == (second.event_id, value)
+    assert "jo@shop" not in line_of(first)
+
+
 def flood(stream: Stream, seconds: float, per_second: int) -> None:
     """Put this many bytes per second on the stream, in records of 50 kB."""
     size = 50_000

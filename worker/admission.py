@@ -1,0 +1,172 @@
+"""Which databases get rows in one run of the sender.
+
+A database gets rows once it has answered a probe, or has accepted rows of this function instance. One span probes it while others wait. An
+import that fails for a reason that may concern others closes it for the rest of the run; a 429 halves how many spans may send to it at once.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import partial
+from threading import Lock
+
+from worker.deadline import Deadline
+from worker.executor import Executors, run_parallel
+from worker.health import SENDER_PROBE_SECONDS, DatabaseHealth
+from worker.settlement import Outcome
+from worker.states import Event
+from worker.treasure_data import Reply
+from worker.upload import UNSENT
+
+MOST_VAIN_PROBES = 32
+"""After so many, and no success, a run probes no other database that has failed here."""
+SPANS_AT_ONCE = 32
+"""How many spans may send to a database at once, until it answers 429."""
+
+_PROBES_AT_ONCE = 16  # for one span
+_THROTTLED = "http_429"
+
+
+class Admitted(Enum):
+    """Whether a span may send rows to a database now."""
+
+    YES = "it may"
+    LATER = "others are sending to it or probing it"
+    NO = "it is closed for the rest of the run"
+
+
+@dataclass(slots=True)
+class _Database:
+    """What one run knows of a database.
+
+    Attributes:
+        closed: why it gets no more rows in this run; empty while it may.
+        is_proven: it has answered a probe, or accepted rows.
+        is_probed: a span is probing it.
+        limit: how many spans may send to it at once.
+        under_way: how many do.
+    """
+
+    closed: str = ""
+    is_proven: bool = False
+    is_probed: bool = False
+    limit: int = SPANS_AT_ONCE
+    under_way: int = 0
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether other spans must wait for it."""
+        return self.is_probed or self.under_way >= self.limit
+
+
+_UNTRIED = _Database()
+
+
+@dataclass(eq=False)
+class Admission:
+    """Admits the spans of one run to databases. Safe to use from several threads."""
+
+    _health: DatabaseHealth
+    _executors: Executors
+    _deadline: Deadline
+    _databases: dict[str, _Database] = field(default_factory=dict, init=False)
+    _vain_probes: int = field(default=0, init=False)  # without an answer, while no database has answered one
+    _lock: Lock = field(default_factory=Lock, init=False)
+
+    def closed(self) -> list[str]:
+        """Return the names of all databases that are closed."""
+        return sorted(name for name, one in self._databases.items() if one.closed)
+
+    def reason(self, database: str) -> str:
+        """Return why a database is closed; empty if it is not."""
+        with self._lock:
+            return self._databases[database].closed
+
+    def close(self, name: str, reason: str) -> None:
+        """Close a database, or what stands for one that is unknown, unless the run knows it already."""
+        with self._lock:
+            self._databases.setdefault(name, _Database(closed=reason))
+
+    def is_busy(self, database: str) -> bool:
+        """Return whether a span must wait for a database, because others are using it."""
+        with self._lock:
+            known = self._databases.get(database, _UNTRIED)
+            return not known.closed and known.is_busy
+
+    def awaited(self, databases: Collection[str]) -> str | None:
+        """Return one of the databases that is being probed, or an empty string if all are closed; None if another may get rows."""
+        with self._lock:
+            known = {name: self._databases.get(name, _UNTRIED) for name in databases}
+        if not all(one.closed or one.is_probed for one in known.values()):
+            return None
+        return next((name for name, one in known.items() if one.is_probed), "")
+
+    def probe_untried(self, databases: Iterable[str]) -> None:
+        """Probe the databases that nobody has tried in this run, side by side: those that answer wait for no others for long."""
+        if self._deadline.near:
+            return
+        with self._lock:
+            untried = [name for name in databases if name and self._is_untried(name)]
+            for name in untried:
+                self._databases[name].is_probed = True
+        run_parallel(self._executors, [partial(self._try, name) for name in untried], _PROBES_AT_ONCE)
+
+    def admit(self, database: str, admitted: set[str]) -> Admitted:
+        """Admit a span to a database, and add it to those that the span is `admitted` to. It is probed if nobody has tried it yet."""
+        with self._lock:
+            must_probe = self._is_untried(database)
+            self._databases[database].is_probed |= must_probe
+        if must_probe:
+            self._try(database)
+        with self._lock:
+            known = self._databases[database]
+            if known.closed:
+                return Admitted.NO
+            if database not in admitted:
+                if known.is_busy or not known.is_proven:
+                    return Admitted.LATER
+                known.under_way += 1
+                admitted.add(database)
+            return Admitted.YES
+
+    def release(self, admitted: Iterable[str]) -> None:
+        """Note that a span sends no more to the databases that it was admitted to."""
+        with self._lock:
+            for database in admitted:
+                self._databases[database].under_way -= 1
+
+    def probe(self, database: str) -> str:
+        """Return why a database does not take rows now; empty if it does."""
+        if self._deadline.near:  # others were probed meanwhile
+            return UNSENT.reason
+        return self._health.probe(database, min(SENDER_PROBE_SECONDS, self._deadline.left()))
+
+    def note(self, database: str, outcome: Outcome, reply: Reply) -> None:
+        """Note the outcome of an import, and Treasure Data's reply."""
+        with self._lock:
+            known = self._databases[database]
+            if outcome.event is Event.ACCEPTED:
+                self._health.succeeded(database)
+            elif reply.reason == _THROTTLED and reply.definitely_not_delivered:
+                known.limit = max(1, known.limit // 2)
+            elif outcome.event is Event.UNANSWERED and reply is not UNSENT:
+                known.closed = reply.reason
+                self._health.failed(database, reply.reason)
+
+    def _is_untried(self, database: str) -> bool:
+        """Return whether a database must be probed before it gets rows; note if it need not be."""
+        known = self._databases.setdefault(database, _Database())
+        if known.closed or known.is_busy:
+            return False
+        known.is_proven |= self._health.works(database)
+        return not known.is_proven
+
+    def _try(self, database: str) -> None:
+        """Probe a database, unless so many others have failed since that this would be in vain."""
+        known = self._databases[database]
+        with self._lock:
+            failure = self._health.reason(database) if self._vain_probes >= MOST_VAIN_PROBES else ""
+        failure = failure or self.probe(database)
+        with self._lock:
+            known.is_probed, known.is_proven, known.closed = False, not failure, failure
+            self._vain_probes = self._vain_probes + 1 if failure and self._vain_probes >= 0 else -1
