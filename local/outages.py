@@ -7,8 +7,12 @@ import time
 from typing import Any
 from urllib.request import ProxyHandler, Request, build_opener
 
+from redis import Redis, RedisError
+
 from local.stack import LocalStack
+from shared.accounts import AccountKeys
 from shared.errors import InvalidError
+from worker.account_store import applied
 
 TARGETS = {
     "td": "Treasure Data answers 503 to everything",
@@ -28,7 +32,7 @@ _SECONDS = 10.0
 
 
 class UnknownTargetError(InvalidError):
-    """There is no such target; the message lists the targets."""
+    """There is no such target, or no account has its database; the message lists those that there are."""
 
 
 class Outages:
@@ -51,10 +55,17 @@ class Outages:
             seconds: how long it lasts.
 
         Raises:
-            UnknownTargetError: there is no such target.
+            UnknownTargetError: there is no such target, or no account has the database.
         """
-        if not _TREASURE_DATA.fullmatch(target) and (":" in target or target not in TARGETS):
+        found = _TREASURE_DATA.fullmatch(target)
+        if not found and (":" in target or target not in TARGETS):
             raise UnknownTargetError(f"{target!r} is not a target. The targets are {', '.join(TARGETS)}")
+        is_new = target not in self._ends
+        known = self._databases() if found and found["database"] and is_new else set()
+        if found and known and found["database"] not in known:
+            raise UnknownTargetError(
+                f"no account has the database {found['database']}. The databases are {', '.join(sorted(known))}"
+            )
         with self._lock:
             self._ends[target] = time.time() + seconds
             if part := _PAUSED.get(target):
@@ -75,6 +86,15 @@ class Outages:
         now = time.time()
         with self._lock:
             self._ends = {target: end for target, end in self._ends.items() if end > now}
+
+    def _databases(self) -> set[str]:
+        """Return the accounts' databases; nothing while Redis is down."""
+        address, keys = self._stack.addresses.redis, AccountKeys(self._stack.resources.ledger_table)
+        try:
+            with Redis.from_url(address, decode_responses=True, socket_timeout=_SECONDS) as redis:
+                return {account.database for account in applied(redis, keys).values()}
+        except RedisError:
+            return set()
 
     def _set_faults(self) -> None:
         """Give Treasure Data the faults of the outages in progress, and no others."""
