@@ -27,7 +27,7 @@ _PROBES_AT_ONCE = 16  # for one span
 _THROTTLED = "http_429"
 
 
-class Admitted(Enum):
+class MaySend(Enum):
     """Whether a span may send rows to a database now."""
 
     YES = "it may"
@@ -111,7 +111,7 @@ class Admission:
                 self._databases[name].is_probed = True
         run_parallel(self._executors, [partial(self._try, name) for name in untried], _PROBES_AT_ONCE)
 
-    def admit(self, database: str, admitted: set[str]) -> Admitted:
+    def admit(self, database: str, admitted: set[str]) -> MaySend:
         """Admit a span to a database, and add it to those that the span is `admitted` to. It is probed if nobody has tried it yet."""
         with self._lock:
             must_probe = self._is_untried(database)
@@ -121,13 +121,13 @@ class Admission:
         with self._lock:
             known = self._databases[database]
             if known.closed:
-                return Admitted.NO
+                return MaySend.NO
             if database not in admitted:
                 if known.is_busy or not known.is_proven:
-                    return Admitted.LATER
+                    return MaySend.LATER
                 known.under_way += 1
                 admitted.add(database)
-            return Admitted.YES
+            return MaySend.YES
 
     def release(self, admitted: Iterable[str]) -> None:
         """Note that a span sends no more to the databases that it was admitted to."""

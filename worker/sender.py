@@ -17,7 +17,7 @@ from shared.clock import Clock
 from shared.errors import HeldError, InvalidObjectError, ObjectGoneError, UnavailableError, WrongCountError
 from shared.telemetry import Telemetry, about
 from worker.account_cache import AccountCache
-from worker.admission import SPANS_AT_ONCE, Admission, Admitted
+from worker.admission import SPANS_AT_ONCE, Admission, MaySend
 from worker.again import Again, event_of
 from worker.claims import Claims
 from worker.deadline import Deadline
@@ -393,12 +393,12 @@ class Sender:
         """Return whether a database may get rows of this span now; note why it may not."""
         if database and not work.run.deadline.near:
             match work.run.admission.admit(database, work.admitted):
-                case Admitted.YES:
+                case MaySend.YES:
                     return True
-                case Admitted.LATER:
+                case MaySend.LATER:
                     work.turn.waits_for = database
                     return False
-                case Admitted.NO:
+                case MaySend.NO:
                     work.closed[key] = database
         work.turn.complete = False
         return False

@@ -471,9 +471,11 @@ def _depth(key: ChunkKey) -> int:
 
 
 def _join(entries: dict[ChunkKey, Entry], key: ChunkKey) -> None:
-    """Replace the entries of two halves in the same final state with one."""
+    """Replace the entries of two halves with one, if they ended alike: but for edited ones, each of whose edits has a place of its own."""
     first, second = (entries.get(half) for half in key.halves)
-    if first is not None and second is not None and first.state is second.state and first.state in FINAL:
+    if first is None or second is None or first.state not in FINAL - {State.REPLACED}:
+        return
+    if (first.state, first.database) == (second.state, second.database):
         for half in key.halves:
             del entries[half]
         entries[key] = first
