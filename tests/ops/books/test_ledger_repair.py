@@ -262,7 +262,7 @@ def test_a_comparison_counts_what_the_ledger_does_not_know_until_a_repair_ends()
     """
     made = restored("delivered")
     found = repairs(made).unknown()
-    assert (9, 1) == (found, len([one for one in made.spans() if one.chunks]))
+    assert (11, 1) == (found, len([one for one in made.spans() if one.chunks]))
     made.dynamodb.before["transact_write_items"] = once(kill)
     with pytest.raises(KilledError):
         repairs(made).repair()
