@@ -6,7 +6,7 @@ class SluiceError(Exception):
 
 
 class InvalidEventError(SluiceError, ValueError):
-    """The event can never be accepted, so it was not stored: bad table name, too large, or not representable as JSON."""
+    """The event was not stored, because it can never be accepted: it exceeds Sluice's limits, or cannot be written as JSON."""
 
 
 class SpoolError(SluiceError):
