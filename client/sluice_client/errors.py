@@ -10,7 +10,7 @@ class InvalidEventError(SluiceError, ValueError):
 
 
 class SpoolError(SluiceError):
-    """The event was not stored: the spool cannot be written, for example because the disk is full."""
+    """The event was not stored: the spool cannot be written, for example because the disk is full, or no thread can be started."""
 
 
 class SpoolFullError(SpoolError):

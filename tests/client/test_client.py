@@ -23,6 +23,7 @@ from sluice_client import (
     InvalidEventError,
     Rejection,
     SluiceHandler,
+    SpoolError,
     SpoolFullError,
     command,
 )
@@ -168,6 +169,28 @@ def test_an_event_that_is_not_stored_raises(ingest: FlakyIngest, client: Make) -
     with pytest.raises(ClosedError):
         one.track("orders")
     assert 5 == len(ingest.rows())
+
+
+def test_a_client_that_cannot_start_its_threads_holds_nothing(
+    ingest: FlakyIngest, client: Make, tmp_path: Path
+) -> None:
+    """The event is not stored, and what earlier processes have left is still there for the next attempt, or for another process."""
+    ingest.fault, ingest.retry_after = "unavailable", "0"
+    earlier = client()
+    earlier.track("orders", n=1)
+    earlier.close(0)
+    ingest.fault = "none"
+    one = client()
+    usual = threading.stack_size(1 << 46)
+    try:
+        with pytest.raises(SpoolError, match="cannot start a thread"):
+            one.track("orders", n=2)
+    finally:
+        threading.stack_size(usual)
+    one.track("orders", n=3)
+
+    assert one.close(PATIENCE)
+    assert ([1, 3], []) == (sorted(row["n"] for row in ingest.rows()), files(tmp_path))
 
 
 @pytest.mark.parametrize(
