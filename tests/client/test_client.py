@@ -371,7 +371,7 @@ def send(ingest: FlakyIngest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_command_sends_lines(ingest: FlakyIngest, send: Send) -> None:
     """Each line is an event, for its own table or the option's; the exit code is 0 if all are accepted, however long it may wait."""
-    lines = b'{"n": 1}\n\n{"n": 2, "table": "visits"}\n'
+    lines = b'{"n": 1, "table": null}\n\n{"n": 2, "table": "visits"}\n'
     assert 0 == send(lines, "--table", "orders", "--timeout", "inf")
     for seconds in ("nan", "-1"):
         with pytest.raises(SystemExit, match="2"):
