@@ -84,8 +84,9 @@ def _track_lines(client: Client, table: str | None) -> int:
             continue
         try:
             event = _parse(line)
-            named = event.pop("table", None)
-            client.track(table if named is None else named, event)
+            if event.get("table") is None:
+                event["table"] = table
+            client.track(event.pop("table"), event)
         except (InvalidEventError, ValueError, RecursionError) as error:
             lost += 1
             _complain(f"line {number}: {error}")
