@@ -84,8 +84,10 @@ def _track_lines(client: Client, table: str | None) -> int:
             continue
         try:
             event = _parse(line)
-            named = event.pop("table", None)
-            client.track(table if named is None else named, event)
+            named: Any = event.pop("table", None)
+            if named is None:
+                named = table
+            client.track(named, event)
         except (InvalidEventError, ValueError, RecursionError) as error:
             lost += 1
             _complain(f"line {number}: {error}")
