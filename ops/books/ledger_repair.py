@@ -8,7 +8,9 @@ became of its rows, nor of those that waited or were dead in the backup: all get
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
+from heapq import heapify, heappop, heapreplace
 from itertools import batched, groupby, islice
+from operator import attrgetter
 
 from isal import isal_zlib
 
@@ -82,14 +84,28 @@ class LedgerRepair:
         rewritten since the backup, and objects left `aside`, because another one has their records.
         """
         counts: Counter[str] = Counter()
-        hours = self._hours()
+        unknown: dict[ChainId, list[Stored]] = {}
         gaps: dict[ChainId, Number] = {}  # the last records of gaps
-        for stored in (one for hour in hours for one in self.objects.of_hour(hour) if one.chain.gaps):
-            gaps[stored.chain] = max(stored.last, gaps.get(stored.chain, START))
-        for hour in hours:
+        for hour in self._hours():
             self.tell(hour)
-            for chain, group in groupby(list(self.objects.of_hour(hour)), lambda one: one.chain):
-                self._take_up(chain, list(group), gaps, counts)
+            for chain, group in groupby(self.objects.of_hour(hour), lambda one: one.chain):
+                end = self.ledger.end(chain)
+                for stored in group:
+                    if chain.gaps:
+                        gaps[chain] = max(stored.last, gaps.get(chain, START))
+                    if self._is_unknown(stored, end):
+                        unknown.setdefault(chain, []).append(stored)
+                    else:
+                        counts["objects"] += self._follow_rewrite(stored)
+        turns = [self._take_up(chain, some, gaps, counts) for chain, some in unknown.items()]
+        coming = [(at, number) for number, turn in enumerate(turns) if (at := next(turn, None)) is not None]
+        heapify(coming)
+        while coming:  # what was planned first comes first: so another run finds what this one leaves
+            number = coming[0][1]
+            if (at := next(turns[number], None)) is None:
+                heappop(coming)
+            else:
+                heapreplace(coming, (at, number))
         for gap in sorted(gaps, key=lambda one: len(one.gaps), reverse=True):
             self._end(gap)
         self._doubt(counts)
@@ -109,33 +125,42 @@ class LedgerRepair:
         return end is None or (stored.chain.is_of_stream and stored.first > end.last)
 
     def _take_up(
-        self, chain: ChainId, group: list[Stored], gaps: Mapping[ChainId, Number], counts: Counter[str]
-    ) -> None:
+        self, chain: ChainId, unknown: Iterable[Stored], gaps: Mapping[ChainId, Number], counts: Counter[str]
+    ) -> Iterator[int]:
+        """Take up the unknown objects of a chain in its order, whatever the hours of their names; before each, yield when it was planned."""
         end = self.ledger.end(chain)
-        for stored in group:
-            if not self._is_unknown(stored, end):
-                counts["objects"] += self._follow_rewrite(stored)
-        left = [self._read(stored) for stored in group if self._is_unknown(stored, end)]
-        if left and chain.is_of_stream:
+        if chain.is_of_stream:
             self.ledger.note_chain(chain.root)
-        while left:
+        coming = map(self._read, sorted(unknown, key=attrgetter("first")))
+        left: list[_Unknown] = []
+        while True:
             at = START if end is None else end.last
-            # whoever appended in a gap saw a span that begins behind it
-            fitting = [
-                one
-                for one in left
-                if one.index.after >= at and one.stored.first > gaps.get(chain.before(one.index.after), "")
-            ]
-            counts["aside"] += len(left) - len(fitting)
-            if not fitting:
+            # all that follow the same span
+            while len({one.index.after for one in left}) < 2 and (more := next(coming, None)) is not None:
+                # whoever appended in a gap saw a span that begins behind it
+                is_behind = more.stored.first > gaps.get(chain.before(more.index.after), "")
+                left += [more] * is_behind
+                counts["aside"] += not is_behind
+                left = self._fitting(left, at, counts)
+            if not left:
                 return
-            one = _next(fitting)
+            one = _next(left)
+            yield one.index.planned_at
             if one.index.after > at:
                 # spans of one or two records without rows have no object; a chain has no holes
                 end = self._append(_filler(chain, at, one.index.after, one.index.planned_at, end), {})
             end = self._append(self._span(one, end), self._claims(one) if chain.is_of_stream else {})
             counts["spans"] += 1
-            left = [other for other in fitting if other is not one] if chain.is_of_stream else []
+            if not chain.is_of_stream:
+                return
+            left = self._fitting([other for other in left if other is not one], end.last, counts)
+
+    @staticmethod
+    def _fitting(left: list[_Unknown], at: Number, counts: Counter[str]) -> list[_Unknown]:
+        """Return the objects that may follow a chain that ends at a record; count the others."""
+        fitting = [one for one in left if one.index.after >= at]
+        counts["aside"] += len(left) - len(fitting)
+        return fitting
 
     def _end(self, gap: ChainId) -> None:
         """Have a span follow a gap whose chain ends before it: without one, the records in the gap would seem to be in no span.

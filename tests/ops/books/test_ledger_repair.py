@@ -358,3 +358,47 @@ def test_edited_rows_of_a_forced_replay_count_apart_after_a_repair() -> None:
 
     assert [True] == [span.chain.is_of_stream for span in made.spans() if not span.is_forced]
     assert 3 == len(made.spans())
+
+
+def test_the_object_of_an_appended_span_may_be_of_a_later_hour_than_that_of_a_killed_worker() -> None:
+    """The next worker took one record more, at the beginning of the next hour."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    put("a")(made)
+
+    def cross_the_hour() -> None:
+        made.clock.sleep(3590 - made.clock.now() % 3600)
+        made.put(*(envelope("shop", {"views": [row(one)]}, request_id=one) for one in "bc"))
+        made.dynamodb.before["put_item"] = once(kill, lambda request: "g" in request["Item"])
+        with pytest.raises(KilledError):
+            made.deliver(-2, -1)
+        made.clock.sleep(60)
+        made.start().deliver(-2)
+
+    since_backup(made, cross_the_hour)
+    made.deliver()
+
+    assert ["a", "b", "c"] == made.ids("shop_db", "views")
+
+
+def test_dead_rows_of_a_swept_object_are_taken_up_before_what_followed_them() -> None:
+    """The sweep gave it a later hour than that of its successor, of which it needs all. The ledger was lost."""
+    made = Delivery(archive_days=2)
+    made.map(shop="shop_db")
+    made.fail(415, table="carts")
+    made.put(envelope("shop", {"views": [row("a")], "carts": [row("b")]}, request_id="a"))
+    made.deliver()
+    made.put(envelope("shop", {"carts": [row("c")]}, request_id="c"))
+    made.deliver(-1)
+    made.td.faults.clear()
+    made.clock.sleep(3 * 86_400)
+    made.invoke_sender({"sweep": True})
+    made.clock.sleep(2 * 86_400)
+    made.invoke_sender({"sweep": True})
+    made.dynamodb.restore(TABLE, [])
+    repairs(made).repair()
+    made.start()
+    settle(made)
+    made.send(State.DEAD)
+
+    assert (["a"], ["b", "c"]) == (made.ids("shop_db", "views"), sorted(made.ids("shop_db", "carts")))
