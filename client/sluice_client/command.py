@@ -84,10 +84,9 @@ def _track_lines(client: Client, table: str | None) -> int:
             continue
         try:
             event = _parse(line)
-            named: Any = event.pop("table", None)
-            if named is None:
-                named = table
-            client.track(named, event)
+            if event.get("table") is None:
+                event["table"] = table
+            client.track(event.pop("table"), event)
         except (InvalidEventError, ValueError, RecursionError) as error:
             lost += 1
             _complain(f"line {number}: {error}")
