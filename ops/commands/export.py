@@ -22,6 +22,7 @@ from ops.persons.person_search import (
     make_key,
 )
 from ops.stack import Stack, works_on_stack
+from shared import json_codec
 from shared.errors import InvalidObjectError
 from shared.person_hash import hasher
 from shared.rows import column_name
@@ -54,7 +55,7 @@ def command(
     unread: list[str] = []
     lines = [json.dumps(one, ensure_ascii=False, default=repr) for one in _found(stack, wanted, held, unread)]
     screen.put(
-        "".join(f"{line}\n" for line in lines),
+        json_codec.without_surrogates("".join(f"{line}\n" for line in lines)),
         file,
         f"{screen.plural(len(lines), 'line')} written to {file}.",
     )
@@ -134,5 +135,5 @@ def _in_rejected(stack: Stack, wanted: WantedPersons, matcher: Matcher) -> Itera
                         "where": "rejected events",
                         "object": item["Key"],
                         "received": screen.utc(event.received_at / 1000),
-                        "event": json.loads(event.original),
+                        "event": json_codec.parse(event.original),
                     }

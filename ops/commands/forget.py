@@ -125,9 +125,16 @@ def _wanted(account: str | None, person: tuple[str, str] | None, file: Path | No
 
 
 def _read(file: Path | None) -> list[tuple[str, str]]:
-    lines = [line.strip() for line in (file.read_text() if file is not None else "").splitlines()]
+    try:
+        text = (
+            file.read_text("utf-8-sig") if file is not None else ""
+        )  # editors on Windows begin a file with a mark
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failure(f"{file} cannot be read as UTF-8: {error}") from error
+    lines = [line.strip() for line in text.splitlines()]
     condition = ColumnCondition()
-    return [condition.convert(line, None, None) for line in lines if line and not line.startswith("#")]
+    found = [condition.convert(line, None, None) for line in lines if line and not line.startswith("#")]
+    return [(column.strip(), value.strip()) for column, value in found]
 
 
 def _cost(stack: Stack, hours: Hours) -> str:

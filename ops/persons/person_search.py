@@ -13,7 +13,7 @@ from ops.events.event_query import EventQuery
 from ops.events.finder import Finder, Places
 from ops.events.found_event import FoundEvent
 from ops.failure import Failure
-from ops.signing_secrets import secret_members, store_members
+from ops.signing_secrets import secret_members, signing_of, store_members
 from ops.stack import Stack
 from shared.clock import SystemClock
 from shared.person_hash import text_of
@@ -90,9 +90,19 @@ class Held:
 
 
 def make_key(stack: Stack) -> None:
-    """Make the key by which persons are recognised, if the stack has none yet."""
+    """Make the key by which persons are recognised, if the stack has none yet.
+
+    Raises:
+        Failure: the stack's secret is damaged: it has no signing secret, or has lost the key. It stays as it is.
+    """
     members = secret_members(stack)
+    signing_of(members)
     if FORGET_KEY not in members:
+        if any(one["refuses"] or not one["done"] for one in receipts(stack)):
+            raise Failure(
+                f"the secret WriteKeySecret has lost its member {FORGET_KEY}, and with another one, nobody is recognised for whom a request was "
+                "made before: add it again from the version that had it, `aws secretsmanager get-secret-value --version-stage AWSPREVIOUS`"
+            )
         store_members(stack, members | {FORGET_KEY: secrets.token_urlsafe(_KEY_BYTES)})
 
 

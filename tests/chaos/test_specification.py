@@ -15,7 +15,9 @@ from chaos import specification
 from chaos.judge import judge
 from chaos.specification import (
     END,
+    HAS,
     KEYS,
+    REFUSED,
     RULES,
     Chain,
     Chunk,
@@ -25,7 +27,11 @@ from chaos.specification import (
     Place,
     Record,
     Shard,
+    Times,
     covers,
+    due,
+    rows_of,
+    settled,
 )
 from chaos.specification_actors import LEFT_OUT, SCENES
 from chaos.specification_explorer import TIMES, Explorer, Scene
@@ -366,6 +372,26 @@ def test_a_listing_covers_every_key_only_with_all_its_shards(cuts: list[int], da
 
     assert covers(data.draw(st.permutations([*shards, closed])))
     assert not covers([closed, *(shard for shard in shards if shard != missing)])
+
+
+@given(st.floats(0, 10**6), st.floats(0, 100 * MINUTE))
+def test_a_doubt_is_never_sent_after_it_may_be_asked_for(since: float, age: float) -> None:
+    """The same id is sent up to minute 45, a query is sent from minute 70 on, and nothing in between."""
+    step = due(doubt(since), since + age, Times())
+
+    assert (step == "send") <= (age <= 45 * MINUTE + 1)
+    assert (step == "ask") <= (age >= 70 * MINUTE - 1)
+    assert step in {"send", "wait", "ask"}
+
+
+def test_a_refusal_halves_rows_and_kills_a_single_one() -> None:
+    """An odd row is in the second half. What does not wait any more stays as it is, also if Treasure Data has it."""
+    item = Item(HERE, chunks=(Chunk("a", 5),))
+    refused = [settled(doubt(5), REFUSED, own=True, rows=rows) for rows in (1, 2)]
+
+    assert [Entry("dead"), Entry("split")] == refused
+    assert [2, 3, 1, 2] == [rows_of(item, f"a/{half}") for half in ("0", "1", "1/0", "1/1")]
+    assert DROPPED == settled(DROPPED, HAS, own=True, rows=2)
 
 
 FAULTLESS = "put again, the first copy"  # 7,000 states, not 100,000

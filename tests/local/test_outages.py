@@ -106,6 +106,14 @@ def test_an_unknown_target_is_rejected(outages: Outages, target: str) -> None:
         outages.order(target, 1)
 
 
+def test_a_mistyped_database_is_rejected(outages: Outages) -> None:
+    """Nothing would break. The error names those of the accounts."""
+    with pytest.raises(
+        UnknownTargetError, match=r"database meida\. The databases are closed_shop, field_app, "
+    ):
+        outages.order("td:meida=403", 1)
+
+
 def test_the_page_shows_outages_and_refused_requests(sluice: Sluice, outages: Outages) -> None:
     """It starts and ends outages only for requests with a JSON content type, which other sites' pages cannot send."""
     data = {"/state.json": lambda _: local_state(sluice.stack, outages.under_way())}

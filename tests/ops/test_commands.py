@@ -81,26 +81,18 @@ def test_record_writes_the_records_of_the_stream_as_an_event(sluice: Sluice, tmp
 
 def test_status_shows_the_latest_errors_of_a_deployed_stack(sluice: Sluice) -> None:
     """Errors in the functions' logs are counted by kind; a log that cannot be read is named."""
+    day, time_ = "2026-11-24", "10:42:00"
     with deployed(sluice.stack) as stack:
-        held = {
-            "level": "WARNING",
-            "timestamp": "2026-11-24 10:42:00",
-            "message": "held",
-            "reason": "http_401",
-        }
+        held = {"level": "WARNING", "timestamp": f"{day} {time_}", "message": "held", "reason": "http_401"}
         stack.log += [("2026/11/24/WorkerFunction[$LATEST]0f1e2d", json.dumps(held))] * 2
         state = json.loads(stack.run(["status", "--json"]).stdout)
         with stack.refusing("logs", 400, "AccessDeniedException"):
             shown = stack.run(["status"])
 
-    worker = {
-        "function": "worker",
-        "times": 2,
-        "last": "2026-11-24T10:42:00",
-        "what": "held",
-        "why": "http_401",
-    }
-    assert worker in state["errors"]
+    last = f"{day}T{time_}"
+    assert {"function": "worker", "times": 2, "last": last, "what": "held", "why": "http_401"} in state[
+        "errors"
+    ]
     assert [] == state["unreadable_logs"]
     assert "the functions: AccessDeniedException" in shown.stdout
     assert "" == shown.stderr

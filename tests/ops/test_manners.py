@@ -210,8 +210,6 @@ def test_a_question_without_a_terminal_names_yes(sluice: Sluice, tmp_path: Path)
         "keys revoke app next-7",
         "keys rotate",
         "keys rotate --retire demo",
-        "redrive --kind dead",
-        "dead drop --all",
         "replay",
     ],
 )

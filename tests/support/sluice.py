@@ -48,8 +48,11 @@ class Sluice:
         entries = {name: account.to_entry() for name, account in ACCOUNTS.items()}
         document = policy.encode(entries, int(time.time() * 1000))
         made.client("s3").put_object(Bucket=made.data_bucket, Key=policy.KEY, Body=document)
-        made.client("secretsmanager").put_secret_value(
-            SecretId=made.write_key_secret, SecretString=json.dumps(SIGNING_SECRETS)
+        secrets = made.client("secretsmanager")
+        held = json.loads(secrets.get_secret_value(SecretId=made.write_key_secret)["SecretString"])
+        kept = {name: held[name] for name in (write_key.FORGET_KEY,) if name in held}
+        secrets.put_secret_value(
+            SecretId=made.write_key_secret, SecretString=json.dumps(SIGNING_SECRETS | kept)
         )
 
     def run(self, line: str, answer: str = "") -> Result:

@@ -15,6 +15,8 @@ from tests.support.delivery import (
     Delivery,
     envelope,
     lose_answer,
+    once,
+    other_sandbox,
     row,
     shops,
 )
@@ -205,6 +207,15 @@ def test_an_owner_that_the_chain_has_passed_over_loses_its_claim(made: Made) -> 
     assert {"q": Claim(owner)} == made.ledger.claims(["q"])
 
 
+def test_one_of_two_copies_that_were_passed_over_counts_whichever_had_claimed(made: Made) -> None:
+    """The lower one takes the claim over from the other, which is decided after it."""
+    made.claimed(Owner(made.chain, number("2")))
+    made.append(chain=made.chain, first=number("9"), last=number("9"))
+    gap = Gap(made.chain.before(START), START, number("9"))
+
+    assert (["1", "2"], ["2"]) == made.counted(records(copy("q"), copy("q")), gap=gap)
+
+
 def test_an_owner_that_this_append_passes_over_loses_its_claim(made: Made) -> None:
     """The batch begins behind it."""
     made.claimed(Owner(made.chain, number("5")))
@@ -333,6 +344,17 @@ def test_a_span_waits_only_for_the_owners_of_its_own_copies() -> None:
     assert made.deliver() is None
     assert [1, 3] == [span.records for span in made.spans()]
     assert [{}, {}] == [span.copies for span in made.spans()]
+
+
+def test_a_copy_that_is_claimed_while_another_is_appended_in_a_gap_counts_alone() -> None:
+    """The transaction that appends the other one fails, and it is decided anew."""
+    made = shops(copy("q"), copy("z", 0), copy("q"))
+    assert made.deliver(1, 2) is None
+    live = other_sandbox(made)
+    made.dynamodb.before["transact_write_items"] = once(lambda: live.deliver(2))
+
+    assert {"batchItemFailures": []} == made.run(made.event(0, 1) | {"replay": True})
+    assert ["z", "q"] == made.ids("shop_db", "views")
 
 
 @pytest.mark.parametrize(

@@ -137,11 +137,12 @@ def test_each_envelope_of_a_call_has_its_own_answer(way: Way) -> None:
 
 
 def test_an_answer_that_cannot_be_read_proves_nothing(way: Way) -> None:
-    """All envelopes of the call wait."""
+    """All envelopes of the call wait; the invocation ends as usual."""
     refuse(way, "a", "b")
     way.kinesis.faults["put_records"] = [ResponseParserError("html")]
 
     assert (0, 2) == (way.drain(), way.waiting())
+    assert [2] == [line["left"] for line in way.telemetry.said("drained")]
 
 
 # What is not an envelope

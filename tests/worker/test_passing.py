@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from shared.errors import UnprovenError
+from shared.errors import ShardUnreadableError, UnprovenError
 from tests.support.delivery import SHARD, STREAM, Delivery, envelope, lose_answer, row
 from tests.support.spans import span as a_span
 from worker.chain import ChainId
@@ -165,6 +165,9 @@ def test_without_a_whole_listing_nothing_has_passed() -> None:
     made.kinesis.client.list_shards = lambda **_: {"Shards": []}
 
     with pytest.raises(UnprovenError):
+        obstacle(made)
+    made.kinesis.before["list_shards"] = lambda _: lose_answer()
+    with pytest.raises(ShardUnreadableError):
         obstacle(made)
 
 

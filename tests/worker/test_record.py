@@ -7,7 +7,7 @@ from typing import Any
 import msgpack
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from shared import envelope as envelopes
@@ -189,6 +189,7 @@ contents = bases | st.builds(with_member, bases, st.sampled_from(PLACES), st.sam
 
 @settings(max_examples=400)
 @given(st.lists(contents, min_size=1, max_size=2))
+@example([LEGAL, with_member(LEGAL, (4,), "r/1")])
 def test_the_fast_checks_agree_with_the_contract(values: list[Any]) -> None:
     """The worker accepts exactly the envelopes that the contract's own decoder accepts, alone and beside others."""
     data = list(map(msgpack.packb, values))

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ops.books.chunks import chunks
 from shared import rows
 from shared.accounts import Account
 from shared.envelope import Envelope, TableRows
@@ -265,15 +266,16 @@ def test_an_invalid_repair_is_refused(text: str, why: str) -> None:
 
 
 def test_rows_of_tables_over_the_limit_are_sent_once_there_is_room() -> None:
-    """Selected dead rows of that kind become a span with a chunk for each table."""
+    """Selected dead rows of that kind become a span with a chunk for each table, also if they are named, as by `sluice redrive`."""
     made = with_limits(tables=10)
     put(made, 0, 30)
     made.deliver()
     made.map(shop=Account("shop_db", limits=AccountLimits(tables=99)))
     made.start()
     assert 0 == made.invoke_sender({})["replaced"]
+    named = [listed.name for listed in chunks(made.ledger, Selection((State.DEAD,)))]
 
-    assert 20 == made.invoke_sender({"kinds": ["dead"]})["replaced"]
+    assert 20 == made.invoke_sender({"kinds": ["dead"], "chunks": named})["replaced"]
     made.send()
     assert 30 == len(made.td.counts()["shop_db"])
     assert {("replaced", "", 20)} == set(made.chunks().values())

@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 
 from tests.support.sluice import Sluice, until
+from worker.rows import compress
 
 pytestmark = pytest.mark.xdist_group("ops")
 
@@ -66,7 +68,7 @@ def test_persons_are_forgotten_everywhere_and_nobody_else(sluice: Sluice, tmp_pa
     assert "p@example.com" not in json.dumps(receipt)
 
     named = tmp_path / "persons"
-    named.write_text("# two\nEmail=m@example.com\nemail=n@example.com\n")
+    named.write_text("Email = m@example.com\n# two\nemail=n@example.com\n", encoding="utf-8-sig")
     (held,) = sluice.json(f"forget --from {named} --account shop --local --dry-run")
     assert (2, 3) == (held["rows"]["dead"], held["treasure_data"][0]["rows"])
     assert {"received": 4, "dead": 3, "forgotten": 1} == states(sluice, "forget_dead")
@@ -83,6 +85,18 @@ def test_persons_are_forgotten_everywhere_and_nobody_else(sluice: Sluice, tmp_pa
     ]
 
 
+def test_a_rejected_event_is_exported_whatever_its_sender_wrote(sluice: Sluice) -> None:
+    """Half of a character cannot be printed, and a number may have thousands of digits."""
+    made, digits = sluice.stack.resources, "9" * 5000
+    original = f'{{"email": "half@example.com", "note": "\\ud83d", "n": {digits}}}'.encode()
+    name, body = "rejected/shop/views!too_deep/half.gz", compress(msgpack.packb([0, original, ""]))
+    made.client("s3").put_object(Bucket=made.data_bucket, Key=name, Body=body)
+    shown = sluice.run("export email=half@example.com --account shop --local")
+
+    (line,) = lines_of(shown.stdout)
+    assert ("\ufffd", digits) == (line["event"]["note"], line["event"]["n"])
+
+
 @pytest.mark.parametrize("command", ["forget", "export"])
 def test_a_mistyped_account_is_an_error(sluice: Sluice, command: str) -> None:
     """Otherwise a receipt would say that the person is forgotten."""
@@ -91,6 +105,34 @@ def test_a_mistyped_account_is_an_error(sluice: Sluice, command: str) -> None:
 
     assert (1, True) == (result.exit_code, "there is no account shpo" in result.stderr), result.output
     assert noted == len(sluice.json("forget --list --local"))
+
+
+@pytest.mark.parametrize(
+    ("damaged", "said"),
+    [('{"demo": "', "has no signing secret"), ('{"demo": "a"}', "has lost its member .forget")],
+)
+def test_a_damaged_secret_stays_as_it_is(sluice: Sluice, damaged: str, said: str) -> None:
+    """With nothing but the key of hashes in it, the ingest would refuse every write key. With another such key, nobody is recognised."""
+    sluice.json("forget email=lost@example.com --account shop --local --yes")
+    made = sluice.stack.resources
+    client, name = made.client("secretsmanager"), made.write_key_secret
+    whole = client.get_secret_value(SecretId=name)["SecretString"]
+    client.put_secret_value(SecretId=name, SecretString=damaged)
+    result = sluice.run("export email=lost@example.com --account shop --local")
+    left = client.get_secret_value(SecretId=name)["SecretString"]
+    client.put_secret_value(SecretId=name, SecretString=whole)
+
+    assert (1, True) == (result.exit_code, said in result.stderr)
+    assert damaged == left
+
+
+def test_a_file_that_is_not_utf_8_is_an_error(sluice: Sluice, tmp_path: Path) -> None:
+    """Nobody would be found under names that were read wrongly."""
+    named = tmp_path / "persons"
+    named.write_bytes("name=山田\n".encode("shift-jis"))
+    result = sluice.run(f"forget --from {named} --account shop --local --yes")
+
+    assert (1, True) == (result.exit_code, "cannot be read as UTF-8" in result.stderr)
 
 
 def test_new_events_of_a_person_are_refused_until_that_is_lifted(sluice: Sluice) -> None:

@@ -23,6 +23,7 @@ from tests.support.sluice import Sluice, until
 from tests.support.spans import span as a_span
 from worker.bucket import Bucket
 from worker.chain import ChainId
+from worker.forget.requests import KEY as REQUESTS
 from worker.index import Index
 from worker.ledger import Ledger
 from worker.span import ChunkKey, Database, Group, RowSender, milliseconds
@@ -147,13 +148,16 @@ def test_a_command_uses_exactly_its_listed_rights(
         made.client("secretsmanager").put_secret_value(
             SecretId=made.td_api_key_secret, SecretString="an old key"
         )
+    # so that the key by which persons are recognised is made
+    made.client("s3").delete_object(Bucket=made.data_bucket, Key=REQUESTS)
+    made.client("secretsmanager").put_secret_value(
+        SecretId=made.write_key_secret, SecretString=json.dumps(SIGNING_SECRETS)
+    )
     stack.calls.clear()
     # a day later, the windows of the stream's own count are closed
     stack.age = 86_400 * (command == "status")
     results = [stack.run(line.format(**places).split()) for line in LINES[command]]
-    made.client("secretsmanager").put_secret_value(
-        SecretId=made.write_key_secret, SecretString=json.dumps(SIGNING_SECRETS)
-    )
+    sluice.restore()
 
     said = [result.stderr for result in results if result.exit_code not in (0, 3, 4)]
     assert [] == [one for one in said if not any(part in one for part in EXPECTED)]
