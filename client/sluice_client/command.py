@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--endpoint", default=os.environ.get("SLUICE_ENDPOINT"), help="Sluice's URL; or SLUICE_ENDPOINT"
     )
     parser.add_argument("--key", default=os.environ.get("SLUICE_KEY"), help="the write key; or SLUICE_KEY")
-    parser.add_argument("--table", help="table of events that have no member `table`")
+    parser.add_argument("--table", help="table of events whose `table` is absent or null")
     parser.add_argument("--spool", help="directory for undelivered events; or SLUICE_SPOOL")
     parser.add_argument("--timeout", type=_seconds, default=30.0, help="seconds to wait for Sluice (30)")
     parser.add_argument("--version", action="version", version=VERSION)
@@ -84,7 +84,9 @@ def _track_lines(client: Client, table: str | None) -> int:
             continue
         try:
             event = _parse(line)
-            client.track(event.pop("table", table), event)
+            if event.get("table") is None:
+                event["table"] = table
+            client.track(event.pop("table"), event)
         except (InvalidEventError, ValueError, RecursionError) as error:
             lost += 1
             _complain(f"line {number}: {error}")

@@ -223,6 +223,7 @@ for (const answer of [
   { status: 200, body: '<h1>Welcome to our wireless network</h1>' },
   { status: 400, body: { error: 'no CSRF token' } },
   { status: 403, body: { message: 'Forbidden' } },
+  { status: 403, body: { error: { code: 403, message: 'The caller does not have permission' } } },
   { status: 413, body: [] },
 ]) {
   test(`a batch that is answered with ${JSON.stringify(answer)} is kept and retried`, async () => {

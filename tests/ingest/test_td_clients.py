@@ -410,6 +410,17 @@ def test_td_record_time_is_the_time(stamp: Any, rule: str) -> None:
     assert (NOW if rule else stamp, odd) == (site.row()["time"], columns(site))
 
 
+def test_td_record_time_limits_only_its_own_event() -> None:
+    """Another event of the same array may have an older `time`."""
+    site = Site()
+    events = [{"time": NOW - WEEK - 1}, {"td_record_time": NOW - WEEK - 1}, {"td_record_time": [NOW]}]
+
+    site.send(http_event("POST", PATHS[2], f"td_write_key={KEY}", {}, json.dumps(events).encode()))
+
+    rules = [(row["time"], row.get("time_rule")) for _, row in site.rows()]
+    assert [(NOW - WEEK - 1, None), (NOW, "out_of_range"), (NOW, "unreadable")] == rules
+
+
 # Redirects
 
 ALLOWED = "https://allowed.example"
