@@ -243,7 +243,7 @@ class LedgerRepair:
             digest=digest_of(index.numbers),
             earliest=min(index.arrivals, default=0),
             latest=max((*index.arrivals, 0 if end is None else end.latest)),
-            received_at=min(index.receipts, default=index.planned_at),
+            received_at=min(index.receipts, default=index.received_at),
             object=one.ref,
             origin=index.origin,
         )

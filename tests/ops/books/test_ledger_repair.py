@@ -345,11 +345,13 @@ def test_what_forgetting_left_of_a_chunk_is_sent_after_a_repair() -> None:
 
 
 def test_edited_rows_of_a_forced_replay_count_apart_after_a_repair() -> None:
-    """The object says of which rows they are."""
+    """Their object says of which rows they are, and when these were received, so that a watermark waits for them."""
     made = Delivery()
     delivered_and_dead(made)
+    received = {span.received_at for span in made.spans()}
 
     def edit() -> None:
+        made.clock.sleep(60)
         [span] = [one for one in made.spans() if one.is_forced]
         [key] = [key for key, entry in span.all_leaves() if entry.state is State.DEAD]
         made.sender_wiring.replacements.edit(span.place, key, made.objects.payload(span, key))
@@ -358,6 +360,7 @@ def test_edited_rows_of_a_forced_replay_count_apart_after_a_repair() -> None:
 
     assert [True] == [span.chain.is_of_stream for span in made.spans() if not span.is_forced]
     assert 3 == len(made.spans())
+    assert received == {span.received_at for span in made.spans()}
 
 
 def test_the_object_of_an_appended_span_may_be_of_a_later_hour_than_that_of_a_killed_worker() -> None:
