@@ -37,7 +37,6 @@ class Batch(NamedTuple):
         single_table: every event goes to `table`, and an event's own `table` member is a column.
         columns: added to each row whose event does not have them.
         sent_at: when the request was sent, by the sender's clock; None if unknown.
-        earliest: UNIX seconds; an earlier event time is out of range.
         id: the batch id; empty if the sender gives none.
         sent: the events as they were sent, if the sender names each with `uuid` and may resend it in another group; else empty.
         rewrite: the dialect's change to each event, made after their number is checked; None for no change. In a batch with an id
@@ -51,7 +50,6 @@ class Batch(NamedTuple):
     single_table: bool = False
     columns: Mapping[str, Any] = MappingProxyType({})
     sent_at: object = None
-    earliest: int = rows.EARLIEST_TIME
     id: str = ""
     sent: Sequence[Any] = ()
     rewrite: Callable[[Any], Any] | None = None

@@ -191,7 +191,6 @@ class Intake:
             now,
             {**batch.columns, "bot": visitor.bot} if visitor.bot else batch.columns,
             drift=rows.clock_drift(batch.sent_at, now // 1000),
-            earliest=batch.earliest,
             table_is_column=batch.single_table,
             is_small=request.is_small,
         )

@@ -7,15 +7,16 @@ from ingest import document, pixel, td_client
 from ingest.batch import Batch
 from ingest.document import Document
 from ingest.events_api import outcome_response
-from ingest.intake import MAX_EVENTS, Admitted, Intake
+from ingest.intake import Admitted, Intake
 from ingest.refusal import Refused
 from ingest.request import Request
 from ingest.response import Response, json_response, refusal_headers, refusal_response
-from shared.rows import EARLIEST_TIME
+from shared import rows
 
 OLDEST_SECONDS = 7 * 86_400
 """Maximum age of `td_record_time`."""
 
+_OWN_COLUMNS = ("time", "event_id", "received_at")
 _NOT_MEMBERS = {*td_client.KEY_PARAMETERS, "td_format", "td_redirect"}
 _URL_CHARACTERS = "%/:=&?~#+!$,;'@()*[]"  # not encoded
 _MAX_URL = 4096
@@ -55,13 +56,12 @@ def _accept(request: Request, intake: Intake) -> Response:
     body = _document(request, sender)
     value = body.value
     sent = value if isinstance(value, list) else [value]
-    is_timed = any(isinstance(event, dict) and "td_record_time" in event for event in sent[:MAX_EVENTS])
+    now = int(intake.now())
     batch = Batch(
         sent,
         request.path_parameters["table"],
         single_table=True,
-        earliest=int(intake.now()) - OLDEST_SECONDS if is_timed else EARLIEST_TIME,
-        rewrite=lambda event: td_client.fill_placeholders(_with_time(event), visitor),
+        rewrite=lambda event: td_client.fill_placeholders(_with_time(event, now), visitor),
         originals=body.items() if isinstance(value, list) else body.whole,
     )
     outcome = intake.accept(request, sender, batch, visitor)
@@ -79,13 +79,18 @@ def _document(request: Request, sender: Admitted) -> Document:
     return document.parse(body, request.headers.get("content-type", ""))
 
 
-def _with_time(event: Any) -> Any:
-    """Rename `td_record_time` to `time`."""
+def _with_time(event: Any, now: int) -> Any:
+    """Rename `td_record_time` to `time`, or leave the event to its time of arrival if that is too old."""
     if not isinstance(event, dict) or "td_record_time" not in event:
         return event
-    return {name: value for name, value in event.items() if name != "td_record_time"} | {
-        "time": event["td_record_time"]
-    }
+    stamp = event["td_record_time"]
+    plain = {name: value for name, value in event.items() if name not in ("td_record_time", "time")}
+    if isinstance(stamp, int | float | str):
+        _, odd = rows.event_time(stamp, now, earliest=now - OLDEST_SECONDS)
+        if odd.get("time_rule") == "out_of_range":
+            has_room = len(plain) + len(odd) + len(_OWN_COLUMNS) <= rows.MAX_COLUMNS
+            return plain | odd if has_room else plain
+    return plain | {"time": stamp}
 
 
 def _redirect(request: Request, intake: Intake) -> str:

@@ -20,11 +20,13 @@ IDENTIFYING = (
     "td_session_id",
     "td_global_id",
     "td_ssc_id",
-    *("gclid", "wbraid", "fbclid", "_fbp", "_fbc", "_ga", "twclid", "_twclid", "yclid", "epik", "_epik"),
+    *("gclid", "gbraid", "wbraid", "dclid", "_gcl", "_ga", "msclkid", "ttclid", "td_maid"),
+    *("fbclid", "_fbp", "_fbc", "twclid", "_twclid", "yclid", "epik", "_epik"),
     *("sccid", "_ttp", "_mkto_trk", "ly_c", "ly_r", "ly_su", "__lt_cid", "__lt_sid", "ldtag_cl", "shbid"),
     *("shbts", "ds_user_id", "ig_did", "utag_main", "yj_r", "_ycl_yjad", "_yjr_yjad", "_yjsu_yjad"),
 )
-"""Columns removed from the rows of visitors who asked not to be identified: addresses, ids, ad click ids."""
+"""Columns removed from the rows of visitors who asked not to be identified: addresses, ids, ad click ids. `_gcl` stands for
+all columns whose names begin like that: td-js-sdk sends every cookie of Google's with such a name."""
 
 MAX_USER_AGENT_BYTES = 512
 """Maximum length of a stored User-Agent."""
@@ -32,6 +34,7 @@ MAX_USER_AGENT_BYTES = 512
 Screen = Callable[[dict[str, Any]], None]
 """Removes or changes columns of a row, in place."""
 
+_GOOGLE_CLICKS = "_gcl"
 _IPV4_BITS = 24
 _IPV6_BITS = 48
 
@@ -121,10 +124,11 @@ class Privacy:
         if key is None:  # without a key, drop the columns rather than store them unhashed
             dropped, hashed = dropped | hashed, frozenset()
         rules: dict[str, Callable[[Any], Any] | None] = {}
-        if self._ip == "truncate":
-            rules["td_ip"] = self._kept_address
         if key is not None:
             rules |= dict.fromkeys(hashed, lambda value: hashed_column(value, key))
+        if self._ip == "truncate":
+            hash_of = rules.get("td_ip") or str
+            rules["td_ip"] = lambda address: (network := _network(address)) and hash_of(network)
         rules |= dict.fromkeys(dropped)
         return lambda row: _screen(row, rules)
 
@@ -141,8 +145,11 @@ def _screen(row: dict[str, Any], rules: Mapping[str, Callable[[Any], Any] | None
     """Apply the rules to a row's columns, including those numbered because their name was repeated (`td_ip_2`)."""
     for column in list(row):
         name = column
-        if name not in rules and name[-1:].isdigit():
-            name = name.rstrip("0123456789").removesuffix("_")
+        stem, _, number = column.rpartition("_")
+        if name not in rules and number.isdigit():
+            name = stem
+        if name not in rules and name.startswith(_GOOGLE_CLICKS):
+            name = _GOOGLE_CLICKS
         if name not in rules:
             continue
         rule = rules[name]

@@ -96,7 +96,6 @@ class Queue:
     """SQS with the attributes that queues were created with, and with this machine's queue URLs.
 
     Args:
-        sqs: the double.
         endpoint: the URL of AWS.
     """
 

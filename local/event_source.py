@@ -30,7 +30,6 @@ class EventSource:
         invoke: the handler, called with an event and a context.
         clock: tells the time.
         poll_seconds: pause between polls. Lambda pauses for a second.
-        timeout_seconds: the function's timeout.
         function_name: the name in the context.
         memory_limit_in_mb: the memory in the context.
         settled: called after each invocation with the shard and its last settled record.

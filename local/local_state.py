@@ -8,12 +8,7 @@ from ops.logs import answers
 
 
 def local_state(stack: LocalStack, outages: Mapping[str, float]) -> dict[str, Any]:
-    """Return it as JSON values.
-
-    Args:
-        stack: the stack.
-        outages: the outages in progress, with the seconds left of each.
-    """
+    """Return it as JSON values; `outages` are those in progress, with the seconds left of each."""
     return {
         "parts": [
             {

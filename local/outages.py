@@ -4,6 +4,7 @@ import json
 import re
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 from urllib.request import ProxyHandler, Request, build_opener
 
@@ -36,11 +37,7 @@ class UnknownTargetError(InvalidError):
 
 
 class Outages:
-    """The outages of a running stack. Threads may share it.
-
-    Args:
-        stack: the stack.
-    """
+    """The outages of a running stack. Threads may share it."""
 
     def __init__(self, stack: LocalStack) -> None:
         self._stack = stack
@@ -48,11 +45,7 @@ class Outages:
         self._ends: dict[str, float] = {}
 
     def order(self, target: str, seconds: float) -> dict[str, Any]:
-        """Begin an outage, or end it with 0 seconds; return the outages in progress.
-
-        Args:
-            target: one of TARGETS; the table and the status may be left out.
-            seconds: how long it lasts.
+        """Begin an outage of one of TARGETS, perhaps without table and status, or end it with 0 seconds; return those in progress.
 
         Raises:
             UnknownTargetError: there is no such target, or no account has the database.
@@ -60,12 +53,9 @@ class Outages:
         found = _TREASURE_DATA.fullmatch(target)
         if not found and (":" in target or target not in TARGETS):
             raise UnknownTargetError(f"{target!r} is not a target. The targets are {', '.join(TARGETS)}")
-        is_new = target not in self._ends
-        known = self._databases() if found and found["database"] and is_new else set()
-        if found and known and found["database"] not in known:
-            raise UnknownTargetError(
-                f"no account has the database {found['database']}. The databases are {', '.join(sorted(known))}"
-            )
+        database, known = (found["database"], self._databases()) if found else ("", "")
+        if database and known and database not in known.split(", "):
+            raise UnknownTargetError(f"no account has the database {database}. The databases are {known}")
         with self._lock:
             self._ends[target] = time.time() + seconds
             if part := _PAUSED.get(target):
@@ -87,14 +77,12 @@ class Outages:
         with self._lock:
             self._ends = {target: end for target, end in self._ends.items() if end > now}
 
-    def _databases(self) -> set[str]:
-        """Return the accounts' databases; nothing while Redis is down."""
+    def _databases(self) -> str:
+        """List the accounts' databases; nothing while Redis is down."""
         address, keys = self._stack.addresses.redis, AccountKeys(self._stack.resources.ledger_table)
-        try:
-            with Redis.from_url(address, decode_responses=True, socket_timeout=_SECONDS) as redis:
-                return {account.database for account in applied(redis, keys).values()}
-        except RedisError:
-            return set()
+        with suppress(RedisError), Redis.from_url(address, decode_responses=True, socket_timeout=9) as redis:
+            return ", ".join(sorted({account.database for account in applied(redis, keys).values()}))
+        return ""
 
     def _set_faults(self) -> None:
         """Give Treasure Data the faults of the outages in progress, and no others."""

@@ -50,7 +50,6 @@ class Beside:
     Any origin may load the SDK, as from a deployed stack.
 
     Args:
-        site: the demo site.
         sdk: the folder of the built SDK.
     """
 

@@ -21,7 +21,6 @@ class Exchange:
     """A request that was sent, and the response.
 
     Attributes:
-        request: the recorded request.
         account: the account in the write key; empty without one.
         events: what the response says about each event.
         refused: the code with which the whole request was refused; empty if it was not.

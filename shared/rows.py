@@ -81,7 +81,6 @@ class Arrival(NamedTuple):
         received_at: UNIX milliseconds.
         columns: added to each row that does not have them, as far as MAX_COLUMNS allows.
         drift: seconds that the sender's clock is behind; added to each event's time.
-        earliest: UNIX seconds; an earlier event time is a clock error.
         table_is_column: an event's member `table` is an ordinary column.
         is_small: the request has at most SMALL_BYTES, so no event can be too large.
     """
@@ -89,7 +88,6 @@ class Arrival(NamedTuple):
     received_at: int
     columns: Mapping[str, Any] = MappingProxyType({})
     drift: int = 0
-    earliest: int = EARLIEST_TIME
     table_is_column: bool = False
     is_small: bool = False
 
@@ -156,9 +154,7 @@ def encode(
     if not isinstance(event, dict):
         raise Rejected("not_an_object", "the event is not a JSON object")
     _check_column_count(len(event) - len(_NOT_COLUMNS))  # fail fast for events with 100,000 members
-    time, time_columns = event_time(
-        event.get("time"), arrival.received_at // 1000, drift=arrival.drift, earliest=arrival.earliest
-    )
+    time, time_columns = event_time(event.get("time"), arrival.received_at // 1000, drift=arrival.drift)
     event_id = _event_id(event.get("event_id"))
     row: dict[str, Any] = {"time": time, "event_id": event_id or new_id(), "received_at": arrival.received_at}
     row |= time_columns

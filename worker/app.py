@@ -96,7 +96,7 @@ def send_with(wiring: Wiring, event: dict[str, Any], deadline: Deadline) -> dict
             return asdict(wiring.sender.run(deadline, Selection(chunks={place: keys})))
     selection = Selection.from_event(event)
     replaced = 0
-    if State.DEAD in selection.states and selection.decision is None and selection.chunks is None:
+    if State.DEAD in selection.states and selection.decision is None:
         replaced = wiring.replacements.resend_all(selection, deadline)
     return asdict(wiring.sender.run(deadline, selection)) | {"replaced": replaced}
 

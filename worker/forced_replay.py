@@ -19,7 +19,7 @@ from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
 from worker.ledger import Ledger
 from worker.rows import slice_of
-from worker.span import ChunkKey, Place, RowSender, Span
+from worker.span import ChunkKey, Group, Place, RowSender, Span
 from worker.span_object import Chunk, SpanObjects, span_of_rows
 from worker.states import FINAL, State
 
@@ -158,9 +158,10 @@ class ForcedReplays:
                     outcome["appended", _label(chunk.key)] += chunk.rows
                 return None
             there = self._ledger.get(again.place)
+        before = Counter[Group]() if there is None else _rows_of(there)
         for chunk in chunks:
             # an earlier run appended what was delivered then; the tag sends nothing that was delivered since
-            rows = 0 if there is None else min(chunk.rows, there.chunks.get(chunk.key, 0))
+            rows = min(chunk.rows, before[chunk.key.group])
             outcome["repeated", _label(chunk.key)] += rows
             outcome["left_out", _label(chunk.key)] += chunk.rows - rows
         return None
@@ -203,6 +204,14 @@ class ForcedReplays:
                 found.append(slice_of(whole[part], within, len(rows)))
                 number += end - begin
         return b"".join(found), number
+
+
+def _rows_of(span: Span) -> Counter[Group]:
+    """Return the rows of each table of a forced replay's span, in whatever chunks they are by now, without those of forgotten persons."""
+    rows = Counter[Group]()
+    for key, entry in span.all_leaves():
+        rows[key.group] += span.rows(key) if entry.state is not State.FORGOTTEN else 0
+    return rows
 
 
 def _delivered(wanted: Wanted, span: Span, outcome: ForcedRows) -> dict[ChunkKey, int]:

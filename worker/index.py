@@ -12,8 +12,8 @@ It is stored in columns, as one MessagePack array in one gzip member:
 - `chunks`: `[name, rows, offset, length, digest, positions, row counts, byte counts]` for each. `offset`, `length` and `digest`
   describe its gzip member in the object. The last three name the records that its rows come from, in order, and how many rows and bytes
   of the uncompressed chunk are each record's own.
-- `plan`: what else a ledger that was restored from a backup must learn about the span of records:
-  `[after, planned_at, [[sender, destination], …]]`.
+- `plan`: what else a ledger that was restored from a backup must learn about the span:
+  `[after, planned_at, [[sender, destination], …], origin, received_at]`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -74,8 +74,10 @@ class Index:
         uncounted: positions of the records that do not count.
         members: the chunks.
         after: last sequence number of the preceding span of the chain.
-        planned_at: UNIX milliseconds; 0 for spans without records.
-        destinations: the texts of the plan's destinations, by the senders' names.
+        planned_at: UNIX milliseconds.
+        destinations: the texts of the plan's destinations, by the senders' names; none for spans without records.
+        origin: of a span without records.
+        received_at: of a span without records, in UNIX milliseconds.
     """
 
     numbers: Sequence[Number] = ()
@@ -88,6 +90,8 @@ class Index:
     after: Number = START
     planned_at: int = 0
     destinations: Mapping[str, str] = field(default_factory=dict)
+    origin: str = ""
+    received_at: int = 0
 
     @cached_property
     def positions(self) -> dict[Number, int]:
@@ -106,7 +110,7 @@ class Index:
                 self.claims,
                 sorted(self.uncounted),
                 [(key.name, *member) for key, member in self.members.items()],
-                (self.after, self.planned_at, list(self.destinations.items())),
+                (self.after, self.planned_at, list(self.destinations.items()), self.origin, self.received_at),
             )
         )
         return data
@@ -126,7 +130,7 @@ def decode(data: bytes) -> Index:
         raise InvalidObjectError(f"the index has version {version!r}, which this release cannot read")
     try:
         numbers, arrivals, receipts, request_ids, claims, uncounted, members, plan = rest
-        after, planned_at, destinations = plan
+        after, planned_at, destinations, origin, received_at = plan
         found = Index(
             [number(digits) for digits in numbers.split()],
             arrivals,
@@ -138,6 +142,8 @@ def decode(data: bytes) -> Index:
             after,
             planned_at,
             dict(destinations),
+            origin,
+            received_at,
         )
         lengths = {len(one) for one in (found.numbers, arrivals, receipts, request_ids, claims)}
     except (ValueError, TypeError, AttributeError) as error:

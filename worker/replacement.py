@@ -102,7 +102,9 @@ class Replacements:
             )
         entry = span.entry(key)
         if entry.since is not None:
-            raise EditRefusedError("Treasure Data may have these rows: `sluice redrive` asks it first")
+            raise EditRefusedError(
+                "Treasure Data may have these rows: `sluice redrive --kind dead` asks it first"
+            )
         return span, entry
 
     def _payload(self, span: Span, key: ChunkKey) -> bytes:

@@ -105,7 +105,8 @@ def span_of_rows(
         now: UNIX seconds.
         origin: the name of the place that the rows come from.
     """
-    encoded = encode(chunks, Index(), now)
+    index = Index(planned_at=milliseconds(now), origin=origin, received_at=received_at)
+    encoded = encode(chunks, index, now)
     rows = [chunk.key for chunk in chunks if not chunk.key.group.code]
     span = Span(
         chain=chain,

@@ -17,7 +17,7 @@ from typing import Any
 
 from sluice_client import event
 from sluice_client.endpoint import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Endpoint
-from sluice_client.errors import ClosedError
+from sluice_client.errors import ClosedError, SpoolError
 from sluice_client.sender import Counts, Rejection, Retries, Sender
 from sluice_client.spool_directory import SpoolDirectory
 from sluice_client.spool_file import Limits, SpoolFile
@@ -180,7 +180,7 @@ class Client:
         Raises:
             InvalidEventError: Sluice would reject the event. It was not stored.
             SpoolFullError: the spool is full. The event was not stored.
-            SpoolError: the disk cannot be written. The event was not stored.
+            SpoolError: the disk cannot be written, or no thread can be started. The event was not stored.
             ClosedError: the client is closed. The event was not stored.
         """
         event_id, body = event.encode(table, {**(columns or {}), **more}, int(self._now()))
@@ -276,7 +276,15 @@ class Client:
                     self._on_rejected,
                 )
                 sender.adopt()
-                self._running = _Running(file, sender)
+                try:
+                    self._running = _Running(file, sender)
+                except (
+                    RuntimeError
+                ) as error:  # too many threads or, in Python 3.12, the interpreter is ending
+                    sender.stop()
+                    for held in sender.files:
+                        held.close()
+                    raise SpoolError(f"cannot start a thread: {error}; the event was not stored") from error
             return self._running
 
     def _flush(self, running: _Running, timeout: float, target: int | None) -> bool:

@@ -6,11 +6,11 @@ class SluiceError(Exception):
 
 
 class InvalidEventError(SluiceError, ValueError):
-    """The event can never be accepted, so it was not stored: bad table name, too large, or not representable as JSON."""
+    """The event was not stored, because it can never be accepted: it exceeds Sluice's limits, or cannot be written as JSON."""
 
 
 class SpoolError(SluiceError):
-    """The event was not stored: the spool cannot be written, for example because the disk is full."""
+    """The event was not stored: the spool cannot be written, for example because the disk is full, or no thread can be started."""
 
 
 class SpoolFullError(SpoolError):

@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,7 +26,7 @@ class Rejection:
     """An event that Sluice rejected. It will not become a row and is not sent again.
 
     Attributes:
-        event: the event as it was sent.
+        event: the event as it was sent; if the disk has damaged it, its text as `unreadable`.
         code: Sluice's error code. The meaning of a code never changes.
         message: for a person.
     """
@@ -175,7 +176,7 @@ class Sender:
     def _send(self, file: SpoolFile, batch: Batch) -> float:
         events = file.events(batch)
         if batch.events > MAX_BATCH_TABLES:
-            tables = {json.loads(event).get("table") for event in events}
+            tables = {str(_parsed(event).get("table")) for event in events}
             if len(tables) > MAX_BATCH_TABLES:  # so it was never sent, because its events never change
                 file.split(batch)
                 return 0.0
@@ -206,7 +207,7 @@ class Sender:
     def _settle(self, events: list[bytes], answer: Settled) -> None:
         """Count a batch's events, and report the rejected ones."""
         for refused in answer.refused:
-            rejection = Rejection(json.loads(events[refused.index]), refused.code, refused.message)
+            rejection = Rejection(_parsed(events[refused.index]), refused.code, refused.message)
             _log.error(
                 "an event for table %s was rejected: %s: %s (event_id %s)",
                 rejection.event.get("table"),
@@ -248,3 +249,12 @@ class Sender:
     def _notify(self) -> None:
         with self.settled:
             self.settled.notify_all()
+
+
+def _parsed(event: bytes) -> Mapping[str, Any]:
+    """Return an event from its JSON text. One that cannot be read must not hold all that follow."""
+    with suppress(ValueError, RecursionError):
+        parsed = json.loads(event)
+        if isinstance(parsed, dict):
+            return parsed
+    return {"unreadable": event.decode(errors="replace")}

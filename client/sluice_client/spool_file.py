@@ -193,7 +193,8 @@ class SpoolFile:
         """
         with self._reading() as reader:
             rows = reader.execute(
-                "SELECT body FROM event WHERE seq BETWEEN ? AND ? ORDER BY seq", (batch.first, batch.last)
+                "SELECT CAST(body AS BLOB) FROM event WHERE seq BETWEEN ? AND ? ORDER BY seq",
+                (batch.first, batch.last),
             ).fetchall()
         return [body for (body,) in rows]
 

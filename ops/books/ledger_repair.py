@@ -8,8 +8,9 @@ became of its rows, nor of those that waited or were dead in the backup: all get
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
-from datetime import UTC, datetime
+from heapq import heapify, heappop, heapreplace
 from itertools import batched, groupby, islice
+from operator import attrgetter
 
 from isal import isal_zlib
 
@@ -35,6 +36,7 @@ from worker.selection import Selection
 from worker.span import SECONDS_KEPT, ChunkKey, ObjectRef, Place, RowSender, Span, digest_of, milliseconds
 from worker.span_object import SpanObjects, Stored, hour_of, name_of
 from worker.states import LONGEST_INVOCATION_SECONDS, Entry, State
+from worker.sweeper import span_there
 
 REASON = "ledger_restored"
 """The reason of rows about which Treasure Data has to be asked."""
@@ -50,12 +52,6 @@ class _Unknown:
     stored: Stored
     ref: ObjectRef
     index: Index
-
-    @property
-    def planned_at(self) -> int:
-        """When its span was planned, UNIX milliseconds; for spans without records, the hour."""
-        began = datetime.strptime(self.stored.hour, "%Y-%m-%dT%H").replace(tzinfo=UTC)
-        return self.index.planned_at or milliseconds(began.timestamp())
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +84,28 @@ class LedgerRepair:
         rewritten since the backup, and objects left `aside`, because another one has their records.
         """
         counts: Counter[str] = Counter()
-        hours = self._hours()
+        unknown: dict[ChainId, list[Stored]] = {}
         gaps: dict[ChainId, Number] = {}  # the last records of gaps
-        for stored in (one for hour in hours for one in self.objects.of_hour(hour) if one.chain.gaps):
-            gaps[stored.chain] = max(stored.last, gaps.get(stored.chain, START))
-        for hour in hours:
+        for hour in self._hours():
             self.tell(hour)
-            for chain, group in groupby(list(self.objects.of_hour(hour)), lambda one: one.chain):
-                self._take_up(chain, list(group), gaps, counts)
+            for chain, group in groupby(self.objects.of_hour(hour), lambda one: one.chain):
+                end = self.ledger.end(chain)
+                for stored in group:
+                    if chain.gaps:
+                        gaps[chain] = max(stored.last, gaps.get(chain, START))
+                    if self._is_unknown(stored, end):
+                        unknown.setdefault(chain, []).append(stored)
+                    else:
+                        counts["objects"] += self._follow_rewrite(stored)
+        turns = [self._take_up(chain, some, gaps, counts) for chain, some in unknown.items()]
+        coming = [(at, number) for number, turn in enumerate(turns) if (at := next(turn, None)) is not None]
+        heapify(coming)
+        while coming:  # what was planned first comes first: so another run finds what this one leaves
+            number = coming[0][1]
+            if (at := next(turns[number], None)) is None:
+                heappop(coming)
+            else:
+                heapreplace(coming, (at, number))
         for gap in sorted(gaps, key=lambda one: len(one.gaps), reverse=True):
             self._end(gap)
         self._doubt(counts)
@@ -115,33 +125,42 @@ class LedgerRepair:
         return end is None or (stored.chain.is_of_stream and stored.first > end.last)
 
     def _take_up(
-        self, chain: ChainId, group: list[Stored], gaps: Mapping[ChainId, Number], counts: Counter[str]
-    ) -> None:
+        self, chain: ChainId, unknown: Iterable[Stored], gaps: Mapping[ChainId, Number], counts: Counter[str]
+    ) -> Iterator[int]:
+        """Take up the unknown objects of a chain in its order, whatever the hours of their names; before each, yield when it was planned."""
         end = self.ledger.end(chain)
-        for stored in group:
-            if not self._is_unknown(stored, end):
-                counts["objects"] += self._follow_rewrite(stored)
-        left = [self._read(stored) for stored in group if self._is_unknown(stored, end)]
-        if left and chain.is_of_stream:
+        if chain.is_of_stream:
             self.ledger.note_chain(chain.root)
-        while left:
+        coming = map(self._read, sorted(unknown, key=attrgetter("first")))
+        left: list[_Unknown] = []
+        while True:
             at = START if end is None else end.last
-            # whoever appended in a gap saw a span that begins behind it
-            fitting = [
-                one
-                for one in left
-                if one.index.after >= at and one.stored.first > gaps.get(chain.before(one.index.after), "")
-            ]
-            counts["aside"] += len(left) - len(fitting)
-            if not fitting:
+            # all that follow the same span
+            while len({one.index.after for one in left}) < 2 and (more := next(coming, None)) is not None:
+                # whoever appended in a gap saw a span that begins behind it
+                is_behind = more.stored.first > gaps.get(chain.before(more.index.after), "")
+                left += [more] * is_behind
+                counts["aside"] += not is_behind
+                left = self._fitting(left, at, counts)
+            if not left:
                 return
-            one = _next(fitting)
+            one = _next(left)
+            yield one.index.planned_at
             if one.index.after > at:
                 # spans of one or two records without rows have no object; a chain has no holes
-                end = self._append(_filler(chain, at, one.index.after, one.planned_at, end), {})
+                end = self._append(_filler(chain, at, one.index.after, one.index.planned_at, end), {})
             end = self._append(self._span(one, end), self._claims(one) if chain.is_of_stream else {})
             counts["spans"] += 1
-            left = [other for other in fitting if other is not one] if chain.is_of_stream else []
+            if not chain.is_of_stream:
+                return
+            left = self._fitting([other for other in left if other is not one], end.last, counts)
+
+    @staticmethod
+    def _fitting(left: list[_Unknown], at: Number, counts: Counter[str]) -> list[_Unknown]:
+        """Return the objects that may follow a chain that ends at a record; count the others."""
+        fitting = [one for one in left if one.index.after >= at]
+        counts["aside"] += len(left) - len(fitting)
+        return fitting
 
     def _end(self, gap: ChainId) -> None:
         """Have a span follow a gap whose chain ends before it: without one, the records in the gap would seem to be in no span.
@@ -155,14 +174,39 @@ class LedgerRepair:
             self._append(_filler(chain, at, end.last, end.planned_at, before), {})
 
     def _follow_rewrite(self, stored: Stored) -> bool:
-        """Have a known span refer to the object that the sweep has written anew since the backup."""
-        span = self.ledger.preceding(stored.chain, stored.first) if stored.chain.is_of_stream else None
-        if span is None or span.object is None or stored.hour <= span.object.hour:
+        """Have a known span refer to the object that the sweep or forgetting has written anew since the backup."""
+        span = span_there(self.ledger, stored)
+        if span is None or span.object is None or stored.hour < span.object.hour:
+            return False
+        if name_of(span) == stored.name or (stored.hour == span.object.hour and self.objects.exists(span)):
             return False
         found = self._read(stored)
-        if found.index.planned_at != span.planned_at or name_of(span) == stored.name:
+        if found.index.planned_at != span.planned_at:
             return False
-        return self.ledger.update(replace(span, object=found.ref))[0]
+        return self.ledger.update(self._rewritten(span, found), with_chunks=True)[0]
+
+    def _rewritten(self, span: Span, found: _Unknown) -> Span:
+        """Return a known span with the chunks that its new object has: other ones, if forgetting has cut some anew."""
+        members = found.index.members
+        chunks = {key: member.rows for key, member in members.items()}
+        entries = {key: entry for key, entry in span.entries.items() if key.planned in chunks}
+        open_groups = {key.group for key, entry in span.all_leaves() if entry.state in _DOUBTFUL}
+        for key in chunks.keys() - span.chunks.keys():
+            state = State.WAITING if key.group in open_groups else State.DELIVERED
+            if not key.group.code:
+                entries[key] = Entry(state if members[key].length else State.FORGOTTEN)
+        new = replace(span, object=found.ref, chunks=chunks, entries=entries)
+        return new.with_entries(dict(self._doubts(new)) | self._settled(new, found.index), settled=True)
+
+    def _settled(self, span: Span, index: Index) -> dict[ChunkKey, Entry]:
+        """Return the entries of what has left a span's object, as only what is final does. Most rows that do were delivered."""
+        gone = [
+            key
+            for key, entry in span.all_leaves()
+            if entry.state in _DOUBTFUL and not index.members[key.planned].length
+        ]
+        found = {key: Entry(State.DROPPED if key.group.code else State.DELIVERED) for key in gone}
+        return found | {key: Entry(State.REPLACED) for key in gone if self._is_replaced(span.place, key)}
 
     def _read(self, stored: Stored) -> _Unknown:
         """Read an object whose parts no item names: its index is the last gzip member."""
@@ -190,7 +234,7 @@ class LedgerRepair:
             after=index.after,
             first=stored.first,
             last=stored.last,
-            planned_at=one.planned_at,
+            planned_at=index.planned_at,
             chunks={key: member.rows for key, member in index.members.items()},
             destinations={
                 RowSender.parse(name): destination_of(text) for name, text in index.destinations.items()
@@ -199,10 +243,11 @@ class LedgerRepair:
             digest=digest_of(index.numbers),
             earliest=min(index.arrivals, default=0),
             latest=max((*index.arrivals, 0 if end is None else end.latest)),
-            received_at=min(index.receipts, default=one.planned_at),
+            received_at=min(index.receipts, default=index.received_at),
             object=one.ref,
+            origin=index.origin,
         )
-        return span.with_entries(dict(self._doubts(span)), settled=True)
+        return span.with_entries(dict(self._doubts(span)) | self._settled(span, index), settled=True)
 
     def _claims(self, one: _Unknown) -> dict[str, Claiming]:
         """Return the claims that the records of a span owned when it was planned."""
@@ -244,7 +289,8 @@ class LedgerRepair:
             changes |= {
                 key: Entry(State.REPLACED, at=milliseconds(self.clock.now()))
                 for key, entry in span.all_leaves()
-                if entry.state in (State.DEAD, State.REJECTED) and self._is_replaced(place, key)
+                if entry.state in (State.WAITING, State.DEAD, State.REJECTED)
+                and self._is_replaced(place, key)
             }
             if changes:
                 self.ledger.update(span.with_entries(changes, settled=True))
@@ -278,7 +324,7 @@ def _next(fitting: Iterable[_Unknown]) -> _Unknown:
     first = min(afters)
     return max(
         (one for one in found if one.index.after == first),
-        key=lambda one: (one.stored.last in afters, one.planned_at),
+        key=lambda one: (one.stored.last in afters, one.index.planned_at),
     )
 
 

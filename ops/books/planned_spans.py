@@ -1,11 +1,12 @@
-"""Spans by the time at which their records arrived: from the names of their objects, which are in the order of the plan."""
+"""Spans by the time at which their records arrived: from the names of their objects, which most often are in the order of the plan."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import batched
 
 from ops.lookahead import in_order
 from worker.chain import ChainId
 from worker.ledger import Ledger
+from worker.record import Number
 from worker.span import Place, Span
 from worker.span_object import SpanObjects, Stored, hour_of, name_of
 
@@ -23,18 +24,19 @@ def spans(
     held: float = 0.0,
     enough: Callable[[], float] = lambda: float("inf"),
 ) -> Iterator[Span]:
-    """Yield the spans with rows whose records arrived between two times, at least in part, hour by hour in the order of their plan.
+    """Yield the spans with rows whose records arrived between two times, at least in part, hour by hour in the order of their objects.
 
     A chain's records arrive in its order: behind the first span that is too late, nothing more of it is read. Times are in UNIX seconds;
     `until` is exclusive. A record may have been on the stream for `held` seconds before it was planned. `enough`, asked again and again,
-    returns a time from which on nothing is of interest any more.
+    returns a time from which on nothing is of interest any more. Until then, later hours are looked through too, for edited rows and for
+    objects that the sweep or forgetting has written anew.
     """
     first, last = (
         hour_of(max(0.0, since - _CLOCKS_DIFFER_SECONDS)),
         hour_of(until + held + _CLOCKS_DIFFER_SECONDS),
     )
-    over: set[ChainId] = set()
-    hours = (hour for hour in objects.hours() if first <= hour <= last)
+    over: dict[ChainId, Number] = {}  # the first record that is too late
+    hours = (hour for hour in objects.hours() if first <= hour and (hour <= last or enough() == float("inf")))
     listed = in_order(lambda hour: list(_names(objects, hour, over)), hours)
     batches = (batch for names in listed for batch in batched(_guessed(names), _BATCH, strict=False))
     for found in in_order(lambda batch: list(_of(ledger, batch)), batches):
@@ -43,16 +45,16 @@ def spans(
             if is_within(span, since, end):
                 yield span
             elif span.chain.is_of_stream and span.earliest >= (end + _UNORDERED_SECONDS) * 1000:
-                over.add(span.chain)
+                over[span.chain] = min(span.first, over.get(span.chain, span.first))
 
 
-def _names(objects: SpanObjects, hour: str, over: set[ChainId]) -> Iterator[Stored]:
-    """Yield the objects of an hour, but those of chains that are over."""
+def _names(objects: SpanObjects, hour: str, over: Mapping[ChainId, Number]) -> Iterator[Stored]:
+    """Yield the objects of an hour, but those of records that are too late."""
     after: str | None = ""
     while after is not None:
         behind, after = after, None
         for stored in objects.of_hour(hour, behind):
-            if stored.chain in over:
+            if stored.chain in over and stored.first >= over[stored.chain]:
                 after = f"{stored.name.rpartition('/')[0]}/~"
                 break
             yield stored

@@ -58,12 +58,12 @@ const body = (key, events) =>
  * Sends one batch. If two pages send the same one, the server counts it once.
  *
  * @param {string} key
- * @returns {Promise<true | undefined>} Whether the next one may be sent.
+ * @returns {Promise<true | void>} Whether the next one may be sent.
  */
 const send = async (key) => {
   let [, sent, events] = load(key);
-  if (!events) remove(key); // not a batch
-  if (!events || (!isOwn(key) && lease(key))) return; // another page sent it before this one got the lock
+  if (!events) return remove(key); // not a batch
+  if (!isOwn(key) && lease(key)) return; // another page sent it before this one got the lock
   let wait = 0;
   // A batch with an unknown outcome that the server may no longer recognise counts as delivered.
   let done = sent && Date.now() - sent > MEMORY_MS;
@@ -81,8 +81,8 @@ const send = async (key) => {
       });
       const { ok, status } = answer;
       wait = 1000 * /** @type {any} */ (answer.headers.get('retry-after')) || 0;
-      // Only Sluice's answers have one of them.
-      const { error = '', rejected = error.code } = await answer.json();
+      // Only Sluice's answers have one of them: other servers' errors have codes, too.
+      const { error, rejected = answer.headers.get('x-sluice-error') } = await answer.json();
       // A batch that is unreadable, unwanted or too large stays so; an operator can fix the cause of other refusals.
       done = rejected && (ok || status == 400 || status == 403 || status == 413);
       const all = JSON.parse(`[${events}]`);

@@ -223,6 +223,7 @@ for (const answer of [
   { status: 200, body: '<h1>Welcome to our wireless network</h1>' },
   { status: 400, body: { error: 'no CSRF token' } },
   { status: 403, body: { message: 'Forbidden' } },
+  { status: 403, body: { error: { code: 403, message: 'The caller does not have permission' } } },
   { status: 413, body: [] },
 ]) {
   test(`a batch that is answered with ${JSON.stringify(answer)} is kept and retried`, async () => {
@@ -537,6 +538,23 @@ test('foreign data under the names of stored batches is harmless', async () => {
   make(browser.open(), 1);
   await browser.clock.advance(10 * MINUTE);
   assert.deepEqual(numbers(browser), [1, 2]);
+});
+
+test('foreign data that is dropped because too much is stored harms no events', async () => {
+  const browser = new Browser();
+  browser.stored.set('sluice.shop.b.00000000-0', '0\n0\n}{');
+  browser.stored.set('sluice.shop.b.00000001-0', `0\n0\n{"text":"${'x'.repeat(500_000)}"}`);
+  browser.server.decide = () => 503;
+  make(browser.open(), 1, 20);
+  await browser.clock.advance(2000);
+  browser.server.decide = () => 'take';
+  await browser.clock.advance(10 * MINUTE);
+  assert.deepEqual(
+    numbers(browser)
+      .filter((n) => n)
+      .sort((a, b) => a - b),
+    Array.from({ length: 20 }, (_, index) => index + 1),
+  );
 });
 
 test('a clock that is set back delays nothing', async () => {

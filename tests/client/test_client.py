@@ -23,6 +23,7 @@ from sluice_client import (
     InvalidEventError,
     Rejection,
     SluiceHandler,
+    SpoolError,
     SpoolFullError,
     command,
 )
@@ -35,6 +36,8 @@ from tests.support.ingest import KEY
 Make = Callable[..., Client]
 PATIENCE = 20.0
 """Seconds that no test needs unless it fails."""
+REJECTED = {"event_id": "e" * 129, **{f"c{number}": 0 for number in range(509)}}
+"""Columns of an event that only Sluice rejects: an id that is too long becomes a column, the 513th."""
 
 
 @pytest.fixture
@@ -137,7 +140,7 @@ def test_rejected_events_are_reported_and_harm_no_others(
 
     one = client(on_rejected=fail, batch_seconds=60.0)
     one.track("orders", n=1)
-    bad = one.track("orders", {f"c{number}": 0 for number in range(600)})
+    bad = one.track("orders", REJECTED)
     one.track("orders", n=2)
     assert one.flush(PATIENCE)
     one.track("orders", n=3)
@@ -166,6 +169,28 @@ def test_an_event_that_is_not_stored_raises(ingest: FlakyIngest, client: Make) -
     with pytest.raises(ClosedError):
         one.track("orders")
     assert 5 == len(ingest.rows())
+
+
+def test_a_client_that_cannot_start_its_threads_holds_nothing(
+    ingest: FlakyIngest, client: Make, tmp_path: Path
+) -> None:
+    """The event is not stored, and what earlier processes have left is still there for the next attempt, or for another process."""
+    ingest.fault, ingest.retry_after = "unavailable", "0"
+    earlier = client()
+    earlier.track("orders", n=1)
+    earlier.close(0)
+    ingest.fault = "none"
+    one = client()
+    usual = threading.stack_size(1 << 46)
+    try:
+        with pytest.raises(SpoolError, match="cannot start a thread"):
+            one.track("orders", n=2)
+    finally:
+        threading.stack_size(usual)
+    one.track("orders", n=3)
+
+    assert one.close(PATIENCE)
+    assert ([1, 3], []) == (sorted(row["n"] for row in ingest.rows()), files(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -346,7 +371,7 @@ def send(ingest: FlakyIngest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_command_sends_lines(ingest: FlakyIngest, send: Send) -> None:
     """Each line is an event, for its own table or the option's; the exit code is 0 if all are accepted, however long it may wait."""
-    lines = b'{"n": 1}\n\n{"n": 2, "table": "visits"}\n'
+    lines = b'{"n": 1, "table": null}\n\n{"n": 2, "table": "visits"}\n'
     assert 0 == send(lines, "--table", "orders", "--timeout", "inf")
     for seconds in ("nan", "-1"):
         with pytest.raises(SystemExit, match="2"):
@@ -361,9 +386,20 @@ def test_the_command_fails_if_an_event_is_lost(
     bad = [b"nonsense", b"[1]", b'{"table": "No"}', b"{}", b"\xff", b"[" * 100_000]
     code = send(b"\n".join([b'{"table": "orders"}', *bad, b'{"table": "orders"}']))
     named = re.findall(r"line (\d+): ", capsys.readouterr().err)
-    rejected = send(json.dumps({"table": "orders", **{f"c{number}": 0 for number in range(600)}}).encode())
+    rejected = send(json.dumps({"table": "orders", **REJECTED}).encode())
 
     assert (1, ["2", "3", "4", "5", "6", "7"], 2, 1) == (code, named, len(ingest.rows()), rejected)
+
+
+def test_the_command_waits_for_room(ingest: FlakyIngest, client: Make) -> None:
+    """More lines than the spool holds are delivered; only if the endpoint does not accept any in time, the others are lost."""
+    one = client(spool_bytes=450)
+    lines = [b'{"time": 1764000000}'] * 20
+    assert 0 == command.track_lines(one, lines, "orders", PATIENCE)
+    assert one.flush(PATIENCE)
+    ingest.fault, ingest.retry_after = "unavailable", "0"
+
+    assert (20, 1) == (len(ingest.rows()), command.track_lines(one, lines, "orders", 0.1))
 
 
 def test_the_command_keeps_events_while_the_endpoint_is_down(ingest: FlakyIngest, send: Send) -> None:

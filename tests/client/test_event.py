@@ -13,8 +13,8 @@ from sluice_client.event import encode
 
 
 def test_an_event_gets_a_time_and_an_id() -> None:
-    """The caller's own `time` and `event_id` are kept."""
-    made, text = encode("orders", {}, 7)
+    """The caller's own `time` and `event_id` are kept, unless they are None."""
+    made, text = encode("orders", {"time": None, "event_id": None}, 7)
     kept, other = encode("orders", {"time": 1, "event_id": "e-1"}, 7)
 
     assert {"time": 7, "event_id": made, "table": "orders"} == json.loads(text)
@@ -41,6 +41,13 @@ def test_values_are_converted(value: Any, expected: Any) -> None:
     assert expected == json.loads(encode("orders", {"x": value}, 0)[1])["x"]
 
 
+def nested(levels: int, value: Any) -> Any:
+    """Return the value in this many lists and objects."""
+    for level in range(levels):
+        value = [value] if level % 2 else {"a": value}
+    return value
+
+
 CIRCLE: list[Any] = []
 CIRCLE.append(CIRCLE)
 
@@ -56,9 +63,21 @@ CIRCLE.append(CIRCLE)
         ("orders", "x" * 262_144, "at most 262144"),
         ("orders", "寿" * 90_000, "the event is 2700[0-9]{2} bytes"),
         ("orders", [float("nan"), object()], "object is not a JSON type"),
+        ("orders", nested(255, 1), "deeper than 254 levels"),
+        ("orders", nested(900, [1, 2]), "deeper than 254 levels"),
     ],
 )
 def test_an_event_that_can_never_be_accepted_raises(table: Any, value: Any, message: str) -> None:
     """The caller gets an exception at once, rather than a log line later."""
     with pytest.raises(InvalidEventError, match=message):
         encode(table, {"x": value}, 0)
+
+
+@pytest.mark.parametrize(
+    "columns", [{"x": nested(254, float("nan")), "y": [[]] * 300}, {f"c{n}": n for n in range(509)}]
+)
+def test_an_event_at_a_limit_is_not_refused(columns: dict[str, Any]) -> None:
+    """It has 254 levels, or 512 columns with those that the client and Sluice add; with one column more it raises."""
+    encode("orders", columns, 0)
+    with pytest.raises(InvalidEventError, match="513 columns"):
+        encode("orders", {**columns, **{f"d{n}": n for n in range(510 - len(columns))}}, 0)

@@ -1,6 +1,8 @@
 """What the sender does after each kind of response, without a network and without waiting."""
 
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -27,7 +29,7 @@ class Bench(Endpoint):
         self.seconds = self.now = 0.0
         self.sent: list[tuple[str, list[bytes]]] = []
         self.rejected: list[Rejection] = []
-        self.directory = SpoolDirectory(folder / "spool", Limits(10, 1000, 10_000))
+        self.directory = SpoolDirectory(folder / "spool", Limits(30, 1000, 10_000))
         self.file = self.directory.own()
         retries = Retries(1.0, 60.0, lambda: 1.0)
         self.sender = Sender(
@@ -110,18 +112,33 @@ def test_a_retry_has_the_same_id_and_events(make: Make) -> None:
     assert (first, [b"1", b"2"], 1) == (second, second[1], bench.file.pending_events)
 
 
-def test_an_unreadable_event_is_isolated(make: Make) -> None:
-    """A batch that is rejected as a whole is split until the bad event is alone; the others are accepted."""
+@pytest.mark.parametrize(
+    ("damaged", "reported"),
+    [
+        (b'{"n": 4}', {"n": 4}),
+        (b'{"n": \xff}', {"unreadable": '{"n": \ufffd}'}),
+        (b'{"n": 4', {"unreadable": '{"n": 4'}),
+        (b"4", {"unreadable": "4"}),
+    ],
+)
+def test_an_unreadable_event_is_isolated(make: Make, damaged: bytes, reported: dict[str, object]) -> None:
+    """A batch that is rejected as a whole is split until the bad event is alone; the others are accepted.
+
+    The client may be unable to read it either, if the disk has damaged it or its type in the file.
+    """
     bench = make(Settled([]))
     send = bench.send
-    events = [b'{"n": %d}' % number for number in range(7)]
+    events = [b'{"n": %d}' % number for number in range(25)]
+    events[4] = damaged
     bad = Unacceptable("invalid_json", "text")
     bench.send = lambda batch_id, sent: bad if events[4] in sent else send(batch_id, sent)  # type: ignore[method-assign]
     bench.track(*events)
+    with closing(sqlite3.connect(bench.file.path)) as file, file:
+        file.execute("UPDATE event SET body = CAST(body AS TEXT)")
     for _ in range(20):
         bench.step(0.0)
 
-    assert [Rejection({"n": 4}, "invalid_json", "text")] == bench.rejected
+    assert [Rejection(reported, "invalid_json", "text")] == bench.rejected
     assert [*events[:4], *events[5:]] == [event for _, sent in bench.sent for event in sent]
     assert 0 == bench.file.pending_events
 

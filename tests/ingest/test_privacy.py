@@ -17,6 +17,7 @@ from shared.settings import IngestSettings
 from tests.support.ingest import KEY, Site, http_event
 
 IDS = {"td_client_id": "c", "td_global_id": "g", "td_ssc_id": "s", "gclid": "1", "_fbp": "2", "ScCid": "3"}
+IDS |= {"_gcl_aw": "GCL.1.1", "_gcl_au": "1.1.1", "gbraid": "4", "td_maid": "5"}
 PIXEL_PATHS = ["/pixel.gif", "/postback/v3/event/shop/pageviews"]
 CHROME = (
     "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 Safari/537.36"
@@ -99,12 +100,19 @@ def test_addresses_are_truncated_wherever_they_come_from(path: str, placeholder:
 def test_addresses_and_columns_can_be_dropped() -> None:
     """Whether the event or API Gateway provided them. Settings name columns as the row does, whatever spelling the event used."""
     site = Site(visitor_ip="drop", dropped_columns=("email", "td_user_agent"))
-    event = {"Email": "a", "email": "b", "E-Mail": "c", "email_address": "d", "td_ip": "192.0.2.9"}
+    event = {
+        "Email": "a",
+        "email": "b",
+        "E-Mail": "c",
+        "email_address": "d",
+        "email2": "e",
+        "td_ip": "192.0.2.9",
+    }
 
     found = row(site, event | {"TD_IP": "192.0.2.9"}, user_agent="UA")
 
-    assert {"time", "event_id", "received_at", "e_mail", "email_address"} == set(found)
-    assert ("c", "d") == (found["e_mail"], found["email_address"])
+    assert {"time", "event_id", "received_at", "e_mail", "email_address", "email2"} == set(found)
+    assert ("c", "d", "e") == (found["e_mail"], found["email_address"], found["email2"])
     assert "td_ip" not in row(Site(visitor_ip="drop"), {"td_ip": "192.0.2.9"})
 
 
@@ -120,6 +128,17 @@ def test_columns_can_be_hashed() -> None:
     number = hmac.digest(b"key", b"7", "sha256").hex()[:32]
     assert [expected, expected, number, None] == [found[name] for name in hashed]
     assert without.keys().isdisjoint(hashed)
+
+
+def test_a_truncated_address_is_hashed_as_its_network() -> None:
+    """The hash of an address in full would tell the visitors of a network apart. What is not an address stays null."""
+    site = Site(visitor_ip="truncate", hashed_columns=("td_ip",))
+    site.secret.text = '{"k1": "first secret", ".hash": "key"}'
+
+    found = row(site, {"td_ip": "192.0.2.9", "TD_IP": "192.0.2.77", "td_ip_3": "text"})
+
+    network = hmac.digest(b"key", b"192.0.2.0", "sha256").hex()[:32]
+    assert [network, network, None] == [found[name] for name in ("td_ip", "td_ip_2", "td_ip_3")]
 
 
 @pytest.mark.parametrize("name", ["time", "event_id", "received_at", "Email", "a b"])

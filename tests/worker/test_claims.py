@@ -15,6 +15,8 @@ from tests.support.delivery import (
     Delivery,
     envelope,
     lose_answer,
+    once,
+    other_sandbox,
     row,
     shops,
 )
@@ -343,6 +345,17 @@ def test_a_span_waits_only_for_the_owners_of_its_own_copies() -> None:
     assert made.deliver() is None
     assert [1, 3] == [span.records for span in made.spans()]
     assert [{}, {}] == [span.copies for span in made.spans()]
+
+
+def test_a_copy_that_is_claimed_while_another_is_appended_in_a_gap_counts_alone() -> None:
+    """The transaction that appends the other one fails, and it is decided anew."""
+    made = shops(copy("q"), copy("z", 0), copy("q"))
+    assert made.deliver(1, 2) is None
+    live = other_sandbox(made)
+    made.dynamodb.before["transact_write_items"] = once(lambda: live.deliver(2))
+
+    assert {"batchItemFailures": []} == made.run(made.event(0, 1) | {"replay": True})
+    assert ["z", "q"] == made.ids("shop_db", "views")
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,7 @@ def test_the_sender_sends_nothing_of_a_person_who_is_forgotten(broken: str) -> N
 
 
 def test_a_forced_replay_brings_nothing_back() -> None:
-    """Neither from what was cut, nor from what it read just before."""
+    """Neither from what was cut, nor from what it read just before. If it is repeated, it leaves out nothing for that."""
     made = delivered(envelope("shop", {"views": rows("a", "p1", "b")}))
     places = [[span.chain.name, span.after] for span in made.spans()]
     force = {"force": {"tag": "early", "places": places}}
@@ -177,9 +177,11 @@ def test_a_forced_replay_brings_nothing_back() -> None:
     )
     assert {"shop/views": 3} == made.invoke_sender(force)["appended"]
     forget(made)
+    repeated = made.invoke_sender(force)
     made.invoke_sender({"force": {"tag": "late", "places": places}})
     made.send()
 
+    assert ({"shop/views": 2}, {}) == (repeated["repeated"], repeated["left_out"])
     assert ["a", "b"] * 3 == made.ids("shop_db", "views")
     assert P.encode() not in everything(made)
 

@@ -48,6 +48,8 @@ def indexes(draw: st.DrawFn) -> Index:
         draw(numbers),
         draw(times),
         draw(st.dictionaries(st.text(), st.text(), max_size=3)),
+        draw(st.text()),
+        draw(times),
     )
 
 
@@ -73,9 +75,11 @@ def test_the_form_of_an_index_is_stable() -> None:
         number("9"),
         2,
         {"shop": "shop_db"},
+        "o",
+        1,
     )
     members = [["shop/views/0", 3, 0, 40, b"d" * 16, [0, 1, 0], [1, 1, 1], [7, 8, 9]]]
-    plan = [number("9"), 2, [["shop", "shop_db"]]]
+    plan = [number("9"), 2, [["shop", "shop_db"]], "o", 1]
 
     assert [1, "17 180", [5, 6], [3, 4], ["q", ""], [1, 0], [1], members, plan] == msgpack.unpackb(
         index.encode()
@@ -91,7 +95,7 @@ def test_a_record_s_rows_and_bytes_are_known() -> None:
     assert list(zip((0, 1, 0), rows, parts, strict=True)) == list(member.parts())
 
 
-VALID = [1, "1 2", [1, 2], [1, 2], ["", ""], [0, 0], [], [], ["000", 0, []]]
+VALID = [1, "1 2", [1, 2], [1, 2], ["", ""], [0, 0], [], [], ["000", 0, [], "", 0]]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +112,7 @@ VALID = [1, "1 2", [1, 2], [1, 2], ["", ""], [0, 0], [], [], ["000", 0, []]]
         (7, [["x"]], "not the index"),
         (7, [["shop/views/0"]], "not the index"),
         (7, 7, "not the index"),
-        (8, ["000", 0], "not the index"),
+        (8, ["000", 0, [], ""], "not the index"),
     ],
 )
 def test_anything_else_is_refused(place: int, value: object, message: str) -> None:

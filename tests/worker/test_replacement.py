@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ops.books.chunks import chunks
 from shared import rows
 from shared.accounts import Account
 from shared.envelope import Envelope, TableRows
@@ -143,7 +144,7 @@ def test_only_dead_chunks_without_a_doubt_can_be_edited(status: int) -> None:
     """Treasure Data may have the rows of others, or they are about to be sent. Nor can what is unknown, undecodable or gone."""
     with pytest.raises(EditRefusedError, match="is not dead any more"):
         edit(stored(status, TWO))
-    for made, why in ((stored(500, TWO), "may have these rows"), (stored(415, TWO), "cannot be read")):
+    for made, why in ((stored(500, TWO), "redrive --kind dead` asks it first"), (stored(415, TWO), "cannot be read")):
         with pytest.raises(EditRefusedError, match="is not dead any more"):
             edit(made, key=CHUNK._replace(part=1))
         made.s3.delete_object(Bucket=BUCKET, Key=made.span_objects()[0])
@@ -265,15 +266,16 @@ def test_an_invalid_repair_is_refused(text: str, why: str) -> None:
 
 
 def test_rows_of_tables_over_the_limit_are_sent_once_there_is_room() -> None:
-    """Selected dead rows of that kind become a span with a chunk for each table."""
+    """Selected dead rows of that kind become a span with a chunk for each table, also if they are named, as by `sluice redrive`."""
     made = with_limits(tables=10)
     put(made, 0, 30)
     made.deliver()
     made.map(shop=Account("shop_db", limits=AccountLimits(tables=99)))
     made.start()
     assert 0 == made.invoke_sender({})["replaced"]
+    named = [listed.name for listed in chunks(made.ledger, Selection((State.DEAD,)))]
 
-    assert 20 == made.invoke_sender({"kinds": ["dead"]})["replaced"]
+    assert 20 == made.invoke_sender({"kinds": ["dead"], "chunks": named})["replaced"]
     made.send()
     assert 30 == len(made.td.counts()["shop_db"])
     assert {("replaced", "", 20)} == set(made.chunks().values())

@@ -27,7 +27,10 @@ export class Server {
     const fate = this.decide(request);
     this.requests.push({ at: this.clock.now, fate, ...request });
     if (fate == 'lose request') return undefined;
-    if (typeof fate == 'number') return { status: fate, body: { error: { code: 'code', message: '' } } };
+    if (typeof fate == 'number') {
+      const headers = { 'x-sluice-error': 'code' };
+      return { status: fate, headers, body: { error: { code: 'code', message: '' } } };
+    }
     if (typeof fate == 'object') return fate;
     const { batch_id: id, events } = parsed(request.body);
     const batch = JSON.stringify([id, events]);

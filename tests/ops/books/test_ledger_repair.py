@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import msgpack
 import pytest
 
 from doubles.treasure_data.fault import Action, Fault, Kind
@@ -82,13 +83,17 @@ def edited(event_id: str) -> Step:
     """Return a step in which an operator edits a dead row: the new one has a chain whose name follows from the chunk's."""
 
     def step(made: Delivery) -> None:
-        put(event_id, account="edited")(made)
-        span = max(made.spans(), key=lambda one: one.planned_at)
-        (key,) = span.chunks
         made.map(edited="shop_db")
+        made.fail(415)
+        put(event_id, account="edited")(made)
+        made.td.faults.clear()
+        span = max(made.spans(), key=lambda one: one.planned_at)
+        [(key, entry)] = span.all_leaves()
+        assert State.DEAD is entry.state
+        old = msgpack.unpackb(made.objects.payload(span, key))
         made.clock.sleep(5000)
         made.start()
-        made.sender_wiring.replacements.edit(span.place, key, made.objects.payload(span, key))
+        made.sender_wiring.replacements.edit(span.place, key, msgpack.packb(old | {"time": old["time"] + 1}))
         made.send()
 
     return step
@@ -272,3 +277,131 @@ def test_a_comparison_counts_what_the_ledger_does_not_know_until_a_repair_ends()
     settle(made)
 
     assert IDS == sorted(made.ids("shop_db", "views"))
+
+
+def since_backup(made: Delivery, act: Callable[[], object]) -> None:
+    """Restore the ledger as it was before something happened, long after that, repair it, and settle it."""
+    items = list(made.dynamodb.items(TABLE))
+    act()
+    made.clock.sleep(5000)
+    made.dynamodb.restore(TABLE, items)
+    repairs(made).repair()
+    made.start()
+    settle(made)
+
+
+def delivered_and_dead(made: Delivery) -> None:
+    """Have a span delivered, and sent again by a forced replay; of its two tables, the second one's rows are dead then."""
+    rows = {"views": [row("a")], "carts": [row("b", email="p"), row("c", email="q")]}
+    made.map(shop="shop_db")
+    made.put(envelope("shop", rows, request_id="r"))
+    made.deliver()
+    [span] = made.spans()
+    made.fail(415, table="carts")
+    made.invoke_sender({"force": {"tag": "t", "places": [[span.chain.name, span.after]]}})
+    made.send()
+    made.td.faults.clear()
+
+
+def test_what_was_swept_since_the_backup_is_neither_dead_nor_lost() -> None:
+    """Rows that have left their object were final, also of a span that the backup lacks. What is left is found in its new object."""
+    made = Delivery(archive_days=2)
+    delivered_and_dead(made)
+
+    def sweep() -> None:
+        put("d")(made)
+        for _ in range(4):
+            made.clock.sleep(86_400)
+            made.invoke_sender({"sweep": True})
+
+    since_backup(made, sweep)
+    dead = made.chunks(State.WAITING, State.DEAD)
+    made.send(State.DEAD)
+
+    assert {"shop/carts/0": ("dead", "http_415", 2)} == dead
+    assert {} == made.chunks(State.WAITING, State.DEAD)
+    assert ["a", "a", "d"] == made.ids("shop_db", "views")
+
+
+def test_what_forgetting_left_of_a_chunk_is_sent_after_a_repair() -> None:
+    """It is in a new object, in a chunk that the backup does not know; the old one is deleted. The person's rows stay forgotten."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    made.fail(415)
+    made.put(envelope("shop", {"views": [row("a", email="p"), row("b", email="q")]}))
+    made.deliver()
+    made.td.faults.clear()
+    person = {"account": "shop", "column": "email", "values": ["p"]}
+
+    def forget() -> None:
+        made.invoke_sender({"forget": {"do": "note"} | person})
+        for hour in made.objects.hours():
+            made.invoke_sender({"forget": {"do": "forget", "hour": hour, "after": ""}})
+
+    since_backup(made, forget)
+
+    assert ["b"] == made.ids("shop_db", "views")
+    assert {"shop/views/3": ("forgotten", "", 1)} == made.chunks()
+
+
+def test_edited_rows_of_a_forced_replay_count_apart_after_a_repair() -> None:
+    """Their object says of which rows they are, and when these were received, so that a watermark waits for them."""
+    made = Delivery()
+    delivered_and_dead(made)
+    received = {span.received_at for span in made.spans()}
+
+    def edit() -> None:
+        made.clock.sleep(60)
+        [span] = [one for one in made.spans() if one.is_forced]
+        [key] = [key for key, entry in span.all_leaves() if entry.state is State.DEAD]
+        made.sender_wiring.replacements.edit(span.place, key, made.objects.payload(span, key))
+
+    since_backup(made, edit)
+
+    assert [True] == [span.chain.is_of_stream for span in made.spans() if not span.is_forced]
+    assert 3 == len(made.spans())
+    assert received == {span.received_at for span in made.spans()}
+
+
+def test_the_object_of_an_appended_span_may_be_of_a_later_hour_than_that_of_a_killed_worker() -> None:
+    """The next worker took one record more, at the beginning of the next hour."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    put("a")(made)
+
+    def cross_the_hour() -> None:
+        made.clock.sleep(3590 - made.clock.now() % 3600)
+        made.put(*(envelope("shop", {"views": [row(one)]}, request_id=one) for one in "bc"))
+        made.dynamodb.before["put_item"] = once(kill, lambda request: "g" in request["Item"])
+        with pytest.raises(KilledError):
+            made.deliver(-2, -1)
+        made.clock.sleep(60)
+        made.start().deliver(-2)
+
+    since_backup(made, cross_the_hour)
+    made.deliver()
+
+    assert ["a", "b", "c"] == made.ids("shop_db", "views")
+
+
+def test_dead_rows_of_a_swept_object_are_taken_up_before_what_followed_them() -> None:
+    """The sweep gave it a later hour than that of its successor, of which it needs all. The ledger was lost."""
+    made = Delivery(archive_days=2)
+    made.map(shop="shop_db")
+    made.fail(415, table="carts")
+    made.put(envelope("shop", {"views": [row("a")], "carts": [row("b")]}, request_id="a"))
+    made.deliver()
+    made.put(envelope("shop", {"carts": [row("c")]}, request_id="c"))
+    made.deliver(-1)
+    made.td.faults.clear()
+    made.clock.sleep(3 * 86_400)
+    made.invoke_sender({"sweep": True})
+    made.clock.sleep(2 * 86_400)
+    made.invoke_sender({"sweep": True})
+    made.dynamodb.restore(TABLE, [])
+    repairs(made).repair()
+    made.start()
+    settle(made)
+    made.send(State.DEAD)
+
+    assert (["a"], ["b", "c"]) == (made.ids("shop_db", "views"), sorted(made.ids("shop_db", "carts")))

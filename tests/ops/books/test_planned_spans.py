@@ -76,3 +76,22 @@ def test_a_span_is_within_a_time_if_a_record_may_be(
     """Only its first and its last arrival are known. A span whose rows never arrived on the stream is placed by its receipt."""
     assert expected == is_within(span(earliest=10_000, latest=20_000), since, until)
     assert of_receipt == is_within(span(records=0, received_at=10_000), since, until)
+
+
+def test_what_was_written_anew_later_is_found_by_its_records() -> None:
+    """The sweep and forgetting give a span another object, in a later hour; the object of edited rows is there anyway."""
+    made = Delivery()
+    made.map(shop="shop")
+    for number in range(2):
+        made.put(envelope("shop", {"views": [row(f"e{number}")]}, request_id=f"r{number}"))
+        made.deliver(number)
+        made.clock.sleep(HOUR)
+    made.clock.sleep(72 * HOUR)
+    for one in made.spans():
+        anew = made.objects.without(one, lambda _: True, made.clock.now())
+        made.objects.put(replace(one, object=anew.ref), anew.data)
+        assert made.ledger.update(replace(one, object=anew.ref))[0]
+
+    found = list(planned_spans.spans(made.ledger, made.objects, START, START + HOUR))
+
+    assert [made.spans()[0].place] == [one.place for one in found]
