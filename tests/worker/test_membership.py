@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from shared.errors import HeldError
 from tests.support.delivery import BUCKET, SHARD, Delivery, lose_answer
 from tests.support.spans import CHAIN, span
-from worker.chain import ChainId
+from worker.chain import ChainId, Owner
 from worker.executor import InlineExecutor
 from worker.index import Index
 from worker.ledger import BEHIND_ALL, Gap
@@ -82,6 +82,7 @@ def test_a_record_is_in_the_span_whose_index_has_its_number(made: Made) -> None:
 
     assert [one, one, Gap(CHAIN.within(START), START, N[5])] == [made.locate(n) for n in (3, 5, 4)]
     assert 0 == reads(made)
+    assert {} == made.membership.gaps_of([Owner(CHAIN, N[n]) for n in (3, 5, 7)], InlineExecutor)
     assert [two, two, two] == [made.locate(n) for n in (7, 9, 11)]
     assert [Gap(CHAIN.within(N[5]), START, N[n]) for n in (9, 11)] == [made.locate(n) for n in (8, 10)]
 
