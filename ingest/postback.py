@@ -16,6 +16,7 @@ from shared import rows
 OLDEST_SECONDS = 7 * 86_400
 """Maximum age of `td_record_time`."""
 
+_OWN_COLUMNS = ("time", "event_id", "received_at")
 _NOT_MEMBERS = {*td_client.KEY_PARAMETERS, "td_format", "td_redirect"}
 _URL_CHARACTERS = "%/:=&?~#+!$,;'@()*[]"  # not encoded
 _MAX_URL = 4096
@@ -87,7 +88,8 @@ def _with_time(event: Any, now: int) -> Any:
     if isinstance(stamp, int | float | str):
         _, odd = rows.event_time(stamp, now, earliest=now - OLDEST_SECONDS)
         if odd.get("time_rule") == "out_of_range":
-            return plain | odd
+            has_room = len(plain) + len(odd) + len(_OWN_COLUMNS) <= rows.MAX_COLUMNS
+            return plain | odd if has_room else plain
     return plain | {"time": stamp}
 
 

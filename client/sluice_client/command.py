@@ -5,11 +5,11 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sluice_client.client import Client
-from sluice_client.errors import InvalidEventError, SluiceError
+from sluice_client.errors import InvalidEventError, SluiceError, SpoolFullError
 from sluice_client.sender import Rejection
 from sluice_client.version import VERSION
 
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     try:
         client.resume()
-        lost = _track_lines(client, options.table)
+        lost = track_lines(client, sys.stdin.buffer, options.table, options.timeout)
         delivered = client.close(options.timeout)
     except SluiceError as error:
         _complain(str(error))
@@ -76,17 +76,28 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _track_lines(client: Client, table: str | None) -> int:
-    """Store each line of standard input; return how many could not be stored."""
+def track_lines(client: Client, lines: Iterable[bytes], table: str | None, timeout: float) -> int:
+    """Store an event from each line; return how many could not be stored.
+
+    Args:
+        client: stores them.
+        lines: JSON objects; empty lines are skipped.
+        table: table of events that name none.
+        timeout: seconds to wait for room whenever the spool is full.
+    """
     lost = 0
-    for number, line in enumerate(sys.stdin.buffer, 1):
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             event = _parse(line)
             if event.get("table") is None:
                 event["table"] = table
-            client.track(event.pop("table"), event)
+            try:
+                client.track(event["table"], event)
+            except SpoolFullError:
+                client.flush(timeout)
+                client.track(event["table"], event)
         except (InvalidEventError, ValueError, RecursionError) as error:
             lost += 1
             _complain(f"line {number}: {error}")

@@ -143,7 +143,7 @@ export const add = (event) => {
   if (open && events.length + text.length < MAX_CHARACTERS && age(open) < GATHER_MS) {
     events += ',' + text;
   } else {
-    trim();
+    guard(trim)(); // another script may have written what it reads
     open = keyOf('b.') + Date.now().toString(36) + '-' + uuid();
     count = 0;
     events = text;

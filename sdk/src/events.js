@@ -37,7 +37,9 @@ export const release = guard(() => {
   const events = held;
   held = [];
   if (granted) {
-    for (const event of events) enqueue({ ...visitor(), ...(FULL && guard(browserColumns)()), ...event });
+    events.forEach(
+      guard((event) => enqueue({ ...visitor(), ...(FULL && guard(browserColumns)()), ...event })),
+    );
   } else if (granted == null) {
     held = events.slice(-MAX_HELD);
   } else {

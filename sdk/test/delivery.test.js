@@ -540,6 +540,23 @@ test('foreign data under the names of stored batches is harmless', async () => {
   assert.deepEqual(numbers(browser), [1, 2]);
 });
 
+test('foreign data that is dropped because too much is stored harms no events', async () => {
+  const browser = new Browser();
+  browser.stored.set('sluice.shop.b.00000000-0', '0\n0\n}{');
+  browser.stored.set('sluice.shop.b.00000001-0', `0\n0\n{"text":"${'x'.repeat(500_000)}"}`);
+  browser.server.decide = () => 503;
+  make(browser.open(), 1, 20);
+  await browser.clock.advance(2000);
+  browser.server.decide = () => 'take';
+  await browser.clock.advance(10 * MINUTE);
+  assert.deepEqual(
+    numbers(browser)
+      .filter((n) => n)
+      .sort((a, b) => a - b),
+    Array.from({ length: 20 }, (_, index) => index + 1),
+  );
+});
+
 test('a clock that is set back delays nothing', async () => {
   const browser = new Browser();
   browser.clock.skew = 24 * 60 * MINUTE;

@@ -391,6 +391,17 @@ def test_the_command_fails_if_an_event_is_lost(
     assert (1, ["2", "3", "4", "5", "6", "7"], 2, 1) == (code, named, len(ingest.rows()), rejected)
 
 
+def test_the_command_waits_for_room(ingest: FlakyIngest, client: Make) -> None:
+    """More lines than the spool holds are delivered; only if the endpoint does not accept any in time, the others are lost."""
+    one = client(spool_bytes=450)
+    lines = [b'{"time": 1764000000}'] * 20
+    assert 0 == command.track_lines(one, lines, "orders", PATIENCE)
+    assert one.flush(PATIENCE)
+    ingest.fault, ingest.retry_after = "unavailable", "0"
+
+    assert (20, 1) == (len(ingest.rows()), command.track_lines(one, lines, "orders", 0.1))
+
+
 def test_the_command_keeps_events_while_the_endpoint_is_down(ingest: FlakyIngest, send: Send) -> None:
     """The exit code is 75, and the next run sends the events."""
     ingest.fault = "unavailable"

@@ -411,14 +411,17 @@ def test_td_record_time_is_the_time(stamp: Any, rule: str) -> None:
 
 
 def test_td_record_time_limits_only_its_own_event() -> None:
-    """Another event of the same array may have an older `time`."""
+    """Another event of the same array may have an older `time`. An event that has no column left loses what was sent as its time."""
     site = Site()
-    events = [{"time": NOW - WEEK - 1}, {"td_record_time": NOW - WEEK - 1}, {"td_record_time": [NOW]}]
+    old = {"td_record_time": NOW - WEEK - 1}
+    events = [{"time": NOW - WEEK - 1}, old, {"td_record_time": [NOW]}]
+    events += [{f"c{number}": 0 for number in range(count)} | old for count in (507, 508, 509)]
 
     site.send(http_event("POST", PATHS[2], f"td_write_key={KEY}", {}, json.dumps(events).encode()))
 
     rules = [(row["time"], row.get("time_rule")) for _, row in site.rows()]
-    assert [(NOW - WEEK - 1, None), (NOW, "out_of_range"), (NOW, "unreadable")] == rules
+    odd = [(NOW, "out_of_range"), (NOW, "unreadable"), (NOW, "out_of_range")]
+    assert [(NOW - WEEK - 1, None), *odd, (NOW, None), (NOW, None)] == rules
 
 
 # Redirects
