@@ -109,7 +109,7 @@ STORED = {"SequenceNumber": "1"}
         ({"Records": [STORED, STORED]}, [Fate.ACKNOWLEDGED] * 2, ""),
         ({"Records": [STORED, THROTTLING]}, [Fate.ACKNOWLEDGED, Fate.REFUSED], THROTTLING["ErrorCode"]),
         ({"Records": [FAILED, THROTTLING]}, [Fate.DOUBTFUL, Fate.REFUSED], "InternalFailure"),
-        ({"Records": [STORED]}, [Fate.DOUBTFUL] * 2, "InvalidResponse"),
+        *(({"Records": [STORED] * n}, [Fate.DOUBTFUL] * 2, "InvalidResponse") for n in (1, 3)),
         ({"Records": [STORED, {}]}, [Fate.ACKNOWLEDGED, Fate.DOUBTFUL], "InvalidResponse"),
         ({"Records": None}, [Fate.DOUBTFUL] * 2, "InvalidResponse"),
         ({"Records": [None, "1"]}, [Fate.DOUBTFUL] * 2, "InvalidResponse"),

@@ -208,11 +208,12 @@ def test_an_owner_that_the_chain_has_passed_over_loses_its_claim(made: Made) -> 
 
 
 def test_one_of_two_copies_that_were_passed_over_counts_whichever_had_claimed(made: Made) -> None:
-    """The lower one takes the claim over from the other, which is decided after it."""
-    made.claimed(Owner(made.chain, number("2")))
+    """The lower one takes the claim over from the other, which is decided after it; or makes it, if nobody had one."""
     made.append(chain=made.chain, first=number("9"), last=number("9"))
     gap = Gap(made.chain.before(START), START, number("9"))
 
+    assert (["1", "2"], ["2"]) == made.counted(records(copy("q"), copy("q")), gap=gap)
+    made.claimed(Owner(made.chain, number("2")))
     assert (["1", "2"], ["2"]) == made.counted(records(copy("q"), copy("q")), gap=gap)
 
 

@@ -11,14 +11,16 @@ import pytest
 from shared.envelope import Envelope, RejectedEvent, TableRows
 from shared.errors import ObjectGoneError
 from tests.support.delivery import BUCKET, Delivery, lose_answer, row, shops
+from tests.support.spans import span as a_span
 from worker.bucket import Bucket
 from worker.claims import LATE_SECONDS
 from worker.executor import Threads
 from worker.passing import MARGIN_SECONDS
 from worker.plan import MAX_KEPT_BYTES, MAX_KEPT_EVENTS, MAX_REJECTED_TABLES
 from worker.record import decode
-from worker.rejected_events import PREFIX, RejectedEvents
+from worker.rejected_events import PREFIX, RejectedEvents, name_of
 from worker.rejected_events import KeptEvent as Kept
+from worker.span import Group, RowSender
 from worker.states import Decision, State
 
 ORIGINAL = b'{"table":"views","a":1}'
@@ -83,6 +85,15 @@ def test_rejected_events_are_counted_and_kept() -> None:
     [name] = made.span_objects()
     assert {"shop/views/0"} == {key.name for key in made.objects.index(made.spans()[0]).members}
     assert name not in made.rejected_objects()
+
+
+def test_events_of_each_group_and_each_plan_of_a_span_have_an_object_of_their_own() -> None:
+    """Whoever loses the append of a span has planned other records, perhaps, and must not overwrite what the winner keeps."""
+    group = Group(RowSender("shop"), "views", "too_deep", is_rejected=True)
+    spans = [a_span(), a_span(planned_at=1), a_span(after="1")]
+    named = [(spans[0], group._replace(request_id="r")), *((one, group) for one in spans)]
+
+    assert 4 == len({name_of(*one) for one in named})
 
 
 def test_copies_count_rejected_events_once() -> None:

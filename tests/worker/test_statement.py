@@ -62,12 +62,23 @@ def test_a_result_of_hours_ago_counts_nothing() -> None:
     assert (End.UNKNOWN, None) == (job.end, job.count)
 
 
+@pytest.mark.parametrize("status", [403, 404, 500])
+def test_a_page_of_a_proxy_settles_nothing(status: int) -> None:
+    """Rows of persons would be taken for deleted with their database, or for those that somebody else must delete."""
+    made, _ = delivery()
+    statements = Statements(lambda *_, **__: TdAnswer(status, {}, b"<html>"), made.clock)
+
+    assert End.UNKNOWN is statements.run("shop_db", "SELECT 1", made.deadline(30_000)).end
+
+
 @pytest.mark.parametrize(
-    "body", [b"[1]\n[2", b"[\xff]", b"[" * 100_000], ids=["cut off", "no text", "too deep"]
+    ("status", "body"),
+    [(200, b"[1]\n[2"), (200, b"[\xff]"), (200, b"[" * 100_000), (503, b"[1]")],
+    ids=["cut off", "no text", "too deep", "status"],
 )
-def test_a_result_that_is_cut_off_has_no_rows(body: bytes) -> None:
-    """Nor has one that is no JSON."""
-    job = Job(End.SUCCESS, 1, 0.0, TdAnswer(200, {}, body))
+def test_a_result_that_is_cut_off_has_no_rows(status: int, body: bytes) -> None:
+    """Nor has one that is no JSON, or an error."""
+    job = Job(End.SUCCESS, 1, 0.0, TdAnswer(status, {}, body))
 
     assert ([], None) == (job.rows, job.count)
 

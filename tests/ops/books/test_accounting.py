@@ -40,7 +40,7 @@ from worker.record import CLAIMED
 from worker.sender import UNSETTLED_SECONDS
 from worker.shards import Shards
 from worker.span import Span
-from worker.states import Entry, State
+from worker.states import Decision, Entry, State
 
 SHOP = ("shop", "pageviews")
 WAITING, DEAD, DELIVERED = State.WAITING, State.DEAD, State.DELIVERED
@@ -92,6 +92,16 @@ def delivery() -> Delivery:
     made = Delivery()
     made.map(shop="shop_db", blog="blog_db", ill="ill_db")
     return made
+
+
+def test_dropped_rows_were_received(delivery: Delivery) -> None:
+    """So the books add up whatever an operator decides."""
+    put(delivery, "nobody", 3)
+    delivery.deliver()
+    delivery.send(DEAD, decision=Decision.DROP)
+    balance = take(delivery)
+
+    assert ({("nobody", "pageviews"): rows({State.DROPPED: 3})}, 1) == (balance.tables, balance.spans)
 
 
 def test_counts_unread_records(delivery: Delivery) -> None:
