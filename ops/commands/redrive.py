@@ -33,7 +33,7 @@ from worker.states import State
     "--send",
     "sends",
     is_flag=True,
-    help="Send waiting rows without asking, even though Treasure Data may already have them.",
+    help="Send waiting rows, or dead ones, without asking, even though Treasure Data may already have them.",
 )
 @click.option(
     "--edit",
@@ -132,8 +132,8 @@ def _states(names: tuple[str, ...], *, sends: bool, edits: bool, as_json: bool) 
         raise click.UsageError(
             "to repair rejected events, add --edit; `sluice dead drop --rejected` gives them up"
         )
-    if sends and not set(names) <= {"waiting"}:
-        raise click.UsageError("--send works only with --kind waiting")
+    if sends and not set(names) <= {"waiting", "dead"}:
+        raise click.UsageError("--send works only with --kind waiting and --kind dead")
     default = ("dead",) if edits else ("waiting",) if sends else ("waiting", "again")
     return tuple(KINDS[name] for name in names or default)
 

@@ -170,7 +170,7 @@ def test_a_command_can_be_interrupted_while_it_is_imported() -> None:
             "redrive --local --kind rejected",
             "to repair rejected events, add --edit; `sluice dead drop --rejected` gives them up",
         ),
-        ("redrive --local --send --kind dead", "--send works only with --kind waiting"),
+        ("redrive --local --send --kind again", "--send works only with --kind waiting and --kind dead"),
         ("replay", "name a stack: --stack NAME"),
         ("replay --local --account shop", "work only with --force"),
         ("replay --local --force --from 2026-01-01 --to 2026-01-02 --tag A#B", "is not a tag"),

@@ -144,7 +144,10 @@ def test_only_dead_chunks_without_a_doubt_can_be_edited(status: int) -> None:
     """Treasure Data may have the rows of others, or they are about to be sent. Nor can what is unknown, undecodable or gone."""
     with pytest.raises(EditRefusedError, match="is not dead any more"):
         edit(stored(status, TWO))
-    for made, why in ((stored(500, TWO), "redrive --kind dead` asks it first"), (stored(415, TWO), "cannot be read")):
+    for made, why in (
+        (stored(500, TWO), "redrive --kind dead` asks it first"),
+        (stored(415, TWO), "cannot be read"),
+    ):
         with pytest.raises(EditRefusedError, match="is not dead any more"):
             edit(made, key=CHUNK._replace(part=1))
         made.s3.delete_object(Bucket=BUCKET, Key=made.span_objects()[0])

@@ -21,7 +21,7 @@ from tests.ops.deploy.test_rights import waiting
 from tests.support.delivery import Delivery, envelope, row
 from tests.support.faulty_stack import FaultyStack
 from tests.support.sluice import Sluice, until
-from worker.states import State
+from worker.states import Entry, State
 
 ASKING = {
     "accounts apply": "accounts apply {file} --prune",
@@ -201,3 +201,27 @@ def test_each_selected_row_counts_once() -> None:
 
     assert outcome | {"selected": 6, "untried": 2} == balanced(6, outcome)
     assert outcome | {"selected": 4, "untried": 0} == balanced(3, outcome)
+
+
+def test_dead_rows_in_doubt_can_be_sent_without_asking() -> None:
+    """If the key may not query, and rows in doubt are kept for an operator, nothing else ends their doubt."""
+    stack = FaultyStack()
+    made = stack.made
+    made.unaskable_doubt = "keep"
+    made.map(shop="shop_db")
+    put(made.start(), "a")
+    [span] = made.spans()
+    [key] = span.chunks
+    in_doubt = Entry(State.DEAD, since=span.planned_at, reason="http_415")
+    made.ledger.update(span.with_entries({key: in_doubt}))
+    made.td.lose("shop_db", "views", 0, 4e9)
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.QUERY, status=403))
+    made.clock.sleep(5000)
+
+    asked, sent = (
+        run(redrive.command, stack, "--kind", "dead", *words, "--yes", "--json")
+        for words in ((), ("--send",))
+    )
+
+    assert (1, 1) == (json.loads(asked.stdout)["kept"], json.loads(sent.stdout)["delivered"])
+    assert ["a"] == made.ids("shop_db", "views")
