@@ -256,6 +256,7 @@ def test_a_database_that_answers_probes_but_fails_imports_is_closed(
     assert (0, 40, False) == _shown(made.send())
     assert 1 <= len(attempted) <= most
     assert len(attempted) == sum(one.entry(CHUNK).since is not None for one in made.spans())
+    assert made.sender_wiring.health.is_failing("shop_db")  # so that the next run probes it
 
 
 class Busy(Sender):
