@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from ops import screen
+from ops import known_accounts, screen
 from ops.books.chunks import chunks
 from ops.selecting import listed, rejected_option, selects_rows
 from ops.stack import Stack, works_on_stack
@@ -22,6 +22,8 @@ def command(stack: Stack, *, rejected: bool, as_json: bool, **selected: Any) -> 
     state = State.REJECTED if rejected else State.DEAD
     selection = Selection((state,), **selected)
     found = sorted(chunks(stack.ledger(), selection), key=lambda chunk: chunk.since)
+    if not found:
+        known_accounts.check(stack, selection.account)
     if as_json:
         screen.show_json([listed(chunk) for chunk in found])
         return
