@@ -12,7 +12,6 @@ DAY = "--from 2025-01-01T00:00 --to 2025-01-02T00:00"
 LINES = {
     "dead drop --yes --account": "There are no matching rows.",
     "dead list --account": "There are no matching dead rows.",
-    "dead list --json --account": "[]",
     "find a --account": "not found since",
     "plan infer": "no events of shp were found",
     "redrive --account": "There are no matching rows.",
@@ -54,6 +53,7 @@ def test_a_mistyped_account_is_an_error_that_names_similar_ones(stack: FaultySta
     ("line", "said"),
     [
         ("dead list --account removed", "unknown_account"),
+        ("dead list --json --account polled_for", "[]"),
         ("find a --account removed", "DEAD  a of removed.views"),
         ("plan infer removed --since 2020-01-01", "views:"),
         ("redrive --kind dead --dry-run --account removed", "1 row."),

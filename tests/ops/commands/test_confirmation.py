@@ -68,7 +68,7 @@ def test_json_never_means_yes(sluice: Sluice, tmp_path: Path, command: str) -> N
     file.write_text("shop: {database: elsewhere}")
     if command == "dead drop":
         sluice.produce("nobody_asked", "rows", "a")
-        until(lambda: any(one["account"] == "nobody_asked" for one in sluice.json("dead list --local")))
+        until(lambda: sluice.json("dead list --local --account nobody_asked") != [])
     with waiting(sluice):
         result = sluice.run(f"{ASKING[command].format(file=file)} --local --json")
 
