@@ -61,7 +61,7 @@ def test_a_mistyped_account_is_an_error_that_names_similar_ones(stack: FaultySta
     ],
 )
 def test_rows_of_a_removed_account_are_within_reach(stack: FaultyStack, line: str, said: str) -> None:
-    """Somebody has to see and drop them."""
+    """Somebody has to see and drop them. In JSON, a list may be empty: a program polls for rows of an account that is unknown yet."""
     result = run(stack, line)
 
     assert said in result.stdout, result.output
