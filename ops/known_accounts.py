@@ -1,11 +1,16 @@
 """The accounts that a stack's Redis holds."""
 
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+
+import click
 
 from ops import screen
-from ops.failure import Failure
+from ops.failure import FORESEEN, Failure
 from ops.stack import Stack
 from shared.accounts import Account
+
+_MOST_NAMES = 5
 
 
 def known(stack: Stack) -> tuple[dict[str, Account], str | None]:
@@ -32,6 +37,36 @@ def found_in(stack: Stack, accounts: tuple[Mapping[str, Account], str | None], n
     if applied_at is None:
         raise Failure(is_empty(stack))
     raise Failure(f"there is no account {name}: add it to accounts.yaml and run {_apply(stack)}")
+
+
+def check(stack: Stack, name: str | None) -> None:
+    """Check that an account exists, if one is named and Redis says which exist. Rows of a removed one may still be found: look first.
+
+    Raises:
+        Failure: it does not exist.
+    """
+    if not name:
+        return
+    try:
+        accounts, applied_at = known(stack)
+    except (Failure, *FORESEEN):
+        return  # without Redis, or the right to ask it, nobody can tell
+    if applied_at is None or not accounts or name in accounts:
+        return
+    similar = ", ".join(get_close_matches(name, sorted(accounts), _MOST_NAMES, cutoff=0.0))
+    raise Failure(
+        f"there is no account {name}: the names most like it are {similar}. `sluice accounts list {stack.option}` lists all"
+    )
+
+
+def note(stack: Stack, name: str) -> Failure | None:
+    """Do as `check`, but print what it raises as a note, and return it: what comes may have rows of a removed account."""
+    try:
+        check(stack, name)
+    except Failure as failure:
+        click.echo(f"Note: {failure.message}.", err=True)
+        return failure
+    return None
 
 
 def is_empty(stack: Stack) -> str:

@@ -14,6 +14,7 @@ import requests
 from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from click.core import ParameterSource
 
 from ops import screen
 from ops.books.budget_uses import BudgetUses
@@ -283,6 +284,13 @@ def described(said: Mapping[str, Any]) -> Stack:
     return Stack("local", outputs, session, said["aws"], functions, Path(said["folder"]))
 
 
+def _unless_local(ctx: click.Context, _: click.Parameter, name: str | None) -> str | None:
+    """Return the value of --stack; it contradicts --local, unless it is only the variable."""
+    if ctx.params["is_local"] and ctx.get_parameter_source("name") is ParameterSource.COMMANDLINE:
+        raise click.UsageError("use either --local or --stack")
+    return name
+
+
 def stack_options(command: Callable[..., Any], *, hides_local: bool = False) -> Callable[..., Any]:
     """Give a command the options that name a stack: `is_local`, which the help may hide, `name` and `region`."""
     return screen.with_options(
@@ -290,6 +298,7 @@ def stack_options(command: Callable[..., Any], *, hides_local: bool = False) -> 
             "--local",
             "is_local",
             is_flag=True,
+            is_eager=True,  # before --stack, which looks at it
             hidden=hides_local,
             help="Use the local stack that `sluice local` runs.",
         ),
@@ -298,6 +307,7 @@ def stack_options(command: Callable[..., Any], *, hides_local: bool = False) -> 
             "name",
             envvar="SLUICE_STACK",
             metavar="NAME",
+            callback=_unless_local,
             help="Use the deployed stack with this name.",
         ),
         click.option(

@@ -2,7 +2,7 @@
 
 import click
 
-from ops import screen
+from ops import known_accounts, screen
 from ops.books.ledger_repair import LedgerRepair
 from ops.failure import FORESEEN, UNFINISHED, Failure, explained
 from ops.stack import Stack, works_on_stack
@@ -46,6 +46,7 @@ def command(
     If it finds none but dead rows, it sends one test event through the stack and looks for it in the ledger. --repair-ledger asks before it
     changes anything.
     """
+    known_accounts.check(stack, account)
     checks = Checks(stack, account)
     found = findings(_state(StateReader(stack, checks=checks)), stack.option)
     if not no_event and all(one.state not in ("fault", "holding") or one.fault == "dead" for one in found):

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ops import personal_data, screen
+from ops import known_accounts, personal_data, screen
 from ops.events.condition import ColumnCondition
 from ops.events.event_query import INACCURACY_SECONDS, EventQuery
 from ops.events.finder import Finder, Places, Searched
@@ -139,6 +139,7 @@ def command(
             err=True,
         )
     if not count:
+        known_accounts.check(stack, account)
         raise Failure(_not_found(query, since, searched))
     if not searched.is_complete:
         click.echo(f"Note: the search ran out of time; {_reach(searched)}. Use a longer --for.", err=True)

@@ -84,6 +84,8 @@ def shown(stack: Stack, selection: Selection, *, dry_run: bool, as_json: bool) -
     opened = list(chunks(stack.ledger(), selection))
     for chunk in opened:
         selected[NAMES[chunk.entry.state], chunk.key.account, chunk.reason] += chunk.rows
+    if not opened:
+        known_accounts.check(stack, selection.account)
     if not as_json:
         screen.say(
             f"{screen.plural(selected.total(), 'row')}." if selected else "There are no matching rows."

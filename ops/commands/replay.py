@@ -12,7 +12,7 @@ from itertools import batched
 
 import click
 
-from ops import screen
+from ops import known_accounts, screen
 from ops.books import planned_spans
 from ops.books.replayed import Planned, Replayed, delivered_in, outcome
 from ops.failure import INTERRUPTED, UNFINISHED, Failure
@@ -243,6 +243,8 @@ def _force(stack: Stack, wanted: Wanted, *, dry_run: bool, yes: bool, as_json: b
         for span in planned_spans.spans(stack.ledger(), stack.objects(), since, until, held=held)
         if not span.is_forced and any(wanted.has(span, key) for key in span.chunks)
     ]
+    if not spans:
+        known_accounts.check(stack, wanted.account)
     if not spans and not as_json:
         screen.say(
             "No such rows arrived then: check --account, --table and --database. Times are in UTC, unless they have an offset."

@@ -11,7 +11,7 @@ from typing import Any
 import click
 from rich.text import Text
 
-from ops import personal_data, screen
+from ops import known_accounts, personal_data, screen
 from ops.events.condition import ColumnCondition
 from ops.events.event_tail import Tail, sentence
 from ops.events.seen_event import EventFilter, Kind, Notice, SeenEvent, text_of
@@ -51,6 +51,7 @@ def command(
     COLUMN=VALUE selects events by a column; visitor=ID is short for td_client_id=ID. Requests refused as a whole, such as those
     with an invalid key, belong to no account. They are shown unless you select by account, table or column.
     """
+    known_accounts.note(stack, account)
     wanted = EventFilter(account, table, dict(conditions), rejected)
     tail = Tail.of(stack, since=since, wanted=wanted, scrubs=not raw)
     began = time.time()

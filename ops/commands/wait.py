@@ -5,7 +5,7 @@ from contextlib import suppress
 import click
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops import screen
+from ops import known_accounts, screen
 from ops.failure import TIMED_OUT, UNFINISHED, Failure
 from ops.moment import LENGTH, MOMENT
 from ops.stack import Stack, works_on_stack
@@ -55,6 +55,7 @@ def command(
         raise click.UsageError(
             f"{table!r} is not a valid table name: use 3 to 128 characters of a-z, 0-9 and _"
         )
+    unknown = known_accounts.note(stack, account)
     clock = SystemClock()
 
     def tell(text: str) -> None:
@@ -69,6 +70,8 @@ def command(
     found = waiting.until(account, table, until, None if timeout is None else clock.now() + timeout)
     before = found.before(account, table)
     is_complete = before is not None and before >= until * 1000
+    if is_complete and unknown and all(other != account for other, _ in found.tables):
+        raise unknown
     dead = found.dead.get((account, table), 0)
     if as_json:
         screen.show_json({"complete": is_complete} | table_document(found, account, table))

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from ops.cli import main
 from ops.failure import Failure
 from ops.stack import home, session_in
 
@@ -32,3 +34,22 @@ def test_an_empty_region_counts_as_none(
     monkeypatch.setenv("AWS_DEFAULT_REGION", "")
     with pytest.raises(Failure, match=r"no region: pass --region, set AWS_REGION, or .* `aws configure`"):
         session_in("")
+
+
+@pytest.mark.parametrize(
+    ("line", "variable", "code", "said"),
+    [
+        ("status --local --stack foo", "", 2, "use either --local or --stack"),
+        ("status --stack foo --local", "", 2, "use either --local or --stack"),
+        ("mcp --local --stack foo", "", 2, "use either --local or --stack"),
+        ("status --local", "foo", 1, "the local stack is not running"),
+    ],
+)
+def test_the_local_stack_is_not_a_deployed_one_too(
+    tmp_path: Path, line: str, variable: str, code: int, said: str
+) -> None:
+    """The answer would be about a stack that was not asked for. --local comes before the variable."""
+    environment = {"SLUICE_HOME": str(tmp_path), "SLUICE_STACK": variable}
+    result = CliRunner(mix_stderr=False).invoke(main, line.split(), env=environment)
+
+    assert (code, True) == (result.exit_code, said in result.stderr), result.stderr

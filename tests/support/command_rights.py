@@ -18,9 +18,11 @@ OWNERS = {"certify", "deploy", "preflight", "remove"}
 """Commands that check a deploy, deploy, change functions and secrets, and remove the stack. They need the permissions to deploy it."""
 
 OPTIONAL: Mapping[str, tuple[str, ...]] = {
-    "status": ("lambda:InvokeFunction AdminFunction", "secretsmanager:GetSecretValue WriteKeySecret")
+    "status": ("lambda:InvokeFunction AdminFunction", "secretsmanager:GetSecretValue WriteKeySecret"),
+    "wait": ("lambda:InvokeFunction AdminFunction",),
 }
-"""Actions that a command uses if it may. Without them, `status` does not look at accounts, Redis, Treasure Data and write keys."""
+"""Actions that a command uses if it may. Without them, `status` does not look at accounts, Redis, Treasure Data and write keys, and `wait`
+does not notice that an account does not exist."""
 
 _MISSING = ("s3:ListBucket DataBucket",)
 _EDITED = ("dynamodb:GetItem",)

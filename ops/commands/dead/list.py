@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from ops import screen
+from ops import known_accounts, screen
 from ops.books.chunks import chunks
 from ops.selecting import listed, rejected_option, selects_rows
 from ops.stack import Stack, works_on_stack
@@ -22,10 +22,11 @@ def command(stack: Stack, *, rejected: bool, as_json: bool, **selected: Any) -> 
     state = State.REJECTED if rejected else State.DEAD
     selection = Selection((state,), **selected)
     found = sorted(chunks(stack.ledger(), selection), key=lambda chunk: chunk.since)
-    if as_json:
+    if as_json:  # a program that polls for dead rows of an unknown account gets an empty list
         screen.show_json([listed(chunk) for chunk in found])
         return
     if not found:
+        known_accounts.check(stack, selection.account)
         screen.say(f"There are no matching {'rejected events' if rejected else 'dead rows'}.")
         return
     columns = ("id", "account", "table", "reason", "rows", "since", "Treasure Data says")

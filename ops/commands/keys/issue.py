@@ -34,6 +34,8 @@ def command(
     """
     if not names.is_account(account):
         raise Failure(f"{account!r} is not a valid account name: use 3 to 64 characters of a-z, 0-9 and _")
+    if not names.is_table(table):
+        raise Failure(f"{table!r} is not a valid table name: use 3 to 128 characters of a-z, 0-9 and _")
     signing = signing_secrets(stack)
     secret_id = secret_id or next(reversed(signing))
     if secret_id not in signing:
@@ -46,12 +48,12 @@ def command(
     if as_json:
         screen.show_json({"key": key, "account": account, "key_id": key_id, "remark": remark, **lines})
         return
+    if remark:
+        click.echo(f"{remark}\n", err=True)
     screen.say(key)
     for name, line in lines.items():
         if line:
             screen.say(f"\n{name}\n{line}")
-    if remark:
-        click.echo(f"\n{remark}", err=True)
 
 
 def _remark(stack: Stack, account: str, key_id: str) -> str:

@@ -6,8 +6,9 @@ import click
 
 from ops import known_accounts, screen
 from ops.failure import Failure
+from ops.signing_secrets import signing_secrets
 from ops.stack import Stack, works_on_stack
-from shared import names
+from shared import names, write_key
 
 
 @click.command("revoke")
@@ -23,5 +24,11 @@ def command(stack: Stack, account: str, key_id: str, *, dry_run: bool) -> None:
     if not names.is_key_id(key_id):
         raise Failure(f"{key_id!r} is not a valid key id: use the middle part of the key, such as k1 or k1-2")
     current = known_accounts.one(stack, account)
+    signing = signing_secrets(stack)
+    if write_key.secret_id(key_id) not in signing:
+        raise Failure(
+            f"no signing secret has the id {write_key.secret_id(key_id)}: the valid ones are {', '.join(signing)}. "
+            "Keys of a retired secret are invalid already"
+        )
     revoked = replace(current, revoked_key_ids=current.revoked_key_ids | {key_id})
     known_accounts.update(stack, account, revoked, dry_run=dry_run)

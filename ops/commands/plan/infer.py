@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from ops import screen
+from ops import known_accounts, screen
 from ops.failure import Failure
 from ops.plans.arrived_events import events_since
 from ops.plans.plan_profile import Profile
@@ -27,6 +27,7 @@ def command(stack: Stack, account: str, *, since: float, file: Path | None) -> N
     for event in events_since(stack, account, since):
         profile.add(event.table, event.row)
     if not profile.tables:
+        known_accounts.check(stack, account)
         raise Failure(f"no events of {account} were found: use an earlier --since")
     said = f"{screen.plural(len(profile.tables), 'table')} of {account} in {file}."
     screen.put(inferred(profile), file, said)

@@ -3,9 +3,12 @@
 import json
 
 import pytest
+from click.testing import CliRunner
 
 from local.accounts import KEYS
+from ops.commands.keys import issue
 from shared.write_key import HASH_KEY
+from tests.support.faulty_stack import FaultyStack
 from tests.support.sluice import Sluice
 
 pytestmark = pytest.mark.xdist_group("ops")
@@ -56,14 +59,28 @@ def test_verify_checks_the_signature_the_account_and_the_revocation(
     assert (0 if said.startswith("Valid") else 1) == result.exit_code
 
 
+def test_code_that_does_not_work_is_not_printed_or_has_a_note_before_it(sluice: Sluice) -> None:
+    """An invalid table name is an error; after a screen of code, nobody would read that there is no such account."""
+    refused = sluice.run("keys issue app --local --table sign-ups")
+    shown = CliRunner().invoke(issue.command, ["shp"], obj=FaultyStack()).output
+
+    assert (1, "") == (refused.exit_code, refused.stdout)
+    assert "'sign-ups' is not a valid table name" in refused.stderr
+    assert shown.startswith("Note: there is no account shp")
+    assert "curl http://api.invalid/v1/events" in shown
+
+
 def test_revoke_adds_a_key_id(sluice: Sluice) -> None:
-    """A dry run changes nothing, and an invalid key id is an error."""
+    """A dry run changes nothing. An invalid key id, and one of no signing secret, is an error: the leaked key would stay valid."""
     sluice.run("keys revoke app next-7 --local --dry-run")
     assert "" == sluice.json("accounts show --local app")["revoked_key_ids"]
 
     assert "revoked_key_ids: - → next-7" in sluice.run("keys revoke app next-7 --local").output
     assert "next-7" == sluice.json("accounts show --local app")["revoked_key_ids"]
     assert 1 == sluice.run("keys revoke app KEY --local").exit_code
+    mistyped = sluice.run("keys revoke app nexxt-7 --local")
+    assert 1 == mistyped.exit_code
+    assert "no signing secret has the id nexxt: the valid ones are demo, next." in mistyped.stderr
 
 
 def test_both_secrets_are_valid_until_the_old_one_is_retired(sluice: Sluice) -> None:

@@ -47,7 +47,7 @@ def test_each_row_is_sent_again_once_or_waits_or_is_dead() -> None:
         assert (True, "lost", ["d"]) == (lost["complete"], lost["tag"], made.ids("media", "views"))
     counted = json.loads(run(status.command, "--all", "--json"))["balance"]["forced"]
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=503))
-    mistyped, _ = force("--account", "nwes")
+    mistyped, _ = force("--account", "news", "--table", "veiws")
     waits, waiting = force("--database", "shop")
     made.td.faults.clear()
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, table="carts", status=415))

@@ -1,0 +1,78 @@
+"""What commands say of an account that does not exist."""
+
+import pytest
+from click.testing import CliRunner, Result
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from ops.cli import main
+from tests.support.delivery import envelope, row
+from tests.support.faulty_stack import FaultyStack
+
+DAY = "--from 2025-01-01T00:00 --to 2025-01-02T00:00"
+LINES = {
+    "dead drop --yes --account": "There are no matching rows.",
+    "dead list --account": "There are no matching dead rows.",
+    "find a --account": "not found since",
+    "plan infer": "no events of shp were found",
+    "redrive --account": "There are no matching rows.",
+    f"replay --force --yes {DAY} --account": "No such rows arrived then",
+    "doctor --no-event --account": "Redis",
+}
+"""Lines to which an account is added, and what they say without Redis."""
+
+
+@pytest.fixture
+def stack() -> FaultyStack:
+    """A stack with two accounts, and a dead row of one that was removed."""
+    found = FaultyStack()
+    found.made.map(shop="shop_db", app="app_db")
+    found.made.put(envelope("removed", {"views": [row("a")]}))
+    found.made.deliver()
+    return found
+
+
+def run(stack: FaultyStack, line: str) -> Result:
+    """Run a command line on a stack."""
+    return CliRunner(mix_stderr=False).invoke(main, line.split(), obj=stack)
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_mistyped_account_is_an_error_that_names_similar_ones(stack: FaultyStack, line: str) -> None:
+    """That nothing matches would be true, and misleading. Without Redis, nobody can tell, and the command does what it can."""
+    mistyped = run(stack, f"{line} shp")
+    stack.break_(redis_failure=RedisConnectionError("down"))
+    unknown = run(stack, f"{line} shp")
+
+    assert (1, False) == (mistyped.exit_code, LINES[line] in mistyped.stdout), mistyped.output
+    assert mistyped.stderr.startswith("Error: there is no account shp: the names most like it are shop, app.")
+    assert LINES[line] in unknown.stdout + unknown.stderr
+    assert "there is no account" not in unknown.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("dead list --account removed", "unknown_account"),
+        ("dead list --json --account polled_for", "[]"),
+        ("find a --account removed", "DEAD  a of removed.views"),
+        ("plan infer removed --since 2020-01-01", "views:"),
+        ("redrive --kind dead --dry-run --account removed", "1 row."),
+        ("dead drop --yes --account removed", "1 dropped"),
+    ],
+)
+def test_rows_of_a_removed_account_are_within_reach(stack: FaultyStack, line: str, said: str) -> None:
+    """Somebody has to see and drop them."""
+    result = run(stack, line)
+
+    assert said in result.stdout, result.output
+    assert "there is no account" not in result.stderr
+
+
+@pytest.mark.parametrize(("account", "is_noted"), [("shp", True), ("shop", False)])
+def test_a_tail_of_a_mistyped_account_begins_with_a_note(
+    stack: FaultyStack, account: str, *, is_noted: bool
+) -> None:
+    """It goes on, because the stream may have events of one that was removed."""
+    result = run(stack, f"tail --for 0s --account {account}")
+
+    assert (0, is_noted) == (result.exit_code, f"Note: there is no account {account}: " in result.stderr)
