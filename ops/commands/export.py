@@ -11,6 +11,7 @@ from ops import screen
 from ops.events.condition import ColumnCondition
 from ops.failure import UNFINISHED
 from ops.persons.person_search import (
+    ASK_AGAIN,
     FAILED_ENDS,
     Held,
     WantedPersons,
@@ -59,6 +60,11 @@ def command(
         file,
         f"{screen.plural(len(lines), 'line')} written to {file}.",
     )
+    if not (lines or unread or held.unread):
+        click.echo(
+            f"Nothing was found with this {column}. A mistyped column finds nothing, too: check its name.",
+            err=True,
+        )
     for problem in unread:
         click.echo(problem, err=True)
     ctx.exit(UNFINISHED if unread or held.unread else 0)
@@ -82,7 +88,7 @@ def _found(stack: Stack, wanted: WantedPersons, held: Held, unread: list[str]) -
 def _in_td(stack: Stack, wanted: WantedPersons, held: Held, unread: list[str]) -> Iterator[dict[str, Any]]:
     for (database, table), number in held.in_td.items():
         if table == "*":
-            unread.append(f"Treasure Data does not list the tables of {database}.")
+            unread.append(f"Treasure Data does not list the tables of {database}. {ASK_AGAIN}")
             continue
         columns = held.columns[database, table]
         answer = ask(stack, "select", database=database, table=table, columns=columns, **wanted.members)

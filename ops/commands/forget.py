@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from ops.cost.prices import DEFAULT_REGION, REGIONS, US_EAST_1
 from ops.events.condition import ColumnCondition
 from ops.failure import UNFINISHED, Failure
 from ops.persons.person_search import (
+    ASK_AGAIN,
     FAILED_ENDS,
     Held,
     Hours,
@@ -94,7 +95,7 @@ def command(
             screen.show_json([_held(one) for one in found])
         else:
             screen.say(screen.DRY_RUN)
-        return
+        ctx.exit(_unread(found))
     total = sum(held.total for held in found)
     people = screen.plural(sum(len(one.values) for one in wanted), "person", "persons")
     refusing = ", and refuse new events" if refuse else ""
@@ -166,6 +167,14 @@ def _show(found: Iterable[tuple[WantedPersons, Held]]) -> None:
         screen.say("Nothing was found.")
 
 
+def _unread(found: list[Held]) -> int:
+    """Say what to do if not everything could be read; return the exit code."""
+    unasked = [None in held.in_td.values() for held in found]
+    if any(unasked):
+        click.echo(f"Treasure Data does not say how many rows it has. {ASK_AGAIN}", err=True)
+    return UNFINISHED if any(unasked) or any(held.unread for held in found) else 0
+
+
 def _held(held: Held) -> dict[str, Any]:
     in_td = [
         {"database": database, "table": table, "rows": number}
@@ -181,10 +190,12 @@ def _forget(
     """Forget persons; return for each request, by its id, how many rows in S3 wait for a later search."""
     noted = ask(stack, "note", refuse=refuse, **wanted.members)["requests"]
     ids, before = [one["id"] for one in noted], min(one["before"] for one in noted)
-    deleted = _delete_in_td(stack, wanted, held, before)
-    if deleted is not None:
-        of = dict(zip(wanted.values, ids, strict=True))
-        ask(stack, "cleared", deleted={of[value]: deleted.get(value, {}) for value in wanted.values})
+    of = dict(zip(wanted.values, ids, strict=True))
+    # before anything is deleted: whatever happens next, the next count shows what is gone
+    found = {place: held.in_td.get(place, Counter()) for place in held.columns}
+    ask(stack, "counted", counts=_by_request(of, found), clear=False)
+    left_in_td, is_clear = _delete_in_td(stack, wanted, held, before)
+    ask(stack, "counted", counts=_by_request(of, left_in_td), clear=is_clear)
     since = time.strftime("%Y-%m-%dT%H", time.gmtime(before / 1000 - 3600))
     touched = sorted(held.hours | {hour for hour, *_ in hours if hour >= since})
     with screen.progress("forgetting", hidden=as_json, unit="hours") as show:
@@ -199,21 +210,33 @@ def _forget(
     return {one: left[one] for one in ids}
 
 
+def _by_request(
+    of: Mapping[str, str], counts: Mapping[tuple[str, str], Counter[str] | None]
+) -> dict[str, dict[str, int]]:
+    """Return known numbers of rows by request and table, given the request of each value."""
+    return {
+        request: {".".join(place): known[value] for place, known in counts.items() if known is not None}
+        for value, request in of.items()
+    }
+
+
 def _delete_in_td(
     stack: Stack, wanted: WantedPersons, held: Held, before: int
-) -> dict[str, dict[str, int]] | None:
-    """Delete rows in Treasure Data; return their numbers by value and table, None unless a count finds none afterwards."""
-    deleted: dict[str, dict[str, int]] = {}
-    is_clear = not any(table == "*" for _, table in held.in_td)
+) -> tuple[dict[tuple[str, str], Counter[str] | None], bool]:
+    """Delete rows in Treasure Data; return how many are left by table, None if unknown, and whether none are left for certain."""
+    gone: dict[tuple[str, str], Counter[str]] = {}
     for database, table in held.in_td.keys() & held.columns.keys():
+        ends = set()
         for part in wanted.parts:
             answer = ask(stack, "delete", database=database, table=table, before=before, **part.members)
+            ends.add(answer["end"])
             if answer["end"] in FAILED_ENDS:
                 click.echo(f"{_WHO}\n  {answer['statement']}", err=True)
-            is_clear &= answer["end"] == "success"
-        for value, number in (held.in_td[database, table] or {}).items():
-            deleted.setdefault(value, {})[f"{database}.{table}"] = number
-    return deleted if is_clear and not count_in_td(stack, wanted, held.columns, before) else None
+        if ends == {"success"}:
+            gone[database, table] = Counter()
+    counted = count_in_td(stack, wanted, held.columns, before)
+    left = {place: counted.get(place, Counter()) for place in held.columns} | gone
+    return left, not counted and held.in_td.keys() <= gone.keys()
 
 
 def _list(stack: Stack, *, as_json: bool) -> int:

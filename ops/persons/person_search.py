@@ -25,6 +25,10 @@ SEARCHES_AT_ONCE = 4
 """Invocations of the sender's function in parallel: it may have six, and the schedule needs one."""
 FAILED_ENDS = ("failed", "forbidden", "missing")
 """How a job ends that somebody with more rights must run."""
+ASK_AGAIN = (
+    "It may be down, or its API key may not read them: `sluice doctor` checks both. Then repeat the command."
+)
+"""What to do if Treasure Data does not answer."""
 
 _KEY_BYTES = 32
 _MOST_VALUES = 2000  # in one statement

@@ -734,11 +734,44 @@ def test_delivered_rows_are_deleted_by_their_ids_although_a_query_by_value_count
     made = delivered(envelope("shop", {"views": [row("p1", email=True), row("a", email=False)]}))
     (note,) = ask(made, "note", values=["True"])["requests"]
     assert {} == ask(made, "count", values=["True"], database="shop_db", table="views")["counts"]
-    ask(made, "cleared", deleted={note["id"]: {}})
+    ask(made, "counted", counts={note["id"]: {}}, clear=True)
     sweep(made, 3 * HOUR)
 
     assert ["a"] == made.ids("shop_db", "views")
     assert {"shop_db.views": 1} == receipt(made)["treasure_data"]
+
+
+@pytest.mark.parametrize(
+    ("counts", "deleted", "remaining"),
+    [
+        ([5, 0], 5, 0),
+        ([5, 2], 3, 2),
+        ([5], 0, 5),  # unknown what became of them
+        ([5, 0, 0], 5, 0),
+        ([5, 5, 5, 0], 5, 0),  # the first deletion has not succeeded
+        ([5, 3, 0], 5, 0),
+        ([5, 0, 2, 0], 7, 0),  # two that arrived late
+        ([0, 2, 2, 0], 2, 0),
+    ],
+)
+def test_a_receipt_says_what_all_runs_have_deleted(counts: list[int], deleted: int, remaining: int) -> None:
+    """Each row once: what was counted, and was gone by a later count, whichever run that made."""
+    document = RequestDocument({"r": ForgetRequest("r", "shop", "email", [], 1, 0, 0)})
+    for one in counts:
+        document.add_counts({"r": {"shop.views": one}})
+
+    assert Counter({"shop.views": deleted}) == Counter(document.requests["r"].treasure_data)
+    assert Counter({"shop.views": remaining}) == Counter(document.requests["r"].remaining)
+
+
+def test_what_a_search_deletes_by_ids_is_not_counted_again_by_value() -> None:
+    """The command had counted those rows, and they are gone when it counts again."""
+    document = RequestDocument({"r": ForgetRequest("r", "shop", "email", [], 1, 0, 0)})
+    document.add_counts({"r": {"shop.views": 5}})
+    document.add_deleted({("r", "shop.views"): 3})
+    document.add_counts({"r": {"shop.views": 0}})
+
+    assert {"shop.views": 5} == document.requests["r"].treasure_data
 
 
 STATES = [State.WAITING, State.DEAD, State.DELIVERED, State.DROPPED, State.COPY, State.REPLACED, State.AGAIN]

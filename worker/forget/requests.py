@@ -54,6 +54,7 @@ class ForgetRequest:
         next: UNIX seconds of the next search.
         forgotten: numbers of rows that were removed from S3, by the state in which they were.
         treasure_data: numbers of rows that were deleted there, by database and table.
+        remaining: numbers of rows that the command counted there last, by database and table, without those that were deleted since.
         cleared: UNIX seconds at which a query by the value itself has counted none there; 0 before.
         statements: what somebody with more rights must run in Treasure Data.
         left: rows that the last search had to leave.
@@ -71,6 +72,7 @@ class ForgetRequest:
     next: float
     forgotten: dict[str, int] = field(default_factory=dict)
     treasure_data: dict[str, int] = field(default_factory=dict)
+    remaining: dict[str, int] = field(default_factory=dict)
     cleared: float = 0.0
     statements: list[str] = field(default_factory=list)
     left: int = 0
@@ -134,8 +136,9 @@ class RequestDocument:
     def add_deleted(self, deleted: Mapping[tuple[str, str], int]) -> None:
         """Note numbers of rows that were deleted in Treasure Data, by request and table."""
         for (request, table), number in deleted.items():
-            found = self.requests[request].treasure_data
-            found[table] = found.get(table, 0) + number
+            one = self.requests[request]
+            one.treasure_data = dict(Counter(one.treasure_data) + Counter({table: number}))
+            one.remaining = dict(Counter(one.remaining) - Counter({table: number}))
 
     def add_statements(self, statements: Iterable[tuple[str, str]]) -> None:
         """Note what somebody with more rights must run, by request."""
@@ -143,11 +146,21 @@ class RequestDocument:
             known = self.requests[request].statements
             known += [statement] * (statement not in known)
 
-    def clear(self, deleted: Mapping[str, Mapping[str, int]], now: float) -> None:
-        """Note that a query by the values has counted no rows of these requests any more, and how many were deleted, by table."""
-        for request, tables in deleted.items():
+    def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> None:
+        """Note how many rows queries by the values have counted in Treasure Data, by request and table.
+
+        Rows that are gone since the last count were deleted, be it by a deletion that had not ended then.
+        """
+        for request, tables in counts.items():
+            one = self.requests[request]
+            for table, number in tables.items():
+                self.add_deleted({(request, table): max(0, one.remaining.get(table, 0) - number)})
+                one.remaining = dict(+Counter(one.remaining | {table: number}))
+
+    def clear(self, requests: Iterable[str], now: float) -> None:
+        """Note that a query by the values has counted no rows of these requests any more."""
+        for request in requests:
             self.requests[request].cleared = now
-            self.add_deleted({(request, table): number for table, number in tables.items()})
 
     def begin(self, now: float) -> None:
         """Begin a search."""

@@ -69,7 +69,8 @@ class Forget:
                 - `texts`: what the values are in rows.
                 - `note`: make a request of each value; with `refuse`, have the ingest refuse new events. `lift`: accept them again, for
                   `ids` of requests.
-                - `cleared`: note that a count found none, after so many rows were `deleted`, by request and table.
+                - `counted`: note how many rows were counted before or after a deletion, in `counts` by request and table; with `clear`,
+                  that none are left anywhere.
                 - `list`: some receipts, the first of them `from` this number on.
             deadline: for all of it.
         """
@@ -108,8 +109,8 @@ class Forget:
                 return {"requests": [{"id": one.id, "before": one.before} for one in self._note(asked)]}
             case "lift":
                 return {"requests": [one.receipt() for one in self._lift(asked["ids"])]}
-            case "cleared":
-                self._requests.change(lambda document: document.clear(asked["deleted"], self._clock.now()))
+            case "counted":
+                self._requests.change(partial(self._counted, asked))
                 return {}
             case "list":
                 begin = asked.get("from", 0)
@@ -159,6 +160,11 @@ class Forget:
         if refuses and not self._publish():
             raise UnavailableError("No accounts have been applied yet, so no events can be refused.")
         return noted
+
+    def _counted(self, asked: Mapping[str, Any], document: RequestDocument) -> None:
+        document.add_counts(asked["counts"])
+        if asked["clear"]:
+            document.clear(asked["counts"], self._clock.now())
 
     def _lift(self, ids: Iterable[str]) -> list[ForgetRequest]:
         """Have the ingest accept events of persons again. Those are kept that it receives from now on."""
@@ -271,9 +277,17 @@ class Forget:
         """Return the tables with a column, and their columns, by database, and whether Redis says that there is no such account.
 
         A database that Treasure Data says nothing about has null.
+
+        Raises:
+            UnavailableError: Redis does not say which database the account has.
         """
         databases = set(asked.get("databases", ()))
         account = self._accounts.resolve([asked["account"]]).get(asked["account"])
+        if account is None:
+            raise UnavailableError(
+                f"The account {asked['account']} cannot be looked up now: Redis does not answer, or has lost its accounts. "
+                "Nothing was changed. `sluice doctor` says what to do; then repeat the command."
+            )
         if isinstance(account, Account):
             databases.add(account.database)
         found: dict[str, dict[str, list[str]] | None] = {}

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgpack
 import pytest
+from redis import Redis
 
 from tests.support.sluice import Sluice, until
 from worker.rows import compress
@@ -97,14 +98,44 @@ def test_a_rejected_event_is_exported_whatever_its_sender_wrote(sluice: Sluice) 
     assert ("\ufffd", digits) == (line["event"]["note"], line["event"]["n"])
 
 
-@pytest.mark.parametrize("command", ["forget", "export"])
-def test_a_mistyped_account_is_an_error(sluice: Sluice, command: str) -> None:
-    """Otherwise a receipt would say that the person is forgotten."""
+@pytest.mark.parametrize(
+    ("command", "is_lost", "said"),
+    [
+        ("forget", False, "there is no account shpo"),
+        ("export", False, "there is no account shpo"),
+        ("forget --dry-run", True, "The account shpo cannot be looked up now"),
+    ],
+)
+def test_a_mistyped_account_is_an_error(sluice: Sluice, command: str, is_lost: bool, said: str) -> None:
+    """Otherwise a receipt would say that the person is forgotten. While Redis does not know, nor does the command."""
     noted = len(sluice.json("forget --list --local"))
+    if is_lost:
+        with Redis.from_url(sluice.stack.addresses.redis) as redis:
+            redis.flushdb()
     result = sluice.run(f"{command} email=a@example.com --account shpo --local", answer="y\n")
+    sluice.restore()
 
-    assert (1, True) == (result.exit_code, "there is no account shpo" in result.stderr), result.output
+    assert (1, True) == (result.exit_code, said in result.stderr), result.output
     assert noted == len(sluice.json("forget --list --local"))
+
+
+@pytest.mark.parametrize(
+    ("command", "fault", "code", "said"),
+    [
+        ("forget --dry-run", {"action": "list"}, 3, "does not say how many rows it has. It may be down"),
+        ("export", {"action": "list"}, 3, "does not list the tables of shop. It may be down"),
+        ("export", {"action": "import", "table": "nowhere"}, 0, "A mistyped column finds nothing, too"),
+    ],
+)
+def test_a_search_says_what_it_could_not_find(
+    sluice: Sluice, command: str, fault: dict[str, str], code: int, said: str
+) -> None:
+    """Otherwise nothing seems to be held of the person."""
+    sluice.td("faults", {"kind": "status", "status": 503} | fault)
+    result = sluice.run(f"{command} emial=a@example.com --account shop --local")
+    sluice.heal()
+
+    assert (code, True) == (result.exit_code, said in result.stderr), result.output
 
 
 @pytest.mark.parametrize(
@@ -174,3 +205,24 @@ def test_what_the_key_may_not_delete_is_printed(sluice: Sluice) -> None:
     )
     assert "to do      Treasure Data may still have rows: run the same command again" in result.stdout
     assert "f1@example.com" not in result.stdout
+
+
+def test_a_receipt_keeps_what_was_deleted_before_a_count_failed(sluice: Sluice) -> None:
+    """The next run finds nothing more, and knows how many there were."""
+    phones = {"c1": "1", "c2": "1", "else": "2"}
+    sluice.post("shop", [{"table": "forget_counted", "event_id": i, "phone": n} for i, n in phones.items()])
+    until(lambda: [*phones] == sluice.rows("shop", "forget_counted"))
+    counts_and_deletes = 3 + 3 + 2  # requests: a count has three
+    sluice.td("faults", {"kind": "slow", "action": "query", "seconds": 0, "count": counts_and_deletes})
+    sluice.td("faults", {"kind": "status", "action": "query", "status": 403})
+    (first,) = sluice.json("forget phone=1 --account shop --local --yes")
+    sluice.heal()
+    (second,) = sluice.json("forget phone=1 --account shop --local --yes")
+
+    assert (["else"], 0, {"shop.forget_counted": 2}) == (
+        sluice.rows("shop", "forget_counted"),
+        first["cleared"],
+        first["remaining"],
+    )
+    assert second["cleared"]
+    assert ({"shop.forget_counted": 2}, {}) == (second["treasure_data"], second["remaining"])
