@@ -198,11 +198,12 @@ class Pipeline:
 
     @property
     def contradicted(self) -> set[int]:
-        """Events of a batch that one response accepted and another rejected, because the edge policy had changed.
+        """Events of a batch that one response accepted and another rejected, perhaps unheard, because the edge policy had changed.
 
         The first copy of the batch on the stream decides.
         """
         rejected = {number for answer in self.answers for number, code in answer.rejected if code in CODES}
+        rejected.update(self.audit.rejected())
         taken = {number for answer in self.answers for number in answer.accepted}
         return {number for number in rejected & taken if self.sent[number].dialect == "batch"}
 
@@ -257,12 +258,8 @@ class Pipeline:
         return [shard for shard, last in self.world.stream.last.items() if settled.get(shard, -1) < last]
 
     def _missing(self) -> list[int]:
-        """Return the accepted events that are neither in Treasure Data nor held.
-
-        The first copy of a batch on the stream may have rejected an event even if its response was lost.
-        """
+        """Return the accepted events that are neither in Treasure Data nor held."""
         held = {int(row["n"]) for taken in self.world.td.imports() for row in taken.rows}
-        held |= {one for one in self.audit.rejected() if self.sent[one].dialect == "batch"}
         for one in self.audit.held():
             held |= {int(row["n"]) for row in one.values or () if isinstance(row, dict)}
         held |= self.contradicted | self.dropped | self.gone

@@ -7,6 +7,7 @@ from typing import Any, override
 
 import click
 
+from ops import screen
 from ops.command_group import LONGEST_SENTENCE, CommandGroup
 from ops.commands import (
     accounts,
@@ -72,7 +73,17 @@ def _helped(ctx: click.Context, failure: Failure) -> Failure:
 
 class _Sluice(CommandGroup):
     @override
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the command line, and print the help or the version if it asks for them."""
+        with screen.explained_output():
+            return super().parse_args(ctx, args)
+
+    @override
     def invoke(self, ctx: click.Context) -> Any:
+        with screen.explained_output():
+            return self._invoke(ctx)
+
+    def _invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except FORESEEN as error:

@@ -25,6 +25,8 @@ TIMED_OUT = 4
 """Exit code: the condition was not met in time."""
 INTERRUPTED = 130
 """Exit code: stopped by Ctrl-C."""
+UNREAD = 141
+"""Exit code: whoever read the output left. A shell shows the same for a tool that SIGPIPE ends."""
 
 EXIT_CODES = {
     0: "success, or nothing needs attention",
@@ -33,6 +35,7 @@ EXIT_CODES = {
     UNFINISHED: "`status`, `doctor`, `preflight` or `certify` found something that needs attention; `plan diff` found differences; `replay` or `redrive` did not finish everything; `forget` or `export` could not read or delete everything; `keys verify` could check only the signature; `wait`: the table is complete except for dead rows",
     TIMED_OUT: "`wait`: the table is not complete within --timeout",
     INTERRUPTED: "stopped by Ctrl-C",
+    UNREAD: "whoever read the output left before the command ended, as `head` does",
 }
 
 FORESEEN = (BotoCoreError, ClientError, UnavailableError, HeldError, InvalidObjectError)

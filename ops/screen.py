@@ -1,16 +1,18 @@
 """Output of commands: tables and sentences for people, or JSON for scripts."""
 
+import errno
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial, reduce
 from pathlib import Path
 from threading import Event, Lock
-from typing import Any
+from typing import Any, NoReturn, override
 
 import click
 from rich.console import Console
@@ -20,10 +22,11 @@ from rich.table import Table
 from rich.text import Text
 
 from ops.background import in_background
-from ops.failure import INTERRUPTED, Failure
+from ops.failure import INTERRUPTED, UNREAD, Failure
 
 _LINE_SECONDS = 10.0
 _WIDEST = 500  # columns of a table in a pipe, where it must not be cut
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 output_option = click.option(
@@ -38,9 +41,37 @@ def with_options(*options: Callable[..., Any]) -> Callable[[Callable[..., Any]],
     return lambda command: reduce(lambda made, option: option(made), reversed(options), command)
 
 
+@contextmanager
+def explained_output() -> Iterator[None]:
+    """End the command with one line if its output cannot be written, and without any if whoever read it left.
+
+    Raises:
+        Failure: the output cannot be written.
+        click.exceptions.Exit: the reader left.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, *_FULL):
+            raise
+        with suppress(OSError):  # else the interpreter writes the rest as it ends, and fails again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.EPIPE:
+            raise click.exceptions.Exit(UNREAD) from error
+        raise Failure(f"the output cannot be written: {error.strerror}") from error
+
+
+class _Console(Console):
+    """A console that leaves it to the command what happens if its reader leaves."""
+
+    @override
+    def on_broken_pipe(self) -> NoReturn:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
 def console(*, stderr: bool = False) -> Console:
     """Return a console for output to people."""
-    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+    return _Console(stderr=stderr, highlight=False, soft_wrap=True)
 
 
 def say(text: str, style: str = "") -> None:
@@ -171,11 +202,11 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None
     rows = list(rows)
     if not rows:
         return
-    out = Console(highlight=False)
+    out = _Console(highlight=False)
     if out.is_terminal:
         out.print(table(columns, rows, folds=True))
     else:
-        Console(highlight=False, width=_WIDEST).print(table(columns, rows), no_wrap=True, crop=False)
+        _Console(highlight=False, width=_WIDEST).print(table(columns, rows), no_wrap=True, crop=False)
 
 
 def confirm(question: str, *, yes: bool) -> None:

@@ -148,7 +148,7 @@ class Client:
         # Events tracked for one endpoint and account are never sent to another.
         place = sha256(endpoint.rstrip("/").encode()).hexdigest()[:8]
         self._directory = SpoolDirectory(
-            _spool(spool) / f"{account[1]}-{place}", Limits(batch_events, batch_bytes, spool_bytes)
+            spool_folder(spool) / f"{account[1]}-{place}", Limits(batch_events, batch_bytes, spool_bytes)
         )
         self._new_endpoint = partial(Endpoint, endpoint, key, timeout, now)
         self._new_endpoint()  # checks the URL
@@ -325,7 +325,8 @@ _inherited: list[_Running] = []
 _forking: list[Client] = []
 
 
-def _spool(path: str | os.PathLike[str] | None) -> Path:
+def spool_folder(path: str | os.PathLike[str] | None) -> Path:
+    """Return the directory for undelivered events: this one, or the default."""
     chosen = path or os.environ.get("SLUICE_SPOOL")
     if chosen:
         return Path(chosen).absolute()

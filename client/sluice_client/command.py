@@ -6,22 +6,24 @@ import logging
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
-from sluice_client.client import Client
+from sluice_client.client import Client, spool_folder
 from sluice_client.errors import InvalidEventError, SluiceError, SpoolFullError
 from sluice_client.sender import Rejection
 from sluice_client.version import VERSION
 
-DELIVERED, NOT_STORED, USAGE, KEPT = 0, 1, 2, 75
+DELIVERED, NOT_STORED, USAGE, KEPT, INTERRUPTED = 0, 1, 2, 75, 130
 
 _EPILOG = """
 exit codes:
   0   Sluice has accepted every event
   1   an event was lost: invalid, rejected, or not stored; the messages say which, and all others were sent or kept
   2   invalid options
-  75  no event was lost, but some are not accepted yet; they are in the spool, and the next run sends them.
-      Do not send them again.
+  75  no event was lost, but some are not accepted yet; they are in the spool, and the next run with the same
+      endpoint sends them. Do not send them again.
+  130 stopped by Ctrl-C; the message says how many events were stored, and the next run likewise sends what is left of them
 """
 
 
@@ -50,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         client = Client(options.endpoint, options.key, spool=options.spool, on_rejected=rejected.append)
     except (SluiceError, ValueError) as error:
         parser.error(str(error))
+    kept = f"kept in {spool_folder(options.spool)}, and the next run for {options.endpoint} sends"
     try:
         client.resume()
         lost = track_lines(client, sys.stdin.buffer, options.table, options.timeout)
@@ -57,10 +60,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SluiceError as error:
         _complain(str(error))
         return NOT_STORED
+    except KeyboardInterrupt:
+        with suppress(SluiceError):  # the events are on disk
+            client.close(0)
+        stored = client.statistics().tracked
+        _complain(f"interrupted; events stored until then: {stored}; what is not accepted yet is {kept} it")
+        return INTERRUPTED
     if lost or rejected:
         return NOT_STORED
     if not delivered:
-        _complain("some events are not accepted yet; they are kept, and the next run sends them")
+        _complain(f"{options.endpoint} has not accepted all events yet; the others are {kept} them")
     return DELIVERED if delivered else KEPT
 
 
@@ -70,7 +79,10 @@ def script() -> None:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
     if not seconds >= 0:  # NaN, too
         raise argparse.ArgumentTypeError(f"not a number of seconds: {text!r}")
     return seconds
@@ -90,9 +102,7 @@ def track_lines(client: Client, lines: Iterable[bytes], table: str | None, timeo
         if not line.strip():
             continue
         try:
-            event = _parse(line)
-            if event.get("table") is None:
-                event["table"] = table
+            event = _parse(line, table)
             try:
                 client.track(event["table"], event)
             except SpoolFullError:
@@ -108,10 +118,14 @@ def track_lines(client: Client, lines: Iterable[bytes], table: str | None, timeo
     return lost
 
 
-def _parse(line: bytes) -> dict[str, Any]:
+def _parse(line: bytes, table: str | None) -> dict[str, Any]:
     event = json.loads(line)
     if not isinstance(event, dict):
         raise InvalidEventError("not a JSON object")
+    if event.get("table") is None:
+        event["table"] = table
+    if event["table"] is None:
+        raise InvalidEventError("it names no table: give it a member `table`, or use --table")
     return event
 
 

@@ -362,20 +362,22 @@ def send(ingest: FlakyIngest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """Return a function that runs the command with these lines as its input, and returns its exit code."""
     options = ["--endpoint", ingest.url, "--key", KEY, "--spool", str(tmp_path / "spool"), "--timeout", "1"]
 
-    def run(lines: bytes, *arguments: str) -> int:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
+    def run(lines: bytes | io.BytesIO, *arguments: str) -> int:
+        read = io.BytesIO(lines) if isinstance(lines, bytes) else lines
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(read))
         return command.main([*options, *arguments])
 
     return run
 
 
-def test_the_command_sends_lines(ingest: FlakyIngest, send: Send) -> None:
+def test_the_command_sends_lines(ingest: FlakyIngest, send: Send, capsys: pytest.CaptureFixture[str]) -> None:
     """Each line is an event, for its own table or the option's; the exit code is 0 if all are accepted, however long it may wait."""
     lines = b'{"n": 1, "table": null}\n\n{"n": 2, "table": "visits"}\n'
     assert 0 == send(lines, "--table", "orders", "--timeout", "inf")
-    for seconds in ("nan", "-1"):
+    for seconds in ("nan", "-1", "3x"):
         with pytest.raises(SystemExit, match="2"):
             send(lines, "--timeout", seconds)
+        assert f"not a number of seconds: {seconds!r}" in capsys.readouterr().err
     assert [("orders", 1), ("visits", 2)] == [(table, row["n"]) for table, row in ingest.site.rows()]
 
 
@@ -385,10 +387,12 @@ def test_the_command_fails_if_an_event_is_lost(
     """The message names each line that is not an event, the exit code is 1, and the other lines are sent; so if Sluice rejects one."""
     bad = [b"nonsense", b"[1]", b'{"table": "No"}', b"{}", b"\xff", b"[" * 100_000]
     code = send(b"\n".join([b'{"table": "orders"}', *bad, b'{"table": "orders"}']))
-    named = re.findall(r"line (\d+): ", capsys.readouterr().err)
+    said = capsys.readouterr().err
+    named = re.findall(r"line (\d+): ", said)
     rejected = send(json.dumps({"table": "orders", **REJECTED}).encode())
 
     assert (1, ["2", "3", "4", "5", "6", "7"], 2, 1) == (code, named, len(ingest.rows()), rejected)
+    assert "line 5: it names no table: give it a member `table`, or use --table\n" in said
 
 
 def test_the_command_waits_for_room(ingest: FlakyIngest, client: Make) -> None:
@@ -402,13 +406,42 @@ def test_the_command_waits_for_room(ingest: FlakyIngest, client: Make) -> None:
     assert (20, 1) == (len(ingest.rows()), command.track_lines(one, lines, "orders", 0.1))
 
 
-def test_the_command_keeps_events_while_the_endpoint_is_down(ingest: FlakyIngest, send: Send) -> None:
-    """The exit code is 75, and the next run sends the events."""
+def test_the_command_keeps_events_while_the_endpoint_is_down(
+    ingest: FlakyIngest, send: Send, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The exit code is 75, and the next run sends the events. The message names what that run must use, too."""
     ingest.fault = "unavailable"
     first = send(b'{"table": "orders"}\n')
     ingest.fault = "none"
 
+    assert (
+        f"kept in {tmp_path}/spool, and the next run for {ingest.url} sends them\n" in capsys.readouterr().err
+    )
     assert (75, 0, 1) == (first, send(b""), len(ingest.rows()))
+
+
+class Interrupted(io.BytesIO):
+    """Lines, and then Ctrl-C."""
+
+    def __next__(self) -> bytes:
+        """Return the next line."""
+        if line := self.readline():
+            return line
+        raise KeyboardInterrupt
+
+
+def test_the_command_keeps_events_if_it_is_interrupted(
+    ingest: FlakyIngest, send: Send, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C while it waits for more lines ends it with 130 and one line, and the next run sends what it has stored."""
+    ingest.fault = "unavailable"
+    code = send(Interrupted(b'{"table": "orders"}\n'))
+    said = capsys.readouterr().err.splitlines()[-1]
+    ingest.fault = "none"
+
+    kept = f"what is not accepted yet is kept in {tmp_path}/spool, and the next run for {ingest.url} sends it"
+    assert f"sluice-send: interrupted; events stored until then: 1; {kept}" == said
+    assert (130, 0, 1) == (code, send(b""), len(ingest.rows()))
 
 
 def test_the_command_sends_what_several_programs_have_left(

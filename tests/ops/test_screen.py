@@ -1,12 +1,16 @@
-"""Output in a pipe, and answers from one."""
+"""Output in a pipe or to a full disk, and answers from a pipe."""
 
 import io
+import os
 import sys
+from pathlib import Path
 
+import click
 import pytest
 
 from doubles.clock import ManualClock
 from ops import screen
+from ops.cli import main
 from ops.failure import Failure
 
 
@@ -62,3 +66,33 @@ def test_what_is_printed_beside_a_progress_bar_has_lines_of_its_own(
 
     assert ("" if is_terminal else "found\nmore\n") == out
     assert (is_terminal, is_terminal) == ("\x1b[2Kfound\n" in err, "\x1b[2Kmore\n" in err)
+
+
+def show(kind: str) -> None:
+    """Print something in one way."""
+    if kind.startswith("-") or " " in kind:
+        with main.make_context("sluice", kind.split()) as context:
+            main.invoke(context)
+        return
+    with screen.explained_output():
+        match kind:
+            case "table":
+                screen.show_table(["sku"], [["kettle"]])
+            case style:
+                screen.say("kettle", style)
+
+
+@pytest.mark.parametrize("kind", ["", "red", "table", "--help", "--version", "status --help"])
+def test_output_that_nobody_takes_ends_the_command(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If its reader left, silently and with the code of a tool that SIGPIPE ends; if the disk is full, with one line."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as left, Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", left)
+        with pytest.raises(click.exceptions.Exit) as unread:
+            show(kind)
+        monkeypatch.setattr(sys, "stdout", full)
+        with pytest.raises(Failure, match=r"^the output cannot be written: No space left on device$"):
+            show(kind)
+
+    assert 141 == unread.value.exit_code

@@ -21,8 +21,11 @@ from ops.stack import Stack, works_on_stack
 def command(stack: Stack, account: str, *, since: float, file: Path | None) -> None:
     """Write a plan that fits the events of ACCOUNT, with frequencies and examples as comments.
 
-    Examples never show possible personal data. Review the plan, correct it, and name it in accounts.yaml.
+    Examples never show possible personal data. Review the plan, correct it, and name it in accounts.yaml. A file that exists is not
+    overwritten.
     """
+    if file is not None and file.is_file():
+        raise Failure(f"{file} exists, and may have been edited: use another name, or remove it")
     profile = Profile()
     for event in events_since(stack, account, since):
         profile.add(event.table, event.row)

@@ -169,6 +169,8 @@ def test_a_plan_is_inferred_applied_and_compared(sluice: Sluice, tmp_path: Path)
     plan = tmp_path / "planned.yaml"
     assert "1 table of planned" in sluice.run(f"plan infer planned --local -o {plan}").stdout
     fitting = sluice.run(f"plan diff planned --plan {plan} --local")
+    again = sluice.run(f"plan infer planned --local -o {plan}")
+    assert (1, True) == (again.exit_code, "exists, and may have been edited: use another" in again.stderr)
     assert (0, "All 2 events fit the plan.\n") == (fitting.exit_code, fitting.stdout)
     file = tmp_path / "accounts.yaml"
     accounts = sluice.json("accounts list --local")["accounts"]
