@@ -40,6 +40,7 @@ UNASKED: Mapping[str, tuple[str, ...]] = {
     "status": _MISSING,
     "wait": (
         *("kinesis:GetShardIterator", "kinesis:GetRecords", "dynamodb:Query worklist"),
+        "dynamodb:BatchGetItem",
         "lambda:InvokeFunction SenderFunction",
     ),
 }
