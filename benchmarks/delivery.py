@@ -8,7 +8,7 @@ from doubles.s3 import MemoryS3
 from tests.support.delivery import Delivery
 from worker import bounded_http
 from worker.executor import InlineExecutor, Threads
-from worker.treasure_data import ACCEPTED, Reply, TreasureDataClient
+from worker.treasure_data.client import ACCEPTED, Reply, TreasureDataClient
 from worker.wiring import Wiring
 
 

@@ -22,7 +22,6 @@ from chaos.trouble import Kind
 from chaos.world import TD_MEMORY_SECONDS, World
 from shared.errors import BucketUnavailableError, IndexLostError
 from worker.again import Again
-from worker.answer import TdAnswer
 from worker.bucket import Bucket
 from worker.claims import LATE_SECONDS, Claims, Decided
 from worker.deadline import Deadline
@@ -40,10 +39,11 @@ from worker.sender import Sender
 from worker.shards import Shards
 from worker.span import ChunkKey, Span
 from worker.span_object import SpanObjects
-from worker.statement import Statements
 from worker.states import UNSETTLED, Action, Decision, Entry, Event, Happening, Presence, Rules, Step
 from worker.sweeper import Sweep, Sweeper
-from worker.treasure_data import ACCEPTED, Meaning, Reply, TreasureDataClient
+from worker.treasure_data.answer import TdAnswer
+from worker.treasure_data.client import ACCEPTED, Meaning, Reply, TreasureDataClient
+from worker.treasure_data.statement import Statements
 from worker.watermark import CLOCK_SECONDS, INGEST_SECONDS, Watermarks
 from worker.worker import Worker
 
@@ -311,24 +311,24 @@ ALL: tuple[Defence, ...] = (
     Defence("worker/states.py", "a chunk that was not sent keeps the doubt that another opened", _believing(Event.UNANSWERED), "TD_LOST_ANSWER TD_5XX REMAP", 2),
     Defence("worker/states.py", "rows that Treasure Data may have are not dropped", _DROPS_ANYTHING, "DROP TD_LOST_ANSWER TD_OUTAGE", 1, meets="a drop of rows in doubt"),
     Defence("worker/states.py", "a chunk with rejected rows is halved", _around(Rules, "follow", lambda follow, entry, happening: follow(entry, replace(happening, divisible=False))), "TD_BAD_ROWS", 2),
-    Defence("worker/question.py", "Treasure Data is queried about doubts", _but(TreasureDataClient, ask=lambda *args: [Presence.ABSENT for _ in args[3]]), _ASKED, 1),
-    Defence("worker/question.py", "queries wait until rows can be seen", Weakness(settings={"td_query_delay_minutes": -TD_MEMORY_SECONDS / 60}), "TD_LOST_ANSWER TD_OUTAGE OVERRUN ABANDON SEND TD_LATE", 6),
-    Defence("worker/question.py", "a truncated response does not prove absence", _UNDECIDED_IS_ABSENT, f"TD_TRUNCATED {_ASKED}", 3),
-    Defence("worker/question.py", "a page does not prove absence", _UNDECIDED_IS_ABSENT, f"TD_FOREIGN_PAGE {_ASKED}", 3),
-    Defence("worker/question.py", "a query that ran too early does not prove absence", _ANY_JOB, f"TD_STALE_JOB {_ASKED}", 1),
-    Defence("worker/question.py", "a schema that does not show columns yet does not prove absence", _but(TreasureDataClient, ask=_no_columns_no_rows), f"TD_SCHEMA_LAGS {_ASKED}", 1),
-    Defence("worker/question.py", "a schema that never shows columns does not prove absence", _but(TreasureDataClient, ask=_no_columns_no_rows), f"TD_NO_SCHEMA {_ASKED}", 1),
-    Defence("worker/question.py", "a 404 means gone only if a listing confirms it", _around(TreasureDataClient, "_api", lambda api, method, *path, **options: _NO_NAMES if "list" in path else api(method, *path, **options)), f"TD_WRONG_HOST {_ASKED}", 3),
+    Defence("worker/treasure_data/question.py", "Treasure Data is queried about doubts", _but(TreasureDataClient, ask=lambda *args: [Presence.ABSENT for _ in args[3]]), _ASKED, 1),
+    Defence("worker/treasure_data/question.py", "queries wait until rows can be seen", Weakness(settings={"td_query_delay_minutes": -TD_MEMORY_SECONDS / 60}), "TD_LOST_ANSWER TD_OUTAGE OVERRUN ABANDON SEND TD_LATE", 6),
+    Defence("worker/treasure_data/question.py", "a truncated response does not prove absence", _UNDECIDED_IS_ABSENT, f"TD_TRUNCATED {_ASKED}", 3),
+    Defence("worker/treasure_data/question.py", "a page does not prove absence", _UNDECIDED_IS_ABSENT, f"TD_FOREIGN_PAGE {_ASKED}", 3),
+    Defence("worker/treasure_data/question.py", "a query that ran too early does not prove absence", _ANY_JOB, f"TD_STALE_JOB {_ASKED}", 1),
+    Defence("worker/treasure_data/question.py", "a schema that does not show columns yet does not prove absence", _but(TreasureDataClient, ask=_no_columns_no_rows), f"TD_SCHEMA_LAGS {_ASKED}", 1),
+    Defence("worker/treasure_data/question.py", "a schema that never shows columns does not prove absence", _but(TreasureDataClient, ask=_no_columns_no_rows), f"TD_NO_SCHEMA {_ASKED}", 1),
+    Defence("worker/treasure_data/question.py", "a 404 means gone only if a listing confirms it", _around(TreasureDataClient, "_api", lambda api, method, *path, **options: _NO_NAMES if "list" in path else api(method, *path, **options)), f"TD_WRONG_HOST {_ASKED}", 3),
     Defence("worker/sender.py", "a doubt keeps its database", _but(Sender, _destination=_todays_database), "REMAP TD_LOST_ANSWER KILL TD_5XX", 1),
     Defence("worker/forced_replay.py", "a forced replay that is repeated appends nothing", _around(ForcedReplays, "run", lambda run, wanted, *args: run(replace(wanted, tag=f"{wanted.tag}-{next(_serial)}"), *args)), "FORCE", 1),
-    Defence("worker/treasure_data.py", "every attempt uses the same unique_id", _around(TreasureDataClient, "send", lambda send, database, table, _id, *args: send(database, table, f"{next(_serial):032x}", *args)), "TD_LOST_ANSWER"),
-    Defence("worker/treasure_data.py", "the MD5 of accepted bytes is checked", _answering(lambda reply: ACCEPTED if reply.meaning is Meaning.MISMATCH else reply), "TD_WRONG_MD5", 1),
-    Defence("worker/treasure_data.py", "a page with status 200 is not acceptance", _accepting("undocumented_answer"), "TD_FOREIGN_PAGE"),
-    Defence("worker/treasure_data.py", "empty JSON with status 200 is not acceptance", _accepting("undocumented_answer"), "TD_EMPTY_JSON"),
-    Defence("worker/treasure_data.py", "a 206 is not acceptance", _accepting("http_206"), "TD_PARTIAL"),
-    Defence("worker/treasure_data.py", "a redirect is not acceptance", _accepting("http_3"), "TD_REDIRECT"),
-    Defence("worker/treasure_data.py", "a wrong host's 409 is not acceptance", _accepting("http_409"), "TD_WRONG_HOST"),
-    Defence("worker/treasure_data.py", "only Treasure Data's own error document is a rejection", _answering(lambda reply: replace(reply, definitely_not_delivered=True) if reply.reason.startswith("http_4") else reply), "TD_FOREIGN_REFUSAL", 1),
+    Defence("worker/treasure_data/client.py", "every attempt uses the same unique_id", _around(TreasureDataClient, "send", lambda send, database, table, _id, *args: send(database, table, f"{next(_serial):032x}", *args)), "TD_LOST_ANSWER"),
+    Defence("worker/treasure_data/client.py", "the MD5 of accepted bytes is checked", _answering(lambda reply: ACCEPTED if reply.meaning is Meaning.MISMATCH else reply), "TD_WRONG_MD5", 1),
+    Defence("worker/treasure_data/client.py", "a page with status 200 is not acceptance", _accepting("undocumented_answer"), "TD_FOREIGN_PAGE"),
+    Defence("worker/treasure_data/client.py", "empty JSON with status 200 is not acceptance", _accepting("undocumented_answer"), "TD_EMPTY_JSON"),
+    Defence("worker/treasure_data/client.py", "a 206 is not acceptance", _accepting("http_206"), "TD_PARTIAL"),
+    Defence("worker/treasure_data/client.py", "a redirect is not acceptance", _accepting("http_3"), "TD_REDIRECT"),
+    Defence("worker/treasure_data/client.py", "a wrong host's 409 is not acceptance", _accepting("http_409"), "TD_WRONG_HOST"),
+    Defence("worker/treasure_data/client.py", "only Treasure Data's own error document is a rejection", _answering(lambda reply: replace(reply, definitely_not_delivered=True) if reply.reason.startswith("http_4") else reply), "TD_FOREIGN_REFUSAL", 1),
     Defence("worker/account_cache.py", "without the sentinel no account is treated as unknown", Weakness(redis=_sentinel_everywhere), "REDIS_EMPTY", 2),
     Defence("worker/worker.py", "a replay appends only in gaps", _but(Worker, _passed=lambda _self, batch: batch.records), "REPLAY STANDSTILL", 3),
     Defence("worker/worker.py", "a batch is held from its first unsettled record", Weakness(answer=lambda _answer: {"batchItemFailures": []}), "REDIS_DOWN DYNAMODB_ERROR"),

@@ -35,7 +35,6 @@ from doubles.event_source import Outcome, Returned, settled_count
 from shared.errors import InvalidObjectError
 from shared.telemetry import NullTelemetry
 from worker import ledger, span_object
-from worker.answer import TdAnswer, moment
 from worker.chain import ChainId, Owner
 from worker.claims import DAMAGED_SECONDS, LATE_SECONDS
 from worker.index import Index, decode, digest_of
@@ -49,6 +48,7 @@ from worker.span import digest_of as digest_of_numbers
 from worker.span_object import SpanObjects
 from worker.states import LONGEST_INVOCATION_SECONDS, State
 from worker.sweeper import INDEX_SECONDS, UNREFERENCED_SECONDS
+from worker.treasure_data.answer import TdAnswer, moment
 
 _MOST_TOLD, _MOST_RECENT, _MOST_SHOWN, _MOST_SIGNS = 5, 500, 6, 600
 _NOTHING = Event("", 0, "")

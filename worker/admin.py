@@ -24,7 +24,7 @@ from worker.executor import Executors, run_parallel
 from worker.health import PROBE_TABLE, DatabaseHealth
 from worker.probe_rows import ProbeRows
 from worker.states import Presence
-from worker.treasure_data import TreasureDataClient
+from worker.treasure_data.client import TreasureDataClient
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

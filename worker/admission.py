@@ -15,7 +15,7 @@ from worker.executor import Executors, run_parallel
 from worker.health import SENDER_PROBE_SECONDS, DatabaseHealth
 from worker.settlement import Outcome
 from worker.states import Event
-from worker.treasure_data import Reply
+from worker.treasure_data.client import Reply
 from worker.upload import UNSENT
 
 MOST_VAIN_PROBES = 32

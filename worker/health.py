@@ -15,7 +15,7 @@ from shared.clock import Clock
 from shared.telemetry import Telemetry
 from worker.rows import compress
 from worker.span import milliseconds
-from worker.treasure_data import Meaning, TreasureDataClient
+from worker.treasure_data.client import Meaning, TreasureDataClient
 
 PROBE_TABLE = "sluice_probe"
 """A table that need not exist: the response to an import into it shows what the API key may do."""

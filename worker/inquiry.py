@@ -21,7 +21,7 @@ from worker.forget.cut import Forgetting
 from worker.forget.person import Persons
 from worker.span import ChunkKey, Place, Span
 from worker.states import Entry, Event, Presence, Rules
-from worker.treasure_data import TreasureDataClient
+from worker.treasure_data.client import TreasureDataClient
 
 LONGEST_QUERY_SECONDS = 90.0
 """How long to wait for an answer, which may take two queries. After that, a later run asks again."""

@@ -13,7 +13,7 @@ import msgpack
 from worker.deadline import Deadline
 from worker.rows import compress
 from worker.states import Presence
-from worker.treasure_data import Meaning, Reply, TreasureDataClient
+from worker.treasure_data.client import Meaning, Reply, TreasureDataClient
 
 MEASURE_TABLE = "sluice_measure"
 """The table of probe rows."""

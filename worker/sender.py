@@ -34,7 +34,7 @@ from worker.settlement import TOO_LARGE, Outcome, Settlement
 from worker.span import ChunkKey, NotDeliverable, Place, Span, milliseconds
 from worker.span_object import SpanObjects
 from worker.states import USUAL_AGAIN_SECONDS, Action, Entry, Event, Happening, Rules, State, Step
-from worker.treasure_data import READ_SECONDS
+from worker.treasure_data.client import READ_SECONDS
 from worker.upload import UNSENT, Upload, Uploader
 
 UNSETTLED_SECONDS = 180.0

@@ -18,13 +18,13 @@ from shared.telemetry import Telemetry
 from worker.account_cache import AccountCache
 from worker.deadline import LEAST_SEND_SECONDS, Deadline
 from worker.executor import Executor, Executors, InlineExecutor
-from worker.explanation import kept
 from worker.health import DatabaseHealth
 from worker.settlement import Outcome
 from worker.span import TOO_MANY_TABLES, ChunkKey
 from worker.states import Event
 from worker.tables import Tables
-from worker.treasure_data import READ_SECONDS, Meaning, Reply, TreasureDataClient
+from worker.treasure_data.client import READ_SECONDS, Meaning, Reply, TreasureDataClient
+from worker.treasure_data.explanation import kept
 
 LINGER_SECONDS = 2.0
 """How long most databases of a span wait for the few that have more to send. The sender sends the rest."""

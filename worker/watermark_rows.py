@@ -25,7 +25,7 @@ from worker.executor import Executors, run_parallel
 from worker.ledger import Ledger
 from worker.rows import compress
 from worker.span import milliseconds
-from worker.treasure_data import READ_SECONDS, Meaning, TreasureDataClient
+from worker.treasure_data.client import READ_SECONDS, Meaning, TreasureDataClient
 from worker.watermark import Completeness, Table, Watermarks
 
 ALL_TABLES = "*"

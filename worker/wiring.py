@@ -58,7 +58,7 @@ from worker.span_object import SpanObjects
 from worker.states import Rules
 from worker.sweeper import Sweeper
 from worker.tables import Tables
-from worker.treasure_data import TreasureDataClient
+from worker.treasure_data.client import TreasureDataClient
 from worker.upload import MOST_SENDS, Uploader
 from worker.watermark import Watermarks
 from worker.watermark_rows import WatermarkRows

@@ -10,8 +10,8 @@ from ops.failure import Failure
 from shared.clock import Clock, SystemClock
 from worker.deadline import Deadline
 from worker.secret import Secret
-from worker.statement import End
-from worker.treasure_data import TreasureDataClient
+from worker.treasure_data.client import TreasureDataClient
+from worker.treasure_data.statement import End
 
 _JOB_SECONDS = 300.0
 

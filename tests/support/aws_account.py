@@ -12,7 +12,7 @@ from botocore.validate import ParamValidator
 
 from tests.support.modelled import answered
 from tests.support.sam import template
-from worker.treasure_data import Meaning, Reply
+from worker.treasure_data.client import Meaning, Reply
 
 REGION = "eu-central-1"
 ACCOUNT = "123456789012"

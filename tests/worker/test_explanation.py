@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from doubles.treasure_data import Action, Fault, Kind
 from tests.support.delivery import Delivery, envelope, row
-from worker.answer import TdAnswer
-from worker.explanation import MOST_BYTES, explanation_of, kept
 from worker.rows import compress
+from worker.treasure_data.answer import TdAnswer
+from worker.treasure_data.explanation import MOST_BYTES, explanation_of, kept
 
 SECRETS = st.one_of(
     st.text("ab@. 1é茶", min_size=3, max_size=12).filter(lambda text: len(" ".join(text.split())) >= 3),

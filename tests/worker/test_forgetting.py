@@ -36,7 +36,6 @@ from tests.support.delivery import (
     shops,
     stored,
 )
-from worker.answer import TdAnswer
 from worker.chain import ChainId
 from worker.deadline import Deadline
 from worker.forget.person import Person, Persons
@@ -46,9 +45,10 @@ from worker.record import number
 from worker.rows import decompress
 from worker.span import ChunkKey, Database, Group, RowSender, Span, milliseconds
 from worker.span_object import Chunk, encode, name_of
-from worker.statement import Statements
 from worker.states import Decision, Entry, State
 from worker.sweeper import Sweep, Sweeper
+from worker.treasure_data.answer import TdAnswer
+from worker.treasure_data.statement import Statements
 
 AT_MS = 1_700_000_000_000
 NOW = 4_000_000_000_000

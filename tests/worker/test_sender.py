@@ -39,7 +39,7 @@ from worker.selection import SCHEDULED, Selection
 from worker.sender import UNSETTLED_SECONDS, Report, Sender
 from worker.span import ChunkKey, Span, milliseconds
 from worker.states import Decision, Entry, State
-from worker.treasure_data import Reply
+from worker.treasure_data.client import Reply
 from worker.upload import Upload
 
 AT = 1_700_000_000

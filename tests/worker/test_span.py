@@ -13,7 +13,6 @@ from tests.support.delivery import SHARD, envelope, row
 from tests.support.spans import CHAIN, KEY, REF, VIEWS, key, keys, span
 from worker.chain import ChainId, Owner
 from worker.claims import MOST_LOOKUPS
-from worker.explanation import kept
 from worker.ledger import _item
 from worker.plan import Cut, plan
 from worker.record import MAX_BLOCKS, START, decode, number
@@ -37,6 +36,7 @@ from worker.span import (
     plan_bytes,
 )
 from worker.states import FINAL, Entry, State
+from worker.treasure_data.explanation import kept
 
 HALVES, CLICKS, AGAIN = KEY.halves, key("shop/clicks/0"), key("shop/views~r/0")
 WAITING, DELIVERED, SPLIT = Entry(), Entry(State.DELIVERED), Entry(State.SPLIT)

@@ -6,8 +6,18 @@ import pytest
 
 from doubles.treasure_data import Action, Fault, Kind
 from tests.support.delivery import Delivery, envelope, row, shops
-from worker.answer import TdAnswer
-from worker.statement import End, Job, RowId, Statements, by_id, by_value, counting, deleting, selecting
+from worker.treasure_data.answer import TdAnswer
+from worker.treasure_data.statement import (
+    End,
+    Job,
+    RowId,
+    Statements,
+    by_id,
+    by_value,
+    counting,
+    deleting,
+    selecting,
+)
 
 HOUR = 3600.0
 

@@ -26,12 +26,12 @@ from doubles.treasure_data import (
 )
 from tests.support.delivery import StaticSecrets, row
 from tests.support.treasure_data import put, with_tables
-from worker.answer import TdAnswer
 from worker.deadline import Deadline
 from worker.rows import compress
 from worker.secret import Secret
 from worker.states import Presence
-from worker.treasure_data import ACCEPTED, Meaning, Reply, TreasureDataClient, classify
+from worker.treasure_data.answer import TdAnswer
+from worker.treasure_data.client import ACCEPTED, Meaning, Reply, TreasureDataClient, classify
 
 MD5 = "0" * 32
 UNIQUE_ID = "2ac30b788fd813e9ac7a3af9d395e109"

@@ -17,7 +17,7 @@ from shared.errors import InvalidJsonError, InvalidObjectError
 from shared.person_hash import hasher, text_of
 from shared.rows import column_name
 from worker.span import TOO_MANY_TABLES, Group
-from worker.statement import RowId
+from worker.treasure_data.statement import RowId
 
 _EMPTY_STR, _STR8 = 0xA0, 0xD9  # in MessagePack
 _LONGEST_VALUE = 1 << 20  # bytes: no row is as large

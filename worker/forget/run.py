@@ -29,8 +29,8 @@ from worker.forget.search import ForgetSearch
 from worker.shards import Shards
 from worker.span import milliseconds
 from worker.span_object import SpanObjects
-from worker.statement import End, Statements, by_value, counting_each, deleting, selecting
 from worker.sweeper import INDEX_SECONDS
+from worker.treasure_data.statement import End, Statements, by_value, counting_each, deleting, selecting
 
 SECOND_SEARCH_SECONDS = 2 * 3600.0
 """When the second search begins: rows that were in doubt, or could not be found in Treasure Data yet, are settled by then."""

@@ -28,8 +28,8 @@ from worker.rejected_events import PREFIX as REJECTED
 from worker.rejected_events import events
 from worker.rows import compress, decompress
 from worker.span_object import PREFIX, SpanObjects, Stored, name_of
-from worker.statement import End, Statements, by_id, counting, deleting
 from worker.sweeper import UNREFERENCED_SECONDS, span_there
+from worker.treasure_data.statement import End, Statements, by_id, counting, deleting
 
 SHOWN_SECONDS = 3600.0
 """How long after its import a row is sure to be found by a statement, at least."""

@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 
 from ops.template import Template, sluice_template
 from shared.aws_clients import MakesClient, method_makes_client
-from worker.treasure_data import TreasureDataClient
+from worker.treasure_data.client import TreasureDataClient
 
 _ABSENT = {
     *("NoSuchEntity", "NoSuchHostedZone", "NotFound", "NotFoundException", "ResourceNotFoundException"),

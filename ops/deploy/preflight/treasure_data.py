@@ -8,7 +8,7 @@ from botocore.exceptions import ClientError
 from ops.deploy.preflight.survey import Survey
 from ops.state.finding import Finding, fault, ok, unknown
 from worker.rows import compress
-from worker.treasure_data import Meaning, TreasureDataClient
+from worker.treasure_data.client import Meaning, TreasureDataClient
 
 PROBE_TABLE = "sluice_probe"
 """The target of an empty import, whose response shows whether the key may import. The table need not exist."""

@@ -7,8 +7,8 @@ from typing import Any
 import msgpack
 
 from shared.errors import InvalidObjectError
-from worker.answer import TdAnswer
 from worker.rows import decompress
+from worker.treasure_data.answer import TdAnswer
 
 MOST_BYTES = 200
 """How many bytes of an explanation are kept."""

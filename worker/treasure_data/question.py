@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from worker.answer import TdAnswer
 from worker.deadline import Deadline
-from worker.statement import End, RowId, Statements
 from worker.states import Presence
+from worker.treasure_data.answer import TdAnswer
+from worker.treasure_data.statement import End, RowId, Statements
 
 DATABASES = ("database", "list")
 """The path of the list of databases."""

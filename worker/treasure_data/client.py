@@ -18,13 +18,13 @@ from urllib3.util import Timeout
 
 from shared.clock import Clock
 from shared.errors import SecretUnavailableError
-from worker.answer import TdAnswer
 from worker.deadline import Deadline
-from worker.explanation import explanation_of
-from worker.question import DATABASES, Question
 from worker.secret import Secret
-from worker.statement import Statements
 from worker.states import Presence
+from worker.treasure_data.answer import TdAnswer
+from worker.treasure_data.explanation import explanation_of
+from worker.treasure_data.question import DATABASES, Question
+from worker.treasure_data.statement import Statements
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 10.0

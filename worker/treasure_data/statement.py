@@ -7,8 +7,8 @@ from enum import Enum
 from typing import Any, NamedTuple, Self
 
 from shared.clock import Clock
-from worker.answer import TdAnswer, moment
 from worker.deadline import Deadline
+from worker.treasure_data.answer import TdAnswer, moment
 
 _POLL_SECONDS = 1.0
 _STATUS_MEMBERS = {  # required by Treasure Data's OpenAPI
