@@ -86,19 +86,16 @@ class Aws:
 
     def _paginate(self, name: str | list[str]) -> Any:
         if isinstance(name, list):
-            gone = {"StackName": "sluice-dev", "StackId": "arn:1", "DeletionTime": 1}
-            return [{"StackSummaries": [gone, gone | {"StackName": "other"}]}]
+            found = {"StackName": "sluice-dev", "StackId": "arn:1", "DeletionTime": 1}
+            return [{"StackSummaries": [found | {"StackName": "other"}, found]}]
         assert name == ("sluice-dev" if self.in_stack else "arn:1")
+        gone = ("DELETE_COMPLETE", "DELETE_SKIPPED")
         listed = [
             {
                 "LogicalResourceId": name,
                 "PhysicalResourceId": name.lower(),
                 "ResourceType": kind,
-                "ResourceStatus": "CREATE_COMPLETE"
-                if name in self.in_stack
-                else "DELETE_SKIPPED"
-                if name in self.retained
-                else "DELETE_COMPLETE",
+                "ResourceStatus": "CREATE_COMPLETE" if name in self.in_stack else gone[name in self.retained],
             }
             for name, kind in self.resources.items()
         ]
