@@ -231,7 +231,7 @@ class _Editor:
         """Put what was saved, if anything, into a file that only this user may read."""
         if self._saved is not None:
             handle, name = tempfile.mkstemp(".jsonl", "sluice-")
-            with os.fdopen(handle, "w") as file:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(self._saved)
             click.echo(f"Your edits are in {name}.", err=True)
             self._saved = None
