@@ -14,14 +14,7 @@ from sluice_client.spool_file import Limits
 
 
 class Bench(Endpoint):
-    """A sender, its spool, and an endpoint that returns these answers in turn, and the last one repeatedly.
-
-    Attributes:
-        sent: the batches, with their ids.
-        rejected: what the sender has reported.
-        seconds: that each answer takes.
-        now: the time.
-    """
+    """A sender, its spool, and an endpoint that returns these answers in turn, each after `seconds`, and the last one repeatedly."""
 
     def __init__(self, folder: Path, *answers: Answer) -> None:
         super().__init__("https://collect.example.com", "shop.k1.x", 1.0, lambda: 0.0)

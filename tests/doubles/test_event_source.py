@@ -44,10 +44,7 @@ ODD = (*({"itemIdentifier": wrong} for wrong in (123, "", None)), {"foo": 1}, {"
 class Bench:
     """A stream `s` and its poller, driven step by step with a manual clock.
 
-    Attributes:
-        now: UNIX seconds.
-        sent: the data of each batch that `run` sent to the function.
-        expired: the data of the records that expired.
+    It remembers the data of each batch that `run` sent to the function, and of the records that expired.
     """
 
     shards: int = 1

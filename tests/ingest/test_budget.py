@@ -35,13 +35,7 @@ LARGE_KEY = write_key.sign("shop", "k1-2", SECRETS["k1"])
 
 
 class Instances:
-    """Function instances that share the counters.
-
-    Attributes:
-        clock: a manual clock at the start of a minute.
-        table: the table of counters.
-        dynamodb: the client for it; it can fail.
-    """
+    """Function instances that share the counters, at the start of a minute. Their client can fail."""
 
     def __init__(self, count: int = 1) -> None:
         self.clock = ManualClock(START // 3600 * 3600 + 600)

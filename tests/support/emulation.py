@@ -38,12 +38,7 @@ ARRIVAL_SECONDS = 60
 
 
 class CacheUsers:
-    """Makes the Valkey that serves as the cache admit only the users in the emulator's user groups, as a context manager.
-
-    Args:
-        emulator: has the user groups.
-        valkey: the server.
-    """
+    """Makes the Valkey that serves as the cache admit only the users in the emulator's user groups, as a context manager."""
 
     def __init__(self, emulator: Ministack, valkey: redis.Redis) -> None:
         self._elasticache = emulator.client("elasticache")
@@ -99,14 +94,7 @@ class Destination:
 
 
 class Stack:
-    """The deployed stack, with everything that it needs.
-
-    Attributes:
-        emulator: the AWS that it runs in.
-        outputs: the stack's outputs.
-        destination: the Treasure Data that it sends rows to.
-        redis: the Redis in which it looks up accounts.
-    """
+    """The deployed stack, with everything that it needs."""
 
     def __init__(
         self, emulator: Ministack, destination: Destination, redis_url: str, name: str = STACK
@@ -269,12 +257,7 @@ def endpoints(treasure_data: str) -> dict[str, str]:
 
 @contextmanager
 def deployed(folder: Path, artifacts: Path) -> Iterator[Stack]:
-    """Create the stack with a single deploy using samconfig.toml, and map the account `shop`.
-
-    Args:
-        folder: the folder for everything that the parts write.
-        artifacts: the output of `make build`.
-    """
+    """Create the stack with a single deploy using samconfig.toml, and map the account `shop`. All parts write to a folder."""
     destination = Destination()
     with ExitStack() as parts:
         redis_server, port = valkey.start(folder)

@@ -106,14 +106,7 @@ class Secrets:
 
 
 class Answer:
-    """The function's response, decoded.
-
-    Attributes:
-        status: the HTTP status.
-        headers: with names in lower case.
-        body: bytes.
-        cookies: the cookies that it sets.
-    """
+    """The function's response, decoded. The names of its headers are in lower case."""
 
     def __init__(self, payload: Mapping[str, Any]) -> None:
         assert set(payload) - {"cookies"} == {"statusCode", "headers", "body", "isBase64Encoded"}
@@ -139,18 +132,7 @@ class Answer:
 
 
 class Site:
-    """An ingest and everything around it.
-
-    Attributes:
-        clock: a manual clock.
-        kinesis: the stream's client; it can fail.
-        sqs: the overflow queue's client; it can fail.
-        secrets: the Secrets Manager client; it can fail.
-        s3: the client for the edge policy, of which there is none at first; it can fail.
-        dynamodb: the client for the counters; it can fail.
-        telemetry: what the ingest reports.
-        handler: the Lambda handler.
-    """
+    """An ingest and everything around it. Its clients can fail, and at first there is no edge policy."""
 
     def __init__(self, allowed_origins: tuple[str, ...] = ("*",), **settings: Any) -> None:
         self.clock = ManualClock(START)

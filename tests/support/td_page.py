@@ -35,14 +35,7 @@ _SECONDS = 10.0
 
 
 class Visit:
-    """A visit to a page with an SDK, given by its package's name, and a new ingest.
-
-    Attributes:
-        page: the browser's page.
-        site: the ingest.
-        requests: method, target, content type and body of each request to the gateway.
-        errors: errors on the browser's console.
-    """
+    """A visit to a page with an SDK, given by its package's name, and a new ingest."""
 
     def __init__(self, browser: Browser, sdk: str) -> None:
         self.sdk = npm.path(f"{sdk}/dist/td.min.js").read_bytes()
