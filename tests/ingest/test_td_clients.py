@@ -389,39 +389,27 @@ def test_an_event_may_be_a_form(path: str) -> None:
     assert {"a": "1", "b": '["x y","z"]', "td_client_id": "c"}.items() <= columns(site).items()
 
 
-WEEK = 7 * 86_400
+def test_td_record_time_is_the_time_of_its_own_event() -> None:
+    """It is at most seven days old and less than four days ahead, but the `time` of an event beside it may be older.
 
-
-@pytest.mark.parametrize(
-    ("stamp", "rule"),
-    [
-        (NOW - WEEK, ""),
-        (NOW - WEEK - 1, "out_of_range"),
-        (NOW + 4 * 86_400, "out_of_range"),
-    ],
-)
-def test_td_record_time_is_the_time(stamp: Any, rule: str) -> None:
-    """A time more than seven days in the past is out of range, and so is one four days ahead."""
-    site = Site()
-
-    site.get(PATHS[2], f"td_write_key={KEY}&td_record_time={stamp}")
-
-    odd = {"time_raw": str(stamp), "time_rule": rule} if rule else {}
-    assert (NOW if rule else stamp, odd) == (site.row()["time"], columns(site))
-
-
-def test_td_record_time_limits_only_its_own_event() -> None:
-    """Another event of the same array may have an older `time`. An event that has no column left loses what was sent as its time."""
-    site = Site()
-    old = {"td_record_time": NOW - WEEK - 1}
-    events = [{"time": NOW - WEEK - 1}, old, {"td_record_time": [NOW]}]
+    An event that has no column left loses what was sent as its time.
+    """
+    site, week_ago = Site(), NOW - 7 * 86_400
+    stamps: list[Any] = [str(week_ago), str(week_ago - 1), NOW + 4 * 86_400, [NOW]]
+    events = [{"time": week_ago - 1}, *({"td_record_time": stamp, "time": 1} for stamp in stamps)]
+    old = {"td_record_time": week_ago - 1}
     events += [{f"c{number}": 0 for number in range(count)} | old for count in (507, 508, 509)]
 
     site.send(http_event("POST", PATHS[2], f"td_write_key={KEY}", {}, json.dumps(events).encode()))
 
-    rules = [(row["time"], row.get("time_rule")) for _, row in site.rows()]
-    odd = [(NOW, "out_of_range"), (NOW, "unreadable"), (NOW, "out_of_range")]
-    assert [(NOW - WEEK - 1, None), *odd, (NOW, None), (NOW, None)] == rules
+    found = [(row["time"], row.get("time_raw"), row.get("time_rule")) for _, row in site.rows()]
+    odd = [
+        (NOW, stamps[1], "out_of_range"),
+        (NOW, stamps[2], "out_of_range"),
+        (NOW, f"[{NOW}]", "unreadable"),
+    ]
+    full = [(NOW, week_ago - 1, "out_of_range"), (NOW, None, None), (NOW, None, None)]
+    assert [(week_ago - 1, None, None), (week_ago, None, None), *odd, *full] == found
 
 
 # Redirects
