@@ -14,6 +14,7 @@ import pytest
 
 from local.lambda_runtime import ARCHITECTURE
 from tests.support.artifacts import artifacts, runtime_libraries
+from tests.support.tools import lacking
 
 __all__ = ["artifacts", "runtime_libraries"]
 
@@ -34,19 +35,13 @@ def docker(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def _missing(reason: str) -> None:
-    if "CI" in os.environ:
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
 @pytest.fixture(scope="session")
 def docker_gateway() -> str:
     """Return the address at which containers reach this machine. Without Docker, skip the test, or fail it in CI."""
     if shutil.which("docker") is None:
-        _missing("docker is not installed")
+        lacking("docker is not installed")
     if subprocess.run(["docker", "info"], check=False, capture_output=True).returncode:
-        _missing("no Docker daemon can be reached")
+        lacking("no Docker daemon can be reached")
     (network,) = json.loads(docker("network", "inspect", "bridge"))
     return str(network["IPAM"]["Config"][0]["Gateway"])
 
@@ -60,7 +55,7 @@ def lambda_image(
     if docker("images", "--quiet", IMAGE):
         return IMAGE
     if shutil.which("debootstrap") is None or os.geteuid():
-        _missing("building the image needs root and debootstrap")
+        lacking("building the image needs root and debootstrap")
     root = tmp_path_factory.mktemp("image") / "root"
     subprocess.run(
         ["debootstrap", "--variant=minbase", "--include=python3", "trixie", str(root)],

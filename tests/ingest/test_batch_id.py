@@ -22,11 +22,7 @@ NOW = 1_764_000_000_000
 
 
 def send(
-    site: Site,
-    events: list[Any],
-    ip: str = "192.0.2.7",
-    headers: dict[str, str] | None = None,
-    **said: Any,
+    site: Site, events: list[Any], ip: str = "192.0.2.7", headers: dict[str, str] | None = None, **said: Any
 ) -> Answer:
     """Send a batch from the given address, with additional headers and members."""
     text = json.dumps({"batch_id": "b1", "events": events, **said})

@@ -11,14 +11,7 @@ from hypothesis import strategies as st
 from doubles.aws_errors import client_error
 from doubles.clock import ManualClock
 from doubles.dynamodb import MemoryDynamoDB
-from ingest.budget import (
-    GRAIN_SECONDS,
-    LARGE_SECONDS,
-    MINUTE_SECONDS,
-    PAUSE_SECONDS,
-    SMALL_BYTES,
-    Budgets,
-)
+from ingest.budget import GRAIN_SECONDS, LARGE_SECONDS, MINUTE_SECONDS, PAUSE_SECONDS, SMALL_BYTES, Budgets
 from ingest.refusal import Refused
 from ingest.request import Request
 from local.resources import COUNTERS

@@ -36,11 +36,9 @@ def test_privacy_settings_apply_to_rejected_events() -> None:
     site.post([{"Email": "a@b.example", "td_ip": "198.51.100.77", "td_client_id": "c1", "a": 1}])
     site.post([{"td_client_id": "c1", "a": 1}, 7], sec_gpc="1")
 
-    assert [
-        b'{"td_ip":"198.51.100.0","td_client_id":"c1","a":1}',
-        b'{"a":1}',
-        b"",
-    ] == [one.original for one in rejected(site)]
+    assert [b'{"td_ip":"198.51.100.0","td_client_id":"c1","a":1}', b'{"a":1}', b""] == [
+        one.original for one in rejected(site)
+    ]
 
 
 def test_a_flood_is_counted_and_not_kept() -> None:

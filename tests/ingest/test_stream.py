@@ -81,8 +81,7 @@ def test_a_definite_rejection_is_retried_and_doubt_is_not(
 
 
 @pytest.mark.parametrize(
-    ("seconds", "pauses"),
-    [(0.0, [0.025, 0.05, 0.1, 0.2, 0.2, 0.2, 0.2]), (PATIENCE_SECONDS - 0.025, [])],
+    ("seconds", "pauses"), [(0.0, [0.025, 0.05, 0.1, 0.2, 0.2, 0.2, 0.2]), (PATIENCE_SECONDS - 0.025, [])]
 )
 def test_retries_are_limited(seconds: float, pauses: list[float]) -> None:
     """Each pause is a random part, here half, of 50, 100, 200 and then 400 ms. After a second the envelope goes to the queue.

@@ -420,10 +420,7 @@ def test_a_clock_is_wrong_if_it_differs_by_more_than_the_transit_time(sent_at: o
     [
         (NOW - 3610, {"time": NOW - 10, "time_drift": 3600}),
         ((NOW - 3610) * 1000, {"time": NOW - 10, "time_drift": 3600, "time_rule": "milliseconds"}),
-        (
-            NOW + rows.MAX_SECONDS_AHEAD - 3599,
-            {"time": NOW, "time_drift": 3600, "time_rule": "out_of_range"},
-        ),
+        (NOW + rows.MAX_SECONDS_AHEAD - 3599, {"time": NOW, "time_drift": 3600, "time_rule": "out_of_range"}),
         ("soon", {"time": NOW, "time_rule": "unreadable"}),
         (None, {"time": NOW}),
     ],
