@@ -23,6 +23,7 @@ from click.testing import CliRunner
 from doubles.http_server import HttpServer
 from doubles.treasure_data import API_KEY, Request, Response, TreasureData
 from local import valkey
+from local.functions import treasure_data_at
 from local.lambda_runtime import ARCHITECTURE
 from ops.cli import main
 from ops.deploy import deployer as documented
@@ -244,17 +245,6 @@ def outputs(emulator: Ministack, stack: str) -> dict[str, str]:
     return {output["OutputKey"]: output["OutputValue"] for output in found["Outputs"]}
 
 
-def networks(emulator: Ministack) -> list[str]:
-    """Return the VPCs that stacks have created."""
-    found = emulator.client("ec2").describe_vpcs()["Vpcs"]
-    return [vpc["VpcId"] for vpc in found if not vpc["IsDefault"]]
-
-
-def endpoints(treasure_data: str) -> dict[str, str]:
-    """Return the parameters that select another Treasure Data endpoint."""
-    return {"TdImportEndpoint": treasure_data, "TdApiEndpoint": treasure_data}
-
-
 @contextmanager
 def deployed(folder: Path, artifacts: Path) -> Iterator[Stack]:
     """Create the stack with a single deploy using samconfig.toml, and map the account `shop`. All parts write to a folder."""
@@ -266,7 +256,7 @@ def deployed(folder: Path, artifacts: Path) -> Iterator[Stack]:
         server = parts.enter_context(destination.server)
         front = parts.enter_context(TlsFront(port, folder))
         emulator = parts.enter_context(Ministack(folder, front.port))
-        deploy(emulator, artifacts, "dev", StreamMode="PROVISIONED", **endpoints(server.url))
+        deploy(emulator, artifacts, "dev", StreamMode="PROVISIONED", **treasure_data_at(server.url))
         stack = Stack(emulator, destination, f"redis://127.0.0.1:{port}/0")
         parts.callback(stack.redis.close)
         parts.enter_context(CacheUsers(emulator, stack.redis))
