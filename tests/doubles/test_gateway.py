@@ -175,9 +175,6 @@ def test_a_result_becomes_a_response() -> None:
     assert Response(202, "ü".encode(), told) == answer_of(result | {"body": "ü"})
 
 
-# Over sockets
-
-
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Connection]]:
     """A function that starts a gateway until the end of the test, and returns a connection to it."""

@@ -42,9 +42,6 @@ def ids(items: list[Envelope]) -> list[str]:
     return [item.request_id for item in items]
 
 
-# Claims
-
-
 def test_the_batch_id_may_be_a_header() -> None:
     """The header `idempotency-key` gives the same request id as the body's `batch_id`, and takes precedence."""
     site = Site()
@@ -74,8 +71,6 @@ def test_all_envelopes_are_stored_or_the_request_fails() -> None:
     assert (503, "stream_unavailable", "5") == (answer.status, answer.code, answer.headers["retry-after"])
     assert 200 == send(site, LARGE).status
 
-
-# Request ids and borders
 
 agents = st.sampled_from(["UA", "Googlebot/2.1", "ContextualBot é" + "é" * 400, "x" * 9_000])
 surroundings = st.fixed_dictionaries(

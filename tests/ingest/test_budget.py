@@ -195,9 +195,6 @@ def test_a_visitor_waits_once_a_minute_for_counters_that_are_away() -> None:
     ]
 
 
-# HTTP
-
-
 def refused(answer: Answer) -> tuple[int, str | None, str | None]:
     """Return status, code and the time to wait of a response."""
     return answer.status, answer.code, answer.headers.get("retry-after")
@@ -243,8 +240,6 @@ def test_an_overflow_ends_large_requests_and_spares_small_ones() -> None:
 
     assert [5, 3, 1, 0] == accepted
 
-
-# Any traffic.
 
 SECOND = st.tuples(st.integers(0, 9), st.sampled_from([1_000, 20_000, 60_000, 100_000, 500_000]))
 

@@ -71,9 +71,6 @@ def test_one_request_is_one_record() -> None:
     assert [1, 3, 2] == [row["n"] for _, row in site.rows()]
 
 
-# Keys
-
-
 def test_the_first_key_counts() -> None:
     """`authorization` comes first, then `x-write-key`, then `k`, then the body; later keys are ignored."""
     names = ("first", "second", "third", "fourth")
@@ -93,7 +90,6 @@ FORGED = [
     *("shop", KEY.replace("shop", "shop2"), write_key.sign("shop", "k1", "another secret"), f"{KEY},{KEY}"),
     *("x" * 9000, "\x00", "é.k1.x", "\ud800.k1.x"),
 ]
-"""Keys without a valid signature, including altered copies of a valid key."""
 
 
 @pytest.mark.parametrize(
@@ -126,9 +122,6 @@ def test_the_key_is_verified_before_the_body_is_read() -> None:
     assert "invalid_json" == Site().post(b"{", key="").code
 
 
-# Tables and bodies
-
-
 def test_the_nearest_table_counts() -> None:
     """The event's own table comes first, then the body's, then the query's; only null counts as absent.
 
@@ -157,7 +150,6 @@ NOT_JSON = [
     b"[" * 100_000,
     b'{"a":' * 100_000,
 ]
-"""Bodies that are not JSON documents in UTF-8."""
 
 
 @pytest.mark.parametrize(
@@ -179,9 +171,6 @@ def test_a_body_must_contain_events(body: Any, code: str) -> None:
     assert ([], []) == (site.kinesis.calls, site.sqs.calls)
     if code == "invalid_json":
         assert answer.json["error"]["message"].startswith("the body is not valid JSON in UTF-8: ")
-
-
-# Columns and partition keys
 
 
 def test_one_visitors_events_share_a_partition_key() -> None:
@@ -263,9 +252,6 @@ def test_the_number_of_events_is_limited_before_any_is_rewritten(count: int, cod
         intake.accept(request, intake.verify(KEY), batch, intake.privacy.visitor(request))
 
     assert (code, [], []) == (raised.value.code, rewritten, site.kinesis.calls)
-
-
-# Any events
 
 
 @settings(max_examples=150)

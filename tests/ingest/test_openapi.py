@@ -74,8 +74,6 @@ def test_responses_in_an_outage_match_the_document() -> None:
     assert [[]] * 4 == [differences(answer, method, path) for method, path, answer in answers]
 
 
-# docs/http.md
-
 PAGE = (PATH.parent / "http.md").read_text()
 
 

@@ -101,8 +101,6 @@ def test_an_event_of_no_planned_table_has_no_planned_personal_data() -> None:
     ]
 
 
-# Whatever the events are.
-
 MEMBERS = ["table", "TABLE", "events", "records", "td_ip", "td_os", "uuid", "#UUID", "a", "A"]
 VALUES = json_values.finite | st.sampled_from(["td_ip", "td_os", "views"])
 EVENTS = st.lists(

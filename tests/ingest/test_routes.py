@@ -48,9 +48,6 @@ def test_other_paths_are_not_found(method: str, path: str) -> None:
     assert ([("refused", "not_found")], {}) == (site.telemetry.codes(), site.telemetry.counts)
 
 
-# CORS
-
-
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
@@ -130,9 +127,6 @@ def test_events_from_foreign_pages_are_accepted() -> None:
 
     assert 200 == site.post({"table": "pageviews"}, origin="https://elsewhere.example").status
     assert 1 == len(site.rows())
-
-
-# Internal errors and logs
 
 
 def test_an_internal_error_is_answered_and_logged() -> None:

@@ -47,9 +47,6 @@ def queued(site: Site) -> list[tuple[str, bool, int | None]]:
     ]
 
 
-# One envelope
-
-
 @pytest.mark.parametrize(
     ("count", "faults", "calls", "stored", "doubtful"),
     [
@@ -103,9 +100,6 @@ def test_retries_are_limited(seconds: float, pauses: list[float]) -> None:
     assert (len(pauses) + 1, site.clock.now(), [("r0", True, 0)]) == (len(ends), ends[-1], queued(site))
 
 
-# Several envelopes
-
-
 @pytest.mark.parametrize("seconds", [PATIENCE_SECONDS, 1.5])
 def test_a_hanging_stream_costs_one_call(seconds: float) -> None:
     """Once the time limit has passed, the remaining envelopes go straight to the queue.
@@ -137,9 +131,6 @@ def test_a_clock_set_back_does_not_cause_endless_retries() -> None:
 
     assert [True] == site.stream.put(envelopes(1), "shop/3")
     assert len(site.kinesis.calls) <= 20
-
-
-# Time
 
 
 def longest_wait(options: Mapping[str, Any]) -> float:
@@ -217,9 +208,6 @@ def test_the_slowest_request_ends_in_time(path: str, body: Any, fault: Exception
     assert stored
 
 
-# Any schedule
-
-
 answers = st.lists(st.sampled_from([None, THROTTLED, "InternalFailure"]), min_size=10, max_size=10)
 schedules = st.lists(answers | st.sampled_from([None, REFUSED, DOUBTFUL]), max_size=8)
 """The stream's response to each call; surplus entries are ignored."""
@@ -276,9 +264,6 @@ def test_durable_means_acknowledged_once(count: int, schedule: list[Any], queue:
     doubted = {item.request_id for item in made if item.encode() in partial.doubtful}
     assert doubted >= {name for name, refused, _ in queued(site) if not refused}
     assert not doubted & {name for name, refused, _ in queued(site) if refused}
-
-
-# Responses
 
 
 def test_a_request_that_is_not_stored_gets_503() -> None:

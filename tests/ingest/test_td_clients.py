@@ -173,9 +173,6 @@ def test_the_uuid_of_other_clients_is_a_column() -> None:
     assert "u" not in {row["event_id"] for _, row in site.rows()}
 
 
-# Keys
-
-
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(
     ("query", "headers", "code"),
@@ -200,9 +197,6 @@ def test_the_key_may_be_in_a_header_or_in_the_url(
     assert code == answer.code
     assert (403 if code == "wrong_database" else 401 if code else 200) == answer.status
     assert [] == site.kinesis.calls if code else {"a": 1} == columns(site)
-
-
-# Placeholders
 
 
 FILLED = {
@@ -271,8 +265,6 @@ def test_a_callback_must_be_a_function_name(path: str, callback: str) -> None:
     assert (400, "invalid_callback", []) == (answer.status, answer.code, site.kinesis.calls)
 
 
-# Ids
-
 GLOBAL_ID_PATHS = ["/", "/js/v3/global_id", "/js/v3/enable_global_id"]
 
 
@@ -326,9 +318,6 @@ def test_a_site_id_is_never_a_cookie_of_another_domain(domain: str) -> None:
     answer = visit(site, "/get_cookie_id", f"cookie_domain={domain}", host="ssc.shop.example")
 
     assert (200, [], 36) == (answer.status, answer.cookies, len(answer.json["td_ssc_id"]))
-
-
-# Postbacks
 
 
 def test_a_postback_array_is_answered_like_a_batch() -> None:
@@ -411,8 +400,6 @@ def test_td_record_time_is_the_time_of_its_own_event() -> None:
     full = [(NOW, week_ago - 1, "out_of_range"), (NOW, None, None), (NOW, None, None)]
     assert [(week_ago - 1, None, None), (week_ago, None, None), *odd, *full] == found
 
-
-# Redirects
 
 ALLOWED = "https://allowed.example"
 

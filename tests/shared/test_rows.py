@@ -133,9 +133,6 @@ def test_table_may_be_a_column(is_column: bool, expected: dict[str, str]) -> Non
     assert {"time": NOW, "event_id": "e-1", "received_at": NOW * 1000} | expected == actual
 
 
-# Tables
-
-
 ILLEGAL = ("invalid_table", "use 3 to 128 characters of a-z, 0-9 and _")
 
 
@@ -168,9 +165,6 @@ def test_the_event_names_its_table(event: Any, default: object, expected: str | 
     with pytest.raises(rows.Rejected, match=message) as caught:
         rows.table_of(event, default)
     assert code == caught.value.code
-
-
-# Columns
 
 
 def test_numbering_takes_linear_time() -> None:
@@ -208,9 +202,6 @@ def test_a_row_has_at_most_512_columns() -> None:
     assert "too_many_columns" == refusal(many | {"one_more": 1})[0]
     with pytest.raises(rows.Rejected, match="more than 512 columns"):
         rows.encode({f"c{n}": n for n in range(516)}, ARRIVAL, pytest.fail)
-
-
-# Values
 
 
 def test_values_have_at_most_254_levels() -> None:
@@ -325,9 +316,6 @@ def test_an_event_of_a_small_request_cannot_be_too_large() -> None:
 
     assert len(text) <= rows.SMALL_BYTES
     rows.encode(json_codec.parse(text.encode()), rows.Arrival(NOW * 1000), lambda: "new")
-
-
-# Time
 
 
 @pytest.fixture
