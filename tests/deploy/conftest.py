@@ -21,7 +21,7 @@ def stack(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
         buckets = {made.outputs["DataBucket"], made.outputs["SdkBucket"]}
         made.put("unmapped", "last_words", "/left-behind")
-        assert made.dead(1)
+        assert made.dead()
         remove(made.emulator, made.name)
         assert [] == made.emulator.client("kinesis").list_streams()["StreamNames"]
         assert [] == made.emulator.client("lambda").list_functions()["Functions"]

@@ -38,7 +38,7 @@ def test_the_commands_work_on_a_deployed_stack(stack: Stack, tmp_path: Path) -> 
     """
     stack.map_account("shop")
     stack.put("later", "looked_at", "/later")
-    assert [("later", "unknown_account")] == stack.dead(1)
+    assert [("later", "unknown_account")] == stack.dead()
     file = tmp_path / "event.json"
     recorded = stack.sluice("record", "--count", "1", "--scrub", "-o", str(file))
     states = {found["what"]: found["state"] for found in stack.sluice("doctor", "--no-event")["findings"]}

@@ -71,7 +71,7 @@ class Operator:
     def overrides(self) -> str:
         """Return the parameters of the stage."""
         given = {"StreamMode": "PROVISIONED", "SdkHosting": "off", "Architecture": ARCHITECTURE}
-        given |= {"Stage": "stg", **treasure_data_at(self.other.destination.server.url)}
+        given |= {"Stage": "stg", **treasure_data_at(self.other.destination.url)}
         return " ".join(f"{name}={value}" for name, value in given.items())
 
     def words(self, *more: str) -> list[str]:

@@ -41,10 +41,7 @@ ODD = (*({"itemIdentifier": wrong} for wrong in (123, "", None)), {"foo": 1}, {"
 
 @dataclass
 class Bench:
-    """A stream `s` and its poller, driven step by step with a manual clock.
-
-    It remembers the data of each batch that `run` sent to the function.
-    """
+    """A stream `s` and its poller, driven step by step with a manual clock; `sent` has the data of the batches that `run` sent."""
 
     shards: int = 1
     now: float = 1_764_000_000.0

@@ -125,10 +125,7 @@ def test_a_retry_has_the_same_envelopes(
 @settings(max_examples=60, deadline=None)
 @given(st.lists(odd_events, min_size=1, max_size=12), st.data())
 def test_borders_depend_on_all_events_of_the_request(events: list[Any], data: st.DataObject) -> None:
-    """Envelopes cover all events in order, and a small request is one envelope.
-
-    If a rule rejects an event that it used to accept, each envelope still covers the same events.
-    """
+    """Envelopes cover all events in order, a small request in one, and the same events even if a rule now rejects one of them."""
     everything = {index: ("pageviews", bytes([index])) for index in range(len(events))}
     some = {index: row for index, row in everything.items() if data.draw(st.booleans())}
 
@@ -177,10 +174,7 @@ def test_a_row_is_never_larger_than_estimated(
 def test_other_events_under_the_same_batch_id_have_other_request_ids(
     events: list[Any], other: Any, data: st.DataObject
 ) -> None:
-    """If any event is added, removed, moved or changed, every envelope gets a new request id.
-
-    So it does for another account, or with another default table.
-    """
+    """If an event is added, removed, moved or changed, or account or table differ, every envelope gets a new request id."""
     place = data.draw(st.integers(0, len(events) - 1))
     before, after = events[:place], events[place + 1 :]
     changes = [[*before, *after], [*before, other, *after], [*before, other, *events[place:]]]

@@ -123,10 +123,7 @@ def test_the_key_is_verified_before_the_body_is_read() -> None:
 
 
 def test_the_nearest_table_counts() -> None:
-    """The event's own table comes first, then the body's, then the query's; only null counts as absent.
-
-    If `events` is not an array, the body is a single event, and `events` is one of its columns.
-    """
+    """The event's own comes first, then the body's, then the query's; only null counts as absent. `events` may be a column."""
     site = Site()
 
     site.post({"table": "body", "events": [{"table": "own"}, {}, {"table": ""}]}, "t=query")
@@ -135,8 +132,7 @@ def test_the_nearest_table_counts() -> None:
     site.post({"table": "single", "events": {"n": 1}}, "t=query")
 
     assert ["own", "body", "query", "query", "single"] == [table for table, _ in site.rows()]
-    rejected = [event.code for item in site.envelopes() for event in item.rejected]
-    assert ["invalid_table"] * 2 == rejected
+    assert ["invalid_table"] * 2 == [event.code for event in site.rejected()]
     assert '{"n":1}' == site.rows()[-1][1]["events"]
 
 
@@ -257,10 +253,7 @@ def test_the_number_of_events_is_limited_before_any_is_rewritten(count: int, cod
 @settings(max_examples=150)
 @given(st.lists(json_values.events | json_values.values, min_size=1, max_size=6))
 def test_any_event_becomes_a_row_or_is_rejected(events: list[Any]) -> None:
-    """For any JSON, each event becomes a row by the rules, or is rejected on its own and stored with index and code.
-
-    If all events are rejected, the response is 400.
-    """
+    """By the rules for rows, each on its own, with its index and code stored. If all events are rejected, the response is 400."""
     site = Site()
     body = json.dumps(events).encode().replace(b"NaN", b"null").replace(b"Infinity", b"1e999")
     sent = json.loads(body)
@@ -277,7 +270,7 @@ def test_any_event_becomes_a_row_or_is_rejected(events: list[Any]) -> None:
             rejected.append((index, reason.code))
     assert [] == differences(answer, "POST", "/v1/events")
     assert rejected == [(item["index"], item["code"]) for item in answer.json["rejected"]]
-    assert rejected == [(copy.place, copy.code) for item in site.envelopes() for copy in item.rejected]
+    assert rejected == [(copy.place, copy.code) for copy in site.rejected()]
     assert (200 if expected else 400, len(expected)) == (answer.status, answer.json["accepted"])
     assert sorted(table for table, _ in expected) == sorted(table for table, _ in site.rows())
     stored = [table for item in site.envelopes() for table in item.tables]

@@ -86,10 +86,7 @@ def test_every_path_says_which_methods_it_allows(method: str, path: str, allowed
     [("OPTIONS", "/v1/events"), ("POST", "/v1/events"), ("GET", "/nowhere"), ("GET", "/health")],
 )
 def test_exact_origins_may_send_credentials(method: str, path: str) -> None:
-    """An allowed origin is echoed, and `vary` tells caches that the response depends on it.
-
-    `*` together with exact origins still means any origin, without credentials.
-    """
+    """An allowed origin is echoed, and `vary` says so. `*` beside exact origins still means any origin, without credentials."""
     headers = ask(method, path, ("https://other.example", ORIGIN), origin=ORIGIN).headers
     with_any = ask(method, path, (ORIGIN, "*"), origin=ORIGIN).headers
 

@@ -60,10 +60,7 @@ def queued(site: Site) -> list[tuple[str, bool, int | None]]:
 def test_a_definite_rejection_is_retried_and_doubt_is_not(
     count: int, faults: list[Any], calls: list[str], stored: list[str], doubtful: list[str]
 ) -> None:
-    """Only what was rejected is put again, until the stream stores it, which it then does once.
-
-    All envelopes of a call in doubt go to the queue at once, in order, with the queue's own delay.
-    """
+    """What was rejected is put again, alone, until it is stored, once. A call in doubt goes to the queue at once, in order."""
     site = Site()
     site.kinesis.faults = list(faults)
 
@@ -81,10 +78,7 @@ def test_a_definite_rejection_is_retried_and_doubt_is_not(
     ("seconds", "pauses"), [(0.0, [0.025, 0.05, 0.1, 0.2, 0.2, 0.2, 0.2]), (PATIENCE_SECONDS - 0.025, [])]
 )
 def test_retries_are_limited(seconds: float, pauses: list[float]) -> None:
-    """Each pause is a random part, here half, of 50, 100, 200 and then 400 ms. After a second the envelope goes to the queue.
-
-    It does so at once if no attempt could follow a pause, because a call takes that long.
-    """
+    """Each pause is a random part, here half, of 50, 100, 200, then 400 ms; none is made that no attempt could follow in a second."""
     site, ends = Site(), list[float]()
     site.clock.time = 0.0  # where sums of seconds are exact
     site.stream._entropy = lambda size: b"\x80" + bytes(size - 1)  # the middle
@@ -102,10 +96,7 @@ def test_retries_are_limited(seconds: float, pauses: list[float]) -> None:
 
 @pytest.mark.parametrize("seconds", [PATIENCE_SECONDS, 1.5])
 def test_a_hanging_stream_costs_one_call(seconds: float) -> None:
-    """Once the time limit has passed, the remaining envelopes go straight to the queue.
-
-    The call has what with its keys stays below 5 MiB; without them, it would have eight envelopes.
-    """
+    """Once the time limit has passed, what the first call had no room for, counting its keys, goes straight to the queue."""
     site = Site()
     site.kinesis.faults, site.kinesis.sticky, site.kinesis.seconds = [DOUBTFUL], True, seconds
 
@@ -245,10 +236,7 @@ class Partial:
 @settings(max_examples=200)
 @given(st.integers(1, 10), schedules, st.lists(st.sampled_from([None, QUEUE_DOWN]), max_size=4))
 def test_durable_means_acknowledged_once(count: int, schedule: list[Any], queue: list[Any]) -> None:
-    """Each envelope reported as durable is in either the stream or queue, and the others are in neither.
-
-    No envelope is put again after the stream may have stored it, and exactly those envelopes are in doubt.
-    """
+    """A durable envelope is in the stream or the queue, another in neither. What may be stored is in doubt and not put again."""
     site = Site()
     partial = Partial(schedule)
     site.stream._client = partial
@@ -351,10 +339,7 @@ def test_a_stream_that_is_not_known_to_be_active_is_not_ready(fault: object, cod
 
 
 def test_the_last_put_decides_for_five_minutes() -> None:
-    """If it failed, the ingest is not ready, whatever the stream's status. If it was acknowledged, Kinesis is not asked.
-
-    Rejected events are only offered, so they change nothing.
-    """
+    """If it failed, the ingest is not ready; if it was acknowledged, Kinesis is not asked. Offers of rejected events do not count."""
     site = Site()
     site.kinesis.faults, site.sqs.faults = [QUEUE_DOWN, None, QUEUE_DOWN], [QUEUE_DOWN]
 

@@ -132,10 +132,7 @@ def claims(site: Site, *requests: Any, path: str = PATHS[0], agent: str = ANDROI
 def test_an_event_of_a_mobile_sdk_keeps_its_claim_in_any_group(
     agent: str, path: str, group: str, uuid: str
 ) -> None:
-    """Its request id does not depend on the events beside it or on the order of its members. Without an id it has no claim.
-
-    An event's own `event_id` takes precedence over its `uuid`.
-    """
+    """The events beside it and its members' order do not matter. `event_id` precedes `uuid`; without an id there is no claim."""
     first, again = Site(), Site(visitor_ip="drop")
     named = [{uuid: f"u{n}", "o": {"a": 1, "b": 2}, "time": NOW - n, "td_ip": "td_ip"} for n in range(3)]
     nameless: list[Any] = [{"a": 1}, *[{uuid: odd} for odd in ("", 7, "x" * 129)]]
@@ -235,10 +232,7 @@ ENCODED = quote(DATA, safe="")
 
 @pytest.mark.parametrize("data", [ENCODED, DATA.rstrip("="), DATA.replace("+", "-").replace("/", "_")])
 def test_version_2_requests_a_script(data: str) -> None:
-    """The script calls the page's function; the record is in the URL, however carelessly encoded.
-
-    The SDK writes each half of a surrogate pair in UTF-8; a text that is cut within a pair has a lone one.
-    """
+    """The script calls the page's function. The URL has the record, carelessly encoded, with surrogates in UTF-8, some of them lone."""
     site = Site()
 
     answer = site.get(PATHS[1], f"api_key={KEY}&modified=1&data={data}&time=1700000000&callback=TreasureCb1")
@@ -271,10 +265,7 @@ GLOBAL_ID_PATHS = ["/", "/js/v3/global_id", "/js/v3/enable_global_id"]
 @pytest.mark.parametrize("path", GLOBAL_ID_PATHS)
 @pytest.mark.parametrize("forged", ["x", ID + "; Domain=evil.example", ID.upper(), "", ID + "\r\na: b"])
 def test_a_global_id_is_kept_in_a_cookie(path: str, forged: str) -> None:
-    """It lasts two years, is sent from all sites, and is readable by the server only; one that is no id is replaced.
-
-    If cookies are off, none is set, and an old one is ignored.
-    """
+    """It lasts two years, for all sites but no script. One that is no id is replaced; if cookies are off, none is set or read."""
     on, off = Site(visitor_cookies="on"), Site()
 
     first = visit(on, path, cookie=f"_td_global={forged}")
@@ -350,10 +341,7 @@ TEXTS = {"a": "1", "page_url": "http://a.example/?x=1"}
 def test_a_postback_is_a_json_object_or_a_url(
     method: str, key: str, query: str, body: bytes | None, stored: dict[str, Any]
 ) -> None:
-    """A URL is sent by GET, or by POST without a body or with the body of a ping; its values are text, with placeholders filled in.
-
-    Neither the key nor the wish for an image is a column.
-    """
+    """A URL is a GET, or a POST without a body or with a ping's; its values are text. Key and format are no columns."""
     site = Site()
 
     answer = site.send(http_event(method, PATHS[2], f"{key}={KEY}{query}", {}, body))
@@ -379,10 +367,7 @@ def test_an_event_may_be_a_form(path: str) -> None:
 
 
 def test_td_record_time_is_the_time_of_its_own_event() -> None:
-    """It is at most seven days old and less than four days ahead, but the `time` of an event beside it may be older.
-
-    An event that has no column left loses what was sent as its time.
-    """
+    """The `time` of an event beside it may be older. An event that has no column left loses what was sent as its time."""
     site, week_ago = Site(), NOW - 7 * 86_400
     stamps: list[Any] = [str(week_ago), str(week_ago - 1), NOW + 4 * 86_400, [NOW]]
     events = [{"time": week_ago - 1}, *({"td_record_time": stamp, "time": 1} for stamp in stamps)]

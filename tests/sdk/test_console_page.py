@@ -68,10 +68,7 @@ def test_a_drop_must_be_confirmed_with_a_word(looked: tuple[list[dict[str, Any]]
 
 
 def test_events_can_be_filtered_and_the_page_can_pause(looked: tuple[list[dict[str, Any]], Pages]) -> None:
-    """A filter selects by a column's value, or only bad events: refused, rejected, or different from the plan.
-
-    The latest event comes first, whatever the order in which the shards were read.
-    """
+    """A filter selects by a column's value, or refused, rejected and unplanned events. The latest event comes first."""
     used = [one["used"] for one in looked[0] if "used" in one]
 
     for one in used:

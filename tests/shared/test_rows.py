@@ -101,10 +101,7 @@ def expected_row(event: dict[str, Any]) -> dict[str, Any]:
 @example({"a": 2**63, "b": 2**63 - 1, "c": -(2**63), "d": -(2**63) - 1})
 @example({"event_id": "\ud800"})
 def test_any_event_becomes_a_row_by_the_rules(event: dict[str, Any]) -> None:
-    """Every member gets a legal, unused name and keeps its value or a documented replacement.
-
-    Equal names get numbers, in place of the last four characters of a long one.
-    """
+    """Every member keeps its value or a documented replacement under a legal, unused name: equal ones end in numbers."""
     actual = row(event)
 
     time, odd = rows.event_time(event.get("time"), NOW)
@@ -154,10 +151,7 @@ ILLEGAL = ("invalid_table", "use 3 to 128 characters of a-z, 0-9 and _")
     ],
 )
 def test_the_event_names_its_table(event: Any, default: object, expected: str | tuple[str, str]) -> None:
-    """The event's table takes precedence over the request's, even if it is illegal; null counts as absent.
-
-    The message of a rejection says what to do.
-    """
+    """The event's table precedes the request's, even if it is illegal; null counts as absent. A rejection says what to do."""
     if isinstance(expected, str):
         assert expected == rows.table_of(event, default)
         return
@@ -362,10 +356,7 @@ def tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ],
 )
 def test_time_is_parsed_by_the_rules(value: object, expected: int, rule: str | None) -> None:
-    """Units are distinguished by size; odd timestamps are kept as sent, with the rule that applied.
-
-    The time zone of text without an offset is UTC, not the machine's.
-    """
+    """Units are told apart by size, and odd times kept with the rule. Text without an offset is in UTC, not the machine's zone."""
     odd = {} if rule is None else {"time_raw": expected_value(value), "time_rule": rule}
 
     actual = row({"time": value})

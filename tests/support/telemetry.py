@@ -80,10 +80,7 @@ class CollectedTelemetry:
 
 
 class Output:
-    """What a function writes to standard output.
-
-    Each has a name of its own: Python caches loggers by name, and Powertools keeps a logger's first stream.
-    """
+    """What a function writes to standard output. Its service is unique, because Python and Powertools cache loggers by name."""
 
     def __init__(self, clock: Clock, **environment: str) -> None:
         self._text = StringIO()
