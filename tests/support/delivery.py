@@ -194,6 +194,7 @@ class Delivery:
         members = json.dumps({"k1": "signing", ".forget": "forget-key", ".hash": HASH_KEY})
         self.secrets = StaticSecrets(**{TD_KEY_SECRET: API_KEY, WRITE_KEY_SECRET: members})
         self.entropy = itertools.count(1)
+        self.read: list[dict[str, Any]] = []
         self.start()
 
     def start(self) -> "Delivery":
@@ -268,9 +269,17 @@ class Delivery:
         ]
 
     def records(self) -> list[dict[str, Any]]:
-        """Return what is on the first shard, as GetRecords does."""
-        found: list[dict[str, Any]] = self.kinesis.client.records(STREAM, SHARD)
-        return found
+        """Return everything that was ever put on the shard, as GetRecords does."""
+        start: dict[str, str] = {"ShardIteratorType": "TRIM_HORIZON"}
+        if self.read:
+            last = self.read[-1]["SequenceNumber"]
+            start = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": last}
+        client = self.kinesis.client
+        iterator = client.get_shard_iterator(StreamName=STREAM, ShardId=SHARD, **start)["ShardIterator"]
+        while (answer := client.get_records(ShardIterator=iterator))["Records"]:
+            self.read += answer["Records"]
+            iterator = answer["NextShardIterator"]
+        return self.read
 
     def event(self, begin: int = 0, end: int | None = None) -> dict[str, Any]:
         """Return a Lambda event with the shard's records from one position to another."""
