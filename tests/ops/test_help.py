@@ -1,7 +1,6 @@
 """Where to find help: `sluice --help` shows what everybody needs first, then the rest by purpose; a failure names a command or a page."""
 
 import re
-from collections.abc import Iterator
 from keyword import iskeyword
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from ops.cli import SECTIONS, main
 from ops.help_page import TROUBLESHOOTING, with_page
 from ops.moment import TimeOption
 from ops.state.finding import NO_ACTION, Finding, fault
+from tests.support.commands import all_commands
 from tests.support.sam import ROOT
 
 
@@ -61,27 +61,12 @@ def test_descriptions_are_not_cut() -> None:
             assert "..." not in listed.partition("Commands:")[2], command.name
 
 
-def places(group: click.Group, folder: Path) -> Iterator[Path]:
-    """Yield the file of each command of a group."""
-    for name, command in group.commands.items():
-        if isinstance(command, click.Group):
-            yield folder / name / "__init__.py"
-            yield from places(command, folder / name)
-        else:
-            yield folder / f"{name}{'_' if iskeyword(name) else ''}.py"
-
-
-def options(group: click.Group) -> Iterator[click.Option]:
-    """Yield the options of each command of a group."""
-    for command in group.commands.values():
-        yield from (one for one in command.params if isinstance(one, click.Option))
-        if isinstance(command, click.Group):
-            yield from options(command)
-
-
 def test_times_in_descriptions_are_accepted() -> None:
     """What an option that takes a time or a duration gives as an example can be typed like that."""
-    timed = [one for one in options(main) if isinstance(one.type, TimeOption)]
+    options = [
+        one for _, command in all_commands() for one in command.params if isinstance(one, click.Option)
+    ]
+    timed = [one for one in options if isinstance(one.type, TimeOption)]
     examples = [(one, text) for one in timed for text in re.findall(r"such as ([^.]+)\.", one.help or "")]
 
     assert examples
@@ -92,7 +77,10 @@ def test_times_in_descriptions_are_accepted() -> None:
 def test_each_command_is_in_the_file_of_its_name() -> None:
     """A command's file or folder is named like it, and `ops/commands/` has nothing else."""
     folder = ROOT / "ops/commands"
-    expected = set(places(main, folder))
+    expected = set[Path]()
+    for path, command in all_commands():
+        ending = "/__init__" if isinstance(command, click.Group) else "_" * iskeyword(str(command.name))
+        expected.add(folder / f"{path.replace(' ', '/')}{ending}.py")
 
     assert set() == {str(path) for path in expected if not path.exists()}
     assert {folder / "__init__.py"} == set(folder.glob("*.py")) - expected
