@@ -91,11 +91,7 @@ WAITING = TableOutcome(ORDERS, ("a",), "waiting", "http_503")
 def test_it_adds_up_if_each_accepted_event_has_one_outcome(
     exchanges: Sequence[Exchange], rows: str, undelivered: Sequence[TableOutcome], in_flight: Any, found: Any
 ) -> None:
-    """Each is delivered or dead exactly once; lost and duplicated rows are reported by their ids, even if the totals are right.
-
-    Records, messages and waiting rows could still become rows, and so could the events of a request without a response.
-    Outcomes are counted twice, as in a run, which changes nothing.
-    """
+    """Even if the totals are right, lost and duplicated rows are reported by id; counting the outcomes again changes nothing."""
     count = Reconciliation()
     for exchange in exchanges:
         count.count_exchange(exchange, ACCOUNTS)

@@ -63,10 +63,7 @@ def plain(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installation
 
 
 def test_the_command_runs_outside_the_repository(plain: Installation) -> None:
-    """The wheel has the entry point, and the command behaves as in a clone, but deploys itself. The SDK's sources stay out.
-
-    It imports every base requirement: what only the local stack needs belongs to the extra.
-    """
+    """As in a clone, but it deploys itself. It imports every base requirement: what only the local stack needs is in the extra."""
     (entry_points,) = plain.site.glob("sluice-*.dist-info/entry_points.txt")
     done = plain.run("-m", "ops", "status", "--local")
     deploys = plain.run("-c", "from ops.help_page import DEPLOY; print(DEPLOY)")

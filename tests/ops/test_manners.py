@@ -83,10 +83,7 @@ def test_help_fits_80_columns(command: str) -> None:
 
 @pytest.mark.parametrize("line", READING)
 def test_output_fits_a_terminal_of_80_columns_and_a_pipe(filled: Sluice, tmp_path: Path, line: str) -> None:
-    """In a terminal, tables fold long texts, and NO_COLOR turns colours off. Prose and text to copy may wrap.
-
-    A pipe gets no escape sequences. With --json it gets one JSON value, or one a line, and standard error is empty.
-    """
+    """Tables fold long texts, and NO_COLOR turns colours off; a pipe gets no escape sequences, and with --json only JSON."""
     command = words(line, tmp_path)
     code, seen, said = terminal.shown(partial(start, filled, command, NO_COLOR="1"))
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen.decode()).replace("\r\n", "\n")

@@ -123,10 +123,7 @@ def test_missing_data_is_not_an_alarm(name: str) -> None:
 
 
 def test_the_lag_alarms_are_early() -> None:
-    """While the worker holds, invocations are minutes apart: one period is enough, or the last age is repeated.
-
-    The urgent alarm is raised at a quarter of the retention, long before it loses records.
-    """
+    """While the worker holds, invocations are minutes apart, so the last age is repeated; at a quarter of the retention it is urgent."""
     warn, page = ALARMS["LagWarnAlarm"], ALARMS["LagPageAlarm"]
     hours = properties("Stream")["RetentionPeriodHours"]
 

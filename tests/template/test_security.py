@@ -73,10 +73,7 @@ def _on_everything(parameters: dict[str, str], role: str) -> list[tuple[str, str
 
 @pytest.mark.parametrize("role", ROLES)
 def test_roles_name_resources_wherever_aws_allows_it(role: str) -> None:
-    """Only metrics and network interfaces are allowed on all resources.
-
-    Lambda deletes the interfaces after a function has left a network, so the role keeps the permission while subnets are named.
-    """
+    """Lambda deletes interfaces after a function has left a network, so the role keeps the right while subnets are named."""
     always = [METRICS] if role == "ScaleRole" else []
     interfaces = [NETWORK, NETWORK_BY_CODE] if role in USERS else []
 

@@ -40,10 +40,7 @@ READS = {
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_a_function_gets_its_settings(function: str) -> None:
-    """Its variables are its declared settings, except those that are set only in code; their parameters have the same defaults.
-
-    `sam local` sets only variables that the template has, so it has AWS_ENDPOINT_URL, which a deployed function does not get.
-    """
+    """Its variables are its declared settings but those set in code, and AWS_ENDPOINT_URL, which only `sam local` sets."""
     variables = Mode({}).properties(function)["Environment"]["Variables"]
     settings = {one.metadata["name"]: one.default for one in fields(READS[function])}
     declared = properties(function)["Environment"]["Variables"]
@@ -107,10 +104,7 @@ def test_origins_are_validated_by_the_template(origins: str, allowed: bool) -> N
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_stages_share_nothing(stage: str) -> None:
-    """Each stage is a stack of its own, with parameters that set the stage. Without `--config-env`, sam uses `dev`.
-
-    `sam build` reads the same section as `sam deploy`: other parameters could build for the wrong processor.
-    """
+    """Without `--config-env`, sam uses `dev`; `sam build` reads the parameters of `sam deploy`, or the processor could be wrong."""
     config = tomllib.loads((ROOT / "samconfig.toml").read_text())
     given = config[stage]["global"]["parameters"] | config[stage]["deploy"]["parameters"]
     chosen = dict(pair.split("=") for pair in given["parameter_overrides"].split())

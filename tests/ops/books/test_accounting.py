@@ -177,10 +177,7 @@ def test_narrows_to_a_time_range(delivery: Delivery) -> None:
 
 
 def test_reports_rows_whose_object_is_gone(delivery: Delivery) -> None:
-    """If someone deletes an object from S3, the rows that wait or are dead are unbacked, and the books do not balance.
-
-    An object that the sweep writes anew during the count is not missed, although the item then names another one than the count has read.
-    """
+    """Such rows are unbacked, and the books do not balance. An object that the sweep writes anew during the count is not missed."""
     put(delivery, "nobody", rows=3)
     put(delivery, rows=2)
     delivery.deliver()
@@ -343,10 +340,7 @@ def balance(received: int, waiting: int = 0, *, queued: int = 0, copies: int = 0
 
 
 def test_accepted_events_that_ledger_and_stream_lack_are_lost() -> None:
-    """Events that wait on the stream, or were repeated, are not lost; with messages in the queue, or with rows put again, no loss can be proved.
-
-    The gateway's lines are summed, and its refusals counted by code.
-    """
+    """Waiting or repeated events are not; messages in the queue, and rows put again, leave no proof of a loss."""
     answers = Answers()
     answers.add(["accepted 2", "refused invalid_key", "accepted 1", "refused invalid_key"])
 

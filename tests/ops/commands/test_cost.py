@@ -63,10 +63,7 @@ OTHER = {
 
 
 def test_the_setup_matches_the_template() -> None:
-    """It has the memory sizes, batch settings and schedules that the template sets, and prices for the region of each of its sites.
-
-    Every parameter that changes the cost exists in the template, and is read as CloudFormation returns it.
-    """
+    """Every parameter that changes the cost is read as CloudFormation returns it, and each region of a site has prices."""
     parameters = {name: one.get("Default") for name, one in template()["Parameters"].items()}
     kinds = Counter(resource["Type"] for resource in template()["Resources"].values())
     redrive = template()["Resources"]["SenderFunction"]["Properties"]["Events"]["Schedule"]
@@ -102,10 +99,7 @@ def _written(message: str, fields: dict[str, Any]) -> int:
 
 
 def test_the_estimate_covers_log_lines_and_ledger_items() -> None:
-    """A batch and a run of the sender write one line each and no metrics. A batch also writes its span twice, and the claims of its requests.
-
-    None of them is larger than estimated.
-    """
+    """A batch and a run of the sender write one line each and no metrics; a batch also writes its span twice, and claims."""
     made = Delivery()
     made.map(shop="shop_db")
     made.td.create("shop_db", "views")

@@ -38,10 +38,7 @@ def lines_of(text: str) -> list[dict[str, Any]]:
 
 
 def test_persons_are_forgotten_everywhere_and_nobody_else(sluice: Sluice, tmp_path: Path) -> None:
-    """In Treasure Data and in S3; the books count the rows on a line of their own, and the receipt says what was deleted.
-
-    A file names many, one in each line, and each receipt says what was deleted of that one.
-    """
+    """The books count the rows on a line of their own; each receipt says what was deleted of its person, also of many in a file."""
     persons = {name: f"{name}@example.com" for name in ("p", "q", "m", "n")}
     refuse(sluice, "forget_dead")
     send(sluice, "forget_dead", **{f"d{name}": email for name, email in persons.items()})

@@ -14,10 +14,7 @@ from tests.support.faulty_stack import FaultyStack
 
 
 def test_each_row_is_sent_again_once_or_waits_or_is_dead() -> None:
-    """Under each tag, and with those of the tables, accounts or databases that are asked for. The sender delivers the rows that wait.
-
-    `sluice status` counts what was sent again on lines of its own. In JSON, too, each row counts once.
-    """
+    """Under each tag, and of the tables, accounts or databases asked for; `sluice status` counts them on lines of their own."""
     stack = FaultyStack()
     made = stack.made
     made.map(shop="shop", app="shop", news="media")

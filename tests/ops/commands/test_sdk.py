@@ -39,10 +39,7 @@ def built(folder: Path, script: str = "first") -> Build:
 
 
 def test_scripts_are_cached_for_ever_and_the_files_that_point_to_them_for_minutes(tmp_path: Path) -> None:
-    """Each script is under its version and under `latest`; the snippet is uploaded last. A published version is not overwritten.
-
-    Different bytes would not match the integrity hashes in pages.
-    """
+    """A published version is not overwritten, because other bytes would not match the integrity hashes in pages."""
     s3 = MemoryS3()
     s3.create_bucket(Bucket="scripts")
     made = objects(built(tmp_path))

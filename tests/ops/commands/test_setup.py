@@ -115,10 +115,7 @@ def test_it_leads_to_the_first_row(site: Site) -> None:
 
 
 def test_it_runs_without_questions(site: Site) -> None:
-    """With --json it prints one object with the key, the cost and how to remove everything. A second run changes nothing.
-
-    The key is the account's first one of the newest secret that is not revoked.
-    """
+    """A second run changes nothing; the key is the first one of the newest secret that the account has not revoked."""
     revoked = f"{site.account}: {{database: {site.database}, revoked_key_ids: [next, next-2]}}\n"
     site.accounts.write_text(revoked)
     result = site.unattended("--json")
@@ -146,10 +143,7 @@ class StoppedError(Exception):
 
 @pytest.mark.parametrize("after", range(1, 7))
 def test_it_continues_after_an_interruption(site: Site, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped after each of its calls that change something, or in between, it still ends with exactly one row.
-
-    A setup that was stopped after it had sent its event cannot know this, and sends it again.
-    """
+    """Stopped anywhere, it ends with exactly one row: it may send its event again, because it cannot know that it had."""
     for name, value in site.stack.environment.items():
         monkeypatch.setenv(name, value)
     stack, clock = stack_named(NAME, REGION), SystemClock()

@@ -98,10 +98,7 @@ def test_the_command_prints_its_address_and_stops_on_time(sluice: Sluice) -> Non
 
 
 def test_the_page_shows_the_stack_and_its_events(sluice: Sluice, stack: Stack) -> None:
-    """It has the state, the tables with their times, and the accounts without secrets.
-
-    Events are shown as they arrive, without personal data, each with the id of the write key that it came with.
-    """
+    """Accounts have no secrets, and events no personal data, but the id of the write key that they came with."""
     state: dict[str, Any] = {}
     with console(stack, allow_changes=False) as page:
         after = page.ask("/events.json")["next"]

@@ -407,10 +407,7 @@ def test_the_stages_of_samconfig_have_no_fault(here: Surroundings, environment: 
 def test_the_commands_find_what_a_deploy_needs(
     here: Surroundings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """With --json, `preflight` prints a single object; it exits with 3 if there is a fault.
-
-    `setup --before` finds the same, takes the key from a file, and says what the stack costs. It changes nothing.
-    """
+    """`preflight` exits with 3 if there is a fault; `setup --before` finds the same, takes the key from a file, and says the cost."""
     session = SimpleNamespace(
         region_name=REGION,
         get_available_regions=lambda _service: [REGION],

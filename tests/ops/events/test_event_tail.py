@@ -24,11 +24,7 @@ from worker.shards import Shards
 
 
 class Stream:
-    """An in-memory stream, and tails of it.
-
-    Args:
-        shards: how many.
-    """
+    """An in-memory stream with so many shards, and tails of it."""
 
     def __init__(self, shards: int = 1) -> None:
         self.clock = ManualClock()
@@ -367,10 +363,7 @@ class Logs:
 
 
 def test_refused_requests_of_a_deployed_stack_are_read_from_cloudwatch() -> None:
-    """Each once, even if its line is late; older ones are skipped, and those about a rejected event, which the stream carries.
-
-    A throttled read is retried silently, an unreadable log is reported once. Events are still shown then.
-    """
+    """Each once, even if its line is late, but not those about rejected events; an unreadable log is reported once."""
     stream = Stream()
     logs = Logs(stream.clock)
     logs.add(START - 5, 0, "old")

@@ -114,10 +114,7 @@ def test_events_of_a_large_span_are_found_in_their_own_chunks() -> None:
 
 @pytest.mark.parametrize("envelopes", [["abcdefg"], ["ab", "cd", "efg"]], ids=["one", "three"])
 def test_an_event_that_was_not_delivered_has_its_stage(envelopes: list[str]) -> None:
-    """With the reason, and since when. Dropped rows stay in S3 for as long as all others.
-
-    A chunk was halved until the bad row was alone, whether its rows came from one envelope or from several.
-    """
+    """With the reason, and since when, also of a bad row whose chunk was halved until it was alone."""
     found = Found()
     made = found.delivery
     made.map(waits="waits_db", refused="refused_db", dropped="dropped_db")

@@ -87,10 +87,7 @@ def test_lines_that_the_telemetry_writes_are_parsed(tmp_path: Path) -> None:
 
 
 def test_notes_of_all_functions_are_sorted_by_time(tmp_path: Path) -> None:
-    """The oldest comes first, from the last hour, however many lines came since. A log that cannot be read is reported by name.
-
-    Of the template's, only the scaler's is left out.
-    """
+    """However many lines came since. A log that cannot be read is named; of the template's, only the scaler's is left out."""
     old, usual = line("WARNING", "old", minutes=80), line("INFO", "span")
     found = (old, line("WARNING", "fails", minutes=20), line("WARNING", "held"), json.dumps(REPORT))
     stack = local(
