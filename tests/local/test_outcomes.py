@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from doubles.treasure_data import Action, Fault, Kind
 from local import outcomes, reconciliation
 from local.reconciliation import TableOutcome
 from shared.accounts import Account
@@ -32,7 +31,7 @@ def refused(status: int, rows: int) -> Delivery:
     """Return a delivery with one chunk, whose import Treasure Data has answered with a status."""
     made = Delivery()
     made.map(shop="goods")
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=status))
+    made.fail(status)
     made.put(envelope("shop", {"orders": [row(str(n)) for n in range(rows)]}))
     made.deliver()
     made.td.faults.clear()
@@ -50,9 +49,7 @@ def test_a_split_chunk_counts_only_its_undelivered_halves() -> None:
     made = Delivery()
     made.map(shop="goods")
     for status in (413, 415):  # the probe of the database is of no table
-        made.td.faults.add(
-            Fault(kind=Kind.STATUS, action=Action.IMPORT, table="orders", status=status, count=1)
-        )
+        made.fail(status, table="orders", count=1)
     made.put(envelope("shop", {"orders": [row(str(n)) for n in range(3)]}))
     made.deliver()
     made.send()

@@ -1,14 +1,8 @@
 """`sluice replay --force`."""
 
-import json
 from datetime import UTC, datetime
 from typing import Any
 
-from click import Command
-from click.testing import CliRunner
-
-from doubles.treasure_data import Action, Fault, Kind
-from ops.commands import replay, status
 from tests.support.delivery import envelope, row
 from tests.support.faulty_stack import FaultyStack
 
@@ -26,31 +20,28 @@ def test_each_row_is_sent_again_once_or_waits_or_is_dead() -> None:
         datetime.fromtimestamp(made.clock.now() + seconds, UTC).isoformat() for seconds in (-60, 60)
     )
 
-    def run(command: Command, *words: str) -> str:
-        return CliRunner(mix_stderr=False).invoke(command, words, obj=stack, catch_exceptions=False).stdout
-
-    def force(*words: str) -> tuple[str, dict[str, Any]]:
-        line = ["--force", "--yes", "--from", begin, "--to", end, *words]
-        return run(replay.command, *line).splitlines()[-1], json.loads(run(replay.command, *line, "--json"))
+    def force(words: str) -> tuple[str, dict[str, Any]]:
+        line = f"replay --force --yes --from {begin} --to {end} {words}"
+        return stack.run(line).stdout.splitlines()[-1], stack.json(line)
 
     assert 1 == made.td.lose("media", "views", 0, 4e9)
-    unforced = json.loads(run(replay.command, "--json"))
+    unforced = stack.json("replay")
     assert (True, 3, []) == (unforced["complete"], unforced["records"], made.ids("media", "views"))
     assert {"sent": 0, "passed_over": 5, "waiting": 0, "dead": 0} == unforced["rows"]
     for sent in ("1 row", "0 rows"):
         made.clock.sleep(1)
-        said, lost = force("--tag", "lost", "--account", "news", "--table", "views")
+        said, lost = force("--tag lost --account news --table views")
         assert f"Done: {sent} sent again" in said
         assert (True, "lost", ["d"]) == (lost["complete"], lost["tag"], made.ids("media", "views"))
-    counted = json.loads(run(status.command, "--all", "--json"))["balance"]["forced"]
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=503))
-    mistyped, _ = force("--account", "news", "--table", "veiws")
-    waits, waiting = force("--database", "shop")
+    counted = stack.json("status --all")["balance"]["forced"]
+    made.fail(503)
+    mistyped, _ = force("--account news --table veiws")
+    waits, waiting = force("--database shop")
     made.td.faults.clear()
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, table="carts", status=415))
+    made.fail(415, table="carts")
     made.clock.sleep(600)
     made.send()
-    again, sent_again = force("--database", "shop")
+    again, sent_again = force("--database shop")
 
     why = f"(`sluice status {stack.option}` shows why)."
     assert [1] == [one["delivered"] for one in counted]
