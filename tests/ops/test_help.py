@@ -30,9 +30,7 @@ def test_each_command_is_shown_once_by_its_purpose() -> None:
     first = [line.split()[0] for line in lines[begin : lines.index("Watch:")] if line[2:3].strip()]
 
     assert ["status", "doctor", "find", "accounts", "keys"] == first
-    assert sorted(main.commands) == sorted(
-        str(command.name) for section in SECTIONS.values() for command in section
-    )
+    assert sorted(main.commands) == sorted(str(one.name) for several in SECTIONS.values() for one in several)
     assert main.list_commands(click.Context(main)) == [
         line.split()[0] for line in lines if line[2:3].strip() and line.split()[0] in main.commands
     ]
@@ -42,7 +40,7 @@ def test_each_command_is_shown_once_by_its_purpose() -> None:
 def test_what_needs_a_deployed_stack_does_not_offer_the_local_one(line: str) -> None:
     """Neither its help nor its error names --local."""
     helped, unnamed = (
-        CliRunner().invoke(main, [*line.split(), *more], env={"SLUICE_STACK": ""}) for more in (["-h"], [])
+        CliRunner().invoke(main, words.split(), env={"SLUICE_STACK": ""}) for words in (f"{line} -h", line)
     )
 
     assert (0, 2) == (helped.exit_code, unnamed.exit_code)
@@ -63,10 +61,8 @@ def test_descriptions_are_not_cut() -> None:
 
 def test_times_in_descriptions_are_accepted() -> None:
     """What an option that takes a time or a duration gives as an example can be typed like that."""
-    options = [
-        one for _, command in all_commands() for one in command.params if isinstance(one, click.Option)
-    ]
-    timed = [one for one in options if isinstance(one.type, TimeOption)]
+    params = [one for _, command in all_commands() for one in command.params]
+    timed = [one for one in params if isinstance(one, click.Option) and isinstance(one.type, TimeOption)]
     examples = [(one, text) for one in timed for text in re.findall(r"such as ([^.]+)\.", one.help or "")]
 
     assert examples

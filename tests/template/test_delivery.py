@@ -97,10 +97,8 @@ def test_every_request_reaches_the_ingest() -> None:
 
 def test_data_outlives_the_stack_in_prod_only() -> None:
     """What stores data is retained in prod, and deleted with the stack in dev and stg. A failed first deploy leaves nothing."""
-    kept = (
-        {"Fn::If": ["IsProd", "RetainExceptOnCreate", "Delete"]},
-        {"Fn::If": ["IsProd", "Retain", "Delete"]},
-    )
+    deleted, replaced = ({"Fn::If": ["IsProd", one, "Delete"]} for one in ("RetainExceptOnCreate", "Retain"))
+    kept = (deleted, replaced)
     stores = {name: one for name, one in transformed()["Resources"].items() if one["Type"] in DATA}
     others = transformed()["Resources"].keys() - stores.keys()
     prod = Mode({"Stage": "prod"}).resources()

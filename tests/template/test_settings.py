@@ -15,18 +15,14 @@ from tests.support.modes import Mode
 from tests.support.sam import FUNCTIONS, ROOT, properties, template
 
 # Variables of every function; Powertools reads those that begin with its name.
-COMMON = {
-    *("STAGE", "RES_OPTIONS"),
-    *("POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE", "POWERTOOLS_LOG_LEVEL"),
-}
+COMMON = {"STAGE", "RES_OPTIONS"}
+COMMON |= {"POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE", "POWERTOOLS_LOG_LEVEL"}
 # How the worker splits and parallelizes its uploads: set in code, not by a parameter.
 INNER = {"UPLOAD_THREADS", "UPLOADS_PER_DATABASE", "CHUNK_MAX_ROWS", "CHUNK_MAX_BYTES"}
 # The network's mode decides which of the two is set.
 REDIS = {"REDIS_URL", "REDIS_URL_SECRET"}
-CODE = (
-    *("benchmarks", "doubles", "ingest", "local", "ops", "release", "scaler", "shared", "worker"),
-    "tests/support",
-)
+CODE = ("benchmarks", "doubles", "ingest", "local", "ops", "release", "scaler", "shared", "worker")
+CODE += ("tests/support",)
 STAGES = ("dev", "stg", "prod")
 READS = {
     "IngestFunction": IngestSettings,
@@ -129,10 +125,8 @@ def test_a_function_is_built_for_the_processor_it_runs_on(function: str, archite
     resource = template()["Resources"][function]
     folder = resource["Metadata"]["WorkingDirectory"]["Fn::Sub"].replace("${Architecture}", architecture)
     make = ["make", "--dry-run", "--makefile", str(ROOT / "lambda" / "Makefile"), f"build-{function}"]
-    environment = {"PATH": os.environ["PATH"], "ARTIFACTS_DIR": "/out"}
-    done = subprocess.run(
-        make, cwd=ROOT / folder, env=environment, check=True, capture_output=True, text=True
-    )
+    env = {"PATH": os.environ["PATH"], "ARTIFACTS_DIR": "/out"}
+    done = subprocess.run(make, cwd=ROOT / folder, env=env, check=True, capture_output=True, text=True)
 
     assert "makefile" == resource["Metadata"]["BuildMethod"]
     assert "python3.13" == properties(function)["Runtime"]

@@ -26,9 +26,8 @@ def made() -> Delivery:
     found.fail(429, database="ill", retry_after=100)
     rejected = RejectedEvent(0, "too_deep", "views", b"{}")
     shop = decode(envelope("shop", {"views": [row("s")], "carts": [row("c")]}, request_id="s"))
-    found.put(
-        shop._replace(rejected=(rejected,)).encode(), envelope("ill", {"views": [row("v")]}, request_id="v")
-    )
+    found.put(shop._replace(rejected=(rejected,)).encode())
+    found.put(envelope("ill", {"views": [row("v")]}, request_id="v"))
     found.deliver()
     found.clock.sleep(3600)
     found.put(envelope("stray", {"views": [row("b")]}, request_id="b"))

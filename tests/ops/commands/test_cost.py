@@ -76,14 +76,11 @@ def test_the_setup_matches_the_template() -> None:
     assert figures.SECRETS.keys() == set(template()["Parameters"]["Network"]["AllowedValues"])
     assert SETUP == Setup.of({name: str(value) for name, value in parameters.items()})
     assert figures.PARAMETERS.keys() <= parameters.keys()
-    assert Setup("external", "ON_DEMAND", is_prod=True, x86=True, access_log=True, window=60) == Setup.of(
-        OTHER
-    )
+    other = Setup("external", "ON_DEMAND", is_prod=True, x86=True, access_log=True, window=60)
+    assert other == Setup.of(OTHER)
     assert figures.SECRETS["external"] == kinds["AWS::SecretsManager::Secret"]
     assert figures.SECRETS["managed"] == kinds["AWS::SecretsManager::Secret"] - 1  # without the URL of Redis
-    assert (
-        figures.POLICY_SECONDS == FRESH_SECONDS
-    )  # each instance of the ingest reads the edge policy this often
+    assert figures.POLICY_SECONDS == FRESH_SECONDS  # each instance reads the edge policy this often
     of_sites = {"us-east-1", "ap-northeast-1", "eu-central-1", "ap-northeast-2", "ap-northeast-3"}
     assert len(of_sites) == len(template()["Mappings"]["TdSites"])
     assert of_sites <= REGIONS.keys()
@@ -118,9 +115,7 @@ def test_the_estimate_covers_log_lines_and_ledger_items() -> None:
             claims.append(size)
 
     writes = made.dynamodb.calls.count("put_item") + made.dynamodb.calls.count("update_item")
-    assert figures.LEDGER_WRITES == 2 * (
-        writes - 2
-    )  # each changes the worklist; chain and table are noted once
+    assert figures.LEDGER_WRITES == 2 * (writes - 2)  # each changes the worklist; chain and table: once
     assert figures.LEDGER_ITEM_BYTES / 2 < spans[0] <= figures.LEDGER_ITEM_BYTES <= 1024
     assert figures.CLAIM_BYTES / 2 < claims[0] <= figures.CLAIM_BYTES <= 1024
     assert 45 == figures.CLAIM_DAYS
@@ -217,9 +212,8 @@ def test_prints_each_component() -> None:
     """With the number of requests, the total and the date of the prices. In JSON, scripts get the same figures, with the setup behind them."""
     printed = run("--events", "10M")
     parameters = "--parameter-overrides=Network=external BatchWindowSeconds=30"
-    told = json.loads(
-        run("--events=250k", "--events-per-request=1", parameters, "--region=ap-northeast-1", "--json")
-    )
+    line = ("--events=250k", "--events-per-request=1", parameters, "--region=ap-northeast-1", "--json")
+    told = json.loads(run(*line))
     setup, region = replace(SETUP, network="external", window=30), REGIONS["ap-northeast-1"]
 
     assert printed.startswith("10,000,000 events a month in 1,000,000 requests, 10 events each")

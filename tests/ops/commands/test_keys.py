@@ -35,10 +35,7 @@ def test_issue_signs_with_the_newest_secret(sluice: Sluice) -> None:
     ("key", "said"),
     [
         (KEYS["shop"], "Valid: account shop, key id demo. Rows go to the database shop."),
-        (
-            KEYS["disabled account"],
-            "Error: the signature is valid, but the account closed is disabled",
-        ),
+        (KEYS["disabled account"], "Error: the signature is valid, but the account closed is disabled"),
         (KEYS["revoked key"], "Error: the signature is valid, but the key id next-1 is revoked"),
         (KEYS["unknown account"], "Error: there is no account nobody"),
         (f"{KEYS['shop'][:-4]}AAAA", "Error: invalid key: this write key's signature is wrong\n"),

@@ -1,6 +1,6 @@
 """`sluice replay --force`."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.support.delivery import envelope, row
@@ -16,9 +16,8 @@ def test_each_row_is_sent_again_once_or_waits_or_is_dead() -> None:
     made.put(envelope("app", {"carts": [row("c")]}, request_id="s"))
     made.put(envelope("news", {"views": [row("d")], "visits": [row("e")]}, request_id="t"))
     made.deliver()
-    begin, end = (
-        datetime.fromtimestamp(made.clock.now() + seconds, UTC).isoformat() for seconds in (-60, 60)
-    )
+    now = datetime.fromtimestamp(made.clock.now(), UTC)
+    begin, end = ((now + timedelta(minutes=one)).isoformat() for one in (-1, 1))
 
     def force(words: str) -> tuple[str, dict[str, Any]]:
         line = f"replay --force --yes --from {begin} --to {end} {words}"

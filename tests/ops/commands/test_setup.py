@@ -32,13 +32,7 @@ NO_QUERIES: Any = None
 
 
 class Site:
-    """A deployed stack that nobody has set up: no key, no accounts, no files.
-
-    Args:
-        stack: the stack.
-        sluice: what runs it.
-        folder: a folder for the operator's files.
-    """
+    """A deployed stack that nobody has set up, and a folder for the operator's files: no key, no accounts, no files."""
 
     def __init__(self, stack: Deployed, sluice: Sluice, folder: Path) -> None:
         self.stack = stack
@@ -91,9 +85,8 @@ def site(sluice: Sluice, tmp_path: Path) -> Iterator[Site]:
         yield made
         sluice.heal()
         made.forget()
-        made.secrets().put_secret_value(
-            SecretId=sluice.stack.resources.td_api_key_secret, SecretString=API_KEY
-        )
+        key_secret = sluice.stack.resources.td_api_key_secret
+        made.secrets().put_secret_value(SecretId=key_secret, SecretString=API_KEY)
 
 
 def test_it_leads_to_the_first_row(site: Site) -> None:

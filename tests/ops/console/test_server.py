@@ -29,9 +29,8 @@ class Page:
 
     def get(self, path: str, base: str = HERE, **headers: str) -> TestResponse:
         """Send a GET."""
-        return self._client.get(
-            path, base_url=base, headers={k.replace("_", "-"): v for k, v in headers.items()}
-        )
+        named = {name.replace("_", "-"): text for name, text in headers.items()}
+        return self._client.get(path, base_url=base, headers=named)
 
     def post(
         self, path: str, body: str = "{}", kind: str = "application/json", **headers: str

@@ -149,9 +149,8 @@ def site(memory: float, delay: float, *faults: Fault) -> Rehearsal:
     made.td.settings = Settings(id_memory=memory, query_delay=delay)
     for fault in faults:
         made.td.faults.add(fault)
-    object.__setattr__(
-        stage.stack, "administer", lambda **event: made.wiring.admin.run(event, made.deadline())
-    )
+    stack: Any = stage.stack
+    stack.administer = lambda **event: made.wiring.admin.run(event, made.deadline())
     return stage
 
 
@@ -239,20 +238,17 @@ def test_metrics_must_arrive_at_each_log_level_and_no_error_after_idle_minutes()
     assert {"INFO": 1.0, "WARN": 2.0} == found.evidence["EventsRejected"]
     with pytest.raises(Failure, match="LogLevel=WARN"):
         carried_out(assumptions.metrics, counted(1, 0))
+    said = {"FilterLogEvents": {"events": [{"message": "connection reset"}]}}
     with pytest.raises(Failure, match="connection reset"):
-        carried_out(
-            assumptions.idle, LOGGED | {"FilterLogEvents": {"events": [{"message": "connection reset"}]}}
-        )
+        carried_out(assumptions.idle, LOGGED | said)
     carried_out(assumptions.idle, {**LOGGED, "FilterLogEvents": {"events": []}})
 
 
 @pytest.mark.parametrize("kind", LOOKS)
 def test_the_checks_of_a_removal_make_valid_calls(kind: str) -> None:
     """A resource that is not found counts as gone."""
-    listed = {
-        "DescribeAlarms": {"MetricAlarms": [], "CompositeAlarms": []},
-        "DescribeLogGroups": {"logGroups": []},
-    }
+    alarms = {"MetricAlarms": [], "CompositeAlarms": []}
+    listed = {"DescribeAlarms": alarms, "DescribeLogGroups": {"logGroups": []}}
     stack: Any = SimpleNamespace(client=Modelled(listed))
 
     assert LOOKS[kind](stack, "0f5e1c4a-0000-4000-8000-000000000000") is False

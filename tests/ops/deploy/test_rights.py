@@ -143,15 +143,12 @@ def test_a_command_uses_exactly_its_listed_rights(
     monkeypatch.setenv("VISUAL", "")
     monkeypatch.setenv("EDITOR", "true")
     made = sluice.stack.resources
+    store = made.client("secretsmanager").put_secret_value
     if command == "setup":  # so that it stores the right one
-        made.client("secretsmanager").put_secret_value(
-            SecretId=made.td_api_key_secret, SecretString="an old key"
-        )
+        store(SecretId=made.td_api_key_secret, SecretString="an old key")
     # so that the key by which persons are recognised is made
     made.client("s3").delete_object(Bucket=made.data_bucket, Key=REQUESTS)
-    made.client("secretsmanager").put_secret_value(
-        SecretId=made.write_key_secret, SecretString=json.dumps(SIGNING_SECRETS)
-    )
+    store(SecretId=made.write_key_secret, SecretString=json.dumps(SIGNING_SECRETS))
     stack.calls.clear()
     # a day later, the windows of the stream's own count are closed
     stack.age = 86_400 * (command == "status")
@@ -167,9 +164,7 @@ def test_a_command_uses_exactly_its_listed_rights(
 
 def test_every_command_with_a_stack_option_is_listed() -> None:
     """Each has its rights and the command lines that exercise them. `mcp` runs other commands."""
-    on_stacks = {
-        path for path, one in all_commands() if any("--stack" in option.opts for option in one.params)
-    }
+    on_stacks = {path for path, found in all_commands() if any("--stack" in one.opts for one in found.params)}
 
     assert sorted(on_stacks - OWNERS - {"mcp"}) == sorted(RIGHTS) == sorted(LINES)
     assert {command for commands in ROLES.values() for command in commands} <= set(RIGHTS)

@@ -53,10 +53,8 @@ class Found:
 
     def put(self, *event_ids: str, request_id: str = "r", claim: int = 0, **columns: Any) -> str:
         """Put an envelope; return its sequence number."""
-        (number,) = self.delivery.put(
-            self.envelope(*event_ids, request_id=request_id, claim=claim, **columns)
-        )
-        return number
+        data = self.envelope(*event_ids, request_id=request_id, claim=claim, **columns)
+        return self.delivery.put(data)[0]
 
     def envelope(self, *event_ids: str, request_id: str = "r", claim: int = 0, **columns: Any) -> bytes:
         """Return an envelope with rows of these ids."""
@@ -305,9 +303,8 @@ def test_a_search_reads_only_what_its_time_allows() -> None:
     query = EventQuery(ids=frozenset({ids[40]}))
     coming = iter(found.finder(query, default_since(query, made.clock.now()), 600))
     shown, wanted = Event(), name_of(made.spans()[40])
-    made.s3.before["get_object"] = lambda request: (
-        request["Key"] <= wanted or shown.wait(30)
-    )  # threads read ahead
+    # threads read ahead
+    made.s3.before["get_object"] = lambda request: request["Key"] <= wanted or shown.wait(30)
     first = next(coming)
     read = made.s3.calls.count("get_object")
     shown.set()
@@ -354,9 +351,8 @@ def test_text_and_json_say_the_same() -> None:
     number = found.put("a", td_client_id="v1")
     found.delivery.deliver()
     one = found.one()
-    brief, full = (
-        "\n".join(lines_of(one, "--local", details=details, raw=False)) for details in (False, True)
-    )
+    texts = [lines_of(one, "--local", details=wanted, raw=False) for wanted in (False, True)]
+    brief, full = map("\n".join, texts)
     told = described(one, raw=True)
 
     assert full.startswith("DELIVERED  a of shop.views\n")
