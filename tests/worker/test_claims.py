@@ -82,14 +82,6 @@ def made() -> Made:
 # At the end of a chain
 
 
-def test_records_without_claims_cost_no_call(made: Made) -> None:
-    """They all count."""
-    made.delivery.dynamodb.calls.clear()
-
-    assert (["1", "2"], []) == made.counted(records(copy("q", 0), copy("q", 0)))
-    assert [] == made.delivery.dynamodb.calls
-
-
 def test_the_first_of_several_copies_in_a_batch_counts(made: Made) -> None:
     """Only the lowest number claims, so the others add nothing to the request."""
     made.delivery.dynamodb.calls.clear()
@@ -141,16 +133,14 @@ def throttle(made: Made, *positions: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("position", "decided", "uncounted"), [(1, ["1", "2", "3"], ["2"]), (2, ["1", "2", "3", "4"], ["2"])]
+    ("at", "decided", "copies"), [(1, ["1", "2", "3"], ["2"]), (2, ["1", "2", "3", "4"], ["2"])]
 )
-def test_an_undecided_claim_ends_the_span(
-    made: Made, position: int, decided: list[str], uncounted: list[str]
-) -> None:
+def test_an_undecided_claim_ends_the_span(made: Made, at: int, decided: list[str], copies: list[str]) -> None:
     """The records before it are decided; it and the records behind it wait: which copy counts is never guessed."""
     batch = records(copy("q"), copy("q"), copy("x", 0), copy("r"), copy("s"))
-    throttle(made, position)
+    throttle(made, at)
 
-    assert (decided, uncounted) == made.counted(batch)
+    assert (decided, copies) == made.counted(batch)
     throttle(made, 0)
     with pytest.raises(HeldError, match="which copy of an envelope counts"):
         made.decide(batch)
@@ -361,9 +351,7 @@ def test_a_copy_that_is_claimed_while_another_is_appended_in_a_gap_counts_alone(
 @pytest.mark.parametrize(
     ("days", "is_taken", "awaited"), [(7.9, False, ["q"]), (8.1, False, []), (0, True, [])]
 )
-def test_no_copy_waits_for_an_owner_that_the_stream_has_lost_or_whose_claim_was_taken_over(
-    days: float, is_taken: bool, awaited: list[str]
-) -> None:
+def test_no_copy_waits_for_an_owner_that_cannot_come(days: float, is_taken: bool, awaited: list[str]) -> None:
     """Its span leaves the worklist: nothing plans the owner any more, or another record's rows count. Until then, an alarm counts it.
 
     The stream keeps records for 7 days, a worker for some hours.
