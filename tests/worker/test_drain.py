@@ -24,16 +24,10 @@ def way() -> Way:
     return Way()
 
 
-def doubt(way: Way, *names: str, **options: Any) -> None:
-    """Send envelopes whose puts are in doubt and did not land."""
-    way.kinesis.faults["put_record"] = [timeout() for _ in names]
-    assert way.collect(*names, **options)
-
-
-def refuse(way: Way, *names: str, **options: Any) -> None:
+def refuse(way: Way, *names: str) -> None:
     """Send envelopes for which the stream definitely refuses every put."""
     way.kinesis.faults["put_record"] = throttled(100)
-    assert way.collect(*names, **options)
+    assert way.collect(*names)
     way.kinesis.faults["put_record"] = []
 
 
@@ -62,7 +56,8 @@ def test_with_a_claim_or_after_a_definite_refusal_the_claim_is_plain(way: Way, l
 def test_a_put_in_doubt_is_marked_with_the_time_of_its_first_put(way: Way) -> None:
     """At once, without a look at the stream. How long the message waits decides nothing."""
     sent_at = round(way.clock.now() * 1000)
-    doubt(way, "r")
+    way.kinesis.faults["put_record"] = [timeout()]
+    assert way.collect("r")
     way.wait(5)
 
     assert 1 == way.drain()

@@ -47,10 +47,6 @@ class Made:
         """Return objects that remember nothing."""
         return SpanObjects(Bucket(self.s3, BUCKET))
 
-    def store(self, data: bytes) -> None:
-        """Replace the object's bytes."""
-        self.s3.client.put_object(Bucket=BUCKET, Key=name_of(self.span), Body=data)
-
 
 @pytest.fixture
 def made() -> Made:
@@ -124,7 +120,7 @@ def test_a_changed_byte_is_noticed(made: Made, part: ChunkKey | None, place: int
     at = begin + place % length
     data = bytearray(made.encoded.data)
     data[at] ^= 1
-    made.store(bytes(data))
+    made.s3.client.put_object(Bucket=BUCKET, Key=name_of(made.span), Body=bytes(data))
     objects = made.fresh()
     for one in (KEY, CLICKS):
         if part in (one, None):
@@ -132,7 +128,7 @@ def test_a_changed_byte_is_noticed(made: Made, part: ChunkKey | None, place: int
                 objects.body(made.span, one)
         else:
             assert made.encoded.bodies[one] == objects.body(made.span, one)
-    made.store(made.encoded.data[:place])
+    made.s3.client.put_object(Bucket=BUCKET, Key=name_of(made.span), Body=made.encoded.data[:place])
     with pytest.raises(InvalidObjectError, match="other bytes than were written"):
         made.fresh().index(made.span)
 

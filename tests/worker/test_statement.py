@@ -56,9 +56,8 @@ def test_rows_are_deleted_by_their_ids_in_whatever_order_they_were_found() -> No
         RowId(one["time"], one["event_id"], one["received_at"]) for one in made.td.rows("shop_db", "views")
     ]
 
-    assert (
-        End.SUCCESS is statements.run("shop_db", deleting("views", by_id(rows[:0:-1])), made.deadline()).end
-    )
+    ended = statements.run("shop_db", deleting("views", by_id(rows[:0:-1])), made.deadline())
+    assert End.SUCCESS is ended.end
     assert ["a"] == made.ids("shop_db", "views")
 
 

@@ -124,9 +124,7 @@ def test_a_redelivered_batch_costs_one_ledger_query() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.sets(st.integers(0, 11), min_size=1), st.booleans()), max_size=8), st.booleans())
-def test_each_row_arrives_once_whatever_batches_leave_out(
-    batches: list[tuple[set[int], bool]], forgetful: bool
-) -> None:
+def test_each_row_arrives_once_in_any_batches(batches: list[tuple[set[int], bool]], forgetful: bool) -> None:
     """Batches may have any records, come in any order, and come from a replay. That leaves what is behind the chain's end."""
     accounts = ("shop" if n % 3 else "blog" for n in range(12))
     data = (envelope(one, {"views": [row(f"e{n}")]}, request_id=f"r{n}") for n, one in enumerate(accounts))
