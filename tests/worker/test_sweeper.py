@@ -38,9 +38,9 @@ def add(made: Delivery, spans: int, status: int = 200) -> None:
     """Deliver more spans, whose imports have this status."""
     if status != 200:
         made.fail(status=status)
-    for n in range(spans):
-        made.put(envelope("shop", {"views": [row(f"x{n}")]}, request_id=f"x{n}"))
-        made.deliver(2 + n)
+    made.deliver_each(
+        *(envelope("shop", {"views": [row(f"x{n}")]}, request_id=f"x{n}") for n in range(spans))
+    )
 
 
 def sweep(made: Delivery, seconds: float = 0.0) -> dict[str, int]:
