@@ -321,16 +321,6 @@ def test_reads_all_spans(client: Any) -> None:
 # Claims
 
 
-def test_the_first_claim_wins() -> None:
-    """Later claims get the first one's owner, whether alone or with others."""
-    one = ledger(memory())
-
-    assert {"q": Claim(A)} == one.claim({"q": A}, 60)
-    assert {"q": Claim(A), "r": Claim(B)} == one.claim({"q": B, "r": B}, 60)
-    assert {"q": Claim(A), "r": Claim(B)} == one.claim({"q": A, "r": C}, 60)
-    assert {"q": Claim(A)} == one.claims(["q", "s"])
-
-
 def test_keys_that_dynamodb_leaves_unanswered_are_asked_again_or_undecided(client: MemoryDynamoDB) -> None:
     """Spans are read together however few an answer has, unless it has none. An owner that is not read leaves its claim undecided."""
     one = ledger(client)

@@ -33,12 +33,10 @@ def delivery(seconds: float = 0.0) -> Delivery:
     return made
 
 
-@pytest.mark.parametrize(
-    ("seconds", "expected"), [(1, ""), (0, f"the shard {SHARD} has not passed that time")]
-)
-def test_an_open_shard_has_passed_when_a_later_record_is_in_a_span(seconds: float, expected: str) -> None:
+@pytest.mark.parametrize(("late", "expected"), [(1, ""), (0, f"the shard {SHARD} has not passed that time")])
+def test_an_open_shard_has_passed_when_a_later_record_is_in_a_span(late: float, expected: str) -> None:
     """Later by the margin, because arrival times run back a little."""
-    made = delivery(seconds)
+    made = delivery(late)
     made.clock.sleep(10)
 
     assert expected == obstacle(made)
