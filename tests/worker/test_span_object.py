@@ -242,7 +242,7 @@ def put(made: Made, executor: Any) -> None:
 
 def test_a_put_counts_only_with_s3_s_own_checksum(made: Made) -> None:
     """An ETag is no checksum under SSE-KMS, and an answer without one acknowledges nothing."""
-    for answer in ({}, {"ETag": '"x"'}, {"ChecksumSHA256": "AAAA"}):
+    for answer in ({}, {"ETag": '"x"'}, {"ChecksumCRC32": "AAAA"}):
         made.s3.client.put_object = lambda found=answer, **_: found
         with pytest.raises(BucketUnavailableError, match="did not acknowledge"):
             put(made, InlineExecutor())
