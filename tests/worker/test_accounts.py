@@ -131,9 +131,6 @@ def test_an_error_for_one_account_affects_only_that_account() -> None:
     assert {"shop": SHOP, "nobody": INVALID} == cache(client).resolve(names)
 
 
-# How they are written
-
-
 def test_applying_replaces_the_accounts_of_its_own_stack() -> None:
     """An account that the new mapping lacks is deleted; other stacks' accounts and sentinels, and keys that are not Sluice's, stay."""
     client: Any = MemoryRedis()

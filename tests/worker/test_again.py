@@ -201,9 +201,6 @@ def test_beside_a_look_another_decides_nothing() -> None:
     assert (({}, "others are looked for"), {"a": Event.COPY_COUNTS}) == (answers.get(timeout=1), events)
 
 
-# Shards
-
-
 def test_a_copy_on_another_shard_counts() -> None:
     """All shards must have passed, not only the one that the key leads to."""
     made = delivery(shards=4)
@@ -236,9 +233,6 @@ def test_a_copy_on_a_shard_that_is_no_longer_listed_counts() -> None:
 
     assert {"shop:k1/views~q/0": ("copy", "", 1)} == made.chunks()
     assert ["q"] == made.ids("shop_db", "views")
-
-
-# What cannot be read
 
 
 def without_index() -> Delivery:
@@ -396,9 +390,6 @@ def test_a_disabled_mapping_only_makes_the_rows_wait() -> None:
     made.clock.sleep(30 * 86_400)
     made.send()
     assert {"shop:k1/views~q/0": ("again", "", 1)} == made.chunks()
-
-
-# Any order
 
 
 @settings(max_examples=40, deadline=None)

@@ -79,9 +79,6 @@ def made() -> Made:
     return Made()
 
 
-# At the end of a chain
-
-
 def test_the_first_of_several_copies_in_a_batch_counts(made: Made) -> None:
     """Only the lowest number claims, so the others add nothing to the request."""
     made.delivery.dynamodb.calls.clear()
@@ -146,9 +143,6 @@ def test_an_undecided_claim_ends_the_span(made: Made, at: int, decided: list[str
         made.decide(batch)
 
 
-# In gaps
-
-
 def test_every_record_in_a_gap_owns_a_claim(made: Made) -> None:
     """It is made with the append: a claim of somebody who dies before it would count for nobody."""
     batch = records(copy("q", 0), b'{"account":"shop","events":[{"table":"views"}]}', b"junk")
@@ -170,9 +164,6 @@ def test_a_span_makes_only_as_many_claims_as_a_transaction_takes(made: Made, in_
     decided = made.decide(records(*map(copy, ids), begin=200), gap=gap)
 
     assert MOST_CLAIMS_WITH_APPEND == len(decided.records) == len(decided.with_append)
-
-
-# An owner that was never planned
 
 
 def test_a_claim_waits_for_its_owner(made: Made) -> None:
@@ -310,9 +301,6 @@ def test_only_one_copy_takes_over_the_claim_of_a_stream_that_is_gone(made: Made)
     batch = records(*map(copy, [*owners, *owners]))
     assert ([str(n) for n in range(1, 9)], ["5", "6", "7", "8"]) == made.counted(batch)
     assert 2 == made.delivery.kinesis.calls.count("list_shards")
-
-
-# How the worker delivers copies
 
 
 def test_a_claim_outlives_every_copy() -> None:

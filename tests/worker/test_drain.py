@@ -36,9 +36,6 @@ def claims(way: Way) -> list[int]:
     return [envelope.decode(data).claim for data in way.delivery.kinesis.client.data()]
 
 
-# What is put
-
-
 @pytest.mark.parametrize("lands", [False, True])
 def test_with_a_claim_or_after_a_definite_refusal_the_claim_is_plain(way: Way, lands: bool) -> None:
     """No record carries the latter without one, and of the former one copy counts: nothing is to be decided."""
@@ -95,9 +92,6 @@ def test_puts_keep_the_order_of_the_messages(way: Way) -> None:
     assert [f"r{number}-0" for number in range(5)] == way.delivery.ids("shop_db", "pageviews")
 
 
-# Answers
-
-
 def test_a_put_throttled_for_long_stays_on_the_queue(way: Way) -> None:
     """After a few refusals, the rest of the partition key waits for the next invocation."""
     refuse(way, "a", "b", "c")
@@ -138,9 +132,6 @@ def test_an_answer_that_cannot_be_read_proves_nothing(way: Way) -> None:
 
     assert (0, 2) == (way.drain(), way.waiting())
     assert [2] == [line["left"] for line in way.telemetry.said("drained")]
-
-
-# What is not an envelope
 
 
 @pytest.mark.parametrize(

@@ -211,9 +211,6 @@ def test_a_deleted_span_cannot_be_updated() -> None:
     assert [] == list(double.items(TABLE))
 
 
-# New rows in place of old ones
-
-
 EDIT = ChainId.edit("e")
 
 
@@ -238,9 +235,6 @@ def test_a_replacement_is_one_transaction(client: Any) -> None:
         **without_token(request)
     )
     assert ledger(repeating, 200).replace(written.with_entries({}), replace(new, after=N[9]))
-
-
-# The worklist
 
 
 def places(one: Ledger, kind: str) -> list[Place]:
@@ -302,9 +296,6 @@ def test_the_worklist_has_no_hot_partition() -> None:
     assert all(parts)
 
 
-# Reading everything
-
-
 def test_reads_all_spans(client: Any) -> None:
     """It returns the spans of all chains, optionally of a time range, without anything else."""
     one = ledger(client)
@@ -316,9 +307,6 @@ def test_reads_all_spans(client: Any) -> None:
 
     assert [0, 1000, 2000, 3000, 4000, 9000] == sorted(each.planned_at for each in one.spans())
     assert [1000, 2000] == sorted(each.planned_at for each in one.spans(since=1.0, until=3.0))
-
-
-# Claims
 
 
 def test_keys_that_dynamodb_leaves_unanswered_are_asked_again_or_undecided(client: MemoryDynamoDB) -> None:
@@ -348,9 +336,6 @@ def test_every_read_of_the_table_is_consistent() -> None:
 
     assert 6 == len(asked)
     assert all({**call, **call.get("RequestItems", {}).get(TABLE, {})}["ConsistentRead"] for call in asked)
-
-
-# Claims that are made with an append
 
 
 def test_claims_are_made_with_the_append_or_not_at_all(client: Any) -> None:
@@ -411,9 +396,6 @@ def test_a_transaction_that_failed_for_another_reason_proves_nothing(code: str) 
         ledger(meddled).append(span(), {"q": Claiming(A)}, 60)
 
 
-# What else it remembers
-
-
 def test_tags_chains_and_the_sweep_s_progress_are_remembered(client: Any) -> None:
     """A tag stands for its first use. Chains that the stream no longer lists are among them."""
     one = ledger(client)
@@ -425,9 +407,6 @@ def test_tags_chains_and_the_sweep_s_progress_are_remembered(client: Any) -> Non
     assert "" == one.swept_to()
     one.note_swept("spans/x")
     assert "spans/x" == one.swept_to()
-
-
-# Failures
 
 
 def throttle(_: Any) -> None:

@@ -87,9 +87,6 @@ def test_a_record_is_in_the_span_whose_index_has_its_number(made: Made) -> None:
     assert [Gap(CHAIN.within(N[5]), START, N[n]) for n in (9, 11)] == [made.locate(n) for n in (8, 10)]
 
 
-# What is read
-
-
 def test_a_redelivered_batch_needs_no_index(made: Made) -> None:
     """The item's count and digest show that all its records are there. With one more or less, or another, the index is read."""
     one = made.append(CHAIN, START, 3, 5, 7)

@@ -195,9 +195,6 @@ def test_an_unchanged_row_keeps_its_bytes(event: dict[str, Any]) -> None:
     assert made == b"".join(revised(made, made))
 
 
-# Repaired events
-
-
 GOOD = '{"table":"views","event_id":"mended","a":1}'
 
 
@@ -257,9 +254,6 @@ def test_an_invalid_repair_is_refused(text: str, why: str) -> None:
     assert {"shop/!missing_table/0": ("rejected", "", 1)} == made.chunks()
     with pytest.raises(EditRefusedError, match=why):
         row_of(text, AT, "", str)
-
-
-# Rows of tables that were too many
 
 
 def test_rows_of_tables_over_the_limit_are_sent_once_there_is_room() -> None:

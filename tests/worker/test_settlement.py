@@ -107,9 +107,6 @@ def test_an_answer_that_is_lost_is_an_error() -> None:
         made.settle({KEY: OK})
 
 
-# Halving
-
-
 @pytest.mark.parametrize(("reason", "expected"), [("http_422", "http_422"), ("http_413", "row_too_large")])
 def test_a_chunk_that_is_partly_refused_is_split(reason: str, expected: str) -> None:
     """Its halves wait without a doubt. A single row dies alone."""

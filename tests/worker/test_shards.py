@@ -223,9 +223,6 @@ def test_no_page_is_read_when_the_time_is_up() -> None:
     assert 2 == len(kinesis.times)
 
 
-# The stream
-
-
 def one_shard() -> tuple[Any, Shards, ManualClock]:
     """Return a stream of one shard with its calls recorded."""
     clock = ManualClock()

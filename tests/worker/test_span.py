@@ -43,9 +43,6 @@ WAITING, DELIVERED, SPLIT = Entry(), Entry(State.DELIVERED), Entry(State.SPLIT)
 PLANNED_AT = 1_700_000_000_000
 
 
-# Names
-
-
 @given(keys)
 def test_chunk_keys_round_trip_through_their_names(one: ChunkKey) -> None:
     """A key is that of a planned chunk, or of a half at any depth."""
@@ -116,9 +113,6 @@ def test_a_span_that_is_given_no_more_than_its_place_has_nothing() -> None:
     assert 1_500 == milliseconds(1.5)
 
 
-# States that the ledger does not name
-
-
 @pytest.mark.parametrize("settled", [False, True])
 @pytest.mark.parametrize(
     ("group", "destination", "open_", "then"),
@@ -165,9 +159,6 @@ def test_an_entry_s_database_replaces_the_plan_s() -> None:
 
     assert ("shop_db", "new_db", "") == (span().database(KEY), moved.database(KEY), span().database(new))
     assert LATER == span().destination(new)
-
-
-# Halves
 
 
 @given(st.integers(0, 300), st.integers(0, 9))
@@ -241,9 +232,6 @@ def test_halves_with_different_ends_or_names_of_their_own_stay(first: Entry, sec
     ended = span(settled=True).with_entries(halves)
 
     assert (halves, True) == (ended.entries, ended.is_final)
-
-
-# Settling
 
 
 def test_the_first_settlement_names_what_is_not_delivered() -> None:

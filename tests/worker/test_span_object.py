@@ -156,9 +156,6 @@ def test_an_object_that_cannot_be_read_is_not_gone(made: Made, code: str) -> Non
         made.fresh().index(made.span)
 
 
-# Rewriting
-
-
 def test_a_rewritten_object_keeps_its_index(made: Made) -> None:
     """The chunks that nobody needs any more are gone from it, and only they."""
     encoded = made.objects.without(made.span, lambda one: one == CLICKS, NOW + 7200)
@@ -176,9 +173,6 @@ def test_a_rewritten_object_keeps_its_index(made: Made) -> None:
         objects.body(rewritten, KEY)
     again = objects.without(rewritten, lambda _: True, NOW + 7200)
     assert encoded.data == again.data
-
-
-# Names
 
 
 @given(chains, numbers, numbers, refs)
@@ -230,9 +224,6 @@ def test_objects_are_listed_by_hour(made: Made) -> None:
     assert names[2:] == [one.name for one in made.objects.of_hour("2026-11-24T04")]
     assert names[3:] == [one.name for one in made.objects.of_hour("2026-11-24T04", names[2])]
     assert [1] == [one.size for one in made.objects.of_hour("2026-11-24T04", names[2])]
-
-
-# Puts
 
 
 def put(made: Made, executor: Any) -> None:

@@ -223,9 +223,6 @@ def test_without_the_ledger_nothing_is_deleted() -> None:
     assert 1 == len(made.span_objects())
 
 
-# Envelopes that were put again
-
-
 def test_an_index_stays_while_an_envelope_that_was_put_again_waits_for_it() -> None:
     """Its marker was denied for months; then the first copy is found all the same."""
     first = envelope("shop", {"views": [row("q")]}, request_id="q")

@@ -364,9 +364,6 @@ def test_an_endless_answer_is_cut_off_and_redirects_are_not_followed() -> None:
     assert 1 == len(asked_for)
 
 
-# Questions about many chunks at once
-
-
 CHUNKS = st.lists(
     st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=4, unique_by=lambda one: one[0]),
     min_size=1,

@@ -168,9 +168,6 @@ def test_others_do_not_wait_for_one_database_with_much_to_send() -> None:
     assert [Event.ACCEPTED] * 100 == events(Made(1).run(Made(1).uploads(100), begin=60))
 
 
-# One attempt
-
-
 def attempt(made: Made, end: float = 60.0, database: str = "db_0") -> tuple[Event, str, bool]:
     """Attempt one upload to a table that need not exist; return the event, its reason, and whether nothing can have been accepted."""
     [upload] = made.uploads(1)

@@ -173,9 +173,6 @@ def test_many_spans_cost_few_calls(stack: Stack) -> None:
     assert 0 <= costs[1] - costs[0] <= 2 * WORKLIST_KEYS
 
 
-# The queue
-
-
 def test_envelopes_in_the_overflow_queue_leave_the_watermark_unknown(stack: Stack) -> None:
     """Their age is unknown, so no note is made."""
     stack.sqs.send_message(QueueUrl=stack.queue_url, MessageBody="x")
@@ -199,9 +196,6 @@ def test_notices_outlast_the_lag_of_the_counts() -> None:
 
     assert COUNTED_SECONDS <= lasting - NOTICE_EVERY_SECONDS - 2 * CLOCK_SECONDS
     assert INGEST.timeout == INGEST_SECONDS
-
-
-# Shards
 
 
 def test_a_shard_without_records_proves_nothing_until_its_marker_is_in_a_span(stack: Stack) -> None:

@@ -52,9 +52,6 @@ def test_rows_arrive_once_in_order() -> None:
     assert ({}, {}) == (made.chunks(), made.telemetry.counts)
 
 
-# Store, append, send, settle
-
-
 @pytest.mark.parametrize(
     ("service", "moment", "call"),
     [
@@ -102,9 +99,6 @@ def test_no_send_begins_after_five_seconds() -> None:
     assert {"shop/views/2": ("waiting", "deadline", 1)} == made.chunks()
     [span] = made.spans()
     assert span.entry(ChunkKey.parse("shop/views/2")).since is None
-
-
-# Locate
 
 
 def test_a_redelivered_batch_costs_one_ledger_query() -> None:
@@ -155,9 +149,6 @@ def test_an_overtaken_warm_sandbox_locates_again() -> None:
     assert made.deliver(1, 3) is None
     assert ["e0", "e1", "e2"] == made.ids("shop_db", "views")
     assert [1, 1, 1] == [span.records for span in made.spans()]
-
-
-# What it costs
 
 
 def test_the_latest_arrival_only_grows_along_a_chain() -> None:
@@ -217,9 +208,6 @@ def test_a_batch_costs_few_calls(size: int) -> None:
     assert 4 == made.s3.calls.count("put_object")  # borders name two records; of more, an index
 
 
-# What cannot be delivered
-
-
 def test_a_batch_is_logged_and_measured_without_its_rows_and_without_secrets() -> None:
     """One line describes the span, and one has the metrics, also if Treasure Data refuses the key."""
     made = shops()
@@ -262,9 +250,6 @@ def test_dead_chunks_do_not_affect_their_neighbours() -> None:
     [span] = made.spans()
     junk = made.objects.payload(span, ChunkKey.parse("-/-undecodable/0"))
     assert b"junk" == msgpack.unpackb(junk)
-
-
-# Time, errors and other streams
 
 
 def test_an_unforeseen_error_or_too_little_time_holds_the_rest_of_the_batch() -> None:
