@@ -35,7 +35,7 @@ def test_the_commands_work_on_a_deployed_stack(stack: Stack, tmp_path: Path) -> 
     """They reach Redis through the stack's function; the doctor sends no event, because the emulated API has no address."""
     stack.map_account("shop")
     stack.put("later", "looked_at", "/later")
-    assert [("later", "unknown_account")] == stack.dead(1)
+    assert [("later", "unknown_account")] == stack.dead()
     file = tmp_path / "event.json"
     recorded = stack.sluice("record", "--count", "1", "--scrub", "-o", str(file))
     states = {found["what"]: found["state"] for found in stack.sluice("doctor", "--no-event")["findings"]}

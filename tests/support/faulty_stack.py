@@ -51,15 +51,7 @@ class _Api:
 
 
 class FaultyStack(Stack):
-    """A stack. Commands take it as the context's object.
-
-    Attributes:
-        made: what delivers, with a clock that begins a while ago.
-        api: the API.
-        mapping: the worker's event source mapping.
-        alarms: the alarms that are on.
-        redis_failure: what connecting to Redis raises.
-    """
+    """A stack. Commands take it as the context's object. `alarms` are those that are on; Redis raises `redis_failure`."""
 
     def __init__(self) -> None:
         clock = ManualClock(SystemClock().now() - AGO)
