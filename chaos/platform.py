@@ -76,8 +76,8 @@ class Function:
 
         def ended(value: Any, error: BaseException | None) -> None:
             self.running.pop(process, None)
-            is_alive = not isinstance(error, Killed) and simulation.now - process.born < self.timeout
-            self._idle += [sandbox] if is_alive else []  # for the next one
+            if not isinstance(error, Killed) and simulation.now - process.born < self.timeout:
+                self._idle.append(sandbox)  # for the next invocation
             if isinstance(error, Killed):
                 tell(Raised("Runtime.ExitError"))
             elif error is not None:

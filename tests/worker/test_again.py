@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from shared.accounts import Account
 from tests.support import delivery as support
 from tests.support.delivery import BUCKET, SHARD, STREAM, Delivery, envelope, lose_answer, once, row
-from worker.again import TOGETHER_SECONDS
+from worker.again import CLOCK_SECONDS, TOGETHER_SECONDS
 from worker.chain import ChainId
 from worker.claims import LATE_SECONDS
 from worker.ledger import Ledger
@@ -83,6 +83,17 @@ def test_envelopes_that_are_decided_together_wait_for_the_last() -> None:
     wait(made, TOGETHER_SECONDS)
 
     assert ["a", "b"] == sorted(made.ids("shop_db", "views"))
+
+
+def test_a_first_copy_may_arrive_before_its_receipt() -> None:
+    """The ingest's clock may be ahead, and arrival times run back a little."""
+    ahead = CLOCK_SECONDS + MARGIN_SECONDS
+    made = delivery(first(at=AT + ahead))
+    put(made, again(at=AT + ahead))
+    wait(made, ahead + PASSED + 1)
+
+    assert ["q"] == made.ids("shop_db", "views")
+    assert {("copy", "", 1)} == set(made.chunks().values())
 
 
 def test_rows_of_a_disabled_account_are_a_copy_too() -> None:

@@ -252,6 +252,18 @@ def test_a_database_that_answers_probes_but_fails_imports_is_closed(
     assert made.sender_wiring.health.is_failing("shop_db")  # so that the next run probes it
 
 
+def test_a_failure_stops_the_other_chunks_of_its_span() -> None:
+    """One doubt is enough, also where an answer to a probe means nothing."""
+    tables = [f"table_{n}" for n in range(9)]
+    made = failed(429, envelope("shop", {one: [row(one)] for one in tables}))
+    for one in tables:
+        made.fail(500, table=one)
+    attempted = around_attempts(made)
+    made.send()
+
+    assert 1 == len(attempted)
+
+
 class Busy(Sender):
     """Finds a database busy in its first pass, and notes how many of the turns that wait for it hold a span."""
 

@@ -7,6 +7,8 @@ import pytest
 from shared.errors import LedgerUnavailableError
 from tests.support.delivery import Delivery, lose_answer, once
 from tests.support.spans import CHAIN, KEY, key, span
+from worker.chain import Owner
+from worker.record import START
 from worker.settlement import MOST_HALVINGS, MOST_VAIN_HALVINGS, Outcome
 from worker.span import ChunkKey, Span
 from worker.states import Entry, Event, State
@@ -155,6 +157,22 @@ def test_halving_in_vain_ends(parts: int, delivered: bool, reason: str, state: S
     assert MOST_VAIN_HALVINGS < MOST_HALVINGS
     assert state is found.entry(first).state
     assert CHAIN == found.chain
+
+
+def test_halving_is_not_in_vain_if_another_part_is_accepted_with_it() -> None:
+    """Whichever of the outcomes comes first."""
+    made = Made()
+    made.span, first = split(made, MOST_VAIN_HALVINGS + 1, delivered=False)
+    other = next(one for one, _ in made.span.all_leaves() if one != first)
+
+    assert State.SPLIT is made.settle({first: PARTLY, other: OK}, first, other).entry(first).state
+
+
+def test_a_chunk_whose_halves_the_item_cannot_hold_dies() -> None:
+    """Otherwise no write of its span would ever succeed."""
+    made = Made(copies={"q" * 359_500: Owner(CHAIN, START)})
+
+    assert State.DEAD is made.settle({KEY: PARTLY}).entry(KEY).state
 
 
 def test_a_half_that_was_joined_meanwhile_is_left_alone() -> None:
