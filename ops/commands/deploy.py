@@ -81,7 +81,8 @@ def command(
         at = datetime.fromtimestamp(clock.now(), UTC)
         given = {**plan.given, "Architecture": survey.values["Architecture"]}
         try:
-            change.deploy(f"deploy-{at:%Y%m%dt%H%M%S}", given, bucket.upload(artifact))
+            name = f"deploy-{at:%Y%m%dt%H%M%S}"
+            change.deploy(name, given, bucket.upload(artifact), artifact.template["Parameters"])
         except Failure as failure:
             raise Failure(
                 f"{failure.message.rstrip('.')}. See {DEPLOYING}; then run `sluice deploy` again"

@@ -1,6 +1,6 @@
 """Creates or updates a stack through a change set, as `sam deploy` and `aws cloudformation deploy` do."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,19 +39,22 @@ class ChangeSet:
         name: str,
         parameters: Mapping[str, str],
         template_url: str = "",
+        names: Collection[str] = (),
         *,
         waiting: Callable[[], None] = lambda: None,
     ) -> bool:
         """Create or update the stack, with a change set of a new name. Return whether anything had to change.
 
-        Parameters that are not given keep their values and, without the URL of one in S3, the template stays. `waiting` is
-        called at each poll.
+        Parameters that are not given keep their values and, without the URL of one in S3, the template stays. `names` are the parameters
+        of the one in S3: CloudFormation rejects others, which the stack may have from a later version. `waiting` is called at each poll.
 
         Raises:
             Failure: CloudFormation rejected the change, rolled it back (the message has the first reason), or takes over an hour.
         """
         before = self._current()
-        kept = before.keys() - parameters.keys() if before is not None else ()
+        kept = (before or {}).keys() - parameters.keys()
+        if template_url:
+            kept &= set(names)
         given: list[ParameterTypeDef] = [
             {"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()
         ]

@@ -44,8 +44,11 @@ def test_somebody_needs_each_parameter() -> None:
 
 @pytest.mark.parametrize("name", docs_tables.policies())
 def test_policies_follow_the_code(name: str) -> None:
-    """The policies that people attach are up to date (else: make docs)."""
-    assert docs_tables.policies()[name] == (ROOT / "docs/policies" / name).read_text()
+    """The policies that people attach are up to date (else: make docs), and each resource is an ARN, or an output to fill in."""
+    text = docs_tables.policies()[name]
+
+    assert text == (ROOT / "docs/policies" / name).read_text()
+    assert [] == re.findall(r'"Resource": "(?!arn:|<|\*")[^"]*"', text)
 
 
 def test_screenshots_follow_the_pages() -> None:

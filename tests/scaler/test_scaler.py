@@ -122,7 +122,10 @@ def test_incomplete_metrics_change_nothing(codes: list[str], more: dict[str, str
 
         assert 8 == made.run()
     message = "the stream's metrics are incomplete, so its size is not changed"
-    assert [message] == [line.message for line in made.telemetry.lines]
+    assert ([message], {"ScalerFailures": 1}) == (
+        [line.message for line in made.telemetry.lines],
+        made.telemetry.counts,
+    )
 
 
 def test_a_stream_that_is_being_resized_is_left_alone() -> None:
@@ -168,6 +171,7 @@ def test_a_change_that_kinesis_refuses_today_is_tried_again() -> None:
 
     assert made.run() is None
     assert {"reason": "LimitExceededException"} == made.telemetry.lines[-1].fields
+    assert {"ScalerFailures": 1} == made.telemetry.counts
     made.clock.time += 86_400
     assert 4 == made.run()
 

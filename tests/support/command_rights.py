@@ -84,6 +84,7 @@ _PLACES = {
 }
 
 _OUTPUT = re.compile("<[^>]+>")
+_TOPIC = "arn:aws:sns:*:*:STACK-*"
 _ANY_SECRET = "arn:aws:secretsmanager:*:*:secret:*"  # CloudFormation names them after their logical ids
 
 
@@ -100,7 +101,13 @@ def policy(commands: Iterable[str], *, is_deployed: bool = True) -> dict[str, An
         place = _PLACES.get(right) or _PLACES.get(action) or _PLACES[action.partition(":")[0]]
         named = place.format(output)
         if not is_deployed:
-            named = _ANY_SECRET if place == "<{}>" else _OUTPUT.sub("STACK-*", named)
+            named = (
+                _ANY_SECRET
+                if place == "<{}>"
+                else _TOPIC
+                if action[:4] == "sns:"
+                else _OUTPUT.sub("STACK-*", named)
+            )
         places.setdefault(named, set()).add(action)
     statements = [
         {"Effect": "Allow", "Action": sorted(actions), "Resource": place}

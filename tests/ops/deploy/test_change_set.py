@@ -34,6 +34,16 @@ def test_a_change_keeps_every_other_parameter() -> None:
     ] == asked["Parameters"]
 
 
+def test_a_change_to_an_earlier_version_leaves_out_what_that_does_not_know() -> None:
+    """CloudFormation rejects a parameter that the template lacks."""
+    aws = Modelled(described("UPDATE_COMPLETE", Newer="on", Stage="dev"))
+    change = ChangeSet(aws("cloudformation"), "sluice-dev", ManualClock(), 0.001)
+
+    assert change.deploy("c", {}, "https://bucket.example/earlier", ["LogLevel", "Stage"])
+    kept = [{"ParameterKey": "Stage", "UsePreviousValue": True}]
+    assert kept == dict(aws.asked)["CreateChangeSet"]["Parameters"]
+
+
 def test_a_rolled_back_change_says_why() -> None:
     """The message names the first resource that failed, not one that failed in an earlier change."""
     events = [
