@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import WaiterError
 
+from ops.deploy.stack_status import is_in_progress
 from ops.failure import Failure
 from shared.clock import Clock
 
@@ -29,6 +30,11 @@ class ChangeSet:
     stack: str
     clock: Clock
     poll_seconds: float
+
+    def settle(self) -> None:
+        """Wait until no change of the stack is under way, nor the clean-up after one: CloudFormation rejects another until then."""
+        while (found := self._found()) is not None and is_in_progress(found["StackStatus"]):
+            self.clock.sleep(self.poll_seconds)
 
     def parameters(self) -> dict[str, str]:
         """Return the stack's parameters."""
@@ -105,15 +111,18 @@ class ChangeSet:
 
     def _current(self) -> dict[str, str] | None:
         """Return the stack's parameters; None if there is no stack, or it was never created."""
+        found = self._found()
+        if found is None or found["StackStatus"] == "REVIEW_IN_PROGRESS":
+            return None
+        return {one["ParameterKey"]: one["ParameterValue"] for one in found.get("Parameters", ())}
+
+    def _found(self) -> "StackTypeDef | None":
         try:
-            found = self._look()
+            return self._look()
         except self.cloudformation.exceptions.ClientError as error:
             if error.response["Error"]["Code"] != "ValidationError":
                 raise
             return None
-        if found["StackStatus"] == "REVIEW_IN_PROGRESS":
-            return None
-        return {one["ParameterKey"]: one["ParameterValue"] for one in found.get("Parameters", ())}
 
     def _look(self) -> "StackTypeDef":
         return self.cloudformation.describe_stacks(StackName=self.stack)["Stacks"][0]
