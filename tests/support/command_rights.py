@@ -84,16 +84,14 @@ _PLACES = {
 }
 
 _OUTPUT = re.compile("<[^>]+>")
-_TOPIC = "arn:aws:sns:*:*:STACK-*"
-_ANY_SECRET = "arn:aws:secretsmanager:*:*:secret:*"  # CloudFormation names them after their logical ids
+# Outputs that are ARNs, before there is a stack. CloudFormation names secrets after their logical ids.
+_BEFORE = {"<{}>": "arn:aws:secretsmanager:*:*:secret:*", "<AlarmTopic>": "arn:aws:sns:*:*:STACK-*"}
 
 
 def policy(commands: Iterable[str], *, is_deployed: bool = True) -> dict[str, Any]:
     """Return the IAM policy for commands. `<…>` stands for an output of the stack, STACK for its name.
 
-    Args:
-        commands: the commands.
-        is_deployed: whether the stack exists; if not, no output is known, and names begin with the stack's.
+    Before the stack is deployed, no output is known, and names begin with the stack's.
     """
     places: dict[str, set[str]] = {}
     for right in {right for command in commands for right in RIGHTS[command]}:
@@ -101,13 +99,7 @@ def policy(commands: Iterable[str], *, is_deployed: bool = True) -> dict[str, An
         place = _PLACES.get(right) or _PLACES.get(action) or _PLACES[action.partition(":")[0]]
         named = place.format(output)
         if not is_deployed:
-            named = (
-                _ANY_SECRET
-                if place == "<{}>"
-                else _TOPIC
-                if action[:4] == "sns:"
-                else _OUTPUT.sub("STACK-*", named)
-            )
+            named = _BEFORE.get(place) or _OUTPUT.sub("STACK-*", named)
         places.setdefault(named, set()).add(action)
     statements = [
         {"Effect": "Allow", "Action": sorted(actions), "Resource": place}
