@@ -121,7 +121,7 @@ class Logs:
 
     def __init__(self, *ages: float) -> None:
         self.ages = sorted(ages, reverse=True)
-        self.pages = 0
+        self.pages, self.now = 0, time.time()
 
     def client(self, _: str, **__: Any) -> Self:
         """Stand in for a boto3 session."""
@@ -134,7 +134,7 @@ class Logs:
     def filter_log_events(self, **request: Any) -> dict[str, Any]:
         """Return one line between two times."""
         self.pages += 1
-        begin, end = (time.time() - request[name] / 1000 for name in ("startTime", "endTime"))
+        begin, end = (self.now - request[name] / 1000 for name in ("startTime", "endTime"))
         found = [age for age in self.ages if end <= age <= begin]
         index = int(request.get("nextToken", 0))
         more = {"nextToken": f"{index + 1}"} if index + 1 < len(found) else {}
