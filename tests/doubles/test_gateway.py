@@ -184,7 +184,7 @@ def serve() -> Iterator[Callable[..., Connection]]:
 
     def serve(handler: Any, **options: Any) -> Connection:
         gateway = ending.enter_context(Gateway(handler, **options))
-        connection = Connection("127.0.0.1", gateway.port, timeout=10)
+        connection = Connection("127.0.0.1", gateway.port, timeout=60)
         ending.callback(connection.close)
         return connection
 
@@ -246,7 +246,7 @@ def test_half_a_body_does_not_reach_the_function(serve: Callable[..., Connection
     bodies: list[str] = []
     text = {"Content-Type": "text/plain"}
     other = serve(lambda event, _context: bodies.append(event["body"]))
-    with socket.create_connection((other.host, other.port), timeout=10) as client:
+    with socket.create_connection((other.host, other.port), timeout=60) as client:
         client.sendall(b'POST / HTTP/1.1\r\nContent-Length: 100\r\n\r\n{"events": [')
         ask(other, "POST", "/", body=b"whole", headers=text)
         client.shutdown(socket.SHUT_WR)
@@ -285,7 +285,7 @@ def test_raw_bytes_in_a_query_are_encoded(
     """The event has all bytes of the query, percent-encoded."""
     events: list[dict[str, Any]] = []
     to = serve(lambda event, _: events.append(event) or {"statusCode": 200})
-    with socket.create_connection((to.host, to.port)) as connection:
+    with socket.create_connection((to.host, to.port), timeout=60) as connection:
         connection.sendall(b"GET " + target + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         answer = connection.makefile("rb").readline()
 

@@ -40,7 +40,8 @@ def test_the_recording_adds_up_until_a_row_is_lost(tmp_path: Path) -> None:
         reconciled = copy.deepcopy(count)
         lose = {"database": "shop", "table": "lost", "begin": 1_764_000_000, "end": 1_764_000_001}
         urlopen(
-            Request(f"{stack.addresses.treasure_data}/-/lose", json.dumps(lose).encode(), method="POST")
+            Request(f"{stack.addresses.treasure_data}/-/lose", json.dumps(lose).encode(), method="POST"),
+            timeout=60,
         ).close()
         demo.count_outcomes(stack, accounting(described(stack.describe())), count)
 

@@ -21,7 +21,7 @@ from tests.support.node import in_turn, needed
 
 pytestmark = [needed, in_turn]
 
-_SECONDS = 20.0
+_SECONDS = 60.0
 
 
 @pytest.fixture

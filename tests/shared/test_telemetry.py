@@ -140,7 +140,7 @@ def test_a_line_says_who_wrote_it_and_when(output: Output) -> None:
 
 def test_concurrent_invocations_are_distinguished(output: Output) -> None:
     """A local gateway serves several requests in one process, each in its own thread."""
-    barrier = Barrier(2, timeout=10)
+    barrier = Barrier(2, timeout=60)
 
     def invoke(request_id: str) -> None:
         with output.telemetry.invocation(context(request_id)):

@@ -278,7 +278,7 @@ def deployed(folder: Path, artifacts: Path) -> Iterator[Stack]:
     destination = Destination()
     with ExitStack() as parts:
         redis_server, port = valkey.start(folder)
-        parts.callback(redis_server.wait, 10)
+        parts.callback(redis_server.wait, 60)
         parts.callback(redis_server.terminate)
         server = parts.enter_context(destination.server)
         front = parts.enter_context(TlsFront(port, folder))

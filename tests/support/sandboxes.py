@@ -50,7 +50,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         client.hset(keys.sentinel, mapping={"at": "0", "count": str(len(ACCOUNTS))})
     yield url
     process.terminate()
-    process.wait(10)
+    process.wait(60)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def aws_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield part.ready(_START_SECONDS)["endpoint"]
     finally:
         part.stop()
-        part.wait(10)
+        part.wait(60)
 
 
 @pytest.fixture

@@ -14,26 +14,15 @@ def test_wait_returns_the_results_of_all_jobs() -> None:
     with Threads() as threads:
         for number in range(5):
             threads.submit(lambda number=number: number)
-        assert [0, 1, 2, 3, 4] == sorted(threads.wait(5) for _ in range(5))
+        assert [0, 1, 2, 3, 4] == sorted(threads.wait(60) for _ in range(5))
         assert threads.wait(0.01) is None
 
 
 def test_jobs_run_concurrently() -> None:
     """Jobs that wait for each other finish."""
-    barrier = threading.Barrier(8, timeout=5)
+    barrier = threading.Barrier(8, timeout=60)
 
     assert sorted(run_parallel(Threads, [barrier.wait] * 8)) == list(range(8))
-
-
-def test_no_thread_outlives_the_context() -> None:
-    """Leaving the context waits for threads that are still running."""
-    before = threading.active_count()
-    done = []
-    with Threads() as threads:
-        threads.submit(lambda: done.append(time.sleep(0.05)) or 1)
-
-    assert [None] == done
-    assert threading.active_count() == before
 
 
 def test_errors_are_raised_by_wait() -> None:
@@ -74,6 +63,6 @@ def test_jobs_are_about_what_their_caller_is_about() -> None:
             threads.submit(lambda: with_subject({}))
         with about(span="b"):
             threads.submit(lambda: with_subject({}))
-        found = [threads.wait(5), threads.wait(5)]
+        found = [threads.wait(60), threads.wait(60)]
 
     assert [{"span": "a"}, {"span": "b"}] == sorted(found, key=str)
