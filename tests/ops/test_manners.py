@@ -54,13 +54,18 @@ def all_commands(group: click.Group = main, path: tuple[str, ...] = ()) -> Itera
 @pytest.fixture
 def filled(sluice: Sluice) -> Sluice:
     """The stack, with a dead row of long names, and with records on its first shard."""
-    while not sluice.json("replay --local --dry-run")["shards"]["shardId-000000000000"]:
+
+    def are_dead() -> bool:
+        return any(one["account"] == "nobody_of_a_long_name" for one in sluice.json("dead list --local"))
+
+    def has_records() -> bool:
         sluice.send("shop", "on_any_shard", "a")
-    if not any(one["account"] == "nobody_of_a_long_name" for one in sluice.json("dead list --local")):
+        return bool(sluice.json("replay --local --dry-run")["shards"]["shardId-000000000000"])
+
+    until(has_records)
+    if not are_dead():
         sluice.produce("nobody_of_a_long_name", "a_table_with_a_name_that_is_long", "a")
-        until(
-            lambda: any(one["account"] == "nobody_of_a_long_name" for one in sluice.json("dead list --local"))
-        )
+        until(are_dead)
     return sluice
 
 
