@@ -10,12 +10,13 @@ import pytest
 import redis
 
 from doubles.treasure_data import API_KEY
+from local.functions import treasure_data_at
 from local.lambda_runtime import ARCHITECTURE
 from ops.deploy import deployer
 from ops.deploy.code_bucket import CodeBucket
 from release import artifact
 from tests.support import command_rights, installation
-from tests.support.emulation import Stack, endpoints, remove
+from tests.support.emulation import Stack, remove
 from tests.support.installation import Installation
 from tests.support.sam import ROOT
 from tests.support.sluice import until
@@ -70,7 +71,7 @@ class Operator:
     def overrides(self) -> str:
         """Return the parameters of the stage."""
         given = {"StreamMode": "PROVISIONED", "SdkHosting": "off", "Architecture": ARCHITECTURE}
-        given |= {"Stage": "stg", **endpoints(self.other.destination.server.url)}
+        given |= {"Stage": "stg", **treasure_data_at(self.other.destination.url)}
         return " ".join(f"{name}={value}" for name, value in given.items())
 
     def words(self, *more: str) -> list[str]:

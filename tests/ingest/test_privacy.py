@@ -30,9 +30,6 @@ def row(site: Site, event: dict[str, Any], **headers: str) -> dict[str, Any]:
     return site.row()
 
 
-# Global Privacy Control, Do Not Track
-
-
 @pytest.mark.parametrize(
     ("settings", "headers", "is_honored"),
     [
@@ -69,9 +66,6 @@ def test_privacy_signals_disable_cookies(path: str) -> None:
     assert ([], False) == (answer.cookies, known in answer.json.values())
 
 
-# IP addresses
-
-
 @given(st.ip_addresses())
 def test_a_truncated_address_is_its_network(address: Any) -> None:
     """The network is the IPv4 address's /24 or the IPv6 address's /48."""
@@ -92,9 +86,6 @@ def test_addresses_are_truncated_wherever_they_come_from(path: str, placeholder:
 
     found = site.row()
     assert (placeholder, "2001:db8:1::", None) == (found["td_ip"], found["td_ip_2"], found["td_ip_7"])
-
-
-# Columns
 
 
 def test_addresses_and_columns_can_be_dropped() -> None:
@@ -151,8 +142,6 @@ def test_required_columns_cannot_be_dropped(name: str) -> None:
         IngestSettings.from_environment(environment)
 
 
-# Bots
-
 GOOGLE = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
 GPT = "Mozilla/5.0 AppleWebKit/537.36 (KHTML, like Gecko; compatible; GPTBot/1.2)"
 
@@ -205,8 +194,6 @@ def test_bots_can_be_rejected() -> None:
     assert [] == site.kinesis.calls
     assert 200 == site.pixel("", user_agent=CHROME).status
 
-
-# Browsers
 
 WEBKIT = "AppleWebKit/605.1.15 (KHTML, like Gecko)"
 IPHONE = f"(iPhone; CPU iPhone OS 17_5_1 like Mac OS X) {WEBKIT} Version/17.5 Mobile/15E148 Safari/604.1"

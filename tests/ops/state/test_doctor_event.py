@@ -1,10 +1,8 @@
 """What the doctor says about its test event, and when it sends none."""
 
 import pytest
-from click.testing import CliRunner
 
 from doubles.treasure_data import Action, Fault, Kind
-from ops.commands import doctor
 from ops.state.checks import TEST_TABLE
 from ops.state.doctor_event import outcome
 from tests.support.faulty_stack import FaultyStack
@@ -51,7 +49,7 @@ def test_an_event_creates_no_database(database: str, table: str, unlisted: int, 
     stack.made.td.create("shop_db", *([table] if table else []))
     if unlisted:
         stack.made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.LIST, status=403, count=unlisted))
-    shown = CliRunner(mix_stderr=False).invoke(doctor.command, obj=stack)
+    shown = stack.run("doctor")
 
     assert (said is None) is any(TEST_TABLE in body for body in stack.api.bodies)
     if said is not None:
