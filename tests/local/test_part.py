@@ -55,9 +55,7 @@ def test_a_killed_part_is_reported(part: Part) -> None:
         part.check()
 
 
-def test_who_kills_a_part_does_not_wait_for_the_next_process(
-    part: Part, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killer_waits_for_no_later_process(part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another thread may restart it as soon as it has ended."""
     killpg = os.killpg
 

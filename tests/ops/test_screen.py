@@ -22,14 +22,12 @@ def test_progress_in_a_pipe_is_a_line_every_ten_seconds(capsys: pytest.CaptureFi
         clock.sleep(60)
         show(description="sending", completed=5)
     assert ("", "") == capsys.readouterr()
-    with screen.progress(
-        "sending", hidden=False, unit="rows delivered", now=clock.now, look_seconds=60
-    ) as show:
+    with screen.progress("sending", hidden=False, unit="rows", now=clock.now, look_seconds=60) as show:
         for second in range(25):
             show(description="sending", completed=1000 * second)
             clock.sleep(1)
 
-    assert ["sending: 10,000 rows delivered, after 10 s", "sending: 20,000 rows delivered, after 20 s"] == (
+    assert ["sending: 10,000 rows, after 10 s", "sending: 20,000 rows, after 20 s"] == (
         capsys.readouterr().err.splitlines()
     )
 

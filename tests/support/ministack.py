@@ -76,24 +76,13 @@ class Ministack:
             "IOT_MTLS_ENABLED": "0",
         }
         # The emulator's own command would also serve on port 443.
-        command = [
-            str(_SERVER),
-            "tests.support.emulator_app:app",
-            "--bind",
-            f"fd://{self._listening.fileno()}",
-        ]
-        command += ["--workers", "0", "--keep-alive", "75"]
+        command = [str(_SERVER), "tests.support.emulator_app:app", "--workers", "0", "--keep-alive", "75"]
+        command += ["--bind", f"fd://{self._listening.fileno()}"]
         command += ["--certfile", str(self.certificate), "--keyfile", str(self._key)]
-        with self._listening, self.log.open("wb") as log:
-            self._process = subprocess.Popen(
-                command,
-                cwd=scratch,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=[self._listening.fileno()],
-            )
+        with self._listening as kept, self.log.open("wb") as log:
+            streams: Any = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+            streams["pass_fds"] = [kept.fileno()]
+            self._process = subprocess.Popen(command, cwd=scratch, env=environment, **streams)
         if listens(self._process, self._port, _START_SECONDS):
             return self
         self._end()
