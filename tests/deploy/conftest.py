@@ -26,9 +26,8 @@ def stack(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         assert [] == made.emulator.client("kinesis").list_streams()["StreamNames"]
         assert [] == made.emulator.client("lambda").list_functions()["Functions"]
         assert all(vpc["IsDefault"] for vpc in made.emulator.client("ec2").describe_vpcs()["Vpcs"])
-        assert buckets.isdisjoint(
-            found["Name"] for found in made.emulator.client("s3").list_buckets()["Buckets"]
-        )
+        left = made.emulator.client("s3").list_buckets()["Buckets"]
+        assert buckets.isdisjoint(found["Name"] for found in left)
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ KEY = ChunkKey(Group(RowSender("shop"), TEST_TABLE), 0)
         (Entry(State.WAITING, reason="deadline"), "unknown", "the worker had no time left to send them"),
         (Entry(State.WAITING, reason="http_503"), "waiting", "Treasure Data answers 503. No action needed"),
         (Entry(State.WAITING, reason="http_401"), "fault", "it rejects the API key. Store a valid one"),
+        (Entry(State.WAITING, reason="http_422"), "fault", "fix them with `sluice redrive --local --edit --"),
         (Entry(State.DEAD, reason="http_422"), "fault", "dead after 1.2 s (http_422)"),
     ],
 )

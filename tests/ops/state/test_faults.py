@@ -303,6 +303,8 @@ def test_a_sound_stack_has_no_faults(seed: Seed) -> None:
         ("put_again", 15, "healthy"),
         ("put_again", 35, "waiting"),
         ("http_503", 1, "waiting"),
+        ("http_429", 1, "waiting"),
+        ("http_422", 1, "attention"),
     ],
 )
 def test_what_is_usual_for_a_while_is_no_fault(reason: str, minutes: int, health: str) -> None:
