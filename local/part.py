@@ -97,9 +97,10 @@ class Part:
 
     def kill(self) -> None:
         """Kill the process and its children with SIGKILL, and wait until it has ended."""
+        process = self._process  # another thread may revive the part in between
         with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)  # each part leads its own session
-        self._process.wait()
+            os.killpg(process.pid, signal.SIGKILL)  # each part leads its own session
+        process.wait()
 
     @property
     def is_paused(self) -> bool:

@@ -90,9 +90,7 @@ def test_one_run_doubles_a_stream_several_times() -> None:
 
 
 @pytest.mark.parametrize(("records", "minutes_ago", "steps"), [(100, 60, [(8, 4)]), (240_000, 23 * 60, [])])
-def test_a_quiet_day_halves_the_stream_once(
-    records: int, minutes_ago: int, steps: list[tuple[int, int]]
-) -> None:
+def test_a_quiet_day_halves_the_stream(records: int, minutes_ago: int, steps: list[tuple[int, int]]) -> None:
     """Kinesis allows one step at a time. A peak 23 hours ago may come again, so it keeps the stream large."""
     made = Scaled(8)
     made.count("IncomingRecords", records, minutes_ago)
