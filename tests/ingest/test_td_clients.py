@@ -359,7 +359,7 @@ def test_an_event_may_be_a_form(path: str) -> None:
 def test_td_record_time_is_the_time_of_its_own_event() -> None:
     """The `time` of an event beside it may be older. An event that has no column left loses what was sent as its time."""
     site, week_ago = Site(), NOW - 7 * 86_400
-    stamps: list[Any] = [NOW * 1000, str(week_ago), str(week_ago - 1), NOW + 4 * 86_400, [NOW]]
+    stamps: list[Any] = [week_ago * 1000, str(week_ago), str(week_ago - 1), NOW + 4 * 86_400, [NOW]]
     events = [{"time": week_ago - 1}, *({"td_record_time": stamp, "time": 1} for stamp in stamps)]
     old = {"td_record_time": week_ago - 1}
     events += [{f"c{number}": 0 for number in range(count)} | old for count in (507, 508, 509)]
@@ -369,8 +369,8 @@ def test_td_record_time_is_the_time_of_its_own_event() -> None:
     found = [(row["time"], row.get("time_raw"), row.get("time_rule")) for _, row in site.rows()]
     odd = [(NOW, stamp, "out_of_range") for stamp in stamps[2:4]] + [(NOW, f"[{NOW}]", "unreadable")]
     full = [(NOW, week_ago - 1, "out_of_range"), (NOW, None, None), (NOW, None, None)]
-    right = [(week_ago - 1, None, None), (NOW, NOW * 1000, "milliseconds"), (week_ago, None, None)]
-    assert [*right, *odd, *full] == found
+    right = [(week_ago - 1, None, None), (week_ago, week_ago * 1000, "milliseconds")]
+    assert [*right, (week_ago, None, None), *odd, *full] == found
 
 
 ALLOWED = "https://allowed.example"

@@ -95,6 +95,17 @@ def test_counts_unread_records(delivery: Delivery) -> None:
     assert (3 + 4, 21 + 4, 30) == (unread.on_stream, unread.rows, unread.behind_seconds)
 
 
+def test_counts_messages_wherever_the_queue_keeps_them(delivery: Delivery) -> None:
+    """Those that SQS delays, or hides at present, are in the queue, too."""
+    queue: Any = MemorySQS(delivery.clock.now, visibility_seconds=60)
+    url = queue.create_queue(QueueName="overflow")["QueueUrl"]
+    for delay in (0, 0, 900):
+        queue.send_message(QueueUrl=url, MessageBody="x", DelaySeconds=delay)
+    queue.receive_message(QueueUrl=url)
+
+    assert 3 == accounting(delivery, sqs=queue, queue_url=url).unread().in_queue
+
+
 def test_counts_rows_in_flight(delivery: Delivery) -> None:
     """Rows of a span that its worker has not settled are in flight. They wait once the sender has looked at it, until it has sent them."""
     put(delivery, rows=4)

@@ -94,6 +94,18 @@ def test_what_arrives_meanwhile_is_left_alone(line: str, state: State) -> None:
     assert [touched, touched, (State.DEAD, 0)] == found
 
 
+@pytest.mark.parametrize("line", ["dead drop", "redrive --kind dead"])
+def test_each_option_narrows_the_selection(line: str) -> None:
+    """Otherwise rows that nobody has named would be given up, or sent."""
+    stack = FaultyStack()
+    stack.made.put(envelope("stray", {"views": [row("a")]}))
+    stack.made.put(envelope("nobody", {"carts": [row("b"), row("c")]}, request_id="b"))
+    stack.made.deliver()
+    options = ["account nobody", "table views", "reason http_422", "since 2999-01-01"]
+
+    assert [2, 1, 0, 0] == [stack.json(f"{line} --dry-run --{one}")["selected"] for one in options]
+
+
 def test_rows_that_wait_and_rejected_events_can_be_dropped() -> None:
     """Nobody may need them any more. Those of other states stay."""
     stack = FaultyStack()
