@@ -125,7 +125,7 @@ class Privacy:
             dropped |= {name for name, handling in personal.items() if handling == "drop"}
             hashed |= {name for name, handling in personal.items() if handling == "hash"}
         if visitor.anonymous:
-            dropped |= set(IDENTIFYING)
+            dropped |= {*IDENTIFYING, *filter(_is_identifying, hashed)}
         key = self._hash_key() if hashed else None
         if key is None:  # without a key, drop the columns rather than store them unhashed
             dropped, hashed = dropped | hashed, frozenset()
@@ -163,9 +163,10 @@ def _screen(row: dict[str, Any], rules: Mapping[str, Callable[[Any], Any] | None
 
 
 def _name_among(names: Container[str], column: str) -> str:
-    """Return the one of the names that a column has, perhaps with a number; otherwise any other name."""
-    stem, _, number = column.rpartition("_")
-    name = stem if column not in names and number.isdigit() else column
+    """Return the one of the names that a column has, perhaps with numbers; otherwise any other name."""
+    name = column
+    while name not in names and (parts := name.rpartition("_"))[2].isdigit():
+        name = parts[0]
     return _GOOGLE_CLICKS if name not in names and name.startswith(_GOOGLE_CLICKS) else name
 
 

@@ -106,6 +106,7 @@ def test_addresses_and_columns_can_be_dropped() -> None:
         "E-Mail": "c",
         "email_address": "d",
         "email2": "e",
+        "email_2": "f",
         "td_ip": "192.0.2.9",
     }
 
@@ -118,9 +119,10 @@ def test_addresses_and_columns_can_be_dropped() -> None:
 
 def test_columns_can_be_hashed() -> None:
     """The key is stored with the signing secrets, and without it they are dropped; equal values have equal hashes."""
-    site = Site(hashed_columns=("email", "user", "none", "td_url"))
+    site = Site(hashed_columns=("email", "user", "none", "td_url", "_gcl_au"))
     site.secret.text = '{"k1": "first secret", ".hash": "key"}'
     event = {"email": "a@a.example", "Email": "a@a.example", "user": 7, "none": None, "td_url": "/?gclid=1"}
+    event |= {"_gcl_au": "1"}
     hashed = ["email", "email_2", "user", "none", "td_url"]
 
     found, without = row(site, event, sec_gpc="1"), row(Site(hashed_columns=tuple(hashed)), event)
@@ -129,6 +131,7 @@ def test_columns_can_be_hashed() -> None:
     number, address = (hmac.digest(b"key", text, "sha256").hex()[:32] for text in (b"7", b"/"))
     assert [expected, expected, number, None, address] == [found[name] for name in hashed]
     assert without.keys().isdisjoint(hashed)
+    assert "_gcl_au" not in found  # what GPC removes is not hashed instead
 
 
 def test_a_truncated_address_is_hashed_as_its_network() -> None:
