@@ -208,6 +208,15 @@ def test_an_accounts_partition_keys_spread_over_all_shards(shards: int, most: fl
     assert max(counts.values()) < most * PARTITION_KEYS / shards
 
 
+def test_a_form_is_one_event_even_with_a_repeated_field_events() -> None:
+    """Its fields are columns, whatever they are called in a batch."""
+    site = Site()
+
+    site.post(b"events=1&events=2&a=3", "t=pageviews", content_type="application/x-www-form-urlencoded")
+
+    assert ('["1","2"]', "3") == (site.row()["events"], site.row()["a"])
+
+
 # Clocks, by the rules in docs/http.md
 
 DAY = 86_400
