@@ -5,11 +5,12 @@ Rows are screened before they are encoded, so removed data never reaches the str
 
 import re
 from collections.abc import Callable, Container, Mapping
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any, NamedTuple
 from urllib.parse import unquote_plus
 
 from ingest import cookie
+from ingest.proxies import address_of
 from ingest.request import Request
 from ingest.user_agent import bot_name
 from shared.person_hash import hashed_column
@@ -193,7 +194,7 @@ def _is_identifying(parameter: str) -> bool:
 def _network(address: Any) -> Any:
     """Return an address's network; anything that is not an address becomes None."""
     try:
-        parsed = ip_address(str(address).strip())
+        parsed = address_of(str(address).strip())
     except ValueError:
         return None
     number = int(parsed)

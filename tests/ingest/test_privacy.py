@@ -77,8 +77,9 @@ def test_privacy_signals_disable_cookies(path: str) -> None:
 
 @given(st.ip_addresses())
 def test_a_truncated_address_is_its_network(address: Any) -> None:
-    """The network is the IPv4 address's /24 or the IPv6 address's /48."""
+    """The network is the IPv4 address's /24, also in IPv6's notation, or the IPv6 address's /48."""
     kept = ip_address(privacy._network(str(address)))
+    address = getattr(address, "ipv4_mapped", None) or address
 
     assert kept.version == address.version
     network = ip_network(f"{kept}/{24 if address.version == 4 else 48}")
@@ -91,10 +92,15 @@ def test_addresses_are_truncated_wherever_they_come_from(path: str, placeholder:
     """This includes addresses that servers send for their visitors; a value that is not an address becomes null."""
     site = Site(visitor_ip="truncate")
 
-    site.get(path, f"k={KEY}&td_write_key={KEY}&t=pageviews&td_ip=td_ip&TD_IP=2001:db8:1:2::3&td_ip_7=text")
+    site.get(
+        path,
+        f"k={KEY}&td_write_key={KEY}&t=pageviews&td_ip=td_ip&TD_IP=2001:db8:1:2::3&td_ip_7=text&td_ip_8=::ffff:192.0.2.9",
+    )
 
     found = site.row()
-    assert (placeholder, "2001:db8:1::", None) == (found["td_ip"], found["td_ip_2"], found["td_ip_7"])
+    assert [placeholder, "2001:db8:1::", None, "192.0.2.0"] == [
+        found[name] for name in ("td_ip", "td_ip_2", "td_ip_7", "td_ip_8")
+    ]
 
 
 def test_addresses_and_columns_can_be_dropped() -> None:
