@@ -105,9 +105,7 @@ def test_a_status_fault_has_the_error_document(
         (Fault(kind=Kind.RESET), Failed, "ConnectionResetError"),
     ],
 )
-def test_a_connection_can_end_without_a_response(
-    wire: Wire, fault: Fault, error: type[Exception], message: str
-) -> None:
+def test_a_connection_can_just_end(wire: Wire, fault: Fault, error: type[Exception], message: str) -> None:
     """A connection ends or stays silent, whether TD accepted the rows or not, and a retry adds no rows."""
     wire.td.faults.add(fault)
     with pytest.raises(error, match=message):

@@ -289,7 +289,13 @@ def revoked(stack: FaultyStack) -> None:
     stack.api.revoked |= {"k1", "k1-2"}
 
 
-@pytest.mark.parametrize("seed", [lambda _: None, over, revoked], ids=["sound", "over", "revoked"])
+def filling(stack: FaultyStack) -> None:
+    """A record waits for its batch to fill, as the parameter allows."""
+    stack.break_(parameters={"BatchWindowSeconds": "240"})
+    unread(200)(stack)
+
+
+@pytest.mark.parametrize("seed", [lambda _: None, over, revoked, filling])
 def test_a_sound_stack_has_no_faults(seed: Seed) -> None:
     """Neither command invents one."""
     assert ([], []) == read(Case("", seed, "", ""))
