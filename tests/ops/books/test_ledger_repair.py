@@ -279,6 +279,54 @@ def test_a_comparison_counts_what_the_ledger_does_not_know_until_a_repair_ends()
     assert IDS == sorted(made.ids("shop_db", "views"))
 
 
+def damage(made: Delivery, name: str, at: int) -> bytes:
+    """Change a byte of an object; return what it held."""
+    body = bytes(made.s3.objects(BUCKET)[name].body)
+    changed = bytearray(body)
+    changed[at] ^= 1
+    made.s3.put_object(Bucket=BUCKET, Key=name, Body=bytes(changed))
+    return body
+
+
+@pytest.mark.parametrize("is_restored_too", [False, True])
+def test_objects_that_cannot_be_read_hold_the_stack_until_each_is_restored_or_moved_away(
+    is_restored_too: bool,
+) -> None:
+    """All are named at once. What Treasure Data had of them stays there, and everything else arrives once."""
+    made = restored("delivered")
+    names = [made.span_objects()[n] for n in (1, 5, -1)]
+    bodies = [damage(made, name, -1) for name in names]
+    repair = repairs(made)
+    repair.repair()
+    assert (set(names), True) == (set(repair.unreadable), is_restored(made.ledger, made.objects))
+    for name, body in zip(names, bodies, strict=True):
+        made.s3.delete_object(Bucket=BUCKET, Key=name)
+        if is_restored_too:
+            made.s3.put_object(Bucket=BUCKET, Key=name, Body=body)
+    repairs(made).repair()
+    settle(made)
+    made.send(State.DEAD)
+
+    assert not is_restored(made.ledger, made.objects)
+    assert IDS == sorted(made.ids("shop_db", "views"))
+    assert {} == made.chunks(State.WAITING, State.AGAIN, State.DEAD)
+
+
+def test_a_span_with_damaged_rows_is_taken_up_and_only_these_wait() -> None:
+    """Its index can be read."""
+    made = restored("nothing")
+    body = damage(made, name := made.span_objects()[0], 20)
+    repairs(made).repair()
+    settle(made)
+    assert {"shop/views/0": ("waiting", "ledger_restored", 2)} == made.chunks(State.WAITING)
+    made.s3.put_object(Bucket=BUCKET, Key=name, Body=body)
+    made.start()
+    settle(made)
+
+    assert {} == made.chunks(State.WAITING)
+    assert IDS == sorted(made.ids("shop_db", "views"))
+
+
 def since_backup(made: Delivery, act: Callable[[], object]) -> None:
     """Restore the ledger as it was before something happened, long after that, repair it, and settle it."""
     items = list(made.dynamodb.items(TABLE))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import requests
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from doubles.treasure_data.fault import Action, Fault, Kind
@@ -330,20 +330,27 @@ def test_a_fault_is_named_with_one_step(case: Case) -> None:
 
 
 def test_the_doctor_repairs_a_restored_ledger_after_asking() -> None:
-    """Without an answer nothing changes; afterwards nothing is wrong, and there is nothing left to repair."""
+    """Without an answer nothing changes, nor with an object that cannot be read; afterwards nothing is wrong or left to repair."""
     stack = FaultyStack()
     stack.made.map(shop="shop_db")
     take(stack, "shop", ago=60)
     stack.made.clock.time = SystemClock().now()
     stack.made.dynamodb.restore(TABLE, [])
     line = ["--no-event", "--repair-ledger"]
+    [name] = stack.made.span_objects()
 
-    refused, done, again = (
-        CliRunner(mix_stderr=False).invoke(doctor.command, [*line, *more], obj=stack, input=answer)
-        for more, answer in (([], "n"), (["--yes"], ""), (["--yes"], ""))
-    )
+    def run(*more: str, answer: str = "") -> Result:
+        return CliRunner(mix_stderr=False).invoke(doctor.command, [*line, *more], obj=stack, input=answer)
 
-    assert (1, 0, 0) == (refused.exit_code, done.exit_code, again.exit_code)
+    refused = run(answer="n")
+    of_client("s3", gone("AccessDenied"), "get_object")(stack)
+    unreadable = run("--yes")
+    del stack.made.s3.before["get_object"]
+    done, again = run("--yes"), run("--yes")
+
+    assert f"read: {name}: An error occurred (AccessDenied)" in unreadable.stdout
+    assert "docs/operations.md#restore" in unreadable.stdout
+    assert (1, 3, 0, 0) == (refused.exit_code, unreadable.exit_code, done.exit_code, again.exit_code)
     assert "The bucket has 1 object that the ledger does not know." in refused.stderr
     assert "1 span taken up, 0 objects left aside; Treasure Data is asked for 1 row" in done.stdout
     assert "nothing to repair" in again.stdout
