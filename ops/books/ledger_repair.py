@@ -159,6 +159,8 @@ class LedgerRepair:
             if one.index.after > at:
                 # spans of one or two records without rows have no object; a chain has no holes
                 end = self._append(_filler(chain, at, one.index.after, one.index.planned_at, end), {})
+            if one.index.origin and not chain.is_forced:
+                self._note_replaced(one.index.origin)
             end = self._append(self._span(one, end), self._claims(one) if chain.is_of_stream else {})
             counts["spans"] += 1
             if not chain.is_of_stream:
@@ -215,8 +217,22 @@ class LedgerRepair:
             for key, entry in span.all_leaves()
             if entry.state in _DOUBTFUL and not index.members[key.planned].length
         ]
-        found = {key: Entry(State.DROPPED if key.group.code else State.DELIVERED) for key in gone}
-        return found | {key: Entry(State.REPLACED) for key in gone if self._is_replaced(span.place, key)}
+        return {key: Entry(State.DROPPED if key.group.code else State.DELIVERED) for key in gone}
+
+    def _note_replaced(self, origin: str) -> None:
+        """Note that new rows stand in place of a chunk. It may be a half that the ledger does not know: then it splits what is known."""
+        chain, after, name = origin.split("/", 2)
+        span, key = self.ledger.get(Place.parse(chain, after)), ChunkKey.parse(name)
+        leaves = set() if span is None or key.planned not in span.chunks else set(span.leaves(key.planned))
+        known = next((one for one in key.lineage() if one in leaves), None)
+        if span is None or known is None:
+            return
+        entry, changes = span.entry(known), dict[ChunkKey, Entry]()
+        for depth in range(len(known.path), len(key.path)):
+            above = key._replace(path=key.path[:depth])
+            changes |= {above: Entry(State.SPLIT), **dict.fromkeys(above.halves, entry)}
+        changes[key] = Entry(State.REPLACED, at=milliseconds(self.clock.now()))
+        self.ledger.update(span.with_entries(changes, settled=True))
 
     def _read(self, stored: Stored) -> _Unknown | None:
         """Read an object whose parts no item names: its index is the last gzip member, with the digest in its name. Note if that fails."""

@@ -1,6 +1,7 @@
 """A ledger that was restored from a backup: nothing moves until it was compared with the bucket; then every row arrives once."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import msgpack
 import pytest
@@ -390,6 +391,30 @@ def test_what_forgetting_left_of_a_chunk_is_sent_after_a_repair() -> None:
 
     assert ["b"] == made.ids("shop_db", "views")
     assert {"shop/views/3": ("forgotten", "", 1)} == made.chunks()
+
+
+def test_an_edited_half_counts_once_after_a_repair() -> None:
+    """The ledger knows neither its chunk nor that this was split. The other half is found in Treasure Data."""
+    made = Delivery()
+    made.map(shop="shop_db")
+
+    def edit() -> None:
+        made.td.settings = replace(made.td.settings, rejects=lambda one: one["event_id"] == "b")
+        put("a", "b")(made)
+        made.clock.sleep(60)
+        made.send()
+        made.td.settings = replace(made.td.settings, rejects=lambda _: False)
+        [span] = made.spans()
+        [key] = [key for key, entry in span.all_leaves() if entry.state is State.DEAD]
+        old = msgpack.unpackb(made.objects.payload(span, key))
+        new = msgpack.packb(old | {"time": old["time"] + 1})
+        made.sender_wiring.replacements.edit(span.place, key, new)
+        made.send()
+
+    since_backup(made, edit)
+
+    assert {"shop/views/0.1": ("replaced", "", 1)} == made.chunks()
+    assert ["a", "b"] == made.ids("shop_db", "views")
 
 
 def test_edited_rows_of_a_forced_replay_count_apart_after_a_repair() -> None:
