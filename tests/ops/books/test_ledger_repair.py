@@ -12,6 +12,7 @@ from shared.envelope import marker
 from shared.errors import HeldError
 from tests.support.delivery import (
     BUCKET,
+    KEYS,
     TABLE,
     Delivery,
     KilledError,
@@ -23,7 +24,7 @@ from tests.support.delivery import (
 )
 from worker.bucket import Bucket
 from worker.restored import CHECK_SECONDS, is_restored
-from worker.states import State
+from worker.states import Decision, State
 
 Step = Callable[[Delivery], object]
 
@@ -391,6 +392,20 @@ def test_what_forgetting_left_of_a_chunk_is_sent_after_a_repair() -> None:
 
     assert ["b"] == made.ids("shop_db", "views")
     assert {"shop/views/3": ("forgotten", "", 1)} == made.chunks()
+
+
+def test_rows_in_doubt_of_an_account_that_is_gone_die_and_can_be_dropped() -> None:
+    """They have no database to ask for them, and never had one in the backup."""
+    made = Delivery()
+    put("a", account="gone")(made)
+    made.redis.flushall()
+    put("b", account="gone")(made.start())
+    made.redis.hset(KEYS.sentinel, mapping={"at": "now", "count": "0"})
+    since_backup(made, lambda: None)
+    found = sorted(made.chunks().values())
+    dropped = made.send(State.DEAD, decision=Decision.DROP).dropped
+
+    assert ([("dead", "unknown_account", 1)] * 2, 2) == (found, dropped)
 
 
 def test_an_edited_half_counts_once_after_a_repair() -> None:
