@@ -25,7 +25,7 @@ class FarS3(MemoryS3):
 
     def put_object(self, **request: Any) -> dict[str, Any]:
         """Acknowledge an object."""
-        return {"ChecksumSHA256": request["ChecksumSHA256"]}
+        return {"ChecksumCRC32": request["ChecksumCRC32"]}
 
 
 def delivery(groups: int = 1, url: str | None = None) -> Delivery:

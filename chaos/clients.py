@@ -300,8 +300,8 @@ class Kinesis(_Client):
         """Return an older listing of the same stream, or one that lacks a shard."""
         truth = action()
         shards = truth["Shards"]
-        starts = {shard["SequenceNumberRange"]["StartingSequenceNumber"] for shard in shards}
-        self._listings = [one for one in self._listings if {_start(one[0])} <= starts]
+        starts = set(map(start_of, shards))
+        self._listings = [one for one in self._listings if {start_of(one[0])} <= starts]
         if shards and shards not in self._listings:
             self._listings.append(shards)
         if self._listings and chances.random() < 0.5:
@@ -395,7 +395,8 @@ class _Pipeline(MemoryPipeline):
         return answers
 
 
-def _start(shard: dict[str, Any]) -> str:
+def start_of(shard: dict[str, Any]) -> str:
+    """Return the number from which a shard's sequence numbers begin."""
     return str(shard["SequenceNumberRange"]["StartingSequenceNumber"])
 
 

@@ -17,11 +17,7 @@ class Effects:
         self.chance = random.Random(f"{seed}/latency")
 
     def process(self) -> Process:
-        """Return the running process.
-
-        Raises:
-            Killed: the process is dead.
-        """
+        """Return the running process."""
         return self.simulation.alive().process
 
     def perform(self, what: str, action: Callable[[], Any], seconds: float) -> Any:

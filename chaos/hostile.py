@@ -63,17 +63,13 @@ type Body = tuple[str, Mapping[str, str]]
 """A request's body, base64, and its headers."""
 
 
-def _nothing(_number: int) -> Body:
-    return "", {}
-
-
 @dataclass(frozen=True)
 class Attack:
     """What somebody with write keys of the first account sends, for so many seconds."""
 
     seconds: int
     rate: int = 0  # requests a second
-    body: Callable[[int], Body] = _nothing  # of a request
+    body: Callable[[int], Body] = lambda _number: ("", {})  # of a request
     keys: int = 1
     visitors: int = 0  # requests that the account's visitors send a second
 

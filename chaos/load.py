@@ -87,8 +87,8 @@ class Case:
 
     @cached_property
     def shards(self) -> int:
-        """The stream's shards."""
-        return self.fixed or shards_for(self.rate)
+        """The stream's shards: as many as an AUTO stream grows to at this rate, by doubling."""
+        return self.fixed or 1 << math.ceil(math.log2(max(1.0, self.rate / SHARD_RECORDS / GROW_ABOVE)))
 
     @cached_property
     def rows(self) -> int:
@@ -297,11 +297,6 @@ def simulate(case: Case) -> Result:
     simulation.run(simulation.now + _REST)
     _balance(pipeline, traffic.sent, result)
     return result
-
-
-def shards_for(rate: float) -> int:
-    """Return the number of shards to which an AUTO stream grows, by doubling, at a request rate."""
-    return 1 << math.ceil(math.log2(max(1.0, rate / SHARD_RECORDS / GROW_ABOVE)))
 
 
 def _count_doubts(audit: Audit, result: Result, begin: float, end: float) -> None:

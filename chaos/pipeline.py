@@ -116,8 +116,8 @@ class Pipeline:
         # accepted events that were neither in Treasure Data nor held when everything had settled for the first time, before anything was
         # replayed
         self.missing: list[int] = []
-        world.stream.landed = self._record_landed
-        world.queue.landed = self._message_landed
+        world.stream.landed = lambda: self._tick_at(self._simulation.now + self._chance.random())
+        world.queue.landed = lambda: self._after(self._chance.random(), self._drain)
 
     # Running
 
@@ -351,9 +351,6 @@ class Pipeline:
 
     # The event source mapping
 
-    def _record_landed(self) -> None:
-        self._tick_at(self._simulation.now + self._chance.random())
-
     def _tick_at(self, when: float) -> None:
         when = max(when, self._standstill_until, self._simulation.now)
         if when < self._next_tick:
@@ -401,9 +398,6 @@ class Pipeline:
         return len(records)
 
     # The overflow queue's mapping
-
-    def _message_landed(self) -> None:
-        self._after(self._chance.random(), self._drain)
 
     def _drain(self) -> None:
         if self._simulation.now < self._standstill_until:

@@ -75,7 +75,9 @@ class Function:
                 waiting.pop()(outcome)
 
         def ended(value: Any, error: BaseException | None) -> None:
-            self._end(sandbox, process, alive=not isinstance(error, Killed))
+            self.running.pop(process, None)
+            is_alive = not isinstance(error, Killed) and simulation.now - process.born < self.timeout
+            self._idle += [sandbox] if is_alive else []  # for the next one
             if isinstance(error, Killed):
                 tell(Raised("Runtime.ExitError"))
             elif error is not None:
@@ -90,7 +92,10 @@ class Function:
                 self._trouble.count(Kind.TIMEOUT)
                 self.timed_out[process.name] = process.born
                 tell(TimedOut())
-            self._stop(process)
+            if process.overruns:
+                simulation.at(process.born + LONGEST_OVERRUN, lambda: simulation.kill(process))
+            else:
+                simulation.kill(process)
 
         context = Context(
             function_name=self._name,
@@ -102,19 +107,6 @@ class Function:
         simulation.at(context.deadline, time_out)
         if chances := self._trouble.strike(Kind.ABANDON):
             simulation.at(simulation.now + chances.random() * self.timeout, lambda: tell(TimedOut()))
-
-    def _stop(self, process: Process) -> None:
-        """Kill an invocation at its time-out, or hours later if it runs on."""
-        if process.overruns:
-            self._simulation.at(process.born + LONGEST_OVERRUN, lambda: self._simulation.kill(process))
-        else:
-            self._simulation.kill(process)
-
-    def _end(self, sandbox: Sandbox, process: Process, *, alive: bool) -> None:
-        """End an invocation. The next one may have its sandbox, unless that died."""
-        self.running.pop(process, None)
-        if alive and self._simulation.now - process.born < self.timeout:
-            self._idle.append(sandbox)
 
     def _sandbox(self) -> Sandbox:
         if self._trouble.strike(Kind.COLD):

@@ -16,7 +16,7 @@ _FOREVER = float("inf")
 
 
 class Killed(BaseException):
-    """The process is dead. Every effect that it attempts raises this, even in `finally` blocks."""
+    """The process is dead. Every effect that it attempts raises this, and every wait, even in `finally` blocks."""
 
 
 @dataclass(eq=False, slots=True)
@@ -88,11 +88,7 @@ class Simulation:
         return task
 
     def delay(self, seconds: float) -> None:
-        """Let time pass for the running greenlet while others run.
-
-        Raises:
-            Killed: its process is dead.
-        """
+        """Let time pass for the running greenlet while others run."""
         task = self.alive()
         when = self.now + seconds
         if when < self._until and (not self._due or when < self._due[0][0]):
@@ -101,19 +97,11 @@ class Simulation:
         self._give_way(task, when)
 
     def wait(self, timeout: float | None = None) -> None:
-        """Let others run until the running greenlet is woken or the time-out has passed.
-
-        Raises:
-            Killed: its process is dead.
-        """
+        """Let others run until the running greenlet is woken or the time-out has passed."""
         self._give_way(self.alive(), None if timeout is None else self.now + timeout)
 
     def alive(self) -> Task:
-        """Return the running greenlet.
-
-        Raises:
-            Killed: its process is dead.
-        """
+        """Return the running greenlet."""
         task = self.current
         if task is None:
             raise RuntimeError("an effect outside all processes")

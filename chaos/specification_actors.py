@@ -34,16 +34,7 @@ from chaos.specification import (
     settled,
     undecided,
 )
-from chaos.specification_explorer import (
-    TIMES,
-    Actor,
-    Ask,
-    Call,
-    Program,
-    Read,
-    Scene,
-    World,
-)
+from chaos.specification_explorer import TIMES, Actor, Ask, Call, Program, Read, Scene, World
 
 type Plan = Generator[Call, Any, bool]
 

@@ -23,7 +23,7 @@ import requests
 from requests import PreparedRequest, Response
 from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError
 
-from chaos.clients import Around
+from chaos.clients import Around, start_of
 from chaos.judge import Judge
 from chaos.platform import LONGEST_OVERRUN, Function
 from chaos.schedule import START as BEGINNING
@@ -355,7 +355,7 @@ class Trace:
     def listed(self, answer: dict[str, Any]) -> dict[str, Any]:
         """Note an answer of ListShards as its caller got it."""
         names = {
-            one["ShardId"]: _chain_name(one["ShardId"], one["SequenceNumberRange"]["StartingSequenceNumber"])
+            one["ShardId"]: ChainId(STREAM, start_of(one), one["ShardId"]).name
             # the answer may lack the parents that it names
             for one in (*self._world.stream.list_shards(StreamName=STREAM)["Shards"], *answer["Shards"])
         }
@@ -569,10 +569,6 @@ def _chain(chain: ChainId, origin: str) -> Chain:
     if chain.is_forced:
         return Chain("", "", chain.shard.split("#")[1], origin)
     return Chain("", "", "", chain.name)
-
-
-def _chain_name(shard: str, start: str) -> str:
-    return ChainId(STREAM, start, shard).name
 
 
 def _number(number: Number) -> int:

@@ -5,6 +5,7 @@ import hashlib
 import io
 import itertools
 import re
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -68,10 +69,10 @@ class MemoryS3:
 
     def put_object(self, **request: Any) -> dict[str, Any]:
         """Put an object; with `IfNoneMatch`, only if there is none of that name; with `IfMatch`, only if it has that ETag."""
-        conditions = ("IfNoneMatch", "IfMatch", "ChecksumAlgorithm", "ChecksumSHA256")
+        conditions = ("IfNoneMatch", "IfMatch", "ChecksumAlgorithm", "ChecksumCRC32")
         bucket = self._bucket("PutObject", request, "Body", *conditions, *_HEADERS)
         key, body = request["Key"], bytes(request.get("Body", b""))
-        checksum = base64.b64encode(hashlib.sha256(body).digest()).decode()
+        checksum = base64.b64encode(zlib.crc32(body).to_bytes(4)).decode()
         if request.get("IfNoneMatch", "*") != "*":
             raise NotImplementedError("the S3 double supports only If-None-Match: *, as S3 does")
         if "IfNoneMatch" in request and key in bucket:
@@ -92,7 +93,7 @@ class MemoryS3:
             self._supersede(key, versions)
             versions.append((f"v{next(self._numbers)}", bucket[key]))
         answer: dict[str, Any] = {"ETag": bucket[key].described()["ETag"]}
-        return answer | ({"ChecksumSHA256": checksum} if "ChecksumSHA256" in request else {})
+        return answer | ({"ChecksumCRC32": checksum} if "ChecksumCRC32" in request else {})
 
     def get_object(self, **request: Any) -> dict[str, Any]:
         """Return an object, its bytes as a stream in `Body`; with `IfNoneMatch`, only if its ETag differs; with `Range`, a part."""

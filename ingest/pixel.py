@@ -52,7 +52,10 @@ def answer_head(_request: Request, _intake: Intake) -> Response:
 def _accept(request: Request, intake: Intake, columns: dict[str, str]) -> Response:
     sender = intake.verify(request.parameter("k"))
     visitor = intake.privacy.visitor(request)
-    event = document.members(request.query, _NOT_MEMBERS)
-    batch = Batch([event], request.parameter("t"), columns={**columns, **visitor.columns})
+    table = request.parameter("t")
+    # in the event, so that the copy of a rejected one names it
+    named = {} if table is None else {"table": table}
+    event = named | document.members(request.query, _NOT_MEMBERS)
+    batch = Batch([event], columns={**columns, **visitor.columns})
     outcome = intake.accept(request, sender, batch, visitor)
     return refuse(outcome.refusal) if outcome.refusal else Response(200, HEADERS, GIF)

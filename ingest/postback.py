@@ -11,12 +11,11 @@ from ingest.intake import Admitted, Intake
 from ingest.refusal import Refused
 from ingest.request import Request
 from ingest.response import Response, json_response, refusal_headers, refusal_response
-from shared import rows
+from shared import names, rows
 
 OLDEST_SECONDS = 7 * 86_400
 """Maximum age of `td_record_time`."""
 
-_OWN_COLUMNS = ("time", "event_id", "received_at")
 _NOT_MEMBERS = {*td_client.KEY_PARAMETERS, "td_format", "td_redirect"}
 _URL_CHARACTERS = "%/:=&?~#+!$,;'@()*[]"  # not encoded
 _MAX_URL = 4096
@@ -88,7 +87,7 @@ def _with_time(event: Any, now: int) -> Any:
     if isinstance(stamp, int | float | str):
         _, odd = rows.event_time(stamp, now, earliest=now - OLDEST_SECONDS)
         if odd.get("time_rule") == "out_of_range":
-            has_room = len(plain) + len(odd) + len(_OWN_COLUMNS) <= rows.MAX_COLUMNS
+            has_room = len(plain) + len(odd) + len(names.ROW_COLUMNS) <= rows.MAX_COLUMNS
             return plain | odd if has_room else plain
     return plain | {"time": stamp}
 
@@ -103,8 +102,9 @@ def _redirect(request: Request, intake: Intake) -> str:
     if not sent:
         return ""
     global_id = intake.privacy.visitor(request).global_id
-    url = quote(sent.replace("td_global_id", global_id), safe=_URL_CHARACTERS)
+    url = ""
     try:
+        url = quote(sent.replace("td_global_id", global_id), safe=_URL_CHARACTERS)  # a lone surrogate raises
         parts = urlsplit(url)
         allowed = (
             parts.scheme in ("https", "http")

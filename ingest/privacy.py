@@ -3,14 +3,17 @@
 Rows are screened before they are encoded, so removed data never reaches the stream or a log.
 """
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Container, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any, NamedTuple
+from urllib.parse import unquote_plus
 
 from ingest import cookie
 from ingest.request import Request
 from ingest.user_agent import bot_name
 from shared.person_hash import hashed_column
+from shared.rows import column_name
 from shared.settings import IngestSettings
 from shared.tracking_plan import Personal
 
@@ -34,7 +37,10 @@ MAX_USER_AGENT_BYTES = 512
 Screen = Callable[[dict[str, Any]], None]
 """Removes or changes columns of a row, in place."""
 
+_ADDRESSES = ("td_url", "td_referrer")
+"""Columns with URLs, whose parameters may be such ids too."""
 _GOOGLE_CLICKS = "_gcl"
+_PARAMETERS = re.compile(r"\?[^#]*")
 _IPV4_BITS = 24
 _IPV6_BITS = 48
 
@@ -129,6 +135,8 @@ class Privacy:
         if self._ip == "truncate":
             hash_of = rules.get("td_ip") or str
             rules["td_ip"] = lambda address: (network := _network(address)) and hash_of(network)
+        if visitor.anonymous:
+            rules |= {name: _address_rule(rules.get(name)) for name in _ADDRESSES}
         rules |= dict.fromkeys(dropped)
         return lambda row: _screen(row, rules)
 
@@ -144,12 +152,7 @@ def _is_one(header: str) -> bool:
 def _screen(row: dict[str, Any], rules: Mapping[str, Callable[[Any], Any] | None]) -> None:
     """Apply the rules to a row's columns, including those numbered because their name was repeated (`td_ip_2`)."""
     for column in list(row):
-        name = column
-        stem, _, number = column.rpartition("_")
-        if name not in rules and number.isdigit():
-            name = stem
-        if name not in rules and name.startswith(_GOOGLE_CLICKS):
-            name = _GOOGLE_CLICKS
+        name = _name_among(rules, column)
         if name not in rules:
             continue
         rule = rules[name]
@@ -157,6 +160,33 @@ def _screen(row: dict[str, Any], rules: Mapping[str, Callable[[Any], Any] | None
             del row[column]
         elif row[column] is not None:
             row[column] = rule(row[column])
+
+
+def _name_among(names: Container[str], column: str) -> str:
+    """Return the one of the names that a column has, perhaps with a number; otherwise any other name."""
+    stem, _, number = column.rpartition("_")
+    name = stem if column not in names and number.isdigit() else column
+    return _GOOGLE_CLICKS if name not in names and name.startswith(_GOOGLE_CLICKS) else name
+
+
+def _address_rule(then: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
+    """Return a rule that removes identifying parameters from a URL, and then applies another rule, if any."""
+
+    def change(value: Any) -> Any:
+        address = _PARAMETERS.sub(_kept_parameters, value) if isinstance(value, str) else value
+        return then(address) if then is not None else address
+
+    return change
+
+
+def _kept_parameters(query: re.Match[str]) -> str:
+    """Return a URL's parameters, with the question mark, without those that identify the visitor."""
+    kept = [one for one in query[0][1:].split("&") if not _is_identifying(one.partition("=")[0])]
+    return f"?{'&'.join(kept)}" if kept else ""
+
+
+def _is_identifying(parameter: str) -> bool:
+    return _name_among(IDENTIFYING, column_name(unquote_plus(parameter))) in IDENTIFYING
 
 
 def _network(address: Any) -> Any:

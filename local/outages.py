@@ -53,9 +53,11 @@ class Outages:
         found = _TREASURE_DATA.fullmatch(target)
         if not found and (":" in target or target not in TARGETS):
             raise UnknownTargetError(f"{target!r} is not a target. The targets are {', '.join(TARGETS)}")
-        database, known = (found["database"], self._databases()) if found else ("", "")
-        if database and known and database not in known.split(", "):
-            raise UnknownTargetError(f"no account has the database {database}. The databases are {known}")
+        database = found["database"] if found else None
+        known = self._databases() if database else []
+        if known and database not in known:
+            names = ", ".join(known)
+            raise UnknownTargetError(f"no account has the database {database}. The databases are {names}")
         with self._lock:
             self._ends[target] = time.time() + seconds
             if part := _PAUSED.get(target):
@@ -77,12 +79,12 @@ class Outages:
         with self._lock:
             self._ends = {target: end for target, end in self._ends.items() if end > now}
 
-    def _databases(self) -> str:
+    def _databases(self) -> list[str]:
         """List the accounts' databases; nothing while Redis is down."""
         address, keys = self._stack.addresses.redis, AccountKeys(self._stack.resources.ledger_table)
         with suppress(RedisError), Redis.from_url(address, decode_responses=True, socket_timeout=9) as redis:
-            return ", ".join(sorted({account.database for account in applied(redis, keys).values()}))
-        return ""
+            return sorted({account.database for account in applied(redis, keys).values()})
+        return []
 
     def _set_faults(self) -> None:
         """Give Treasure Data the faults of the outages in progress, and no others."""

@@ -1,12 +1,13 @@
 """Starts the `sluice` command. To import it takes a second, in which Ctrl-C ends it without a traceback, too."""
 
+import os
 import signal
 from importlib import import_module
 
 
 def main() -> None:
     """Run the command."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # INTERRUPTED, which is not imported yet
     cli = import_module("ops.cli")
     signal.signal(signal.SIGINT, signal.default_int_handler)
     cli.main(prog_name="sluice")

@@ -25,6 +25,7 @@ from ops.background import in_background
 from ops.failure import INTERRUPTED, UNREAD, Failure
 
 _LINE_SECONDS = 10.0
+_WHOLE = ("id", "since")  # columns of a table that are short, and useless in two pieces
 _WIDEST = 500  # columns of a table in a pipe, where it must not be cut
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
@@ -183,13 +184,13 @@ class _Lines:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, folds: bool = False) -> Table:
-    """Return a table, with numbers aligned right. If it `folds`, long texts wrap."""
+    """Return a table, with numbers aligned right. If it `folds`, long texts wrap, except ids and times."""
     rows = [list(row) for row in rows]
     made = Table(box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
         numeric = any(isinstance(row[index], int | float) for row in rows)
         if folds and not numeric:
-            made.add_column(column, overflow="fold")
+            made.add_column(column, overflow="fold", no_wrap=column in _WHOLE)
         else:
             made.add_column(column, justify="right" if numeric else "left", no_wrap=True)
     for row in rows:

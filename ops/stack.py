@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import click
@@ -34,6 +34,9 @@ from worker.shards import Shards
 from worker.span_object import SpanObjects
 from worker.watermark import Watermarks
 
+if TYPE_CHECKING:
+    from mypy_boto3_cloudformation import CloudFormationClient
+
 _CONNECTIONS = 32  # of a client: several searches look ahead at once
 _UNNAMED = "name a stack: --stack NAME (or the variable SLUICE_STACK)"
 UNNAMED = f"{_UNNAMED}, or --local"
@@ -41,7 +44,8 @@ UNNAMED = f"{_UNNAMED}, or --local"
 _ROOT = Path(__file__).parents[1]
 _DESCRIPTION = "stack.json"
 _INVOCATION_SECONDS = 310  # longer than any function may run
-_OUTPUTS = ("ApiUrl", "StreamName", "LedgerTable", "DataBucket", "WorkerFunction", "AdminFunction")
+_FUNCTIONS = ("WorkerFunction", "AdminFunction")
+_OUTPUTS = ("ApiUrl", "StreamName", "LedgerTable", "DataBucket", *_FUNCTIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,7 @@ class Stack:
         endpoint: the local emulator of AWS; None for AWS itself.
         functions: the local stack's functions: their endpoints by output. None for a deployed stack.
         folder: the local stack's folder, with its logs.
+        deleted: CloudFormation's id of a stack that it has deleted; empty if it exists.
     """
 
     name: str
@@ -62,6 +67,7 @@ class Stack:
     functions: Mapping[str, str] | None = None
     folder: Path | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
+    deleted: str = ""
 
     @property
     def is_local(self) -> bool:
@@ -211,8 +217,8 @@ def session_in(region: str | None) -> boto3.Session:
     return session
 
 
-def deployed(name: str, region: str | None) -> Stack:
-    """Find a deployed stack.
+def deployed(name: str, region: str | None, *, or_deleted: bool = False) -> Stack:
+    """Find a deployed stack, or else, if `or_deleted`, the last one of that name that CloudFormation has deleted.
 
     Raises:
         Failure: no region is known, there is no stack of that name, or it is not a Sluice stack.
@@ -225,6 +231,8 @@ def deployed(name: str, region: str | None) -> Stack:
     except ClientError as error:
         if error.response["Error"]["Code"] != "ValidationError":
             raise
+        if or_deleted and (deleted := _deleted(cloudformation, name)):
+            return Stack(name, {}, session, deleted=deleted)
         raise Failure(
             f"there is no stack {name} in {where}: check --stack and --region; `aws cloudformation list-stacks` lists the stacks, {DEPLOY} creates one"
         ) from error
@@ -239,6 +247,18 @@ def deployed(name: str, region: str | None) -> Stack:
         )
     parameters = {one["ParameterKey"]: one["ParameterValue"] for one in found.get("Parameters", ())}
     return Stack(name, outputs, session, parameters=parameters)
+
+
+def _deleted(cloudformation: "CloudFormationClient", name: str) -> str:
+    """Return the id of the Sluice stack of a name that was deleted last; empty if CloudFormation, which remembers 90 days, knows none."""
+    pages = cloudformation.get_paginator("list_stacks").paginate(StackStatusFilter=["DELETE_COMPLETE"])
+    found = [one for page in pages for one in page["StackSummaries"] if one["StackName"] == name]
+    for one in sorted(found, key=lambda one: one["DeletionTime"], reverse=True):
+        parts = cloudformation.get_paginator("list_stack_resources").paginate(StackName=one["StackId"])
+        had = {part["LogicalResourceId"] for page in parts for part in page["StackResourceSummaries"]}
+        if had.issuperset(_FUNCTIONS):
+            return one["StackId"]
+    return ""
 
 
 def local() -> Stack:
@@ -318,12 +338,14 @@ def stack_options(command: Callable[..., Any], *, hides_local: bool = False) -> 
     )(command)
 
 
-def works_on_deployed_stack(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Do as `works_on_stack`, but do not offer --local, which the command answers with a better one."""
-    return works_on_stack(command, needs_deployed=True)
+def works_on_deployed_stack(command: Callable[..., Any], *, or_deleted: bool = False) -> Callable[..., Any]:
+    """Do as `works_on_stack`, but do not offer --local, which the command answers with a better one. It may take a deleted stack."""
+    return works_on_stack(command, needs_deployed=True, or_deleted=or_deleted)
 
 
-def works_on_stack(command: Callable[..., Any], *, needs_deployed: bool = False) -> Callable[..., Any]:
+def works_on_stack(
+    command: Callable[..., Any], *, needs_deployed: bool = False, or_deleted: bool = False
+) -> Callable[..., Any]:
     """Give a command the options that name a stack, and pass the stack as its first argument.
 
     If another command runs it with a stack as the context's object, that stack is used.
@@ -338,6 +360,6 @@ def works_on_stack(command: Callable[..., Any], *, needs_deployed: bool = False)
             return command(local(), *args, **options)
         if name is None:
             raise click.UsageError(_UNNAMED if needs_deployed else UNNAMED)
-        return command(deployed(name, region), *args, **options)
+        return command(deployed(name, region, or_deleted=or_deleted), *args, **options)
 
     return wrapped

@@ -1,4 +1,4 @@
-"""Legal names of accounts, key ids, databases and tables.
+"""Legal names of accounts, key ids, databases and tables, and the columns that every row has.
 
 Databases and tables follow Treasure Data's rule: 3 to 128 characters of `a-z`, `0-9` and `_`.
 """
@@ -8,6 +8,9 @@ import re
 _ACCOUNT = re.compile(r"[a-z0-9_]{3,64}")
 _KEY_ID = re.compile(r"[a-z0-9]{1,16}(-[0-9]{1,4})?")
 _TD_NAME = re.compile(r"[a-z0-9_]{3,128}")
+
+ROW_COLUMNS = ("time", "event_id", "received_at")
+"""The columns of every row, which cannot be dropped or hashed."""
 
 
 def is_account(name: str) -> bool:

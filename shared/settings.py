@@ -10,12 +10,12 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Self
 
 from shared.errors import SettingsError
+from shared.names import ROW_COLUMNS
 
 LEAST_ARCHIVE_DAYS, MOST_ARCHIVE_DAYS = 2, 300
 """A span's object must be gone before the ledger forgets the span (366 days)."""
 
 _COLUMN = re.compile(r"[a-z_][a-z0-9_]{0,127}")
-_KEPT_COLUMNS = ("time", "event_id", "received_at")
 _HOST = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+(:[0-9]{1,5})?")
 
 
@@ -38,7 +38,7 @@ def _lower_list(text: str) -> tuple[str, ...]:
 def _columns(text: str) -> tuple[str, ...]:
     names = _list(text)
     for name in names:
-        if name in _KEPT_COLUMNS or not _COLUMN.fullmatch(name):
+        if name in ROW_COLUMNS or not _COLUMN.fullmatch(name):
             raise ValueError(f"{name!r} is not a column that can be dropped or hashed")
     return names
 

@@ -46,7 +46,8 @@ MAX_MATCHED = 256
 
 STANDARD_COLUMNS = frozenset(
     {
-        *("time", "event_id", "received_at", "time_raw", "time_rule", "time_drift", "bot", "ping_to", "uuid"),
+        *names.ROW_COLUMNS,
+        *("time_raw", "time_rule", "time_drift", "bot", "ping_to", "uuid"),
         *("td_ip", "td_user_agent", "td_ua", "td_url", "td_client_id", "td_global_id", "td_ssc_id"),
         *("td_version", "td_charset", "td_language", "td_color", "td_screen", "td_viewport", "td_title"),
         *("td_description", "td_platform", "td_host", "td_path", "td_referrer"),
@@ -360,7 +361,7 @@ def _column(place: str, name: object, value: object) -> PlannedColumn:
     if not isinstance(required, bool):
         raise ValueError(f"{place}: required must be true or false, not {required!r}")  # noqa: TRY004 -- a value
     personal = members.get("personal")
-    if personal and name in ("time", "event_id", "received_at"):
+    if personal and name in names.ROW_COLUMNS:
         raise ValueError(f"{place}: every row needs this column, so it cannot be dropped or hashed")
     return PlannedColumn(
         type=None if column_type is None else _one_of(f"{place}: type", column_type, TYPES),

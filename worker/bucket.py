@@ -6,10 +6,10 @@ Objects are written once and never change. The sweep, forgetting, and S3's lifec
 from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
+from isal import isal_zlib
 
 from shared.errors import BucketUnavailableError, error_code
 
@@ -34,19 +34,19 @@ class Bucket:
             BucketUnavailableError: S3 did not acknowledge these bytes. With SSE-KMS, an ETag is not an MD5, so the acknowledgement is
                 the checksum that S3 computed itself.
         """
-        checksum = b64encode(sha256(body).digest()).decode()
+        checksum = b64encode(isal_zlib.crc32(body).to_bytes(4)).decode()
         try:
             answer = self._s3.put_object(
                 Bucket=self._name,
                 Key=name,
                 Body=body,
                 ContentType="application/gzip",
-                ChecksumAlgorithm="SHA256",
-                ChecksumSHA256=checksum,
+                ChecksumAlgorithm="CRC32",
+                ChecksumCRC32=checksum,
             )
         except (ClientError, BotoCoreError) as error:
             raise BucketUnavailableError(str(error)) from error
-        if answer.get("ChecksumSHA256") != checksum:
+        if answer.get("ChecksumCRC32") != checksum:
             raise BucketUnavailableError(f"S3 did not acknowledge {name}")
 
     def get(self, name: str, part: tuple[int, int] | None = None) -> bytes | None:

@@ -10,11 +10,11 @@
     pk = drained              times at which the overflow queue was empty
     pk = table                when the table was created that these items were written in
 
-Of the product, only this module knows the format of the items. The index `worklist` holds the spans that somebody must look at, the oldest first: under
-`waiting#<n>` those with chunks that wait or are undecided (`again`), or with copies whose owners may still be planned; under `dead#<n>`
-others with dead chunks. Each kind has a few keys, so that an outage does not overload one partition. Spans that have rejected events and
-nothing else to look at are under their day, `rejected#<days since 1970>`: nobody looks for them once the events have expired. The entry is
-part of the append, so a span whose worker is killed is found.
+Of the product, only this module knows the format of the items. The index `worklist` holds the spans that somebody must look at, the
+oldest first: under `waiting#<n>` those with chunks that wait or are undecided (`again`), or with copies whose owners may still be
+planned; under `dead#<n>` others with dead chunks. Each kind has a few keys, so that an outage does not overload one partition. Spans that
+have rejected events and nothing else to look at are under their day, `rejected#<days since 1970>`: nobody looks for them once the events
+have expired. The entry is part of the append, so a span whose worker is killed is found.
 
 Every write of a span carries a random writer name. If a response is lost, the DynamoDB client may repeat a write that has succeeded, and
 the repeated write fails its condition. The writer name on the item then shows that the write was ours.

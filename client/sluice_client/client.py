@@ -278,9 +278,8 @@ class Client:
                 sender.adopt()
                 try:
                     self._running = _Running(file, sender)
-                except (
-                    RuntimeError
-                ) as error:  # too many threads or, in Python 3.12, the interpreter is ending
+                except RuntimeError as error:
+                    # too many threads or, in Python 3.12, the interpreter is ending
                     sender.stop()
                     for held in sender.files:
                         held.close()

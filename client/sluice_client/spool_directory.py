@@ -7,14 +7,18 @@ process ends, however it ends. The next process that starts, or one that is runn
 import fcntl
 import logging
 import os
+import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from uuid import uuid4
 
 from sluice_client.errors import SpoolError
 from sluice_client.spool_file import Limits, SpoolFile
+
+_DAMAGED = ("malformed", "not a database", "no such column")
+"""What SQLite says of a damaged file."""
 
 _log = logging.getLogger("sluice_client")
 
@@ -62,6 +66,10 @@ class SpoolDirectory:
 
     def orphans(self) -> Iterator[SpoolFile]:
         """Take over the files that no process owns, one at a time, and yield each."""
+        for database in self.path.glob("*.sqlite"):
+            path = database.with_suffix(".lock")
+            if not path.exists() and not _is_open(database):  # somebody has deleted it
+                path.touch(0o600)
         for path in sorted(self.path.glob("*.lock")):
             lock = None
             with suppress(OSError):  # its owner has just deleted it
@@ -71,7 +79,7 @@ class SpoolDirectory:
             try:
                 yield self._open(path, lock)
             except SpoolError as error:
-                if "malformed" in str(error) or "not a database" in str(error):
+                if any(sign in str(error) for sign in _DAMAGED):
                     self._put_away(path, error)
 
     def abandon(self) -> None:
@@ -105,6 +113,21 @@ class SpoolDirectory:
                 Path(f"{database}-wal").rename(f"{kept}-wal")
             path.unlink(missing_ok=True)
             _log.error("a spool file is corrupt and was kept as %s: %s", kept, error)
+
+
+def _is_open(database: Path) -> bool:
+    """Return whether a process has a database open, or it is gone."""
+    try:
+        with closing(
+            sqlite3.connect(f"{database.absolute().as_uri()}?mode=rw", uri=True, timeout=0)
+        ) as alone:
+            alone.execute("PRAGMA locking_mode = EXCLUSIVE")
+            alone.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError:
+        return True
+    except sqlite3.DatabaseError:
+        return False  # it is damaged
+    return False
 
 
 def _lock(path: Path, flags: int = 0) -> int | None:

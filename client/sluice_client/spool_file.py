@@ -35,6 +35,12 @@ _SCHEMA = """
         id TEXT NOT NULL);
 """
 
+_CHECKS = (
+    ("PRAGMA quick_check(1)", ("ok",)),
+    ("SELECT count(*) FROM batch WHERE length(id) != 32 OR id GLOB '*[^0-9a-f]*'", (0,)),
+)
+"""Queries that find damage, and what each gives of a sound file."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -293,8 +299,10 @@ class SpoolFile:
     def _load(self) -> None:
         with self._writing("open") as writer:
             self._count(writer)
-            # otherwise a damaged page would be found only when its events are to be sent, and hold all that follow
-            if self.pending_events and writer.execute("PRAGMA quick_check(1)").fetchall() != [("ok",)]:
+            # otherwise damage would be found only when its events are to be sent, and hold all that follow
+            if self.pending_events and any(
+                writer.execute(check).fetchall() != [sound] for check, sound in _CHECKS
+            ):
                 raise sqlite3.DatabaseError("malformed")
 
     def _count(self, writer: sqlite3.Connection) -> None:

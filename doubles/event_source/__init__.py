@@ -54,7 +54,6 @@ class EventSourceMapping:
         backoff: returns the seconds to wait after a number of failures in a row.
         borders: given the records that the next batch can have at most, returns how many it has. With None it has all
             of them, and a failed batch is sent again unchanged.
-        on_expired: called with the records that expired before they were settled.
     """
 
     event_source_arn: str
@@ -64,7 +63,6 @@ class EventSourceMapping:
     discovery_seconds: float = 10
     backoff: Callable[[int], float] = exponential_backoff
     borders: Callable[[Sequence[Record]], int] | None = None
-    on_expired: Callable[[Sequence[Record]], None] = lambda _: None
 
     @property
     def stream_name(self) -> str:

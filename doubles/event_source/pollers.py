@@ -183,7 +183,6 @@ class ShardPoller:
             if len(expired) >= self._again:
                 self._failures = 0
             self._remove(len(expired))
-            self._mapping.on_expired(expired)
         return bool(expired)
 
     def _remove(self, count: int) -> None:

@@ -127,9 +127,8 @@ def _wanted(account: str | None, person: tuple[str, str] | None, file: Path | No
 
 def _read(file: Path | None) -> list[tuple[str, str]]:
     try:
-        text = (
-            file.read_text("utf-8-sig") if file is not None else ""
-        )  # editors on Windows begin a file with a mark
+        # editors on Windows begin a file with a mark
+        text = file.read_text("utf-8-sig") if file is not None else ""
     except (OSError, UnicodeDecodeError) as error:
         raise Failure(f"{file} cannot be read as UTF-8: {error}") from error
     lines = [line.strip() for line in text.splitlines()]

@@ -1,5 +1,7 @@
 """`sluice redrive`: sends what waits now, or dead rows again, as they are or edited."""
 
+import os
+import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -10,7 +12,7 @@ import click
 from ops import known_accounts, screen
 from ops.books.chunks import KINDS, NAMES, ListedChunk, chunks
 from ops.editing import dead_rows, rejected_events
-from ops.editing.edited_text import ask
+from ops.editing.edited_text import Change, ask
 from ops.failure import UNFINISHED, Failure
 from ops.selecting import selects_rows
 from ops.sending import OUTCOMES, balanced, send
@@ -175,10 +177,22 @@ def _edit(stack: Stack, opened: list[ListedChunk], *, rejected: bool, yes: bool)
         none = "these cannot be edited: they never became rows"
     if not found:
         raise Failure(none)
-    changes = ask(text, read, _editor, _again)
-    if not changes:
-        screen.say("Nothing was changed, so nothing is sent.")
-        return 0
+    editor = _Editor()
+    try:
+        changes = ask(text, read, editor.open, _again)
+        if not changes:
+            screen.say("Nothing was changed, so nothing is sent.")
+            return 0
+        return _send_edited(stack, changes, editor, rejected=rejected, yes=yes)
+    except BaseException:
+        editor.keep()
+        raise
+
+
+def _send_edited(
+    stack: Stack, changes: Sequence[Change], editor: "_Editor", *, rejected: bool, yes: bool
+) -> int:
+    """Send what was changed, after a confirmation; return the exit code."""
     count, dropped = (sum(one.count for one in changes), sum(one.dropped for one in changes))
     rest = f" and give up {dropped:,} others" if dropped else ""
     screen.confirm(f"Send {screen.plural(count, 'event' if rejected else 'row')}{rest}?", yes=yes)
@@ -187,6 +201,7 @@ def _edit(stack: Stack, opened: list[ListedChunk], *, rejected: bool, yes: bool)
         report = stack.invoke("SenderFunction", one.event)
         if "error" in report:
             click.echo(f"{one.title}: {report['message']}", err=True)
+            editor.keep()
             totals["kept"] += one.count
         elif rejected:
             totals["repaired"] += one.count
@@ -200,8 +215,26 @@ def _edit(stack: Stack, opened: list[ListedChunk], *, rejected: bool, yes: bool)
     return UNFINISHED if totals["kept"] else 0
 
 
-def _editor(text: str) -> str | None:
-    return click.edit(text, extension=".jsonl")
+class _Editor:
+    """The operator's editor, and what was saved last in it."""
+
+    def __init__(self) -> None:
+        self._saved: str | None = None
+
+    def open(self, text: str) -> str | None:
+        """Let the operator edit a text; return None if it was not saved."""
+        edited = click.edit(text, extension=".jsonl")
+        self._saved = self._saved if edited is None else edited
+        return edited
+
+    def keep(self) -> None:
+        """Put what was saved, if anything, into a file that only this user may read."""
+        if self._saved is not None:
+            handle, name = tempfile.mkstemp(".jsonl", "sluice-")
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(self._saved)
+            click.echo(f"Your edits are in {name}.", err=True)
+            self._saved = None
 
 
 def _again(mistake: str) -> bool:

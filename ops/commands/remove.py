@@ -1,5 +1,7 @@
 """`sluice remove`: removes a stack and its data, and checks that nothing is left."""
 
+from functools import partial
+
 import click
 
 from ops import screen
@@ -12,7 +14,7 @@ _POLL_SECONDS = 10.0
 
 
 @click.command("remove")
-@works_on_deployed_stack
+@partial(works_on_deployed_stack, or_deleted=True)
 @screen.yes_option
 @screen.json_option
 @click.pass_context
@@ -20,12 +22,13 @@ def command(ctx: click.Context, stack: Stack, *, yes: bool, as_json: bool) -> No
     """Remove a stack and its data, in every stage, and check that nothing is left.
 
     It stops the functions, deletes the stack, and then empties and deletes the buckets and whatever else the stack retains. If
-    CloudFormation does not delete the stack, no bucket is emptied. Secrets can be restored for 30 days.
+    CloudFormation does not delete the stack, no bucket is emptied. Secrets can be restored for 30 days. If it was interrupted, run it again.
     """
     if stack.is_local:
         raise Failure("`sluice remove` needs a deployed stack. Ctrl-C ends the local one")
+    what = f"what the deleted stack {stack.name} has left" if stack.deleted else stack.name
     screen.confirm(
-        f"This removes {stack.name}, with every event that Treasure Data does not have yet, its rows in S3 and its ledger. Continue?",
+        f"This removes {what}, with every event that Treasure Data does not have yet, its rows in S3 and its ledger. Continue?",
         yes=yes,
     )
     clock = SystemClock()

@@ -35,12 +35,13 @@ class StackResource:
     kind: str
 
 
-def resources_of(stack: Stack) -> Iterator[StackResource]:
-    """Yield the resources that a stack has."""
+def resources_of(stack: Stack, *, retained: bool = True) -> Iterator[StackResource]:
+    """Yield the resources that a stack has, or had and CloudFormation has `retained`."""
+    gone = ("DELETE_COMPLETE",) if retained else ("DELETE_COMPLETE", "DELETE_SKIPPED")
     pages = stack.client("cloudformation").get_paginator("list_stack_resources")
-    for page in pages.paginate(StackName=stack.name):
+    for page in pages.paginate(StackName=stack.deleted or stack.name):
         for one in page["StackResourceSummaries"]:
-            if one["ResourceStatus"] != "DELETE_COMPLETE":
+            if one["ResourceStatus"] not in gone:
                 yield StackResource(
                     one["LogicalResourceId"], one.get("PhysicalResourceId", ""), one["ResourceType"]
                 )
@@ -157,12 +158,14 @@ class Removal:
         """
         try:
             resources = list(resources_of(self.stack))
-            self._remove(resources)
+            if not self.stack.deleted:
+                self._remove_stack(resources)
+            self._remove_rest(resources)
             return self._left(resources)
         except FORESEEN as error:
             raise explained(error, RIGHTS_TO_DEPLOY) from error
 
-    def _remove(self, resources: list[StackResource]) -> None:
+    def _remove_stack(self, resources: list[StackResource]) -> None:
         self._check_protection()
         stopped = self._stop([one.physical_id for one in resources if one.kind == _FUNCTION])
         try:
@@ -170,6 +173,9 @@ class Removal:
         except (Failure, *FORESEEN):
             self._start_again(stopped)
             raise
+
+    def _remove_rest(self, resources: list[StackResource]) -> None:
+        """Remove what CloudFormation retains, which an earlier attempt may have left."""
         for one in resources:
             if (one.kind == _BUCKET or one.kind in RETAINED) and self._is_there(one):
                 self.say(f"deleting {one.logical_id}, which the stack has retained")
@@ -244,7 +250,7 @@ class Removal:
                 StackName=self.stack.name, WaiterConfig=pace
             )
         except WaiterError as error:
-            left = list(resources_of(self.stack))
+            left = list(resources_of(self.stack, retained=False))
             if not left:
                 raise Failure(f"CloudFormation did not delete {self.stack.name}") from error
             return left

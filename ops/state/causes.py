@@ -23,6 +23,8 @@ class Cause(NamedTuple):
 
 
 _STATUS = re.compile(r"http_(\d{3})")
+_TRIED_AGAIN = ("http_401", "http_403", "http_404", "http_408", "http_413", "http_425", "http_429")
+"""Refusals after which the same rows are sent again, all at once or in parts."""
 _NETWORK = ("connect_timeout", "connection_refused", "undocumented_answer", "not_json", "md5_mismatch")
 _TD = {
     "timeout": "does not answer in time",
@@ -73,6 +75,10 @@ def wait_cause(reason: str, database: str, option: str) -> Cause:
         return Cause("rows_wait", _USUAL[reason])
     if reason == "account_unavailable":
         return Cause("redis_silent", "Redis did not say where an account's rows go")
+    if reason.startswith("http_4") and reason not in _TRIED_AGAIN:
+        said = f"Treasure Data answers {reason[5:]}: it rejects rows"
+        advice = f"Those that it rejects will be dead; then fix them with `sluice redrive {option} --edit --reason {reason}`."
+        return Cause("rows_refused", said, advice)
     return td_cause(reason, database, option)
 
 

@@ -35,9 +35,7 @@ _PROGRAM = ("-W", "ignore::DeprecationWarning", "tests/client/victim.py")
 class Killer:
     """Kills programs, and counts what became of their events.
 
-    Args:
-        seed: decides which process to kill and how; the exact moment depends on the machine.
-        python: the interpreter of the programs that are killed.
+    The seed decides which process to kill and how; the exact moment depends on the machine.
 
     Attributes:
         kills: by way and fault.

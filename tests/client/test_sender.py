@@ -14,14 +14,7 @@ from sluice_client.spool_file import Limits
 
 
 class Bench(Endpoint):
-    """A sender, its spool, and an endpoint that returns these answers in turn, and the last one repeatedly.
-
-    Attributes:
-        sent: the batches, with their ids.
-        rejected: what the sender has reported.
-        seconds: that each answer takes.
-        now: the time.
-    """
+    """A sender, its spool, and an endpoint that returns these answers in turn, each after `seconds`, and the last one repeatedly."""
 
     def __init__(self, folder: Path, *answers: Answer) -> None:
         super().__init__("https://collect.example.com", "shop.k1.x", 1.0, lambda: 0.0)
@@ -122,10 +115,7 @@ def test_a_retry_has_the_same_id_and_events(make: Make) -> None:
     ],
 )
 def test_an_unreadable_event_is_isolated(make: Make, damaged: bytes, reported: dict[str, object]) -> None:
-    """A batch that is rejected as a whole is split until the bad event is alone; the others are accepted.
-
-    The client may be unable to read it either, if the disk has damaged it or its type in the file.
-    """
+    """A rejected batch is split until the bad event is alone, which the client may be unable to read, too; the others are accepted."""
     bench = make(Settled([]))
     send = bench.send
     events = [b'{"n": %d}' % number for number in range(25)]
@@ -144,10 +134,7 @@ def test_an_unreadable_event_is_isolated(make: Make, damaged: bytes, reported: d
 
 
 def test_what_processes_that_ended_have_left_is_pending_until_it_is_sent(make: Make) -> None:
-    """It is counted even while the endpoint is down and this process has events of its own; when it is sent, its file is deleted.
-
-    This includes events that are not in a batch yet.
-    """
+    """So is what is in no batch yet, even while the endpoint is down and this process has its own events; then the file goes."""
     bench = make(*[Unknown("http_503", "")] * 2, Settled([]))
     bench.track(b"own")
     bench.step(0.0)

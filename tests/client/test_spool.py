@@ -175,17 +175,33 @@ def test_a_file_belongs_to_one_owner_until_that_ends(tmp_path: Path) -> None:
     assert ([], 0o700) == (list(directory.path.iterdir()), directory.path.stat().st_mode & 0o777)
 
 
-@pytest.mark.parametrize("is_database", [False, True])
-def test_a_corrupt_file_is_renamed(tmp_path: Path, is_database: bool) -> None:
-    """It does not prevent a client from starting, even if one page is damaged, whose events would hold all others; it is kept for inspection."""
+def test_a_file_whose_lock_was_deleted_is_taken_over(tmp_path: Path) -> None:
+    """Unless its owner still has it open."""
+    directory = SpoolDirectory(tmp_path / "spool", LIMITS)
+    one = directory.own()
+    one.append(b"a")
+    one.path.with_suffix(".lock").unlink()
+    with closing(directory.own()) as other:
+        assert other.path != one.path
+    one.close()
+    with closing(directory.own()) as file:
+        assert (one.path, [[b"a"]]) == (file.path, drained(file))
+
+
+@pytest.mark.parametrize("damaged", ["file", "page", "id", "column"])
+def test_a_corrupt_file_is_renamed(tmp_path: Path, damaged: str) -> None:
+    """It does not prevent a client from starting, even if only a part is damaged, which would hold all events; it is kept for inspection."""
     directory = SpoolDirectory(tmp_path / "spool", Limits(500, 900_000, 1_000_000))
     left = directory.own()
     append(left, *[b"x" * 200] * 100)
     left.seal()
+    id_ = oldest(left).id.encode()
     left.close()
     page = left.path.stat().st_size // 2 // 1024 * 1024
     text = left.path.read_bytes()
-    left.path.write_bytes(text[:page] + bytes(1024) + text[page + 1024 :] if is_database else b"none" * 1000)
+    damages = {"file": b"none" * 1000, "page": text[:page] + bytes(1024) + text[page + 1024 :]}
+    damages |= {"id": text.replace(id_, b"\xff" + id_[1:]), "column": text.replace(b"id TEXT", b"hd TEXT")}
+    left.path.write_bytes(damages[damaged])
     Path(f"{left.path}-wal").write_bytes(b"of that one")
     with closing(directory.own()) as file:
         assert (True, 0) == (file.path != left.path, file.pending_events)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Error
 
-from tests.support import npm
+from tests.support import tools
 from tests.support.td_page import COLLECTOR, Street, Visit, columns_of, street
 
 pytestmark = pytest.mark.xdist_group("browser")
@@ -30,7 +30,7 @@ Begin = Callable[..., Visit]
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Street]:
     """Yield the servers and the browser of this module's tests."""
-    npm.path("td-js-sdk-4")
+    tools.package("td-js-sdk-4")
     with street(tmp_path_factory.mktemp("tls")) as made:
         yield made
 

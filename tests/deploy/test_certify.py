@@ -43,9 +43,7 @@ def test_certify_refuses_a_stage_with_other_traffic(stack: Stack, tmp_path: Path
     code, _, errors = stack.certify(folder=tmp_path)
 
     assert 1 == code
-    assert re.search(
-        "received events of the account [a-z]+ in the last hour", errors
-    )  # the account of any earlier test
+    assert re.search("received events of the account [a-z]+ in the last hour", errors)  # of any earlier test
     assert [] == list(tmp_path.iterdir())
     # Another test may put a wrong key, and a worker that starts for this row just then would keep that key for a minute.
     assert stack.destination.rows("shop", "foreign_traffic")

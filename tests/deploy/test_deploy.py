@@ -32,13 +32,10 @@ def test_a_pixel_becomes_a_row(stack: Stack) -> None:
 
 
 def test_the_commands_work_on_a_deployed_stack(stack: Stack, tmp_path: Path) -> None:
-    """They find the stack by its name and reach Redis through its function. A dead row is sent once its account is mapped.
-
-    The doctor sends no test event, because the emulated API has no address of its own.
-    """
+    """They reach Redis through the stack's function; the doctor sends no event, because the emulated API has no address."""
     stack.map_account("shop")
     stack.put("later", "looked_at", "/later")
-    assert [("later", "unknown_account")] == stack.dead(1)
+    assert [("later", "unknown_account")] == stack.dead()
     file = tmp_path / "event.json"
     recorded = stack.sluice("record", "--count", "1", "--scrub", "-o", str(file))
     states = {found["what"]: found["state"] for found in stack.sluice("doctor", "--no-event")["findings"]}
@@ -66,10 +63,9 @@ def test_the_commands_work_on_a_deployed_stack(stack: Stack, tmp_path: Path) -> 
 def test_a_second_stage_does_not_affect_the_first(stack: Stack, uploaded: Path) -> None:
     """`dev` is unchanged while `stg` is created in another mode, updated by a parameter and deleted."""
     emulator, function = stack.emulator, stack.emulator.client("lambda")
-    zone = emulator.client("route53").create_hosted_zone(Name="example.com", CallerReference="1")[
-        "HostedZone"
-    ]
-    domain = {"DomainName": "events.example.com", "HostedZoneId": zone["Id"].rpartition("/")[2]}
+    zone = emulator.client("route53").create_hosted_zone(Name="example.com", CallerReference="1")
+    zone_id = zone["HostedZone"]["Id"].rpartition("/")[2]
+    domain = {"DomainName": "events.example.com", "HostedZoneId": zone_id}
     mode = {"StreamMode": "PROVISIONED", **EXTERNAL, **domain}
 
     def variables(name: str, **version: str) -> Any:
@@ -88,13 +84,9 @@ def test_a_second_stage_does_not_affect_the_first(stack: Stack, uploaded: Path) 
     assert "SdkBucket" not in made
     assert "mark" == bots()
 
-    more = {
-        "StreamMode": "ON_DEMAND",
-        "ShardCount": "24",
-        "IngestConcurrency": "300",
-        "WorkerConcurrency": "100",
-    }
-    deploy(emulator, uploaded, "stg", **mode | more, ArchiveDays="3", Bots="drop")
+    more = {"StreamMode": "ON_DEMAND", "ShardCount": "24", "ArchiveDays": "3", "Bots": "drop"}
+    more |= {"IngestConcurrency": "300", "WorkerConcurrency": "100"}
+    deploy(emulator, uploaded, "stg", **mode | more)
     assert made == outputs(emulator, "sluice-stg")
     assert 3 == archive_days(made)
     assert 30 == archive_days(stack.outputs)

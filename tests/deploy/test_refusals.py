@@ -25,6 +25,7 @@ FUNCTION = {
         "ReservedConcurrentExecutions": 901,
     },
 }
+TAGS, OTHERS = "kinesis:ListTagsForResource", "arn:aws:kinesis:*:*:stream/other-*"
 
 
 def statement(effect: str, action: str, resource: str = "*") -> dict[str, str]:
@@ -74,14 +75,10 @@ def outcome(cloudformation: Any, waiter: str, name: str) -> str:
     [
         (
             STREAM,
-            [statement("Allow", "kinesis:*"), statement("Deny", "kinesis:ListTagsForResource")],
-            "not authorized to perform: kinesis:ListTagsForResource",
+            [statement("Allow", "kinesis:*"), statement("Deny", TAGS)],
+            f"not authorized to perform: {TAGS}",
         ),
-        (
-            STREAM,
-            [statement("Allow", "kinesis:*", "arn:aws:kinesis:*:*:stream/other-*")],
-            "stream/refused-Made",
-        ),
+        (STREAM, [statement("Allow", "kinesis:*", OTHERS)], "stream/refused-Made"),
         (
             FUNCTION,
             [statement("Allow", "*")],

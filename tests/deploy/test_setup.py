@@ -10,12 +10,13 @@ import pytest
 import redis
 
 from doubles.treasure_data import API_KEY
+from local.functions import treasure_data_at
 from local.lambda_runtime import ARCHITECTURE
 from ops.deploy import deployer
 from ops.deploy.code_bucket import CodeBucket
 from release import artifact
 from tests.support import command_rights, installation
-from tests.support.emulation import Stack, endpoints, remove
+from tests.support.emulation import Stack, remove
 from tests.support.installation import Installation
 from tests.support.sam import ROOT
 from tests.support.sluice import until
@@ -40,12 +41,7 @@ def _without_unset(policy: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Operator:
-    """Somebody with the wheel, a Treasure Data key, and an IAM user that has the policies of docs/deploying.md.
-
-    Args:
-        stack: another stack in the same account.
-        installed: the wheel.
-    """
+    """Somebody with the wheel, a Treasure Data key, and an IAM user that has the policies of docs/deploying.md."""
 
     def __init__(self, stack: Stack, installed: Installation) -> None:
         self.other = stack
@@ -70,7 +66,7 @@ class Operator:
     def overrides(self) -> str:
         """Return the parameters of the stage."""
         given = {"StreamMode": "PROVISIONED", "SdkHosting": "off", "Architecture": ARCHITECTURE}
-        given |= {"Stage": "stg", **endpoints(self.other.destination.server.url)}
+        given |= {"Stage": "stg", **treasure_data_at(self.other.destination.url)}
         return " ".join(f"{name}={value}" for name, value in given.items())
 
     def words(self, *more: str) -> list[str]:
@@ -95,9 +91,7 @@ def operator(stack: Stack, artifacts: Path, tmp_path: Path) -> Iterator[Operator
     version = installation.PROJECT["version"]
     content = artifact.pack(artifacts, ARCHITECTURE, version, ROOT)
     made = installation.wheel(tmp_path, {f"sluice-{version}-{ARCHITECTURE}.zip": content})
-    with redis.Redis.from_url(
-        stack.redis_url
-    ) as client:  # all emulated stacks share it, and names may return
+    with redis.Redis.from_url(stack.redis_url) as client:  # emulated stacks share it, and names may return
         for key in client.scan_iter(f"{NAME}-*"):
             client.delete(key)
     operator = Operator(stack, Installation(tmp_path, made))
@@ -117,9 +111,7 @@ def operator(stack: Stack, artifacts: Path, tmp_path: Path) -> Iterator[Operator
 def test_one_command_leads_from_an_account_without_sluice_to_the_first_row(operator: Operator) -> None:
     """It is stopped while CloudFormation works and started again; it ends with a row. Running it once more changes nothing."""
     cloudformation = operator.emulator.client("cloudformation")
-    command = operator.words(
-        "deploy", "--parameter-overrides", operator.overrides(), "--database", "first_events"
-    )
+    line = ("deploy", "--parameter-overrides", operator.overrides(), "--database", "first_events")
 
     def is_begun() -> bool:
         try:
@@ -127,32 +119,27 @@ def test_one_command_leads_from_an_account_without_sluice_to_the_first_row(opera
         except cloudformation.exceptions.ClientError:
             return False
 
-    with operator.installed.start(*command, **operator.variables) as running:
+    with operator.installed.start(*operator.words(*line), **operator.variables) as running:
         until(lambda: is_begun() or running.poll() is not None)
         running.send_signal(signal.SIGINT)
         _, errors = running.communicate(timeout=120)
     assert 130 == running.returncode, errors
     assert "`sluice deploy` waits for what CloudFormation has begun" in errors
 
-    said = operator.run("deploy", "--parameter-overrides", operator.overrides(), "--database", "first_events")
+    said = operator.run(*line)
     (row,) = operator.rows()
     assert "first_events" == said["account"]
     assert {"ok"} == {one["state"] for one in said["steps"]}
     assert row["event_id"].startswith("sluice-setup-")
-    assert (
-        "first_events:\n  database: first_events\n" == (operator.installed.home / "accounts.yaml").read_text()
-    )
+    accounts = (operator.installed.home / "accounts.yaml").read_text()
+    assert "first_events:\n  database: first_events\n" == accounts
 
     assert said["key"] == operator.run("setup")["key"]
     assert said["key"] == operator.run("deploy")["key"]
     assert 1 == len(operator.rows())
-    wrong = operator.installed.run(
-        *operator.words("deploy", "--parameter-overrides", "ArchiveDays=1"), **operator.variables
-    )
+    words = operator.words("deploy", "--parameter-overrides", "ArchiveDays=1")
+    wrong = operator.installed.run(*words, **operator.variables)
     assert (3, True) == (wrong.returncode, "docs/deploying.md#parameters" in wrong.stderr), wrong.stderr
-    denied = operator.installed.run(
-        "-m", "ops", "status", "--stack", operator.other.name, **operator.variables
-    )
-    assert "your credentials do not allow" in denied.stderr, (
-        denied.stdout
-    )  # the emulator enforces the policies
+    words = ["-m", "ops", "status", "--stack", operator.other.name]
+    denied = operator.installed.run(*words, **operator.variables)
+    assert "your credentials do not allow" in denied.stderr, denied.stdout  # the emulator enforces policies

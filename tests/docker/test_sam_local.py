@@ -32,12 +32,7 @@ COMMANDS = dict(_ROW.findall((ROOT / "events" / "README.md").read_text()))
 
 
 class Project:
-    """A clone in which `sam build` has run.
-
-    Args:
-        folder: an empty folder.
-        artifacts: the output of `sam build`.
-    """
+    """A clone in an empty folder, with the output of `sam build`."""
 
     def __init__(self, folder: Path, artifacts: Path) -> None:
         for name in ("events", "samconfig.toml", "template.yaml"):
@@ -82,9 +77,8 @@ class Project:
             port: int = probe.getsockname()[1]
         command = self.command(f"sam local start-api --port {port}")
         with (self.folder / "start-api.log").open("wb") as log:
-            process = subprocess.Popen(
-                command, cwd=self.folder, env=self.environment(), stdout=log, stderr=log
-            )
+            variables = self.environment()
+            process = subprocess.Popen(command, cwd=self.folder, env=variables, stdout=log, stderr=log)
         try:
             assert listens(process, port, _SECONDS)
             yield f"http://127.0.0.1:{port}"
@@ -126,9 +120,8 @@ def test_each_command_prints_what_the_page_says(project: Project, sluice: Sluice
         sluice.settled()
         before.append(sum(len(sluice.rows(*table)) for table in tables))
 
-    assert {"IngestFunction", "WorkerFunction", "DrainFunction", "SenderFunction"} == {
-        line.split()[3] for line in COMMANDS
-    }
+    functions = {line.split()[3] for line in COMMANDS}
+    assert {"IngestFunction", "WorkerFunction", "DrainFunction", "SenderFunction"} == functions
     assert before[0] == before[1]
 
 

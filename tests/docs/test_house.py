@@ -88,10 +88,7 @@ def test_public_classes_have_unique_names() -> None:
 
 
 def test_aws_clients_have_types() -> None:
-    """Parameters, results and variables that are an AWS client have the client's type.
-
-    `chaos` is exempt: its clients are stand-ins that have only the operations that the product calls.
-    """
+    """Parameters, results and variables that are an AWS client have its type. `chaos` is exempt: its clients are stand-ins."""
     found = [
         f"{module}: {name}: {ast.unparse(annotation)}"
         for module, tree in MODULES.items()

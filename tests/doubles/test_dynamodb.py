@@ -349,10 +349,7 @@ def test_unsupported_requests_raise(call: Call) -> None:
 
 
 def test_a_token_makes_a_transaction_idempotent() -> None:
-    """A repetition of what was written succeeds and changes nothing; what failed is tried anew; other writes are refused.
-
-    DynamoDB checks all writes before it makes any, so an invalid one leaves nothing behind.
-    """
+    """What was written is not written again, what failed is tried anew, other writes are refused; an invalid one leaves nothing."""
     double, token = _double(), {"ClientRequestToken": "t"}
     invalid = _update("REMOVE owner", "v = :old", old=1)
     assert "ValidationException" == _outcome(double, _transact(_new("b"), invalid))[0]

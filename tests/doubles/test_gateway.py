@@ -175,9 +175,6 @@ def test_a_result_becomes_a_response() -> None:
     assert Response(202, "ü".encode(), told) == answer_of(result | {"body": "ü"})
 
 
-# Over sockets
-
-
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Connection]]:
     """A function that starts a gateway until the end of the test, and returns a connection to it."""
@@ -220,10 +217,7 @@ def test_a_request_reaches_the_handler(serve: Callable[..., Connection], method:
 
 
 def test_responses_have_the_gateways_headers(serve: Callable[..., Connection]) -> None:
-    """A response has a date, the request id, each of the function's cookies, and no server name.
-
-    Responses to HEAD requests and 204s have no body, and the connection stays usable.
-    """
+    """They have a date, the request id, each cookie and no server name; HEAD and 204 have no body and keep the connection usable."""
 
     def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         told = f"{context.function_name} {event['requestContext']['requestId']}"

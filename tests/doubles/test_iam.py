@@ -55,10 +55,7 @@ def refusal(client: Authorized, operation: str, **request: Any) -> tuple[str, in
 def test_a_role_allows_what_its_statements_match(
     changes: dict[str, Any], resource: str, allowed: bool
 ) -> None:
-    """Action and resource must match completely, with wildcards, and all conditions must hold; action names ignore case.
-
-    A statement that denies overrides one that allows.
-    """
+    """Action, in any case, and resource must match completely, with wildcards, and all conditions hold; a denial overrides."""
     statements = [PUT | changes, *([PUT] if "Effect" in changes else ())]
     some, context = role(*statements), {ACCOUNT: ACCOUNT_ID}
 

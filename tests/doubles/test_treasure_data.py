@@ -208,9 +208,6 @@ def test_td_client_works_with_the_double(td: TreasureData) -> None:
     assert ["blog", "shop"] == [database.name for database in databases]
 
 
-# Queries
-
-
 def issue(td: TreasureData, query: str) -> str:
     """Issue a query as a urlencoded form and return its job's id."""
     form = urlencode({"query": query, "priority": "1"}).encode()

@@ -93,10 +93,7 @@ def test_the_edge_policy_is_read_while_the_sandbox_starts(aws: Any, environment:
 def test_the_handler_reports_each_invocation_that_fails(
     environment: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Log lines carry the invocation's request id, and metrics are written before the sandbox can be frozen.
-
-    A success writes nothing: API Gateway and Kinesis already count it.
-    """
+    """Log lines have its request id, and metrics are written before the sandbox can be frozen. A success writes nothing."""
     # A service name of its own: Python caches loggers by name, and Powertools keeps a logger's first output.
     handler = app.build(environment | {"POWERTOOLS_SERVICE_NAME": "ingest-that-reports"})
     context = Context(function_name="IngestFunction", deadline=0, now=lambda: 0)

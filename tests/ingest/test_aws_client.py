@@ -217,9 +217,6 @@ def test_rejects_untrusted_certificate(aws: Any, tmp_path: Path) -> None:
     assert 1 == aws.count("SendMessage")
 
 
-# Endpoints
-
-
 @pytest.mark.parametrize("kind", [KinesisClient, SqsClient, DynamoDbClient, SecretsManagerClient])
 def test_endpoints_match_botocore(kind: type[AwsClient], monkeypatch: pytest.MonkeyPatch) -> None:
     """Endpoints match in every commercial region, and in one of each other partition that reaches the internet."""

@@ -22,11 +22,7 @@ NOW = 1_764_000_000_000
 
 
 def send(
-    site: Site,
-    events: list[Any],
-    ip: str = "192.0.2.7",
-    headers: dict[str, str] | None = None,
-    **said: Any,
+    site: Site, events: list[Any], ip: str = "192.0.2.7", headers: dict[str, str] | None = None, **said: Any
 ) -> Answer:
     """Send a batch from the given address, with additional headers and members."""
     text = json.dumps({"batch_id": "b1", "events": events, **said})
@@ -44,9 +40,6 @@ def named(site: Site) -> list[tuple[str, list[Any]]]:
 def ids(items: list[Envelope]) -> list[str]:
     """Return the envelopes' ids."""
     return [item.request_id for item in items]
-
-
-# Claims
 
 
 def test_the_batch_id_may_be_a_header() -> None:
@@ -78,8 +71,6 @@ def test_all_envelopes_are_stored_or_the_request_fails() -> None:
     assert (503, "stream_unavailable", "5") == (answer.status, answer.code, answer.headers["retry-after"])
     assert 200 == send(site, LARGE).status
 
-
-# Request ids and borders
 
 agents = st.sampled_from(["UA", "Googlebot/2.1", "ContextualBot é" + "é" * 400, "x" * 9_000])
 surroundings = st.fixed_dictionaries(
@@ -134,10 +125,7 @@ def test_a_retry_has_the_same_envelopes(
 @settings(max_examples=60, deadline=None)
 @given(st.lists(odd_events, min_size=1, max_size=12), st.data())
 def test_borders_depend_on_all_events_of_the_request(events: list[Any], data: st.DataObject) -> None:
-    """Envelopes cover all events in order, and a small request is one envelope.
-
-    If a rule rejects an event that it used to accept, each envelope still covers the same events.
-    """
+    """Envelopes cover all events in order, a small request in one, and the same events even if a rule now rejects one of them."""
     everything = {index: ("pageviews", bytes([index])) for index in range(len(events))}
     some = {index: row for index, row in everything.items() if data.draw(st.booleans())}
 
@@ -186,10 +174,7 @@ def test_a_row_is_never_larger_than_estimated(
 def test_other_events_under_the_same_batch_id_have_other_request_ids(
     events: list[Any], other: Any, data: st.DataObject
 ) -> None:
-    """If any event is added, removed, moved or changed, every envelope gets a new request id.
-
-    So it does for another account, or with another default table.
-    """
+    """If an event is added, removed, moved or changed, or account or table differ, every envelope gets a new request id."""
     place = data.draw(st.integers(0, len(events) - 1))
     before, after = events[:place], events[place + 1 :]
     changes = [[*before, *after], [*before, other, *after], [*before, other, *events[place:]]]

@@ -11,14 +11,7 @@ from hypothesis import strategies as st
 from doubles.aws_errors import client_error
 from doubles.clock import ManualClock
 from doubles.dynamodb import MemoryDynamoDB
-from ingest.budget import (
-    GRAIN_SECONDS,
-    LARGE_SECONDS,
-    MINUTE_SECONDS,
-    PAUSE_SECONDS,
-    SMALL_BYTES,
-    Budgets,
-)
+from ingest.budget import GRAIN_SECONDS, LARGE_SECONDS, MINUTE_SECONDS, PAUSE_SECONDS, SMALL_BYTES, Budgets
 from ingest.refusal import Refused
 from ingest.request import Request
 from local.resources import COUNTERS
@@ -35,13 +28,7 @@ LARGE_KEY = write_key.sign("shop", "k1-2", SECRETS["k1"])
 
 
 class Instances:
-    """Function instances that share the counters.
-
-    Attributes:
-        clock: a manual clock at the start of a minute.
-        table: the table of counters.
-        dynamodb: the client for it; it can fail.
-    """
+    """Function instances that share the counters, at the start of a minute. Their client can fail."""
 
     def __init__(self, count: int = 1) -> None:
         self.clock = ManualClock(START // 3600 * 3600 + 600)
@@ -208,9 +195,6 @@ def test_a_visitor_waits_once_a_minute_for_counters_that_are_away() -> None:
     ]
 
 
-# HTTP
-
-
 def refused(answer: Answer) -> tuple[int, str | None, str | None]:
     """Return status, code and the time to wait of a response."""
     return answer.status, answer.code, answer.headers.get("retry-after")
@@ -256,8 +240,6 @@ def test_an_overflow_ends_large_requests_and_spares_small_ones() -> None:
 
     assert [5, 3, 1, 0] == accepted
 
-
-# Any traffic.
 
 SECOND = st.tuples(st.integers(0, 9), st.sampled_from([1_000, 20_000, 60_000, 100_000, 500_000]))
 

@@ -17,14 +17,7 @@ LIFE_SECONDS = 3600
 
 
 class Container(HttpServer):
-    """An endpoint for container credentials, which answers with a new key each time.
-
-    Attributes:
-        clock: a manual clock.
-        asked: the token of each request.
-        change: changes the answer.
-        environment: the variables that name the endpoint.
-    """
+    """An endpoint for container credentials, which answers with a new key each time. It remembers each request's token."""
 
     def __init__(self) -> None:
         super().__init__(self._key)

@@ -71,9 +71,6 @@ def test_one_request_is_one_record() -> None:
     assert [1, 3, 2] == [row["n"] for _, row in site.rows()]
 
 
-# Keys
-
-
 def test_the_first_key_counts() -> None:
     """`authorization` comes first, then `x-write-key`, then `k`, then the body; later keys are ignored."""
     names = ("first", "second", "third", "fourth")
@@ -93,7 +90,6 @@ FORGED = [
     *("shop", KEY.replace("shop", "shop2"), write_key.sign("shop", "k1", "another secret"), f"{KEY},{KEY}"),
     *("x" * 9000, "\x00", "é.k1.x", "\ud800.k1.x"),
 ]
-"""Keys without a valid signature, including altered copies of a valid key."""
 
 
 @pytest.mark.parametrize(
@@ -126,14 +122,8 @@ def test_the_key_is_verified_before_the_body_is_read() -> None:
     assert "invalid_json" == Site().post(b"{", key="").code
 
 
-# Tables and bodies
-
-
 def test_the_nearest_table_counts() -> None:
-    """The event's own table comes first, then the body's, then the query's; only null counts as absent.
-
-    If `events` is not an array, the body is a single event, and `events` is one of its columns.
-    """
+    """The event's own comes first, then the body's, then the query's; only null counts as absent. `events` may be a column."""
     site = Site()
 
     site.post({"table": "body", "events": [{"table": "own"}, {}, {"table": ""}]}, "t=query")
@@ -142,8 +132,7 @@ def test_the_nearest_table_counts() -> None:
     site.post({"table": "single", "events": {"n": 1}}, "t=query")
 
     assert ["own", "body", "query", "query", "single"] == [table for table, _ in site.rows()]
-    rejected = [event.code for item in site.envelopes() for event in item.rejected]
-    assert ["invalid_table"] * 2 == rejected
+    assert ["invalid_table"] * 2 == [event.code for event in site.rejected()]
     assert '{"n":1}' == site.rows()[-1][1]["events"]
 
 
@@ -157,7 +146,6 @@ NOT_JSON = [
     b"[" * 100_000,
     b'{"a":' * 100_000,
 ]
-"""Bodies that are not JSON documents in UTF-8."""
 
 
 @pytest.mark.parametrize(
@@ -179,9 +167,6 @@ def test_a_body_must_contain_events(body: Any, code: str) -> None:
     assert ([], []) == (site.kinesis.calls, site.sqs.calls)
     if code == "invalid_json":
         assert answer.json["error"]["message"].startswith("the body is not valid JSON in UTF-8: ")
-
-
-# Columns and partition keys
 
 
 def test_one_visitors_events_share_a_partition_key() -> None:
@@ -265,16 +250,10 @@ def test_the_number_of_events_is_limited_before_any_is_rewritten(count: int, cod
     assert (code, [], []) == (raised.value.code, rewritten, site.kinesis.calls)
 
 
-# Any events
-
-
 @settings(max_examples=150)
 @given(st.lists(json_values.events | json_values.values, min_size=1, max_size=6))
 def test_any_event_becomes_a_row_or_is_rejected(events: list[Any]) -> None:
-    """For any JSON, each event becomes a row by the rules, or is rejected on its own and stored with index and code.
-
-    If all events are rejected, the response is 400.
-    """
+    """By the rules for rows, each on its own, with its index and code stored. If all events are rejected, the response is 400."""
     site = Site()
     body = json.dumps(events).encode().replace(b"NaN", b"null").replace(b"Infinity", b"1e999")
     sent = json.loads(body)
@@ -291,7 +270,7 @@ def test_any_event_becomes_a_row_or_is_rejected(events: list[Any]) -> None:
             rejected.append((index, reason.code))
     assert [] == differences(answer, "POST", "/v1/events")
     assert rejected == [(item["index"], item["code"]) for item in answer.json["rejected"]]
-    assert rejected == [(copy.place, copy.code) for item in site.envelopes() for copy in item.rejected]
+    assert rejected == [(copy.place, copy.code) for copy in site.rejected()]
     assert (200 if expected else 400, len(expected)) == (answer.status, answer.json["accepted"])
     assert sorted(table for table, _ in expected) == sorted(table for table, _ in site.rows())
     stored = [table for item in site.envelopes() for table in item.tables]

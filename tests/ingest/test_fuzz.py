@@ -99,10 +99,7 @@ BATCH = http_event("POST", "/v1/events", f"k={KEY}&t=pageviews")
 @example({**BATCH, "body": '[{"a": "\udc8b"}]'}, ("*",))
 @given(http_events(), st.sampled_from([("*",), ("https://www.shop.example",)]))
 def test_every_request_gets_a_documented_response(event: dict[str, Any], origins: tuple[str, ...]) -> None:
-    """No request causes an exception or a 5xx, and as many rows are stored as events were accepted.
-
-    Here is what holds for every response; test_openapi.py checks each against its schema.
-    """
+    """No request causes an exception or a 5xx, and as many rows are stored as events were accepted."""
     site = Site(origins, visitor_cookies="on", redirect_hosts=("allowed.example",), visitor_ip="truncate")
 
     answer = site.send(event)

@@ -27,10 +27,7 @@ FAILURES = [
 
 @pytest.mark.parametrize("change", [FRESH_SECONDS, -86_400])
 def test_secrets_are_cached_for_five_minutes(change: float) -> None:
-    """Thousands of requests cause one call to Secrets Manager. The keys of a removed secret become invalid then.
-
-    If the clock is set back, secrets that seem to come from the future are read again at once.
-    """
+    """Thousands of requests cause one read. A removed secret's keys become invalid then, or at once if the clock is set back."""
     site = Site()
     for _ in range(3):
         site.clock.time += FRESH_SECONDS / 3 - 1
@@ -46,10 +43,7 @@ def test_secrets_are_cached_for_five_minutes(change: float) -> None:
 
 
 def test_invalid_keys_cause_few_refreshes() -> None:
-    """A key that names an unknown secret may be new, so the secrets are read again, but at most once in ten seconds.
-
-    A malformed key, or a wrong signature under a known secret, triggers no refresh.
-    """
+    """A key of an unknown secret may be new, so secrets are read again, once in ten seconds; other invalid keys cause no read."""
     site = Site()
 
     def reads_after(*keys: str) -> int:

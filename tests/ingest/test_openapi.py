@@ -29,10 +29,7 @@ def test_the_document_has_every_route_and_code() -> None:
 
 
 def test_codes_are_listed_under_their_status() -> None:
-    """Every code is listed somewhere, and only under its own status, and responses that name one have its header.
-
-    The exception is HEAD on a health check, which has no body.
-    """
+    """Each is listed, under no other, and responses that name one have its header, except to HEAD on a health check."""
     named = set()
     for _, path, operation in OPERATIONS:
         for status, response in operation["responses"].items():
@@ -73,8 +70,6 @@ def test_responses_in_an_outage_match_the_document() -> None:
     assert [503, 500] * 2 == [answer.status for _, _, answer in answers]
     assert [[]] * 4 == [differences(answer, method, path) for method, path, answer in answers]
 
-
-# docs/http.md
 
 PAGE = (PATH.parent / "http.md").read_text()
 

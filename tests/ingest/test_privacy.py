@@ -30,9 +30,6 @@ def row(site: Site, event: dict[str, Any], **headers: str) -> dict[str, Any]:
     return site.row()
 
 
-# Global Privacy Control, Do Not Track
-
-
 @pytest.mark.parametrize(
     ("settings", "headers", "is_honored"),
     [
@@ -49,11 +46,20 @@ def row(site: Site, event: dict[str, Any], **headers: str) -> dict[str, Any]:
 def test_privacy_signals_remove_identifying_columns(
     settings: dict[str, str], headers: dict[str, str], is_honored: bool
 ) -> None:
-    """By default GPC is honored and DNT is not; either counts only if it is 1. The event itself is stored."""
-    found = row(Site(**settings), {"page": "home", "td_ip": "192.0.2.9", **IDS}, user_agent="UA", **headers)
+    """By default GPC is honored and DNT is not; either counts only if it is 1. The event itself is stored.
+
+    URLs lose the parameters that are identifying columns.
+    """
+    sent = {
+        "td_url": "https://a.example/?FBCLID=1&b=2&%5Fgcl_aw=3&c=4#d",
+        "td_referrer": "https://b.example/?gclid=1",
+    }
+    kept = {"td_url": "https://a.example/?b=2&c=4#d", "td_referrer": "https://b.example/"}
+    found = row(Site(**settings), {"td_ip": "192.0.2.9", **sent, **IDS}, user_agent="UA", **headers)
 
     identifying = set() if is_honored else {"td_ip", *map(str.lower, IDS)}
-    assert {"time", "event_id", "received_at", "page", "td_user_agent"} | identifying == set(found)
+    assert {"time", "event_id", "received_at", "td_user_agent", *sent} | identifying == set(found)
+    assert (kept if is_honored else sent) == {name: found[name] for name in sent}
 
 
 @pytest.mark.parametrize("path", ["/", "/get_cookie_id"])
@@ -67,9 +73,6 @@ def test_privacy_signals_disable_cookies(path: str) -> None:
     )
 
     assert ([], False) == (answer.cookies, known in answer.json.values())
-
-
-# IP addresses
 
 
 @given(st.ip_addresses())
@@ -94,9 +97,6 @@ def test_addresses_are_truncated_wherever_they_come_from(path: str, placeholder:
     assert (placeholder, "2001:db8:1::", None) == (found["td_ip"], found["td_ip_2"], found["td_ip_7"])
 
 
-# Columns
-
-
 def test_addresses_and_columns_can_be_dropped() -> None:
     """Whether the event or API Gateway provided them. Settings name columns as the row does, whatever spelling the event used."""
     site = Site(visitor_ip="drop", dropped_columns=("email", "td_user_agent"))
@@ -118,15 +118,16 @@ def test_addresses_and_columns_can_be_dropped() -> None:
 
 def test_columns_can_be_hashed() -> None:
     """The key is stored with the signing secrets, and without it they are dropped; equal values have equal hashes."""
-    site, hashed = Site(hashed_columns=("email", "user", "none")), ["email", "email_2", "user", "none"]
+    site = Site(hashed_columns=("email", "user", "none", "td_url"))
     site.secret.text = '{"k1": "first secret", ".hash": "key"}'
-    event = {"email": "a@a.example", "Email": "a@a.example", "user": 7, "none": None}
+    event = {"email": "a@a.example", "Email": "a@a.example", "user": 7, "none": None, "td_url": "/?gclid=1"}
+    hashed = ["email", "email_2", "user", "none", "td_url"]
 
-    found, without = row(site, event), row(Site(hashed_columns=("email", "user", "none")), event)
+    found, without = row(site, event, sec_gpc="1"), row(Site(hashed_columns=tuple(hashed)), event)
 
     expected = hmac.digest(b"key", b"a@a.example", "sha256").hex()[:32]
-    number = hmac.digest(b"key", b"7", "sha256").hex()[:32]
-    assert [expected, expected, number, None] == [found[name] for name in hashed]
+    number, address = (hmac.digest(b"key", text, "sha256").hex()[:32] for text in (b"7", b"/"))
+    assert [expected, expected, number, None, address] == [found[name] for name in hashed]
     assert without.keys().isdisjoint(hashed)
 
 
@@ -150,8 +151,6 @@ def test_required_columns_cannot_be_dropped(name: str) -> None:
     with pytest.raises(SettingsError, match="is not a column"):
         IngestSettings.from_environment(environment)
 
-
-# Bots
 
 GOOGLE = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
 GPT = "Mozilla/5.0 AppleWebKit/537.36 (KHTML, like Gecko; compatible; GPTBot/1.2)"
@@ -205,8 +204,6 @@ def test_bots_can_be_rejected() -> None:
     assert [] == site.kinesis.calls
     assert 200 == site.pixel("", user_agent=CHROME).status
 
-
-# Browsers
 
 WEBKIT = "AppleWebKit/605.1.15 (KHTML, like Gecko)"
 IPHONE = f"(iPhone; CPU iPhone OS 17_5_1 like Mac OS X) {WEBKIT} Version/17.5 Mobile/15E148 Safari/604.1"

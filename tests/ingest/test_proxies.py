@@ -10,7 +10,6 @@ from shared.settings import IngestSettings
 from tests.support.ingest import SECRETS, Site
 
 GATEWAY_SAW = "192.0.2.7"
-"""The address that API Gateway sees in these tests."""
 SECRET = "a secret of the distribution"
 
 

@@ -20,10 +20,7 @@ def post(site: Site, count: int, **headers: str) -> int:
 
 
 def test_a_key_may_send_a_burst_and_then_its_rate() -> None:
-    """The request that overdraws the allowance is accepted; the next ones get 429 until the debt is paid.
-
-    Keys of other accounts and other keys of the same account are not affected.
-    """
+    """The request that overdraws the allowance is accepted; the next get 429 until the debt is paid, but not those of other keys."""
     site = Site(key_events_per_second=RATE)
     burst = int(RATE * BURST_SECONDS)
     assert [200, 200, 429] == [post(site, burst - 1), post(site, RATE + 1), post(site, 1)]

@@ -4,16 +4,11 @@ import json
 
 from doubles.aws_errors import client_error
 from ingest.rejected import MAX_BYTES
-from shared.envelope import MAX_ENVELOPE_BYTES, RejectedEvent
+from shared.envelope import MAX_ENVELOPE_BYTES
 from tests.support.ingest import Site
 
 GOOD = {"table": "pageviews"}
 DOWN = client_error("InternalFailure", "PutRecord", status=500)
-
-
-def rejected(site: Site) -> list[RejectedEvent]:
-    """Return the rejected events on the stream."""
-    return [event for item in site.envelopes() for event in item.rejected]
 
 
 def test_rejected_events_are_part_of_the_envelope() -> None:
@@ -36,11 +31,9 @@ def test_privacy_settings_apply_to_rejected_events() -> None:
     site.post([{"Email": "a@b.example", "td_ip": "198.51.100.77", "td_client_id": "c1", "a": 1}])
     site.post([{"td_client_id": "c1", "a": 1}, 7], sec_gpc="1")
 
-    assert [
-        b'{"td_ip":"198.51.100.0","td_client_id":"c1","a":1}',
-        b'{"a":1}',
-        b"",
-    ] == [one.original for one in rejected(site)]
+    assert [b'{"td_ip":"198.51.100.0","td_client_id":"c1","a":1}', b'{"a":1}', b""] == [
+        one.original for one in site.rejected()
+    ]
 
 
 def test_a_flood_is_counted_and_not_kept() -> None:
@@ -49,7 +42,7 @@ def test_a_flood_is_counted_and_not_kept() -> None:
 
     told = site.post([{"a": 1}, *[{"text": "x" * 100_000}] * 5, 7]).json["rejected"]
 
-    found = rejected(site)
+    found = site.rejected()
     assert [True] * 2 + [False] * 4 + [True] == [bool(one.original) for one in found]
     assert sum(len(one.original) for one in found) <= MAX_BYTES
     assert [told[0]["message"], told[1]["message"], *[""] * 4, told[6]["message"]] == [
@@ -101,7 +94,7 @@ def test_the_response_does_not_depend_on_storing_rejected_events() -> None:
     site.kinesis.faults = []
     site.clock.sleep(60)
     site.post([{}])
-    assert 2 == len(rejected(site))
+    assert 2 == len(site.rejected())
 
 
 def test_a_retry_of_rejected_events_has_the_same_request_id() -> None:

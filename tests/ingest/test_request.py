@@ -33,9 +33,6 @@ def refusal(body: bytes | str, encoding: str = "") -> str:
     return caught.value.code
 
 
-# Query strings
-
-
 @given(st.lists(st.tuples(texts, texts)), st.sampled_from([quote, quote_plus]))
 def test_parameters_arrive_in_order(parameters: list[tuple[str, str]], encode: Any) -> None:
     """Names and values may repeat, and be percent-encoded, with `+` or `%20` for a space."""
@@ -79,9 +76,6 @@ def test_optional_fields_may_be_missing() -> None:
     event = {"rawPath": "/", "requestContext": {"http": {"method": "GET"}}}
 
     assert Request("GET", "/", (), {}, "", "", None, is_base64=False) == Request.from_event(event)
-
-
-# Bodies
 
 
 GZIP, ZLIB = gzipped(b"[{}]"), zlib.compress(b"[{}]")

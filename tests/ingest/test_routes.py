@@ -48,9 +48,6 @@ def test_other_paths_are_not_found(method: str, path: str) -> None:
     assert ([("refused", "not_found")], {}) == (site.telemetry.codes(), site.telemetry.counts)
 
 
-# CORS
-
-
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
@@ -89,10 +86,7 @@ def test_every_path_says_which_methods_it_allows(method: str, path: str, allowed
     [("OPTIONS", "/v1/events"), ("POST", "/v1/events"), ("GET", "/nowhere"), ("GET", "/health")],
 )
 def test_exact_origins_may_send_credentials(method: str, path: str) -> None:
-    """An allowed origin is echoed, and `vary` tells caches that the response depends on it.
-
-    `*` together with exact origins still means any origin, without credentials.
-    """
+    """An allowed origin is echoed, and `vary` says so. `*` beside exact origins still means any origin, without credentials."""
     headers = ask(method, path, ("https://other.example", ORIGIN), origin=ORIGIN).headers
     with_any = ask(method, path, (ORIGIN, "*"), origin=ORIGIN).headers
 
@@ -130,9 +124,6 @@ def test_events_from_foreign_pages_are_accepted() -> None:
 
     assert 200 == site.post({"table": "pageviews"}, origin="https://elsewhere.example").status
     assert 1 == len(site.rows())
-
-
-# Internal errors and logs
 
 
 def test_an_internal_error_is_answered_and_logged() -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,8 @@ from hypothesis import strategies as st
 from doubles.aws_errors import client_error
 from ingest import app, budget, keyring, overflow, stream
 from ingest.stream import LONGEST_PUT_SECONDS, PATIENCE_SECONDS
-from shared.envelope import MAX_ENVELOPE_BYTES, Envelope, TableRows
-from shared.puts import MAX_PER_PUT
-from tests.support.ingest import KEY, STREAM, Answer, Faults, ManualClock, Site, gzipped, http_event
+from shared.envelope import Envelope, TableRows
+from tests.support.ingest import KEY, Answer, Site, gzipped, http_event
 
 NOT_ACKNOWLEDGED = "the stream did not acknowledge a put"
 THROTTLED = "ProvisionedThroughputExceededException"
@@ -33,11 +33,6 @@ def envelopes(count: int, size: int = 10) -> list[Envelope]:
     ]
 
 
-def ids(items: list[Envelope]) -> list[str]:
-    """Return the envelopes' ids."""
-    return [item.request_id for item in items]
-
-
 def entries(*codes: str | None) -> dict[str, Any]:
     """Return a response to PutRecords: None acknowledges an entry, any other value is an error code."""
     results = [{"ErrorCode": code} if code else {"SequenceNumber": "1", "ShardId": "s"} for code in codes]
@@ -50,22 +45,6 @@ def queued(site: Site) -> list[tuple[str, bool, int | None]]:
         (item.request_id, "refused" in message["MessageAttributes"], message.get("DelaySeconds"))
         for item, message in zip(site.queued(), site.queue.messages, strict=True)
     ]
-
-
-class Stopwatch(ManualClock):
-    """A clock that records every pause, from 0, where sums of seconds are exact."""
-
-    def __init__(self) -> None:
-        super().__init__(0.0)
-        self.pauses: list[float] = []
-
-    def sleep(self, seconds: float) -> None:
-        """Record the pause and let that time pass."""
-        self.pauses.append(seconds)
-        super().sleep(seconds)
-
-
-# One envelope
 
 
 @pytest.mark.parametrize(
@@ -81,16 +60,14 @@ class Stopwatch(ManualClock):
 def test_a_definite_rejection_is_retried_and_doubt_is_not(
     count: int, faults: list[Any], calls: list[str], stored: list[str], doubtful: list[str]
 ) -> None:
-    """Only what was rejected is put again, until the stream stores it, which it then does once.
-
-    All envelopes of a call in doubt go to the queue at once, in order, with the queue's own delay.
-    """
+    """What was rejected is put again, alone, until it is stored, once. A call in doubt goes to the queue at once, in order."""
     site = Site()
     site.kinesis.faults = list(faults)
 
     assert [True] * count == site.stream.put(envelopes(count), "shop/3")
     assert calls == [operation for operation, _ in site.kinesis.calls]
-    assert (stored, [(name, False, None) for name in doubtful]) == (ids(site.envelopes()), queued(site))
+    assert stored == [item.request_id for item in site.envelopes()]
+    assert [(name, False, None) for name in doubtful] == queued(site)
     assert (0 if doubtful else len(calls) - 1) == site.telemetry.total(NOT_ACKNOWLEDGED, "refused")
     assert len(doubtful) == site.telemetry.total(NOT_ACKNOWLEDGED, "doubtful")
     codes = {fields["code"] for fields in site.telemetry.said(NOT_ACKNOWLEDGED)}
@@ -98,46 +75,32 @@ def test_a_definite_rejection_is_retried_and_doubt_is_not(
 
 
 @pytest.mark.parametrize(
-    ("seconds", "pauses"),
-    [(0.0, [0.025, 0.05, 0.1, 0.2, 0.2, 0.2, 0.2]), (PATIENCE_SECONDS - 0.025, [])],
+    ("seconds", "pauses"), [(0.0, [0.025, 0.05, 0.1, 0.2, 0.2, 0.2, 0.2]), (PATIENCE_SECONDS - 0.025, [])]
 )
 def test_retries_are_limited(seconds: float, pauses: list[float]) -> None:
-    """Each pause is a random part, here half, of 50, 100, 200 and then 400 ms. After a second the envelope goes to the queue.
+    """Each pause is a random part, here half, of 50, 100, 200, then 400 ms; none is made that no attempt could follow in a second."""
+    site, ends = Site(), list[float]()
+    site.clock.time = 0.0  # where sums of seconds are exact
+    site.stream._entropy = lambda size: b"\x80" + bytes(size - 1)  # the middle
 
-    It does so at once if no attempt could follow a pause, because a call takes that long.
-    """
-    site, clock = Site(), Stopwatch()
-    site.stream._client = site.kinesis = Faults(site.kinesis, clock)
-    site.stream._clock, site.stream._entropy = clock, lambda size: b"\x80" + bytes(size - 1)  # the middle
-    site.kinesis.faults, site.kinesis.sticky, site.kinesis.seconds = [REFUSED], True, seconds
+    def refuse(**_: Any) -> None:
+        ends.append(site.clock.now())
+        raise REFUSED
+
+    site.kinesis.faults, site.kinesis.sticky, site.kinesis.seconds = [refuse], True, seconds
 
     assert [True] == site.stream.put(envelopes(1), "shop/3")
-    assert (pauses, [("r0", True, 0)]) == (clock.pauses, queued(site))
-    assert len(pauses) + 1 == len(site.kinesis.calls)
-
-
-# Several envelopes
-
-
-def test_a_call_stays_within_the_limits_of_kinesis() -> None:
-    """A call has at most 500 envelopes, and together with their keys they stay below 5 MiB."""
-    site = Site()
-    groups = [(16, MAX_ENVELOPE_BYTES - 100), (1001, 10), (100, 52_300)]
-
-    for count, size in groups:
-        assert [True] * count == site.stream.put(envelopes(count, size), "shop/3")
-    sizes = [len(arguments.get("Records", [0])) for _, arguments in site.kinesis.calls]
-    assert [7, 7, 2, MAX_PER_PUT, MAX_PER_PUT, 1, 99, 1] == sizes
-    assert {STREAM} == {arguments["StreamName"] for _, arguments in site.kinesis.calls}
+    assert pauses == pytest.approx([after - before - seconds for before, after in pairwise(ends)])
+    assert (len(pauses) + 1, site.clock.now(), [("r0", True, 0)]) == (len(ends), ends[-1], queued(site))
 
 
 @pytest.mark.parametrize("seconds", [PATIENCE_SECONDS, 1.5])
 def test_a_hanging_stream_costs_one_call(seconds: float) -> None:
-    """Once the time limit has passed, the remaining envelopes go straight to the queue."""
+    """Once the time limit has passed, what the first call had no room for, counting its keys, goes straight to the queue."""
     site = Site()
     site.kinesis.faults, site.kinesis.sticky, site.kinesis.seconds = [DOUBTFUL], True, seconds
 
-    assert [True] * 16 == site.stream.put(envelopes(16, MAX_ENVELOPE_BYTES - 100), "shop/3")
+    assert [True] * 16 == site.stream.put(envelopes(16, (5 << 17) - 200), "shop/3")
     assert 1 == len(site.kinesis.calls)
     assert [False] * 7 + [True] * 9 == [refused for _, refused, _ in queued(site)]
 
@@ -159,9 +122,6 @@ def test_a_clock_set_back_does_not_cause_endless_retries() -> None:
 
     assert [True] == site.stream.put(envelopes(1), "shop/3")
     assert len(site.kinesis.calls) <= 20
-
-
-# Time
 
 
 def longest_wait(options: Mapping[str, Any]) -> float:
@@ -239,9 +199,6 @@ def test_the_slowest_request_ends_in_time(path: str, body: Any, fault: Exception
     assert stored
 
 
-# Any schedule
-
-
 answers = st.lists(st.sampled_from([None, THROTTLED, "InternalFailure"]), min_size=10, max_size=10)
 schedules = st.lists(answers | st.sampled_from([None, REFUSED, DOUBTFUL]), max_size=8)
 """The stream's response to each call; surplus entries are ignored."""
@@ -279,10 +236,7 @@ class Partial:
 @settings(max_examples=200)
 @given(st.integers(1, 10), schedules, st.lists(st.sampled_from([None, QUEUE_DOWN]), max_size=4))
 def test_durable_means_acknowledged_once(count: int, schedule: list[Any], queue: list[Any]) -> None:
-    """Each envelope reported as durable is in either the stream or queue, and the others are in neither.
-
-    No envelope is put again after the stream may have stored it, and exactly those envelopes are in doubt.
-    """
+    """A durable envelope is in the stream or the queue, another in neither. What may be stored is in doubt and not put again."""
     site = Site()
     partial = Partial(schedule)
     site.stream._client = partial
@@ -298,9 +252,6 @@ def test_durable_means_acknowledged_once(count: int, schedule: list[Any], queue:
     doubted = {item.request_id for item in made if item.encode() in partial.doubtful}
     assert doubted >= {name for name, refused, _ in queued(site) if not refused}
     assert not doubted & {name for name, refused, _ in queued(site) if refused}
-
-
-# Responses
 
 
 def test_a_request_that_is_not_stored_gets_503() -> None:
@@ -388,10 +339,7 @@ def test_a_stream_that_is_not_known_to_be_active_is_not_ready(fault: object, cod
 
 
 def test_the_last_put_decides_for_five_minutes() -> None:
-    """If it failed, the ingest is not ready, whatever the stream's status. If it was acknowledged, Kinesis is not asked.
-
-    Rejected events are only offered, so they change nothing.
-    """
+    """If it failed, the ingest is not ready; if it was acknowledged, Kinesis is not asked. Offers of rejected events do not count."""
     site = Site()
     site.kinesis.faults, site.sqs.faults = [QUEUE_DOWN, None, QUEUE_DOWN], [QUEUE_DOWN]
 

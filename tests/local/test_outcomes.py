@@ -5,14 +5,13 @@ from typing import Any
 
 import pytest
 
-from doubles.treasure_data import Action, Fault, Kind
 from local import outcomes, reconciliation
 from local.reconciliation import TableOutcome
 from shared.accounts import Account
-from tests.support.delivery import BUCKET, TABLE, Delivery, envelope, row
+from tests.support.delivery import BUCKET, TABLE, Delivery, envelope, row, shops, stored
 
-ACCOUNTS = {"shop": Account("goods")}
-ORDERS = reconciliation.TablePlace("goods", "orders")
+ACCOUNTS = {"shop": Account("shop_db")}
+ORDERS = reconciliation.TablePlace("shop_db", "orders")
 
 
 def undelivered(made: Delivery) -> list[TableOutcome]:
@@ -28,35 +27,22 @@ def undelivered(made: Delivery) -> list[TableOutcome]:
     return list(outcomes.undelivered(resources, ACCOUNTS))
 
 
-def refused(status: int, rows: int) -> Delivery:
-    """Return a delivery with one chunk, whose import Treasure Data has answered with a status."""
-    made = Delivery()
-    made.map(shop="goods")
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=status))
-    made.put(envelope("shop", {"orders": [row(str(n)) for n in range(rows)]}))
-    made.deliver()
-    made.td.faults.clear()
-    return made
-
-
 @pytest.mark.parametrize(("status", "state"), [(415, "dead"), (503, "waiting")])
 def test_undelivered_rows_are_reported_with_their_reason(status: int, state: str) -> None:
     """The ids come from the object, the state and the reason from the ledger."""
-    assert [TableOutcome(ORDERS, ("0", "1"), state, f"http_{status}")] == undelivered(refused(status, 2))
+    made = stored(status, envelope("shop", {"orders": [row("0"), row("1")]}))
+
+    assert [TableOutcome(ORDERS, ("0", "1"), state, f"http_{status}")] == undelivered(made)
 
 
 def test_a_split_chunk_counts_only_its_undelivered_halves() -> None:
     """Its object still contains all rows, including the delivered ones."""
-    made = Delivery()
-    made.map(shop="goods")
+    made = shops(envelope("shop", {"orders": [row(str(n)) for n in range(3)]}))
     for status in (413, 415):  # the probe of the database is of no table
-        made.td.faults.add(
-            Fault(kind=Kind.STATUS, action=Action.IMPORT, table="orders", status=status, count=1)
-        )
-    made.put(envelope("shop", {"orders": [row(str(n)) for n in range(3)]}))
+        made.fail(status, table="orders", count=1)
     made.deliver()
     made.send()
 
-    left = tuple(sorted({"0", "1", "2"} - set(made.ids("goods", "orders"))))
+    left = tuple(sorted({"0", "1", "2"} - set(made.ids("shop_db", "orders"))))
     assert left in (("0",), ("1", "2"))  # the halves are sent in any order
     assert [TableOutcome(ORDERS, left, "dead", "http_415")] == undelivered(made)

@@ -71,9 +71,8 @@ def test_events_are_found_as_soon_as_they_are_accepted(stack: Stack) -> None:
 def test_events_of_several_shards_are_listed_in_the_order_of_their_arrival(stack: Stack) -> None:
     """A query that finds many events at once does not list them shard by shard."""
     (shard,) = stack.site.kinesis.list_shards(StreamName=STREAM)["Shards"]
-    stack.site.kinesis.split_shard(
-        StreamName=STREAM, ShardToSplit=shard["ShardId"], NewStartingHashKey=str(HASH_KEYS // 2)
-    )
+    halves = {"ShardToSplit": shard["ShardId"], "NewStartingHashKey": str(HASH_KEYS // 2)}
+    stack.site.kinesis.split_shard(StreamName=STREAM, **halves)
     for number in range(20):
         stack.site.clock.sleep(1.0)
         event = {"table": "views", "number": number, "td_client_id": f"visitor-{number}"}
@@ -110,10 +109,9 @@ def test_a_rejected_event_has_code_message_and_original(
     """This holds for all dialects, with one list of events or several; the other events of the request are good."""
     answer = stack.send("POST", target, body, **headers)
     bad = stack.ask("/bad")["events"]
+    told = [f"{one['index']} {one['table']} {one['code']} {json.dumps(one['original'])}" for one in bad]
 
-    assert expected == [
-        f"{one['index']} {one['table']} {one['code']} {json.dumps(one['original'])}" for one in bad
-    ]
+    assert expected == told
     assert {("rejected", "shop", answer.status, True)} == {
         (one["kind"], one["account"], one["status"], bool(one["message"])) for one in bad
     }
@@ -186,8 +184,7 @@ def test_a_query_waits_for_the_number_of_events_it_expects(stack: Stack) -> None
 
 
 @pytest.mark.parametrize(
-    "question",
-    ["/good?tabel=views", "/bad?count=x", "/good?count=-1", "/good?wait=nan", "/good?match=page"],
+    "question", ["/good?tabel=views", "/bad?count=x", "/good?count=-1", "/good?wait=nan", "/good?match=page"]
 )
 def test_a_mistyped_query_is_an_error(stack: Stack, question: str) -> None:
     """Otherwise an end-to-end test with a typo could pass."""

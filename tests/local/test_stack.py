@@ -64,11 +64,7 @@ def test_a_part_that_is_killed_while_the_stack_starts_is_restarted(tmp_path: Pat
 
 
 class Up:
-    """A running `python -m local.up`.
-
-    Attributes:
-        printed: its output so far.
-    """
+    """A running `python -m local.up`, and what it has printed so far."""
 
     def __init__(self, home: Path, *options: str) -> None:
         """Start it. Its processes are recognized by their TMPDIR, which is its home."""

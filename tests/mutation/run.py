@@ -96,11 +96,7 @@ class _Importer(MetaPathFinder, SourceLoader):
 
 
 def prepare(module: str, tests: Sequence[str]) -> float:
-    """Import the third-party modules that the tests need, and return how many seconds the tests take.
-
-    Args:
-        module: path of the module, relative to the root.
-        tests: paths of the files that test it.
+    """Import the third-party modules that a module's test files need, and return how many seconds the tests take.
 
     Raises:
         TestsError: the tests fail without a mutation, or pass without the module.
@@ -130,14 +126,7 @@ def prepare(module: str, tests: Sequence[str]) -> float:
 def judge(
     mutants: Iterable[Mutant], tests: Sequence[str], *, limit: float, processes: int = 1
 ) -> Iterator[tuple[Mutant, bool]]:
-    """Yield each mutant, in the order in which they finish, and whether it was noticed: a test fails, or the tests take far too long.
-
-    Args:
-        mutants: to run the tests against.
-        tests: paths of the test files.
-        limit: seconds after which a run is killed.
-        processes: the number of mutants that run at once.
-    """
+    """Yield each mutant, in the order in which they finish, and whether it was noticed: a test fails, or runs into the limit of seconds."""
     running: dict[int, Mutant] = {}
     for mutant in (*mutants, None):
         while running and (mutant is None or len(running) >= processes):

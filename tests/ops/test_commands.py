@@ -64,11 +64,10 @@ def test_record_writes_the_records_of_the_stream_as_an_event(sluice: Sluice, tmp
     found = []
     (tmp_path / "events").mkdir()
     for shard in shards:
-        result = sluice.run(
-            f"record --local --shard {shard} --count 500 --scrub -o {tmp_path}/events/{shard}.json"
-        )
+        file = tmp_path / "events" / f"{shard}.json"
+        result = sluice.run(f"record --local --shard {shard} --count 500 --scrub -o {file}")
         if result.exit_code == 0:
-            found += json.loads((tmp_path / "events" / f"{shard}.json").read_text())["Records"]
+            found += json.loads(file.read_text())["Records"]
     data = [b64decode(one["kinesis"]["data"]) for one in found]
     decoded = [envelope.decode(one) for one in data if b"recorded_rows" in one]  # others' may be no envelopes
     rows = b"".join(table.rows for one in decoded for table in one.tables if table.table == "recorded_rows")
@@ -89,10 +88,8 @@ def test_status_shows_the_latest_errors_of_a_deployed_stack(sluice: Sluice) -> N
         with stack.refusing("logs", 400, "AccessDeniedException"):
             shown = stack.run(["status"])
 
-    last = f"{day}T{time_}"
-    assert {"function": "worker", "times": 2, "last": last, "what": "held", "why": "http_401"} in state[
-        "errors"
-    ]
+    held = {"what": "held", "why": "http_401", "last": f"{day}T{time_}", "times": 2}
+    assert {"function": "worker", **held} in state["errors"]
     assert [] == state["unreadable_logs"]
     assert "the functions: AccessDeniedException" in shown.stdout
     assert "" == shown.stderr

@@ -75,9 +75,7 @@ def test_a_failing_function_is_reported(tmp_path: Path) -> None:
 
     session = boto3.Session("key", "secret", region_name="us-east-1")
     with InvocationApi("AdminFunction", fail) as api:
-        functions = {"AdminFunction": api.url}
-        stack = Stack(
-            "local", {"AdminFunction": "AdminFunction"}, session, functions=functions, folder=tmp_path
-        )
+        outputs, functions = {"AdminFunction": "AdminFunction"}, {"AdminFunction": api.url}
+        stack = Stack("local", outputs, session, functions=functions, folder=tmp_path)
         with pytest.raises(Failure, match="AdminFunction failed: AttributeError: it broke"):
             stack.administer(do="accounts")

@@ -1,7 +1,6 @@
 """Where to find help: `sluice --help` shows what everybody needs first, then the rest by purpose; a failure names a command or a page."""
 
 import re
-from collections.abc import Iterator
 from keyword import iskeyword
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from ops.cli import SECTIONS, main
 from ops.help_page import TROUBLESHOOTING, with_page
 from ops.moment import TimeOption
 from ops.state.finding import NO_ACTION, Finding, fault
+from tests.support.commands import all_commands
 from tests.support.sam import ROOT
 
 
@@ -30,9 +30,7 @@ def test_each_command_is_shown_once_by_its_purpose() -> None:
     first = [line.split()[0] for line in lines[begin : lines.index("Watch:")] if line[2:3].strip()]
 
     assert ["status", "doctor", "find", "accounts", "keys"] == first
-    assert sorted(main.commands) == sorted(
-        str(command.name) for section in SECTIONS.values() for command in section
-    )
+    assert sorted(main.commands) == sorted(str(one.name) for several in SECTIONS.values() for one in several)
     assert main.list_commands(click.Context(main)) == [
         line.split()[0] for line in lines if line[2:3].strip() and line.split()[0] in main.commands
     ]
@@ -42,7 +40,7 @@ def test_each_command_is_shown_once_by_its_purpose() -> None:
 def test_what_needs_a_deployed_stack_does_not_offer_the_local_one(line: str) -> None:
     """Neither its help nor its error names --local."""
     helped, unnamed = (
-        CliRunner().invoke(main, [*line.split(), *more], env={"SLUICE_STACK": ""}) for more in (["-h"], [])
+        CliRunner().invoke(main, words.split(), env={"SLUICE_STACK": ""}) for words in (f"{line} -h", line)
     )
 
     assert (0, 2) == (helped.exit_code, unnamed.exit_code)
@@ -61,27 +59,10 @@ def test_descriptions_are_not_cut() -> None:
             assert "..." not in listed.partition("Commands:")[2], command.name
 
 
-def places(group: click.Group, folder: Path) -> Iterator[Path]:
-    """Yield the file of each command of a group."""
-    for name, command in group.commands.items():
-        if isinstance(command, click.Group):
-            yield folder / name / "__init__.py"
-            yield from places(command, folder / name)
-        else:
-            yield folder / f"{name}{'_' if iskeyword(name) else ''}.py"
-
-
-def options(group: click.Group) -> Iterator[click.Option]:
-    """Yield the options of each command of a group."""
-    for command in group.commands.values():
-        yield from (one for one in command.params if isinstance(one, click.Option))
-        if isinstance(command, click.Group):
-            yield from options(command)
-
-
 def test_times_in_descriptions_are_accepted() -> None:
     """What an option that takes a time or a duration gives as an example can be typed like that."""
-    timed = [one for one in options(main) if isinstance(one.type, TimeOption)]
+    params = [one for _, command in all_commands() for one in command.params]
+    timed = [one for one in params if isinstance(one, click.Option) and isinstance(one.type, TimeOption)]
     examples = [(one, text) for one in timed for text in re.findall(r"such as ([^.]+)\.", one.help or "")]
 
     assert examples
@@ -92,7 +73,10 @@ def test_times_in_descriptions_are_accepted() -> None:
 def test_each_command_is_in_the_file_of_its_name() -> None:
     """A command's file or folder is named like it, and `ops/commands/` has nothing else."""
     folder = ROOT / "ops/commands"
-    expected = set(places(main, folder))
+    expected = set[Path]()
+    for path, command in all_commands():
+        ending = "/__init__" if isinstance(command, click.Group) else "_" * iskeyword(str(command.name))
+        expected.add(folder / f"{path.replace(' ', '/')}{ending}.py")
 
     assert set() == {str(path) for path in expected if not path.exists()}
     assert {folder / "__init__.py"} == set(folder.glob("*.py")) - expected

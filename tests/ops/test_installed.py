@@ -32,11 +32,18 @@ print(json.dumps(sorted({name for module in sys.modules for name in names.get(mo
 """
 
 
+NO_LOCAL_STACK = """\
+the local stack is not installed (crawleruseragents, moto, redis): \
+in a clone of Sluice, run `uv tool install '.[local]'` or `pip install '.[local]'`"""
+NO_MCP = """\
+the extra `mcp` is not installed: run `uvx --from 'sluice-0.1.0-py3-none-any.whl[mcp]' sluice mcp` instead, \
+or in a clone `uv tool install '.[mcp]'`"""
+
+
 def test_requirements_are_bounded_around_the_tested_versions() -> None:
     """A user gets no version that is older than the tested one, and none that may break the interface that is used."""
-    locked = dict(
-        re.findall(r"^([\w.-]+)==([\w.]+)", (ROOT / "requirements/dev.txt").read_text(), re.MULTILINE)
-    )
+    lines = (ROOT / "requirements/dev.txt").read_text()
+    locked = dict(re.findall(r"^([\w.-]+)==([\w.]+)", lines, re.MULTILINE))
     texts = [*PROJECT["dependencies"], *chain(*PROJECT["optional-dependencies"].values())]
 
     for requirement in map(Requirement, texts):
@@ -63,10 +70,7 @@ def plain(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installation
 
 
 def test_the_command_runs_outside_the_repository(plain: Installation) -> None:
-    """The wheel has the entry point, and the command behaves as in a clone, but deploys itself. The SDK's sources stay out.
-
-    It imports every base requirement: what only the local stack needs belongs to the extra.
-    """
+    """As in a clone, but it deploys itself. It imports every base requirement: what only the local stack needs is in the extra."""
     (entry_points,) = plain.site.glob("sluice-*.dist-info/entry_points.txt")
     done = plain.run("-m", "ops", "status", "--local")
     deploys = plain.run("-c", "from ops.help_page import DEPLOY; print(DEPLOY)")
@@ -89,20 +93,8 @@ def test_the_command_runs_outside_the_repository(plain: Installation) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        (
-            "local",
-            (
-                "the local stack is not installed (crawleruseragents, moto, redis): "
-                "in a clone of Sluice, run `uv tool install '.[local]'` or `pip install '.[local]'`"
-            ),
-        ),
-        (
-            "mcp --local",
-            (
-                "the extra `mcp` is not installed: run `uvx --from 'sluice-0.1.0-py3-none-any.whl[mcp]' sluice mcp` instead, "
-                "or in a clone `uv tool install '.[mcp]'`"
-            ),
-        ),
+        ("local", NO_LOCAL_STACK),
+        ("mcp --local", NO_MCP),
     ],
 )
 def test_an_extra_that_is_missing_is_named(plain: Installation, line: str, said: str) -> None:

@@ -1,10 +1,8 @@
 """What commands say of an account that does not exist."""
 
 import pytest
-from click.testing import CliRunner, Result
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from ops.cli import main
 from tests.support.delivery import envelope, row
 from tests.support.faulty_stack import FaultyStack
 
@@ -31,17 +29,12 @@ def stack() -> FaultyStack:
     return found
 
 
-def run(stack: FaultyStack, line: str) -> Result:
-    """Run a command line on a stack."""
-    return CliRunner(mix_stderr=False).invoke(main, line.split(), obj=stack)
-
-
 @pytest.mark.parametrize("line", LINES)
 def test_a_mistyped_account_is_an_error_that_names_similar_ones(stack: FaultyStack, line: str) -> None:
     """That nothing matches would be true, and misleading. Without Redis, nobody can tell, and the command does what it can."""
-    mistyped = run(stack, f"{line} shp")
+    mistyped = stack.run(f"{line} shp")
     stack.break_(redis_failure=RedisConnectionError("down"))
-    unknown = run(stack, f"{line} shp")
+    unknown = stack.run(f"{line} shp")
 
     assert (1, False) == (mistyped.exit_code, LINES[line] in mistyped.stdout), mistyped.output
     assert mistyped.stderr.startswith("Error: there is no account shp: the names most like it are shop, app.")
@@ -62,7 +55,7 @@ def test_a_mistyped_account_is_an_error_that_names_similar_ones(stack: FaultySta
 )
 def test_rows_of_a_removed_account_are_within_reach(stack: FaultyStack, line: str, said: str) -> None:
     """Somebody has to see and drop them. In JSON, a list may be empty: a program polls for rows of an account that is unknown yet."""
-    result = run(stack, line)
+    result = stack.run(line)
 
     assert said in result.stdout, result.output
     assert "there is no account" not in result.stderr
@@ -73,6 +66,6 @@ def test_a_tail_of_a_mistyped_account_begins_with_a_note(
     stack: FaultyStack, account: str, *, is_noted: bool
 ) -> None:
     """It goes on, because the stream may have events of one that was removed."""
-    result = run(stack, f"tail --for 0s --account {account}")
+    result = stack.run(f"tail --for 0s --account {account}")
 
     assert (0, is_noted) == (result.exit_code, f"Note: there is no account {account}: " in result.stderr)

@@ -7,17 +7,17 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 from click.testing import CliRunner
 
 from ops.cli import main
 from tests.ops.test_trouble import COMMANDS, words
 from tests.support import ctrl_c, terminal
+from tests.support.commands import all_commands
 from tests.support.sam import ROOT
 from tests.support.sluice import Sluice, until
 
@@ -43,24 +43,15 @@ READING = [
 """Commands that show something and change nothing."""
 
 
-def all_commands(group: click.Group = main, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Yield the words of each command and group."""
-    for name, command in group.commands.items():
-        yield (*path, name)
-        if isinstance(command, click.Group):
-            yield from all_commands(command, (*path, name))
-
-
 @pytest.fixture
 def filled(sluice: Sluice) -> Sluice:
     """The stack, with a dead row of long names, and with records on its first shard."""
     while not sluice.json("replay --local --dry-run")["shards"]["shardId-000000000000"]:
         sluice.send("shop", "on_any_shard", "a")
-    if not any(one["account"] == "nobody_of_a_long_name" for one in sluice.json("dead list --local")):
+    listing = "dead list --local --account nobody_of_a_long_name"
+    if not sluice.json(listing):
         sluice.produce("nobody_of_a_long_name", "a_table_with_a_name_that_is_long", "a")
-        until(
-            lambda: any(one["account"] == "nobody_of_a_long_name" for one in sluice.json("dead list --local"))
-        )
+        until(lambda: bool(sluice.json(listing)))
     return sluice
 
 
@@ -71,19 +62,16 @@ def trouble(said: str) -> list[str]:
 
 def start(sluice: Sluice, line: list[str], stdout: int, **more: str) -> subprocess.Popen[bytes]:
     """Run a command in a process of its own."""
-    environment = (
-        os.environ | {"SLUICE_HOME": str(sluice.home), "SLUICE_STACK": "", "TERM": "xterm-256color"} | more
-    )
+    ours = {"SLUICE_HOME": str(sluice.home), "SLUICE_STACK": "", "TERM": "xterm-256color"}
     command = [sys.executable, "-m", "ops", *line, "--local"]
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE
-    )
+    streams: Any = {"stdin": subprocess.DEVNULL, "stdout": stdout, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=ROOT, env=os.environ | ours | more, **streams)
 
 
-@pytest.mark.parametrize("command", [*all_commands(), ()])
-def test_help_fits_80_columns(command: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("command", ["", *dict(all_commands())])
+def test_help_fits_80_columns(command: str) -> None:
     """This holds for every command and group."""
-    result = CliRunner(mix_stderr=False).invoke(main, [*command, "--help"], terminal_width=80)
+    result = CliRunner(mix_stderr=False).invoke(main, [*command.split(), "--help"], terminal_width=80)
 
     assert (0, "") == (result.exit_code, result.stderr)
     assert [] == [line for line in result.stdout.splitlines() if len(line) > 80]
@@ -92,10 +80,7 @@ def test_help_fits_80_columns(command: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("line", READING)
 def test_output_fits_a_terminal_of_80_columns_and_a_pipe(filled: Sluice, tmp_path: Path, line: str) -> None:
-    """In a terminal, tables fold long texts, and NO_COLOR turns colours off. Prose and text to copy may wrap.
-
-    A pipe gets no escape sequences. With --json it gets one JSON value, or one a line, and standard error is empty.
-    """
+    """Tables fold long texts, and NO_COLOR turns colours off; a pipe gets no escape sequences, and with --json only JSON."""
     command = words(line, tmp_path)
     code, seen, said = terminal.shown(partial(start, filled, command, NO_COLOR="1"))
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen.decode()).replace("\r\n", "\n")
@@ -104,12 +89,9 @@ def test_output_fits_a_terminal_of_80_columns_and_a_pipe(filled: Sluice, tmp_pat
 
     assert ([], True) == (trouble(said.decode()), code in (0, 3, 4)), text
     assert re.search(rb"\x1b\[[0-9;]*3[0-7]", seen) is None
-    tables = [
-        one for one in text.split("\n") if "   " in one.strip() and not one.startswith(("FAULT", "?", "ok"))
-    ]
-    assert [] == [
-        one for one in tables if len(one.rstrip()) > 80 and line.startswith(("status", "dead", "accounts"))
-    ]
+    if line.startswith(("status", "dead", "accounts")):
+        tables = [one.rstrip() for one in text.split("\n") if not one.startswith(("FAULT", "?", "ok"))]
+        assert [] == [one for one in tables if "   " in one.strip() and len(one) > 80]
     assert (True, []) == (plain.exit_code in (0, 3, 4), trouble(plain.stderr))
     assert "\x1b" not in plain.stdout
     assert "" == as_json.stderr
@@ -141,13 +123,13 @@ def test_every_command_can_be_interrupted(tmp_path: Path) -> None:
 
 
 def test_a_command_can_be_interrupted_while_it_is_imported() -> None:
-    """That takes a second. It ends without a traceback."""
+    """That takes a second. It ends as later, without a traceback."""
     find = "lambda name, *_: name == 'ops.cli' and os.kill(os.getpid(), signal.SIGINT) or None"
     code = f"import os, runpy, signal, sys, types; sys.meta_path.insert(0, types.SimpleNamespace(find_spec={find})); "
     command = [sys.executable, "-c", code + "runpy.run_module('ops', run_name='__main__')"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False, timeout=60)
 
-    assert (-signal.SIGINT, b"") == (done.returncode, done.stderr)
+    assert (130, b"") == (done.returncode, done.stderr)
 
 
 @pytest.mark.parametrize(
@@ -205,13 +187,7 @@ def test_a_question_without_a_terminal_names_yes(sluice: Sluice, tmp_path: Path)
 
 @pytest.mark.parametrize(
     "line",
-    [
-        "accounts disable app",
-        "keys revoke app next-7",
-        "keys rotate",
-        "keys rotate --retire demo",
-        "replay",
-    ],
+    ["accounts disable app", "keys revoke app next-7", "keys rotate", "keys rotate --retire demo", "replay"],
 )
 def test_a_dry_run_says_that_it_is_one(filled: Sluice, line: str) -> None:
     """Its last line cannot be taken for a result."""

@@ -61,9 +61,8 @@ def test_the_template_matches_the_repository(packaged: dict[str, Any]) -> None:
     ours = json.loads(json.dumps(template()))
     for name in FUNCTIONS:
         del ours["Resources"][name]["Metadata"]
-        ours["Resources"][name]["Properties"]["CodeUri"] = packaged["Resources"][name]["Properties"][
-            "CodeUri"
-        ]
+        code = packaged["Resources"][name]["Properties"]["CodeUri"]
+        ours["Resources"][name]["Properties"]["CodeUri"] = code
     del ours["Globals"]["Function"]["CodeUri"]
     ours["Parameters"]["Architecture"] |= {"AllowedValues": [ARCHITECTURE], "Default": ARCHITECTURE}
     ours["Metadata"]["Sluice"] = {"Version": "1.2.3", "Architecture": ARCHITECTURE}

@@ -171,9 +171,8 @@ def test_the_senders_role_matches_its_calls(
     now = int(time.time())
     secrets = aws.client("secretsmanager")
     secret = json.loads(secrets.get_secret_value(SecretId=aws.write_key_secret)["SecretString"])
-    secrets.put_secret_value(
-        SecretId=aws.write_key_secret, SecretString=json.dumps({**secret, FORGET_KEY: "key"})
-    )
+    members = json.dumps({**secret, FORGET_KEY: "key"})
+    secrets.put_secret_value(SecretId=aws.write_key_secret, SecretString=members)
     sender = made.start(functions.SENDER)
     sender.invoke({"mark": True})
     row = msgpack.packb({"time": now, "event_id": "r-5", "received_at": now * 1000})
@@ -236,9 +235,8 @@ def test_the_drainers_role_matches_its_calls(made: Recorded, aws: Resources) -> 
     bodies = [an_envelope(f"r-{number}", "/again") for number in range(4)]
     drain = made.start(functions.DRAIN)
     one, *several = (message(number, body, now) for number, body in enumerate(bodies[:3]))
-    answers = [
-        drain.invoke({"Records": records}) for records in ([one], several, [message(4, b"poison", now)])
-    ]
+    poison = message(4, b"poison", now)
+    answers = [drain.invoke({"Records": records}) for records in ([one], several, [poison])]
     aws.client("kinesis").delete_stream(StreamName=aws.stream)
     answers.append(drain.invoke({"Records": [message(5, bodies[3], now, refused="true")]}))
 

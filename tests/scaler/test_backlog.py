@@ -71,10 +71,7 @@ class Stack:
 
 
 def test_the_backlog_is_published_beside_the_accounts() -> None:
-    """Nothing is written while there is nothing to say, or if the messages cannot be counted.
-
-    Before accounts are applied, there is no policy; one without accounts would refuse everybody.
-    """
+    """Nothing is written if there is nothing to say or to count, nor before accounts are: the policy would refuse everybody."""
     made, found = Stack(), []
     made.messages = 10 * MOST_MESSAGES
     assert (10 * MOST_MESSAGES, []) == (made.backlog.run(), list(made.s3.objects(BUCKET)))

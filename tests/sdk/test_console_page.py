@@ -1,17 +1,15 @@
 """The console's page and the local stack's page in real browsers: legible, accessible and usable by keyboard."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support import npm
 from tests.support.console_pages import Pages
-from tests.support.node import SDK, in_turn, needed, run
+from tests.support.tools import SDK, in_turn, lacking, needs_node, package, run
 
-pytestmark = [needed, in_turn]
+pytestmark = [needs_node, in_turn]
 
 SCRIPT = Path(__file__).parents[1] / "support/console_page.mjs"
 BUTTONS = ("Redrive 12,482 rows of news", "Drop 1 row")
@@ -25,11 +23,11 @@ PATHS = {
 def looked(request: pytest.FixtureRequest, build: str) -> tuple[list[dict[str, Any]], Pages]:
     """A browser's findings by page, theme and width."""
     assert build
-    if not any(Path(path).exists() for path in PATHS[request.param]) and not os.environ.get("CI"):
-        pytest.skip(f"{request.param} is not installed")
+    if not any(Path(path).exists() for path in PATHS[request.param]):
+        lacking(f"{request.param} is not installed")
     pages = Pages()
     with pages.served() as urls:
-        axe = npm.path("axe-core/axe.min.js")
+        axe = package("axe-core/axe.min.js")
         found = run("node", str(SCRIPT), request.param, str(SDK), str(axe), *urls)
     return json.loads(found), pages
 
@@ -70,10 +68,7 @@ def test_a_drop_must_be_confirmed_with_a_word(looked: tuple[list[dict[str, Any]]
 
 
 def test_events_can_be_filtered_and_the_page_can_pause(looked: tuple[list[dict[str, Any]], Pages]) -> None:
-    """A filter selects by a column's value, or only bad events: refused, rejected, or different from the plan.
-
-    The latest event comes first, whatever the order in which the shards were read.
-    """
+    """A filter selects by a column's value, or refused, rejected and unplanned events. The latest event comes first."""
     used = [one["used"] for one in looked[0] if "used" in one]
 
     for one in used:

@@ -17,9 +17,9 @@ from local.website import Website
 from ops.console.server import Server
 from tests.support import chromium
 from tests.support.ingest import KEY, Site
-from tests.support.node import in_turn, needed
+from tests.support.tools import in_turn, needs_node
 
-pytestmark = [needed, in_turn]
+pytestmark = [needs_node, in_turn]
 
 _SECONDS = 20.0
 

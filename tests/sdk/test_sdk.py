@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.support.node import SDK, in_turn, needed, run
+from tests.support.tools import SDK, in_turn, needs_node, run
 
-pytestmark = [needed, in_turn, pytest.mark.usefixtures("build")]
+pytestmark = [needs_node, in_turn, pytest.mark.usefixtures("build")]
 
 
 def test_the_build_is_small_and_reproducible(build: str) -> None:

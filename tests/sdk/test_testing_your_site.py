@@ -15,10 +15,10 @@ from local.stack import LocalStack
 from local.up import page_of
 from local.website import Website
 from ops.console.server import Server
-from tests.support import chromium, node
+from tests.support import chromium, tools
 from tests.support.sam import ROOT
 
-pytestmark = [pytest.mark.xdist_group("sdk"), node.needed]
+pytestmark = [tools.in_turn, tools.needs_node]
 
 PAGE = (ROOT / "docs/testing-your-site.md").read_text()
 
@@ -46,7 +46,7 @@ def example(name: str, **instead: str) -> str:
 def run(page: str, folder: Path, *command: str) -> None:
     """Run a command in a folder, with the variables that the page names."""
     environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    node.run(*command, folder=folder, environment=environment | {"SLUICE": page, "SITE": f"{page}/site"})
+    tools.run(*command, folder=folder, environment=environment | {"SLUICE": page, "SITE": f"{page}/site"})
 
 
 def test_the_puppeteer_example_passes(page: str, tmp_path: Path, build: str) -> None:
@@ -56,7 +56,7 @@ def test_the_puppeteer_example_passes(page: str, tmp_path: Path, build: str) -> 
     launch = f"puppeteer.launch({{ executablePath: '{executable}', args: {list(BROWSER_ARGUMENTS)} }})"
     text = example("events.test.mjs", **{"'puppeteer'": "'puppeteer-core'", "puppeteer.launch()": launch})
     (tmp_path / "events.test.mjs").write_text(text)
-    (tmp_path / "node_modules").symlink_to(node.SDK / "node_modules")
+    (tmp_path / "node_modules").symlink_to(tools.SDK / "node_modules")
 
     run(page, tmp_path, "node", "--test", "events.test.mjs")
 

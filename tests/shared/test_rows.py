@@ -101,10 +101,7 @@ def expected_row(event: dict[str, Any]) -> dict[str, Any]:
 @example({"a": 2**63, "b": 2**63 - 1, "c": -(2**63), "d": -(2**63) - 1})
 @example({"event_id": "\ud800"})
 def test_any_event_becomes_a_row_by_the_rules(event: dict[str, Any]) -> None:
-    """Every member gets a legal, unused name and keeps its value or a documented replacement.
-
-    Equal names get numbers, in place of the last four characters of a long one.
-    """
+    """Every member keeps its value or a documented replacement under a legal, unused name: equal ones end in numbers."""
     actual = row(event)
 
     time, odd = rows.event_time(event.get("time"), NOW)
@@ -133,9 +130,6 @@ def test_table_may_be_a_column(is_column: bool, expected: dict[str, str]) -> Non
     assert {"time": NOW, "event_id": "e-1", "received_at": NOW * 1000} | expected == actual
 
 
-# Tables
-
-
 ILLEGAL = ("invalid_table", "use 3 to 128 characters of a-z, 0-9 and _")
 
 
@@ -157,10 +151,7 @@ ILLEGAL = ("invalid_table", "use 3 to 128 characters of a-z, 0-9 and _")
     ],
 )
 def test_the_event_names_its_table(event: Any, default: object, expected: str | tuple[str, str]) -> None:
-    """The event's table takes precedence over the request's, even if it is illegal; null counts as absent.
-
-    The message of a rejection says what to do.
-    """
+    """The event's table precedes the request's, even if it is illegal; null counts as absent. A rejection says what to do."""
     if isinstance(expected, str):
         assert expected == rows.table_of(event, default)
         return
@@ -168,9 +159,6 @@ def test_the_event_names_its_table(event: Any, default: object, expected: str | 
     with pytest.raises(rows.Rejected, match=message) as caught:
         rows.table_of(event, default)
     assert code == caught.value.code
-
-
-# Columns
 
 
 def test_numbering_takes_linear_time() -> None:
@@ -208,9 +196,6 @@ def test_a_row_has_at_most_512_columns() -> None:
     assert "too_many_columns" == refusal(many | {"one_more": 1})[0]
     with pytest.raises(rows.Rejected, match="more than 512 columns"):
         rows.encode({f"c{n}": n for n in range(516)}, ARRIVAL, pytest.fail)
-
-
-# Values
 
 
 def test_values_have_at_most_254_levels() -> None:
@@ -327,9 +312,6 @@ def test_an_event_of_a_small_request_cannot_be_too_large() -> None:
     rows.encode(json_codec.parse(text.encode()), rows.Arrival(NOW * 1000), lambda: "new")
 
 
-# Time
-
-
 @pytest.fixture
 def tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Set the process's time zone to one other than UTC."""
@@ -374,10 +356,7 @@ def tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ],
 )
 def test_time_is_parsed_by_the_rules(value: object, expected: int, rule: str | None) -> None:
-    """Units are distinguished by size; odd timestamps are kept as sent, with the rule that applied.
-
-    The time zone of text without an offset is UTC, not the machine's.
-    """
+    """Units are told apart by size, and odd times kept with the rule. Text without an offset is in UTC, not the machine's zone."""
     odd = {} if rule is None else {"time_raw": expected_value(value), "time_rule": rule}
 
     actual = row({"time": value})
@@ -420,10 +399,7 @@ def test_a_clock_is_wrong_if_it_differs_by_more_than_the_transit_time(sent_at: o
     [
         (NOW - 3610, {"time": NOW - 10, "time_drift": 3600}),
         ((NOW - 3610) * 1000, {"time": NOW - 10, "time_drift": 3600, "time_rule": "milliseconds"}),
-        (
-            NOW + rows.MAX_SECONDS_AHEAD - 3599,
-            {"time": NOW, "time_drift": 3600, "time_rule": "out_of_range"},
-        ),
+        (NOW + rows.MAX_SECONDS_AHEAD - 3599, {"time": NOW, "time_drift": 3600, "time_rule": "out_of_range"}),
         ("soon", {"time": NOW, "time_rule": "unreadable"}),
         (None, {"time": NOW}),
     ],

@@ -85,10 +85,7 @@ def _look_up(visitor: str) -> None:
 
 
 def test_an_unforeseen_error_is_logged_by_type_and_stack(output: Output) -> None:
-    """Its message and its cause's are left out, because they may contain personal data.
-
-    It is counted too. Lambda logs the message of what ends an invocation, so another error takes its place.
-    """
+    """It is counted, and ends the invocation under another name: its message and its cause's may contain personal data."""
 
     def invoke() -> None:
         with output.telemetry.invocation(context("1")):
@@ -114,10 +111,7 @@ def test_an_unforeseen_error_is_logged_by_type_and_stack(output: Output) -> None
 
 
 def test_a_line_says_who_wrote_it_and_when(output: Output) -> None:
-    """It has its level, the caller's module and line, the service, the stage and the invocation's request id.
-
-    The time is in RFC 3339: Lambda treats a warning with another timestamp as INFO.
-    """
+    """Who is module and line, service, stage and request id; when is in RFC 3339, or Lambda would treat a warning as INFO."""
     frame = currentframe()
     assert frame is not None
     with output.telemetry.invocation(context("1a2b")):

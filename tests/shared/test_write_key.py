@@ -42,10 +42,7 @@ def forged(draw: st.DrawFn) -> str:
 
 @given(forged() | st.text(st.characters(exclude_categories=()), max_size=200))
 def test_any_other_text_is_rejected(text: str) -> None:
-    """Any text but a signed key raises InvalidKeyError and nothing else.
-
-    The message is logged and returned to the client, so it does not repeat the key.
-    """
+    """It raises InvalidKeyError and nothing else. The message is logged and sent to the client, so it does not repeat the key."""
     with pytest.raises(InvalidKeyError) as caught:
         write_key.verify(text, SECRETS)
     mac = text.rpartition(".")[2]

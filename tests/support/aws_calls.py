@@ -44,16 +44,9 @@ def forwarded(request: Request, endpoint: str) -> Response:
 
 
 class CallRecorder(HttpServer):
-    """Forwards requests to AWS and records their calls, as a context manager.
+    """Forwards requests to AWS, records their calls and may `change` the bodies of responses, as a context manager.
 
-    Args:
-        endpoint: AWS's endpoint.
-        secrets: the template's names of secrets, by their ids at that AWS.
-
-    Attributes:
-        url: the endpoint to give to a function.
-        calls: the recorded calls.
-        change: changes the body of a call's response; by default it stays as it is.
+    Of each secret it needs the template's name, by the secret's id at that AWS.
     """
 
     def __init__(self, endpoint: str, secrets: Mapping[str, str]) -> None:

@@ -28,13 +28,9 @@ close = Response(drop=Drop.CLOSE)
 class AwsServer(HttpServer):
     """Accepts every call, and serves S3 objects from any bucket, as a context manager.
 
-    Attributes:
-        calls: operation and parameters of each call.
-        heads: the headers of each call.
-        reads: path and headers of each read of an object.
-        ports: the client's port of each connection.
-        objects: the objects that can be read; S3 denies access to others.
-        faults: by operation, the answers to the next calls; None is success.
+    It remembers operation and parameters of each call, its headers, path and headers of each read of an object, and the client's
+    port of each connection. S3 denies access to other objects than `objects`. `faults` are, by operation, the answers to the next
+    calls; None is success.
     """
 
     def __init__(self, secrets: Mapping[str, str]) -> None:

@@ -90,9 +90,7 @@ _ANY_SECRET = "arn:aws:secretsmanager:*:*:secret:*"  # CloudFormation names them
 def policy(commands: Iterable[str], *, is_deployed: bool = True) -> dict[str, Any]:
     """Return the IAM policy for commands. `<…>` stands for an output of the stack, STACK for its name.
 
-    Args:
-        commands: the commands.
-        is_deployed: whether the stack exists; if not, no output is known, and names begin with the stack's.
+    Before the stack is deployed, no output is known, and names begin with the stack's.
     """
     places: dict[str, set[str]] = {}
     for right in {right for command in commands for right in RIGHTS[command]}:

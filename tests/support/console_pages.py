@@ -28,11 +28,7 @@ DIGEST = IMAGES / "sources.sha256"
 
 
 class Pages:
-    """A console and a local stack's page that show every kind of content.
-
-    Attributes:
-        dropped: the drops that the page has requested.
-    """
+    """A console and a local stack's page that show every kind of content, and remember the drops that are requested."""
 
     def __init__(self) -> None:
         self.dropped: list[Mapping[str, Any]] = []

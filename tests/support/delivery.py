@@ -151,12 +151,13 @@ def envelope(
     request_id: str = "r",
     claim: int = 0,
     received_at: int = 1_700_000_000_000,
+    counted: int | None = None,
 ) -> bytes:
-    """Return an envelope with these rows by table."""
+    """Return an envelope with these rows by table, perhaps with a wrong number of each table's rows."""
     packed = []
     for table, rows in tables.items():
         maps = [msgpack.packb(one) for one in rows]
-        packed.append(TableRows(table, len(maps), b"".join(maps)))
+        packed.append(TableRows(table, len(maps) if counted is None else counted, b"".join(maps)))
     return Envelope(account, key_id, received_at, request_id, claim, tuple(packed)).encode()
 
 
@@ -291,6 +292,12 @@ class Delivery:
         """Invoke the worker with records by their positions, and return the sequence number that it reports as failed."""
         failures = self.run(self.event(begin, end), remaining_ms)["batchItemFailures"]
         return failures[0]["itemIdentifier"] if failures else None
+
+    def deliver_each(self, *data: bytes) -> None:
+        """Put records, and deliver each in a batch of its own."""
+        for one in data:
+            self.put(one)
+            assert self.deliver(-1) is None
 
     def by_shard(self) -> dict[str, list[dict[str, Any]]]:
         """Return everything that is on the stream, by shard."""

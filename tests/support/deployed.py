@@ -43,9 +43,6 @@ class Deployed(HttpServer):
         age: seconds by which to make the stream appear older.
         log: lines that the functions have just logged, each with the name of its log stream. The first page of each search is
             empty, as CloudWatch Logs may answer.
-        url: the endpoint of AWS.
-        environment: the environment variables with which commands use it.
-        outputs: the stack's outputs.
     """
 
     def __init__(self, stack: LocalStack, outputs: Mapping[str, str]) -> None:

@@ -9,7 +9,6 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from http.client import HTTPSConnection
@@ -21,8 +20,9 @@ import redis
 from click.testing import CliRunner
 
 from doubles.http_server import HttpServer
-from doubles.treasure_data import API_KEY, Request, Response, TreasureData
+from doubles.treasure_data import API_KEY, TreasureData
 from local import valkey
+from local.functions import treasure_data_at
 from local.lambda_runtime import ARCHITECTURE
 from ops.cli import main
 from ops.deploy import deployer as documented
@@ -30,20 +30,15 @@ from shared import write_key
 from shared.accounts import Account, AccountKeys
 from tests.support.ministack import Ministack
 from tests.support.sam import ROOT
+from tests.support.sluice import until
 from tests.support.tls_front import TlsFront
 
 STACK = "sluice-dev"
 EXTERNAL = {"Network": "external", "SdkHosting": "off"}
-ARRIVAL_SECONDS = 60
 
 
 class CacheUsers:
-    """Makes the Valkey that serves as the cache admit only the users in the emulator's user groups, as a context manager.
-
-    Args:
-        emulator: has the user groups.
-        valkey: the server.
-    """
+    """Makes the Valkey that serves as the cache admit only the users in the emulator's user groups, as a context manager."""
 
     def __init__(self, emulator: Ministack, valkey: redis.Redis) -> None:
         self._elasticache = emulator.client("elasticache")
@@ -77,36 +72,21 @@ class CacheUsers:
         self._admitted = wanted
 
 
-class Destination:
-    """The double of Treasure Data behind a port. It can wait until rows arrive."""
+class Destination(HttpServer):
+    """The double of Treasure Data behind a port."""
 
     def __init__(self) -> None:
         self.core = TreasureData()
-        self.server = HttpServer(self._handle)
-        self._changed = threading.Condition()
+        super().__init__(self.core.handle)
 
     def rows(self, database: str, table: str) -> list[Any]:
-        """Return a table's rows as soon as there are any, or an empty list after a minute."""
-        with self._changed:
-            self._changed.wait_for(lambda: self.core.rows(database, table), ARRIVAL_SECONDS)
+        """Return a table's rows as soon as there are any."""
+        until(lambda: bool(self.core.rows(database, table)))
         return self.core.rows(database, table)
-
-    def _handle(self, request: Request) -> Response:
-        response = self.core.handle(request)
-        with self._changed:
-            self._changed.notify_all()
-        return response
 
 
 class Stack:
-    """The deployed stack, with everything that it needs.
-
-    Attributes:
-        emulator: the AWS that it runs in.
-        outputs: the stack's outputs.
-        destination: the Treasure Data that it sends rows to.
-        redis: the Redis in which it looks up accounts.
-    """
+    """The deployed stack, with everything that it needs."""
 
     def __init__(
         self, emulator: Ministack, destination: Destination, redis_url: str, name: str = STACK
@@ -193,14 +173,10 @@ class Stack:
         assert done.exit_code in (0, 3), f"{done.stdout}{done.stderr}"
         return done.stdout
 
-    def dead(self, count: int = 0) -> list[tuple[str, str]]:
-        """Return account and reason of each dead chunk as soon as there are `count`, or after a minute."""
-        until = time.monotonic() + ARRIVAL_SECONDS
-        while True:
-            found = [(one["account"], one["reason"]) for one in self.sluice("dead", "list")]
-            if len(found) >= count or time.monotonic() > until:
-                return found
-            threading.Event().wait(0.1)
+    def dead(self) -> list[tuple[str, str]]:
+        """Return account and reason of each dead chunk as soon as there is one."""
+        until(lambda: bool(self.sluice("dead", "list")))
+        return [(one["account"], one["reason"]) for one in self.sluice("dead", "list")]
 
 
 def deployer(emulator: Ministack, stack: str) -> dict[str, str]:
@@ -256,34 +232,17 @@ def outputs(emulator: Ministack, stack: str) -> dict[str, str]:
     return {output["OutputKey"]: output["OutputValue"] for output in found["Outputs"]}
 
 
-def networks(emulator: Ministack) -> list[str]:
-    """Return the VPCs that stacks have created."""
-    found = emulator.client("ec2").describe_vpcs()["Vpcs"]
-    return [vpc["VpcId"] for vpc in found if not vpc["IsDefault"]]
-
-
-def endpoints(treasure_data: str) -> dict[str, str]:
-    """Return the parameters that select another Treasure Data endpoint."""
-    return {"TdImportEndpoint": treasure_data, "TdApiEndpoint": treasure_data}
-
-
 @contextmanager
 def deployed(folder: Path, artifacts: Path) -> Iterator[Stack]:
-    """Create the stack with a single deploy using samconfig.toml, and map the account `shop`.
-
-    Args:
-        folder: the folder for everything that the parts write.
-        artifacts: the output of `make build`.
-    """
-    destination = Destination()
+    """Create the stack with a single deploy using samconfig.toml, and map the account `shop`. All parts write to a folder."""
     with ExitStack() as parts:
         redis_server, port = valkey.start(folder)
         parts.callback(redis_server.wait, 10)
         parts.callback(redis_server.terminate)
-        server = parts.enter_context(destination.server)
+        destination = parts.enter_context(Destination())
         front = parts.enter_context(TlsFront(port, folder))
         emulator = parts.enter_context(Ministack(folder, front.port))
-        deploy(emulator, artifacts, "dev", StreamMode="PROVISIONED", **endpoints(server.url))
+        deploy(emulator, artifacts, "dev", StreamMode="PROVISIONED", **treasure_data_at(destination.url))
         stack = Stack(emulator, destination, f"redis://127.0.0.1:{port}/0")
         parts.callback(stack.redis.close)
         parts.enter_context(CacheUsers(emulator, stack.redis))

@@ -5,7 +5,7 @@ nothing. So the template can be deployed as it is, even in modes that the emulat
 
 emulator_rules.py refuses what AWS refuses. The event source redelivers the whole batch if the function reports failures (Lambda redelivers from the first failure). PartiQL
 inserts need IAM's own permission for them on their table, and transactions that to put; reads of a stream need permission on the
-iterator's stream. S3 answers a put with the SHA-256 of what it received, if the request has one.
+iterator's stream. S3 answers a put with the CRC-32 of what it received, if the request has one.
 """
 
 import json
@@ -14,9 +14,9 @@ import re
 import threading
 from base64 import b64encode
 from collections.abc import Mapping
-from hashlib import sha256
 from typing import Any
 from uuid import uuid4
+from zlib import crc32
 
 from ministack.app import app as emulator  # type: ignore[import-not-found]  # lives in the emulator's environment
 from ministack.core import iam_actions  # type: ignore[import-not-found]  # likewise
@@ -114,7 +114,7 @@ iam_actions._action_from_target, iam_actions.dynamodb_resource_arns = _action, _
 iam_actions.extract_resource_arn = _resource
 
 
-_CHECKSUM = b"x-amz-checksum-sha256"
+_CHECKSUM = b"x-amz-checksum-crc32"
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -122,16 +122,17 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] != "http" or _CHECKSUM not in {name.lower() for name, _ in scope["headers"]}:
         await emulator(scope, receive, send)
         return
-    received = sha256()
+    received = 0
 
     async def receiving() -> Any:
+        nonlocal received
         message = await receive()
-        received.update(message.get("body", b""))
+        received = crc32(message.get("body", b""), received)
         return message
 
     async def sending(message: Any) -> None:
         if message["type"] == "http.response.start":
-            told = (_CHECKSUM, b64encode(received.digest()))
+            told = (_CHECKSUM, b64encode(received.to_bytes(4)))
             message = {**message, "headers": [*message["headers"], told]}
         await send(message)
 

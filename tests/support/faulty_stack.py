@@ -1,6 +1,7 @@
 """A deployed stack over in-memory doubles, for commands that read its state: anything about it may be broken."""
 
 import json
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import formatdate
@@ -10,6 +11,7 @@ from typing import Any
 import boto3
 import requests
 from botocore.exceptions import ClientError
+from click.testing import CliRunner, Result
 
 from doubles.clock import ManualClock
 from doubles.http_server import Request, Response
@@ -17,6 +19,7 @@ from doubles.sqs import MemorySQS
 from doubles.treasure_data import InProcess
 from local.functions import ADMIN
 from local.resources import COUNTERS
+from ops.cli import main
 from ops.stack import Stack
 from shared.clock import SystemClock
 from shared.errors import SecretUnavailableError
@@ -48,15 +51,7 @@ class _Api:
 
 
 class FaultyStack(Stack):
-    """A stack. Commands take it as the context's object.
-
-    Attributes:
-        made: what delivers, with a clock that begins a while ago.
-        api: the API.
-        mapping: the worker's event source mapping.
-        alarms: the alarms that are on.
-        redis_failure: what connecting to Redis raises.
-    """
+    """A stack. Commands take it as the context's object. `alarms` are those that are on; Redis raises `redis_failure`."""
 
     def __init__(self) -> None:
         clock = ManualClock(SystemClock().now() - AGO)
@@ -93,6 +88,14 @@ class FaultyStack(Stack):
         """Set attributes."""
         for name, value in values.items():
             object.__setattr__(self, name, value)  # a stack is frozen
+
+    def run(self, line: str, answer: str = "") -> Result:
+        """Run a command line on the stack, answering its prompt."""
+        return CliRunner(mix_stderr=False).invoke(main, shlex.split(line), obj=self, input=answer)
+
+    def json(self, line: str) -> Any:
+        """Run a command line with --json, and return what it prints."""
+        return json.loads(self.run(f"{line} --json").stdout)
 
     def client(self, service: str, read_timeout: float = 60) -> Any:  # type: ignore[override]  # noqa: ARG002
         """Return the double of a service."""

@@ -21,20 +21,12 @@ SLOW_SECONDS = 3.0
 
 
 class FlakyIngest(Gateway):
-    """Serves the ingest, as a context manager. Faults strike all requests but preflights.
+    """Serves the ingest, as a context manager. The `fault` strikes all requests but preflights.
 
-    Args:
-        hang_seconds: the longest time that a request hangs; longer than its sender waits.
-
-    Attributes:
-        fault: the fault for requests from now on.
-        retry_after: the Retry-After header of a 503.
-        site: the ingest, and what it has stored.
-        requests: the requests that arrived.
-        on_request: called when a request arrives, and again after it was accepted.
+    Requests hang for longer than their sender waits. `on_request` is called when one arrives, and again after it was accepted.
     """
 
-    def __init__(self, hang_seconds: float = 5.0) -> None:
+    def __init__(self, hang_seconds: float) -> None:
         self.fault: Fault = "none"
         self.retry_after = "1"
         self.on_request: Callable[[], None] = lambda: None

@@ -116,15 +116,14 @@ def unused(kind: str) -> list[str]:
     return [one for patterns in _UNUSED.get(kind, {}).values() for one in patterns.split()]
 
 
+def _handlers(kind: str) -> dict[str, set[str]]:
+    schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", kind).schema
+    return {name: set(handler["permissions"]) for name, handler in schema["handlers"].items()}
+
+
 def named(kind: str) -> set[str]:
     """Return the actions that a type's handlers name, without `list`."""
-    schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", kind).schema
-    return {
-        action
-        for name, handler in schema["handlers"].items()
-        if name != "list"
-        for action in handler["permissions"]
-    }
+    return set().union(*(actions for name, actions in _handlers(kind).items() if name != "list"))
 
 
 def needed(kind: str, listed: set[str]) -> set[str]:
@@ -142,10 +141,9 @@ def by_operation() -> dict[str, dict[str, list[str]]]:
     """Return the actions that a deploy of the template needs, by type and operation: each reads what it has changed."""
     found: dict[str, dict[str, list[str]]] = {}
     for kind in sorted({one["Type"] for one in transformed()["Resources"].values()}):
-        handlers = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", kind).schema["handlers"]
-        left_out = unused("*") + unused(kind)
+        handlers, left_out = _handlers(kind), unused("*") + unused(kind)
         actions = {
-            name: {one for one in handlers.get(name, {}).get("permissions", ()) if not matches(one, left_out)}
+            name: {one for one in handlers.get(name, ()) if not matches(one, left_out)}
             for name in ("create", "read", "update", "delete")
         }
         found[kind] = {

@@ -23,7 +23,7 @@ from local.resources import COUNTERS as COUNTERS_SCHEMA
 from local.resources import Resources
 from local.roles import role_of
 from shared import envelope, policy, write_key
-from shared.envelope import Envelope
+from shared.envelope import Envelope, RejectedEvent
 from shared.policy import PolicyEntry
 from shared.settings import IngestSettings
 from tests.support.telemetry import CollectedTelemetry
@@ -106,14 +106,7 @@ class Secrets:
 
 
 class Answer:
-    """The function's response, decoded.
-
-    Attributes:
-        status: the HTTP status.
-        headers: with names in lower case.
-        body: bytes.
-        cookies: the cookies that it sets.
-    """
+    """The function's response, decoded. The names of its headers are in lower case."""
 
     def __init__(self, payload: Mapping[str, Any]) -> None:
         assert set(payload) - {"cookies"} == {"statusCode", "headers", "body", "isBase64Encoded"}
@@ -139,18 +132,7 @@ class Answer:
 
 
 class Site:
-    """An ingest and everything around it.
-
-    Attributes:
-        clock: a manual clock.
-        kinesis: the stream's client; it can fail.
-        sqs: the overflow queue's client; it can fail.
-        secrets: the Secrets Manager client; it can fail.
-        s3: the client for the edge policy, of which there is none at first; it can fail.
-        dynamodb: the client for the counters; it can fail.
-        telemetry: what the ingest reports.
-        handler: the Lambda handler.
-    """
+    """An ingest and everything around it. Its clients can fail, and at first there is no edge policy."""
 
     def __init__(self, allowed_origins: tuple[str, ...] = ("*",), **settings: Any) -> None:
         self.clock = ManualClock(START)
@@ -210,10 +192,7 @@ class Site:
         return self.get("/pixel.gif", f"k={KEY}&t=pageviews&{query}", **headers)
 
     def post(self, body: Any, query: str = "", **headers: str) -> Answer:
-        """Post a body, encoded as JSON unless it is bytes, to the events API, with a valid key by default.
-
-        The argument `key` replaces the key; an empty one omits it.
-        """
+        """Post a body, as JSON unless it is bytes, to the events API; `key` replaces the valid key, and an empty one omits it."""
         key = headers.pop("key", KEY)
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         sent = named(headers) | ({"authorization": f"Bearer {key}"} if key else {})
@@ -230,6 +209,10 @@ class Site:
     def queued(self) -> list[Envelope]:
         """Return the envelopes in the overflow queue."""
         return [envelope.decode(base64.b64decode(message["MessageBody"])) for message in self.queue.messages]
+
+    def rejected(self) -> list[RejectedEvent]:
+        """Return the rejected events on the stream."""
+        return [event for item in self.envelopes() for event in item.rejected]
 
     def rows(self) -> list[tuple[str, dict[str, Any]]]:
         """Return the rows on the stream with their tables."""

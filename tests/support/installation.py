@@ -41,18 +41,7 @@ def wheel(folder: Path, artifacts: Mapping[str, bytes]) -> Path:
 
 
 class Installation:
-    """Sluice's wheel in a virtual environment of its own, with what its metadata requires and nothing else.
-
-    Args:
-        folder: where to put it.
-        wheel: the wheel.
-        extra: the extra to install, or empty for none.
-
-    Attributes:
-        site: where its packages are.
-        python: its interpreter.
-        home: the folder in which it runs.
-    """
+    """Sluice's wheel and what its metadata requires, nothing else, in a virtual environment. It runs in the folder `home`."""
 
     def __init__(self, folder: Path, wheel: Path, extra: str = "") -> None:
         venv.create(folder / "venv", symlinks=True, with_pip=False)

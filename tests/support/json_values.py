@@ -30,7 +30,6 @@ values: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(odd_texts, inner, max_size=4)),
     max_leaves=12,
 )
-"""Any nested value."""
 names = st.one_of(
     odd_texts,
     st.sampled_from(
@@ -39,4 +38,3 @@ names = st.one_of(
 )
 """Any member name, often one that a rule applies to."""
 events = st.dictionaries(names, values, max_size=12)
-"""Any event."""

@@ -24,15 +24,9 @@ def talk[Answer](
     python: Path | str = sys.executable,
     cwd: Path = ROOT,
 ) -> Answer:
-    """Start a server in a folder, shake hands, use it and end it.
+    """Start a server for the local stack in a folder, or with other options, shake hands, use it and end it.
 
-    Args:
-        use: what to do with the client.
-        home: the folder of the local stack.
-        words: options of the command; `--local` by default.
-        mode: `legacy` for the handshake of protocols before 2026, `auto` for the newest that both sides speak.
-        python: the interpreter that runs the command.
-        cwd: the working directory.
+    The mode is `legacy` for the handshake of protocols before 2026, `auto` for the newest that both sides speak.
     """
     parameters = StdioServerParameters(
         command=str(python),

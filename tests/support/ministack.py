@@ -24,17 +24,9 @@ _START_SECONDS = 60
 
 
 class Ministack:
-    """The emulator on a free port, as a context manager.
+    """The emulator on a free port, as a context manager. It writes to a folder, and its caches listen on a local port.
 
-    Args:
-        folder: the folder for everything that it writes.
-        cache_port: the local port on which its caches listen.
-
-    Attributes:
-        url: its endpoint.
-        certificate: the certificate that its clients must trust.
-        environment: environment variables with which AWS's tools and clients use it, as the account's owner.
-        users: the same of other users, by name.
+    AWS's tools use it with the variables in `environment` as the account's owner, and with those in `users` as others.
     """
 
     def __init__(self, folder: Path, cache_port: int = 6379) -> None:

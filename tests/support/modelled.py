@@ -10,10 +10,7 @@ NOT_FOUND = {"Error": {"Code": "ResourceNotFoundException", "Message": "it is no
 
 
 def answered(service: str, region: str, answer: Callable[[Any, dict[str, Any]], dict[str, Any]]) -> Any:
-    """Return a real client whose calls are answered by a function of the operation's model and the call's parameters.
-
-    An answer with `Error` raises it.
-    """
+    """Return a real client whose calls are answered by a function of the operation's model and parameters; `Error` is raised."""
     client = boto3.client(  # type: ignore[call-overload]  # not a literal
         service, region_name=region, aws_access_key_id="key", aws_secret_access_key="secret"
     )

@@ -17,14 +17,7 @@ _SECTIONS = ("Resources", "Outputs")
 
 
 class Mode:
-    """The template with one choice of parameters.
-
-    Args:
-        parameters: the parameters that differ from their defaults.
-
-    Attributes:
-        parameters: the values of all parameters.
-    """
+    """The template with some parameters that differ from their defaults."""
 
     def __init__(self, parameters: Mapping[str, str]) -> None:
         defaults = {name: str(found["Default"]) for name, found in template()["Parameters"].items()}

@@ -52,14 +52,7 @@ def an_envelope(
 class Way:
     """Everything from the ingest's put to Treasure Data, in memory.
 
-    Attributes:
-        delivery: stream, worker, redrive, ledger, bucket and Treasure Data.
-        clock: a manual clock.
-        stream: the ingest's: envelopes go to Kinesis or the queue.
-        kinesis: the ingest's and the drainer's client; it can fail, by operation.
-        sqs: the queue's client.
-        queue_url: the overflow queue.
-        telemetry: what the last drainer reported.
+    The `stream` is the ingest's. `kinesis`, its client and the drainer's, can fail; `telemetry` is the last drainer's.
     """
 
     def __init__(self) -> None:

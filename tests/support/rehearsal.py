@@ -27,10 +27,6 @@ class Rehearsal(DeployedStage):
         copies: how many rows each event becomes.
         client: returns a client of one of AWS's services. Default: one whose puts succeed.
         answers: by command.
-
-    Attributes:
-        calls: by command.
-        queued: messages that were sent to queues.
     """
 
     def __init__(

@@ -28,12 +28,7 @@ _PATIENCE_SECONDS = 120
 
 
 class Sluice:
-    """Runs the command, and acts on the stack from outside.
-
-    Args:
-        stack: a running stack.
-        home: the folder with its description.
-    """
+    """Runs the command, and acts on a running stack from outside. `home` gets the stack's description."""
 
     def __init__(self, stack: LocalStack, home: Path) -> None:
         self.stack = stack
@@ -68,11 +63,11 @@ class Sluice:
         assert result.exit_code in (0, 3), f"{result.output}{result.stderr}"
         return json.loads(result.stdout)
 
-    def key(self, account: str, key_id: str = "demo") -> str:
+    def key(self, account: str) -> str:
         """Return a write key."""
         secrets = self.stack.resources.client("secretsmanager")
         held = secrets.get_secret_value(SecretId=self.stack.resources.write_key_secret)["SecretString"]
-        return write_key.sign(account, key_id, json.loads(held)[key_id.partition("-")[0]])
+        return write_key.sign(account, "demo", json.loads(held)["demo"])
 
     def send(self, account: str, table: str, *event_ids: str) -> None:
         """Send events to the stack. All of them must be accepted."""

@@ -17,7 +17,7 @@ from doubles.http_server import HttpServer, Request, Response
 from ingest.request import parse_query
 from local.record import BROWSER_ARGUMENTS
 from shared import rows
-from tests.support import chromium, npm
+from tests.support import chromium, tools
 from tests.support.ingest import KEY, START, Site
 from tests.support.tls_front import TlsFront
 
@@ -35,17 +35,10 @@ _SECONDS = 10.0
 
 
 class Visit:
-    """A visit to a page with an SDK, given by its package's name, and a new ingest.
-
-    Attributes:
-        page: the browser's page.
-        site: the ingest.
-        requests: method, target, content type and body of each request to the gateway.
-        errors: errors on the browser's console.
-    """
+    """A visit to a page with an SDK, given by its package's name, and a new ingest."""
 
     def __init__(self, browser: Browser, sdk: str) -> None:
-        self.sdk = npm.path(f"{sdk}/dist/td.min.js").read_bytes()
+        self.sdk = tools.package(f"{sdk}/dist/td.min.js").read_bytes()
         self.site = Site((ORIGIN,), visitor_cookies="on")
         self.requests: list[tuple[str, str, str, bytes]] = []
         self.errors: list[str] = []

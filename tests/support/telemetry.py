@@ -24,13 +24,7 @@ class Line(NamedTuple):
 
 
 class CollectedTelemetry:
-    """Telemetry that remembers everything, and rejects what the logger would reject.
-
-    Attributes:
-        counts: totals by counter.
-        gauges: the last value of each.
-        lines: log lines in order.
-    """
+    """Telemetry that remembers everything, and rejects what the logger would reject."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -38,11 +32,7 @@ class CollectedTelemetry:
         self.lines: list[Line] = []
 
     def count(self, counter: str, value: int = 1) -> None:
-        """Add to a counter.
-
-        Raises:
-            KeyError: the counter is not documented.
-        """
+        """Add to a counter that is documented."""
         if counter not in COUNTERS:
             raise KeyError(counter)
         self.counts[counter] += value
@@ -90,13 +80,7 @@ class CollectedTelemetry:
 
 
 class Output:
-    """What a function writes to standard output.
-
-    Attributes:
-        telemetry: the function's telemetry.
-        service: the function's name, different for each output: Python caches loggers by name, and Powertools keeps a
-            logger's first stream.
-    """
+    """What a function writes to standard output. Its service is unique, because Python and Powertools cache loggers by name."""
 
     def __init__(self, clock: Clock, **environment: str) -> None:
         self._text = StringIO()

@@ -11,15 +11,7 @@ from tests.support import certificate
 
 
 class TlsFront(TcpProxy):
-    """Accepts TLS connections on a free port and forwards their content to a local port, as a context manager.
-
-    Args:
-        port: the plain server's port.
-        folder: the folder for the self-signed certificate.
-
-    Attributes:
-        port: its own port.
-    """
+    """Accepts TLS connections on its own `port` and forwards their content to a local one, as a context manager."""
 
     def __init__(self, port: int, folder: Path) -> None:
         super().__init__(f"http://127.0.0.1:{port}")

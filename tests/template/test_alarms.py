@@ -77,11 +77,7 @@ def test_an_alarm_uses_existing_metrics(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, alarm in ALARMS.items() if _queries(alarm)])
 def test_an_expression_has_a_value_whichever_metric_has_data(name: str) -> None:
-    """It uses exactly the metrics that the alarm reads, and fills each: a function that never failed has no data.
-
-    CloudWatch also fills the newest period before its data has arrived, so such an alarm evaluates one period more. Where a period
-    without data raises the alarm, all of them must.
-    """
+    """It fills each, also in the newest period, before its data has arrived: so such an alarm evaluates one period more."""
     alarm, expression = ALARMS[name], _expression(ALARMS[name])
     read = {one["Id"] for one in _queries(alarm) if "MetricStat" in one}
     filled = re.sub(r"FILL\([^()]+(\(\))?, (0|-1|REPEAT)\)", "", expression)
@@ -123,10 +119,7 @@ def test_missing_data_is_not_an_alarm(name: str) -> None:
 
 
 def test_the_lag_alarms_are_early() -> None:
-    """While the worker holds, invocations are minutes apart: one period is enough, or the last age is repeated.
-
-    The urgent alarm is raised at a quarter of the retention, long before it loses records.
-    """
+    """While the worker holds, invocations are minutes apart, so the last age is repeated; at a quarter of the retention it is urgent."""
     warn, page = ALARMS["LagWarnAlarm"], ALARMS["LagPageAlarm"]
     hours = properties("Stream")["RetentionPeriodHours"]
 

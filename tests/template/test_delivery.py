@@ -46,10 +46,7 @@ def test_the_drainer_reports_each_failed_message() -> None:
 
 
 def test_the_queue_keeps_every_message_until_it_is_drained() -> None:
-    """Messages are delayed until no late put can arrive, hidden for six timeouts, and kept for 14 days. None is given up.
-
-    An envelope of 700 KiB in base64 fits into one.
-    """
+    """Messages are delayed until no late put can arrive, and none is given up; an envelope of 700 KiB in base64 fits into one."""
     queue = properties("OverflowQueue")
 
     assert 120 == queue["DelaySeconds"]
@@ -70,10 +67,7 @@ def test_the_queue_keeps_every_message_until_it_is_drained() -> None:
     ],
 )
 def test_functions_run_by_schedule(name: str, rate: str, given: Any) -> None:
-    """Every minute the sender sends, every hour it sweeps, and in each period it writes watermarks if a table is set.
-
-    A claim keeps a run that lasts longer from meeting the next one, and Lambda does not retry a failed one.
-    """
+    """Watermarks only if a table is set. Lambda does not retry a failed run, and a claim keeps long runs apart."""
     function = name.partition("Function")[0] + "Function"
     off, on = (Mode(chosen).properties(name) for chosen in ({}, {"WatermarkTable": "sluice_watermarks"}))
 
@@ -85,10 +79,7 @@ def test_functions_run_by_schedule(name: str, rate: str, given: Any) -> None:
 
 
 def test_every_request_reaches_the_ingest() -> None:
-    """The default route is the only one, its payload has format 2.0, and the gateway does not handle CORS.
-
-    The ingest times out before the gateway, so that its log shows the timeout. The gateway's limit is 30 s.
-    """
+    """By the only route, in format 2.0; the ingest times out before the gateway, so that its log shows the timeout."""
     (route,) = resources("AWS::ApiGatewayV2::Route").values()
     integration, settings = properties("ApiIntegration"), properties("ApiStage")["DefaultRouteSettings"]
     ingest = "/functions/${IngestFunction.Arn}:live/invocations"
@@ -106,10 +97,8 @@ def test_every_request_reaches_the_ingest() -> None:
 
 def test_data_outlives_the_stack_in_prod_only() -> None:
     """What stores data is retained in prod, and deleted with the stack in dev and stg. A failed first deploy leaves nothing."""
-    kept = (
-        {"Fn::If": ["IsProd", "RetainExceptOnCreate", "Delete"]},
-        {"Fn::If": ["IsProd", "Retain", "Delete"]},
-    )
+    deleted, replaced = ({"Fn::If": ["IsProd", one, "Delete"]} for one in ("RetainExceptOnCreate", "Retain"))
+    kept = (deleted, replaced)
     stores = {name: one for name, one in transformed()["Resources"].items() if one["Type"] in DATA}
     others = transformed()["Resources"].keys() - stores.keys()
     prod = Mode({"Stage": "prod"}).resources()
@@ -153,10 +142,7 @@ def test_the_ledger_has_the_keys_of_its_items() -> None:
 
 
 def test_a_changed_setting_of_the_ingest_reaches_its_alias() -> None:
-    """The description of a version contains a number that depends on everything the function's properties refer to.
-
-    The SAM transform renames a version when the template changes, but does not see the values of parameters.
-    """
+    """The SAM transform does not see parameters' values, so a version's description depends on all that the ingest refers to."""
     ingest, (version,) = properties("IngestFunction"), resources("AWS::Lambda::Version").values()
     named = _names({key: value for key, value in ingest.items() if key not in _OF_ALL_VERSIONS})
     watched = set(re.findall(r"\$\{(\w+)\}", properties("IngestSettings")["Content"]["Fn::Sub"]))

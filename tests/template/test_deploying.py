@@ -17,9 +17,8 @@ _PAGE = (ROOT / "docs" / "deploying.md").read_text()
 def _commands(section: str) -> list[str]:
     """Return the commands of a section; a command that continues after a backslash is one."""
     blocks = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
-    return [
-        line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines() if line.strip()
-    ]
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [line.strip() for line in lines if line.strip()]
 
 
 def test_a_first_deployment_takes_at_most_four_commands() -> None:

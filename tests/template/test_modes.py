@@ -1,7 +1,6 @@
 """Resources and their connections in each mode: three networks, with and without domain and SDK hosting."""
 
 from itertools import product
-from typing import Any
 
 import pytest
 
@@ -10,11 +9,7 @@ from tests.support.modes import DATA, Mode
 from tests.support.sam import FUNCTIONS, properties, run, transformed
 
 MANAGED = {"Network": "managed"}
-EXISTING = {
-    "Network": "existing",
-    "SubnetIds": "subnet-0a1b2c3d,subnet-1a1b2c3d",
-    "SecurityGroupIds": "sg-0a1b2c3d",
-}
+EXISTING = {"Network": "existing", "SubnetIds": "subnet-0a,subnet-1a", "SecurityGroupIds": "sg-0a"}
 EXTERNAL = {"Network": "external"}
 DOMAIN = {"DomainName": "events.example.com", "HostedZoneId": "Z0123456789ABC"}
 SDK = {"SdkHosting": "on"}
@@ -61,10 +56,7 @@ def test_only_an_existing_network_is_joined(network: dict[str, str]) -> None:
     """Worker, sender and administration use its Redis; ingest, drainer and scaler are never in a VPC."""
     mode = Mode(network)
     inside = {name: mode.properties(name).get("VpcConfig") for name in FUNCTIONS}
-    config = {
-        "SecurityGroupIds": _split("sg-0a1b2c3d"),
-        "SubnetIds": _split("subnet-0a1b2c3d,subnet-1a1b2c3d"),
-    }
+    config = {name: {"Fn::Split": [",", EXISTING[name]]} for name in ("SecurityGroupIds", "SubnetIds")}
     joined = {"WorkerFunction", "SenderFunction", "AdminFunction"} if network == EXISTING else set()
 
     assert {name: config if name in joined else None for name in FUNCTIONS} == inside
@@ -235,7 +227,3 @@ def test_td_site_decides_both_endpoints_unless_they_are_given(
         variables = Mode(given).properties(name)["Environment"]["Variables"]
         assert f"https://{of_import}" == variables["TD_IMPORT_ENDPOINT"]
         assert f"https://{of_api}" == variables["TD_API_ENDPOINT"]
-
-
-def _split(text: str) -> dict[str, Any]:
-    return {"Fn::Split": [",", text]}

@@ -66,17 +66,13 @@ def _statements(role: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 def _on_everything(parameters: dict[str, str], role: str) -> list[tuple[str, str, set[str]]]:
     """Return policy, effect and actions of each statement of a role that applies to all resources."""
     found = _statements(Mode(parameters).properties(role))
-    return [
-        (policy, one["Effect"], set(listed(one["Action"]))) for policy, one in found if one["Resource"] == "*"
-    ]
+    wide = [(policy, one) for policy, one in found if one["Resource"] == "*"]
+    return [(policy, one["Effect"], set(listed(one["Action"]))) for policy, one in wide]
 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_roles_name_resources_wherever_aws_allows_it(role: str) -> None:
-    """Only metrics and network interfaces are allowed on all resources.
-
-    Lambda deletes the interfaces after a function has left a network, so the role keeps the permission while subnets are named.
-    """
+    """Lambda deletes interfaces after a function has left a network, so the role keeps the right while subnets are named."""
     always = [METRICS] if role == "ScaleRole" else []
     interfaces = [NETWORK, NETWORK_BY_CODE] if role in USERS else []
 
@@ -110,11 +106,8 @@ def test_a_deployment_only_moves_the_ingests_alias() -> None:
 
 def test_no_action_is_a_wildcard() -> None:
     """No role allows all actions of a service or has a managed policy."""
-    roles = {
-        name: one["Properties"]
-        for name, one in Mode(MANAGED).resources().items()
-        if one["Type"] == "AWS::IAM::Role"
-    }
+    made = Mode(MANAGED).resources().items()
+    roles = {name: one["Properties"] for name, one in made if one["Type"] == "AWS::IAM::Role"}
     statements = [one for role in roles.values() for _, one in _statements(role)]
 
     assert [] == [one for one in statements if "*" in "".join(listed(one["Action"]))]
@@ -205,9 +198,8 @@ def test_no_secret_passes_through_the_template() -> None:
     """Secrets are generated in place or named by ARN; no parameter, variable or resource contains one."""
     secrets = {name: one["Properties"] for name, one in resources("AWS::SecretsManager::Secret").items()}
 
-    assert {"TdApiKeySecretArn", "RedisUrlSecretArn"} == {
-        name for name in template()["Parameters"] if "Secret" in name
-    }
+    named = sorted(name for name in template()["Parameters"] if "Secret" in name)
+    assert ["RedisUrlSecretArn", "TdApiKeySecretArn"] == named
     assert "resolve:" not in str(transformed())
     assert ["WriteKeySecret"] == [name for name, one in secrets.items() if "GenerateSecretString" in one]
     assert [] == [name for name, one in secrets.items() if "SecretString" in one]

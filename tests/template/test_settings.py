@@ -15,18 +15,14 @@ from tests.support.modes import Mode
 from tests.support.sam import FUNCTIONS, ROOT, properties, template
 
 # Variables of every function; Powertools reads those that begin with its name.
-COMMON = {
-    *("STAGE", "RES_OPTIONS"),
-    *("POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE", "POWERTOOLS_LOG_LEVEL"),
-}
+COMMON = {"STAGE", "RES_OPTIONS"}
+COMMON |= {"POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE", "POWERTOOLS_LOG_LEVEL"}
 # How the worker splits and parallelizes its uploads: set in code, not by a parameter.
 INNER = {"UPLOAD_THREADS", "UPLOADS_PER_DATABASE", "CHUNK_MAX_ROWS", "CHUNK_MAX_BYTES"}
 # The network's mode decides which of the two is set.
 REDIS = {"REDIS_URL", "REDIS_URL_SECRET"}
-CODE = (
-    *("benchmarks", "doubles", "ingest", "local", "ops", "release", "scaler", "shared", "worker"),
-    "tests/support",
-)
+CODE = ("benchmarks", "doubles", "ingest", "local", "ops", "release", "scaler", "shared", "worker")
+CODE += ("tests/support",)
 STAGES = ("dev", "stg", "prod")
 READS = {
     "IngestFunction": IngestSettings,
@@ -40,10 +36,7 @@ READS = {
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_a_function_gets_its_settings(function: str) -> None:
-    """Its variables are its declared settings, except those that are set only in code; their parameters have the same defaults.
-
-    `sam local` sets only variables that the template has, so it has AWS_ENDPOINT_URL, which a deployed function does not get.
-    """
+    """Its variables are its declared settings but those set in code, and AWS_ENDPOINT_URL, which only `sam local` sets."""
     variables = Mode({}).properties(function)["Environment"]["Variables"]
     settings = {one.metadata["name"]: one.default for one in fields(READS[function])}
     declared = properties(function)["Environment"]["Variables"]
@@ -107,10 +100,7 @@ def test_origins_are_validated_by_the_template(origins: str, allowed: bool) -> N
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_stages_share_nothing(stage: str) -> None:
-    """Each stage is a stack of its own, with parameters that set the stage. Without `--config-env`, sam uses `dev`.
-
-    `sam build` reads the same section as `sam deploy`: other parameters could build for the wrong processor.
-    """
+    """Without `--config-env`, sam uses `dev`; `sam build` reads the parameters of `sam deploy`, or the processor could be wrong."""
     config = tomllib.loads((ROOT / "samconfig.toml").read_text())
     given = config[stage]["global"]["parameters"] | config[stage]["deploy"]["parameters"]
     chosen = dict(pair.split("=") for pair in given["parameter_overrides"].split())
@@ -135,10 +125,8 @@ def test_a_function_is_built_for_the_processor_it_runs_on(function: str, archite
     resource = template()["Resources"][function]
     folder = resource["Metadata"]["WorkingDirectory"]["Fn::Sub"].replace("${Architecture}", architecture)
     make = ["make", "--dry-run", "--makefile", str(ROOT / "lambda" / "Makefile"), f"build-{function}"]
-    environment = {"PATH": os.environ["PATH"], "ARTIFACTS_DIR": "/out"}
-    done = subprocess.run(
-        make, cwd=ROOT / folder, env=environment, check=True, capture_output=True, text=True
-    )
+    env = {"PATH": os.environ["PATH"], "ARTIFACTS_DIR": "/out"}
+    done = subprocess.run(make, cwd=ROOT / folder, env=env, check=True, capture_output=True, text=True)
 
     assert "makefile" == resource["Metadata"]["BuildMethod"]
     assert "python3.13" == properties(function)["Runtime"]

@@ -77,9 +77,7 @@ def test_publish_keeps_what_the_scaler_published_and_restores_a_lost_policy() ->
         ({"do": "change", "account": "shop", "fields": SHOP | {"status": "gone"}}, "invalid_account"),
     ],
 )
-def test_nothing_changes_if_accounts_are_invalid_or_cannot_be_published(
-    event: dict[str, Any], error: str
-) -> None:
+def test_nothing_changes_unless_accounts_are_valid_and_published(event: dict[str, Any], error: str) -> None:
     """Otherwise the edge would reject accounts that Redis has. The answer says what is wrong."""
     made = delivery()
     before = ask(made, do="accounts")
@@ -126,9 +124,7 @@ def test_a_probe_row_can_be_found_by_its_mark() -> None:
         *(({"mark": one}, "invalid_account") for one in ("", "Up", "it's", "a" * 65)),
     ],
 )
-def test_probe_rows_have_plain_marks_and_go_to_databases_of_active_accounts(
-    changed: dict[str, str], error: str
-) -> None:
+def test_probe_rows_have_plain_marks_and_go_to_active_accounts(changed: dict[str, str], error: str) -> None:
     """A mark becomes part of a query, so it must not hold anything with a meaning in SQL. Nothing is created."""
     made = delivery()
 
@@ -176,9 +172,7 @@ def test_a_check_reports_what_the_key_may_do_and_writes_nothing() -> None:
     ("account", "table", "shown"),
     [("shop", "views", True), ("shop", "bare", False), ("shop", "gone", None), ("nobody", "views", None)],
 )
-def test_reports_whether_a_table_shows_the_columns_that_searches_need(
-    account: str, table: str, shown: bool | None
-) -> None:
+def test_reports_whether_a_table_shows_our_columns(account: str, table: str, shown: bool | None) -> None:
     """Rows in doubt are searched for by these columns; without a table, the answer is null."""
     made = delivery()
     made.td.create("shop_db", "views", "bare")

@@ -55,13 +55,10 @@ def test_gaps_have_the_shard_s_chain_as_root(chain: ChainId, after: Number) -> N
 def test_other_chains_belong_to_no_stream(tag: str, original: ChainId, after: Number) -> None:
     """Each consists of its name, and only a forced replay's says so."""
     forced = ChainId.forced(tag, original, after)
+    others = (forced, ChainId.edit(tag), ChainId.overflow(tag))
 
-    assert (True, False, False) == (
-        forced.is_forced,
-        ChainId.edit(tag).is_forced,
-        ChainId.overflow(tag).is_forced,
-    )
-    assert not any(one.is_of_stream for one in (forced, ChainId.edit(tag), ChainId.overflow(tag)))
+    assert [True, False, False] == [one.is_forced for one in others]
+    assert not any(one.is_of_stream for one in others)
     assert {forced.name} == {member for member in astuple(forced) if member}
 
 
@@ -76,9 +73,7 @@ NO_CHAINS += [f"force#a#1#{NAME}x#!", "force#a#b#c"]
         *((Owner.parse, one) for one in ("", ONE, f"events#{ONE}", NAME)),
     ],
 )
-def test_texts_that_do_not_name_a_chain_or_an_owner_are_rejected(
-    parse: Callable[[str], object], name: str
-) -> None:
+def test_texts_that_name_no_chain_or_owner_are_rejected(parse: Callable[[str], object], name: str) -> None:
     """Each part of a name is required, and its numbers must be numbers. An owner is a chain and a number."""
     with pytest.raises(ValueError, match="does not name a chain"):
         parse(name)

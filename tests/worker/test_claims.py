@@ -79,17 +79,6 @@ def made() -> Made:
     return Made()
 
 
-# At the end of a chain
-
-
-def test_records_without_claims_cost_no_call(made: Made) -> None:
-    """They all count."""
-    made.delivery.dynamodb.calls.clear()
-
-    assert (["1", "2"], []) == made.counted(records(copy("q", 0), copy("q", 0)))
-    assert [] == made.delivery.dynamodb.calls
-
-
 def test_the_first_of_several_copies_in_a_batch_counts(made: Made) -> None:
     """Only the lowest number claims, so the others add nothing to the request."""
     made.delivery.dynamodb.calls.clear()
@@ -141,22 +130,17 @@ def throttle(made: Made, *positions: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("position", "decided", "uncounted"), [(1, ["1", "2", "3"], ["2"]), (2, ["1", "2", "3", "4"], ["2"])]
+    ("at", "decided", "copies"), [(1, ["1", "2", "3"], ["2"]), (2, ["1", "2", "3", "4"], ["2"])]
 )
-def test_an_undecided_claim_ends_the_span(
-    made: Made, position: int, decided: list[str], uncounted: list[str]
-) -> None:
+def test_an_undecided_claim_ends_the_span(made: Made, at: int, decided: list[str], copies: list[str]) -> None:
     """The records before it are decided; it and the records behind it wait: which copy counts is never guessed."""
     batch = records(copy("q"), copy("q"), copy("x", 0), copy("r"), copy("s"))
-    throttle(made, position)
+    throttle(made, at)
 
-    assert (decided, uncounted) == made.counted(batch)
+    assert (decided, copies) == made.counted(batch)
     throttle(made, 0)
     with pytest.raises(HeldError, match="which copy of an envelope counts"):
         made.decide(batch)
-
-
-# In gaps
 
 
 def test_every_record_in_a_gap_owns_a_claim(made: Made) -> None:
@@ -180,9 +164,6 @@ def test_a_span_makes_only_as_many_claims_as_a_transaction_takes(made: Made, in_
     decided = made.decide(records(*map(copy, ids), begin=200), gap=gap)
 
     assert MOST_CLAIMS_WITH_APPEND == len(decided.records) == len(decided.with_append)
-
-
-# An owner that was never planned
 
 
 def test_a_claim_waits_for_its_owner(made: Made) -> None:
@@ -322,9 +303,6 @@ def test_only_one_copy_takes_over_the_claim_of_a_stream_that_is_gone(made: Made)
     assert 2 == made.delivery.kinesis.calls.count("list_shards")
 
 
-# How the worker delivers copies
-
-
 def test_a_claim_outlives_every_copy() -> None:
     """Senders retry for 30 days, the queue keeps messages for 14, and the stream keeps records for its own retention."""
     made = shops(copy("replayed", 0), copy("live"))
@@ -361,9 +339,7 @@ def test_a_copy_that_is_claimed_while_another_is_appended_in_a_gap_counts_alone(
 @pytest.mark.parametrize(
     ("days", "is_taken", "awaited"), [(7.9, False, ["q"]), (8.1, False, []), (0, True, [])]
 )
-def test_no_copy_waits_for_an_owner_that_the_stream_has_lost_or_whose_claim_was_taken_over(
-    days: float, is_taken: bool, awaited: list[str]
-) -> None:
+def test_no_copy_waits_for_an_owner_that_cannot_come(days: float, is_taken: bool, awaited: list[str]) -> None:
     """Its span leaves the worklist: nothing plans the owner any more, or another record's rows count. Until then, an alarm counts it.
 
     The stream keeps records for 7 days, a worker for some hours.

@@ -24,25 +24,16 @@ def way() -> Way:
     return Way()
 
 
-def doubt(way: Way, *names: str, **options: Any) -> None:
-    """Send envelopes whose puts are in doubt and did not land."""
-    way.kinesis.faults["put_record"] = [timeout() for _ in names]
-    assert way.collect(*names, **options)
-
-
-def refuse(way: Way, *names: str, **options: Any) -> None:
+def refuse(way: Way, *names: str) -> None:
     """Send envelopes for which the stream definitely refuses every put."""
     way.kinesis.faults["put_record"] = throttled(100)
-    assert way.collect(*names, **options)
+    assert way.collect(*names)
     way.kinesis.faults["put_record"] = []
 
 
 def claims(way: Way) -> list[int]:
     """Return the claims of the records on the stream."""
     return [envelope.decode(data).claim for data in way.delivery.kinesis.client.data()]
-
-
-# What is put
 
 
 @pytest.mark.parametrize("lands", [False, True])
@@ -62,7 +53,8 @@ def test_with_a_claim_or_after_a_definite_refusal_the_claim_is_plain(way: Way, l
 def test_a_put_in_doubt_is_marked_with_the_time_of_its_first_put(way: Way) -> None:
     """At once, without a look at the stream. How long the message waits decides nothing."""
     sent_at = round(way.clock.now() * 1000)
-    doubt(way, "r")
+    way.kinesis.faults["put_record"] = [timeout()]
+    assert way.collect("r")
     way.wait(5)
 
     assert 1 == way.drain()
@@ -98,9 +90,6 @@ def test_puts_keep_the_order_of_the_messages(way: Way) -> None:
     way.deliver()
 
     assert [f"r{number}-0" for number in range(5)] == way.delivery.ids("shop_db", "pageviews")
-
-
-# Answers
 
 
 def test_a_put_throttled_for_long_stays_on_the_queue(way: Way) -> None:
@@ -143,9 +132,6 @@ def test_an_answer_that_cannot_be_read_proves_nothing(way: Way) -> None:
 
     assert (0, 2) == (way.drain(), way.waiting())
     assert [2] == [line["left"] for line in way.telemetry.said("drained")]
-
-
-# What is not an envelope
 
 
 @pytest.mark.parametrize(

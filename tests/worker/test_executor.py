@@ -18,13 +18,6 @@ def test_wait_returns_the_results_of_all_jobs() -> None:
         assert threads.wait(0.01) is None
 
 
-def test_jobs_run_concurrently() -> None:
-    """Jobs that wait for each other finish."""
-    barrier = threading.Barrier(8, timeout=5)
-
-    assert sorted(run_parallel(Threads, [barrier.wait] * 8)) == list(range(8))
-
-
 def test_no_thread_outlives_the_context() -> None:
     """Leaving the context waits for threads that are still running."""
     before = threading.active_count()
@@ -50,20 +43,21 @@ def test_errors_are_raised_by_wait() -> None:
 
 
 def test_run_parallel_keeps_order_and_limit() -> None:
-    """Results come in the order of their jobs, and no more jobs than the limit run at once."""
-    under_way, most = [], []
+    """Results come in the order of their jobs, and as many jobs as the limit run at once: they wait for each other."""
+    under_way, most, three = [], [], threading.Barrier(3, timeout=5)
 
     def job(number: int) -> int:
         under_way.append(number)
         most.append(len(under_way))
+        three.wait()
         time.sleep(0.002)
         under_way.remove(number)
         return number
 
-    jobs = [lambda number=number: job(number) for number in range(20)]
+    jobs = [lambda number=number: job(number) for number in range(21)]
 
-    assert run_parallel(Threads, jobs, at_once=3) == list(range(20))
-    assert max(most) <= 3
+    assert run_parallel(Threads, jobs, at_once=3) == list(range(21))
+    assert 3 == max(most)
     assert [] == run_parallel(Threads, [])
 
 

@@ -92,9 +92,7 @@ def test_an_explanation_is_kept_without_values(message: str, expected: str) -> N
         (403, "dead", "may_not_create", Action.CREATE),
     ],
 )
-def test_the_explanation_of_a_refusal_stays_with_the_chunk(
-    status: int, state: str, reason: str, action: Action
-) -> None:
+def test_an_explanation_stays_with_the_chunk(status: int, state: str, reason: str, action: Action) -> None:
     """Whether its rows are dead or wait, and also if its table may not be created."""
     made = Delivery()
     made.map(shop="shop_db")

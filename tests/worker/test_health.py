@@ -4,14 +4,7 @@ import pytest
 
 from doubles.treasure_data import Action, Fault, Kind
 from tests.support.delivery import Delivery
-from worker.health import (
-    AWAY,
-    FORGIVEN_SHARE,
-    PATIENCE_SECONDS,
-    PROBE_EVERY_SECONDS,
-    SLOW_SECONDS,
-    DatabaseHealth,
-)
+from worker.health import AWAY, FORGIVEN_SHARE, PATIENCE_SECONDS, PROBE_EVERY_SECONDS, SLOW_SECONDS
 
 DB = "shop_db"
 
@@ -24,14 +17,9 @@ def made() -> Delivery:
     return made
 
 
-def health(made: Delivery) -> DatabaseHealth:
-    """Return the worker's own."""
-    return made.wiring.health
-
-
 def test_a_database_fails_until_a_probe_is_answered(made: Delivery) -> None:
     """A probe is due now and then, and every failure puts it off. Rows that are accepted after a failure were sent before it."""
-    one = health(made)
+    one = made.wiring.health
     one.succeeded(DB)
     assert one.works(DB)
     one.failed(DB, "http_500")
@@ -51,7 +39,7 @@ def test_a_database_fails_until_a_probe_is_answered(made: Delivery) -> None:
 def test_in_an_outage_no_database_gets_rows_until_one_answers_a_probe() -> None:
     """Those that were never probed are due first. Those that have failed themselves each need an answer of their own."""
     made = Delivery()
-    one = health(made)
+    one = made.wiring.health
     one.failed(DB, "timeout")
     one.away()
     assert ["timeout", AWAY] == [one.reason(DB), one.reason("blog_db")]
@@ -66,7 +54,7 @@ def test_in_an_outage_no_database_gets_rows_until_one_answers_a_probe() -> None:
 @pytest.mark.parametrize("table", ["views", "sluice_probe"])
 def test_a_probe_is_an_import_without_rows(made: Delivery, table: str) -> None:
     """A missing table is an answer too, and none is created. Each has an id of its own: a repeated one is answered from memory."""
-    one = health(made)
+    one = made.wiring.health
 
     for _ in range(2):
         assert "" == one.probe(DB, 1.0, table)
@@ -87,11 +75,9 @@ def test_a_probe_is_an_import_without_rows(made: Delivery, table: str) -> None:
         ({"kind": Kind.REFUSE}, "connection_refused"),
     ],
 )
-def test_any_other_answer_keeps_the_database_closed(
-    made: Delivery, fault: dict[str, object], reason: str
-) -> None:
+def test_any_other_answer_keeps_it_closed(made: Delivery, fault: dict[str, object], reason: str) -> None:
     """Although a listing may answer. A probe takes only as long as it may."""
-    one, began = health(made), made.clock.now()
+    one, began = made.wiring.health, made.clock.now()
     made.td.faults.add(Fault(action=Action.IMPORT, **fault))  # type: ignore[arg-type]  # a table of arguments
 
     assert reason == one.probe(DB, 2.0)
@@ -101,7 +87,7 @@ def test_any_other_answer_keeps_the_database_closed(
 
 def test_a_database_that_keeps_others_waiting_is_left_to_the_sender(made: Delivery) -> None:
     """After some patience in total; a small share of the time is forgiven, and it gets another chance later."""
-    one = health(made)
+    one = made.wiring.health
     one.delayed(DB, PATIENCE_SECONDS - 1)
     assert not one.is_failing(DB)
     one.delayed(DB, 1)

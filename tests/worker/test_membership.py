@@ -81,31 +81,10 @@ def test_a_record_is_in_the_span_whose_index_has_its_number(made: Made) -> None:
     one, two = made.append(CHAIN, START, 3, 5), made.append(CHAIN, N[5], 7, 9, 11)
 
     assert [one, one, Gap(CHAIN.within(START), START, N[5])] == [made.locate(n) for n in (3, 5, 4)]
-    assert 0 == reads(made)
+    assert 0 == made.delivery.s3.calls.count("get_object")
     assert {} == made.membership.gaps_of([Owner(CHAIN, N[n]) for n in (3, 5, 7)], InlineExecutor)
     assert [two, two, two] == [made.locate(n) for n in (7, 9, 11)]
     assert [Gap(CHAIN.within(N[5]), START, N[n]) for n in (9, 11)] == [made.locate(n) for n in (8, 10)]
-
-
-def test_gaps_have_gaps(made: Made) -> None:
-    """A gap's chain grows like any other, and a record that it passes over lies in a gap of its own."""
-    made.append(CHAIN, START, 2, 20, 30)
-    gap = CHAIN.within(START)
-    inner = made.append(gap, START, 5, 7, 9)
-
-    assert inner == made.locate(7)
-    assert Gap(gap, N[9], N[20], 9) == made.locate(12)
-    assert Gap(gap.before(START), START, N[5]) == made.locate(4)
-    assert Gap(gap.within(START), START, N[7]) == made.locate(6)
-    assert Gap(gap, N[9], N[30], 9) == made.locate(25)
-
-
-# What is read
-
-
-def reads(made: Made) -> int:
-    """Return how many reads of objects there were."""
-    return made.delivery.s3.calls.count("get_object")
 
 
 def test_a_redelivered_batch_needs_no_index(made: Made) -> None:
@@ -113,10 +92,10 @@ def test_a_redelivered_batch_needs_no_index(made: Made) -> None:
     one = made.append(CHAIN, START, 3, 5, 7)
 
     assert one == made.locate(5, 1, 3, 5, 7, 9)
-    assert 0 == reads(made)
+    assert 0 == made.delivery.s3.calls.count("get_object")
     assert isinstance(made.locate(4, 3, 4, 5, 7), Gap)
     assert isinstance(made.locate(6, 3, 6, 7), Gap)
-    assert 1 == reads(made)
+    assert 1 == made.delivery.s3.calls.count("get_object")
 
 
 @pytest.mark.parametrize("damage", ["unreadable", "changed", "gone"])

@@ -7,24 +7,20 @@ import pytest
 from shared.errors import ShardUnreadableError, UnprovenError
 from tests.support.delivery import SHARD, STREAM, Delivery, envelope, lose_answer, row
 from tests.support.spans import span as a_span
+from tests.worker.test_shards import list_only
 from worker.chain import ChainId
 from worker.ledger import BEHIND_ALL
 from worker.markers import EVERY_SECONDS, Markers
-from worker.passing import MARGIN_SECONDS, Passing
+from worker.passing import MARGIN_SECONDS
 from worker.shards import HASH_KEYS, Shard, Shards
 
 AT = 1_700_000_000
 CHILDREN = ("shardId-000000000001", "shardId-000000000002")
 
 
-def passing(made: Delivery) -> Passing:
-    """Return the sender's own."""
-    return made.sender_wiring.passing
-
-
 def obstacle(made: Delivery, **more: Any) -> str:
     """Return why not all shards have passed AT."""
-    return passing(made).obstacle(AT * 1000, **more)
+    return made.sender_wiring.passing.obstacle(AT * 1000, **more)
 
 
 def delivery(seconds: float = 0.0) -> Delivery:
@@ -37,12 +33,10 @@ def delivery(seconds: float = 0.0) -> Delivery:
     return made
 
 
-@pytest.mark.parametrize(
-    ("seconds", "expected"), [(1, ""), (0, f"the shard {SHARD} has not passed that time")]
-)
-def test_an_open_shard_has_passed_when_a_later_record_is_in_a_span(seconds: float, expected: str) -> None:
+@pytest.mark.parametrize(("late", "expected"), [(1, ""), (0, f"the shard {SHARD} has not passed that time")])
+def test_an_open_shard_has_passed_when_a_later_record_is_in_a_span(late: float, expected: str) -> None:
     """Later by the margin, because arrival times run back a little."""
-    made = delivery(seconds)
+    made = delivery(late)
     made.clock.sleep(10)
 
     assert expected == obstacle(made)
@@ -82,15 +76,9 @@ def test_a_shard_that_a_child_names_counts_even_if_it_is_not_listed() -> None:
     """It was noted when the worker appended to its chain, as the listed ones are: so their spans are found later."""
     made = delivery(-1)
     made.split()
-    real = made.kinesis.client.list_shards
-
-    def children(**request: Any) -> Any:
-        answer = real(**request)
-        return {**answer, "Shards": answer["Shards"][1:]}
-
-    made.kinesis.client.list_shards = children
+    list_only(made.kinesis, slice(1, None))
     made.clock.sleep(10)
-    shards = [lineage.chain.shard for lineage in passing(made).lineages()]
+    shards = [lineage.chain.shard for lineage in made.sender_wiring.passing.lineages()]
 
     assert [*CHILDREN, SHARD] == shards
     assert {*shards} == {chain.shard for chain in made.ledger.chains()}
@@ -98,45 +86,34 @@ def test_a_shard_that_a_child_names_counts_even_if_it_is_not_listed() -> None:
     assert [SHARD] == [one.chain.shard for one in made.spans() if one.last == BEHIND_ALL]
 
 
-def test_a_listing_that_is_older_than_the_end_of_a_chain_decides_nothing() -> None:
-    """Kinesis lists a shard as open whose chain was closed: the listing lacks its children, on which a first copy may lie."""
-    made = delivery(-1)
-    before = made.kinesis.client.list_shards(StreamName=STREAM)
-    made.split()
-    made.clock.sleep(10)
-    obstacle(made)
-    made.kinesis.client.list_shards = lambda **_: before
-
-    with pytest.raises(UnprovenError):
-        obstacle(made)
-    passing(made).mark((AT + 1000) * 1000)
-    assert len(made.records()) == 1
-
-
 def test_a_chain_is_closed_once() -> None:
     """Another turn of the sender may close it between the look at its end and the close."""
     made = delivery(-1)
     made.split()
     made.clock.sleep(10)
-    passing(made).has_passed = lambda *_: False  # type: ignore[method-assign]  # as it was before the other turn
+    made.sender_wiring.passing.has_passed = lambda *_: False  # type: ignore[method-assign]  # as it was before the other turn
     for _ in range(2):
         obstacle(made)
 
     assert 1 == sum(one.last == BEHIND_ALL for one in made.spans())
 
 
-def test_a_listing_older_than_a_chain_proves_nothing() -> None:
-    """It covers every key, but with the parent of a shard that has received records since."""
-    made = delivery(1)
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_a_listing_older_than_a_chain_or_its_end_proves_nothing(is_closed: bool) -> None:
+    """It covers every key, but with a shard as open whose chain was closed, or whose child has received records since."""
+    made = delivery(-1 if is_closed else 1)
     older = made.kinesis.client.list_shards(StreamName=STREAM)
     made.split()
-    made.put(envelope("shop", {"views": [row("later")]}))
+    if not is_closed:
+        made.put(envelope("shop", {"views": [row("later")]}))
     made.clock.sleep(10)
-    made.deliver_all()
+    obstacle(made) if is_closed else made.deliver_all()
     made.kinesis.client.list_shards = lambda **_: older
 
-    with pytest.raises(UnprovenError, match="as they were"):
+    with pytest.raises(UnprovenError, match="the newest shards" if is_closed else "as they were"):
         obstacle(made)
+    made.sender_wiring.passing.mark((AT + 1000) * 1000)
+    assert len(made.records()) == 1
 
 
 @pytest.mark.parametrize(
@@ -146,16 +123,14 @@ def test_a_deleted_stream_with_higher_numbers_holds_nobody(ahead: int, late: int
     """Even if its last record was stamped ahead of the new stream's creation, or its chain was closed late."""
     made = delivery(1)
     high = ChainId(STREAM, "9" * 56, SHARD)
-    deleted = round(made.clock.now())
+    at = round(made.clock.now())
     made.ledger.note_chain(high)
-    made.ledger.append(
-        a_span(chain=high, latest=(deleted + ahead) * 1000, planned_at=(deleted + late) * 1000)
-    )
+    made.ledger.append(a_span(chain=high, latest=(at + ahead) * 1000, planned_at=(at + late) * 1000))
     made.clock.sleep(10)
     made.kinesis.delete_stream(StreamName=STREAM)
     made.kinesis.create_stream(StreamName=STREAM, ShardCount=1)
 
-    assert [SHARD] == [lineage.chain.shard for lineage in passing(made).lineages()]
+    assert [SHARD] == [lineage.chain.shard for lineage in made.sender_wiring.passing.lineages()]
 
 
 def test_without_a_whole_listing_nothing_has_passed() -> None:
@@ -214,9 +189,7 @@ def test_a_marker_reaches_its_shard_however_few_keys_that_has() -> None:
         some.put(shard)
 
     assert 3 == len(shards)
-    assert [True] * 3 == [
-        int(one["ExplicitHashKey"]) in shard.keys for one, shard in zip(put, shards, strict=True)
-    ]
+    assert all(int(one["ExplicitHashKey"]) in shard.keys for one, shard in zip(put, shards, strict=True))
 
 
 def test_a_failed_marker_is_put_later() -> None:

@@ -17,7 +17,6 @@ from worker.claims import LATE_SECONDS
 from worker.executor import Threads
 from worker.passing import MARGIN_SECONDS
 from worker.plan import MAX_KEPT_BYTES, MAX_KEPT_EVENTS, MAX_REJECTED_TABLES
-from worker.record import decode
 from worker.rejected_events import PREFIX, RejectedEvents, name_of
 from worker.rejected_events import KeptEvent as Kept
 from worker.span import Group, RowSender
@@ -104,9 +103,7 @@ def test_copies_count_rejected_events_once() -> None:
 
 
 @pytest.mark.parametrize(("firsts", "states"), [(0, ["rejected"]), (1, ["copy", "rejected"])])
-def test_rejected_events_that_were_put_again_are_recorded_unless_a_first_copy_is(
-    firsts: int, states: list[str]
-) -> None:
+def test_rejected_events_put_again_count_unless_a_first_copy_does(firsts: int, states: list[str]) -> None:
     """Until every shard has passed nobody knows, so they are not counted yet."""
     copy = rejecting(event(), request_id="q", claim=AT)
     made = delivered(*[rejecting(event(), request_id="q")] * firsts, copy)
@@ -196,16 +193,3 @@ def test_only_an_operator_drops_rejected_events(account: str, dead: int) -> None
 
     assert (1, 0) == (report.dropped, report.kept)
     assert {f"{account}/views!too_deep": 1} == counted(made)
-
-
-@pytest.mark.parametrize(
-    "member",
-    [None, 7, [7], [[0, "x/y", "views", b""]], [[0, "too_deep", "V", b""]], [[0, "too_deep", "views"]]],
-)
-def test_a_damaged_member_makes_the_record_a_dead_letter(member: object) -> None:
-    """As with any other damage, nothing in the record is believed."""
-    members = msgpack.unpackb(rejecting(event(), rows=1))
-
-    record = decode(msgpack.packb([*members[:-1], member]), "shard", "0011", 1.0)
-
-    assert ("-", "undecodable") == (record.account, record.refused[0][0])

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from ops.books.chunks import chunks
 from shared import rows
 from shared.accounts import Account
-from shared.envelope import Envelope, TableRows
 from shared.errors import BucketUnavailableError, EditRefusedError, LedgerUnavailableError
 from shared.policy import AccountLimits
 from tests.support.delivery import BUCKET, Delivery, KilledError, envelope, kill, lose_answer, row, stored
@@ -51,11 +50,6 @@ def edit(made: Delivery, payload: bytes = EDITED, key: ChunkKey = CHUNK) -> Plac
     return made.sender_wiring.replacements.edit(place(made), key, payload)
 
 
-def pages(made: Delivery) -> list[str]:
-    """Return the `page` column of the rows in Treasure Data."""
-    return sorted(one["page"] for one in made.td.rows("shop_db", "views"))
-
-
 def test_edited_rows_are_a_span_of_their_own() -> None:
     """The old chunk is replaced; the new ones go to the account's database of today."""
     made = stored(415, TWO)
@@ -90,7 +84,7 @@ def test_halves_are_edited_independently(order: tuple[ChunkKey, ChunkKey]) -> No
         edit(made, packed(row("e1", page="/c") if key == FIRST else row("e2", page="/d")), key)
     made.send()
 
-    assert ["/c", "/d"] == pages(made)
+    assert ["/c", "/d"] == sorted(one["page"] for one in made.td.rows("shop_db", "views"))
 
 
 @pytest.mark.parametrize(("service", "call"), [("s3", "put_object"), ("dynamodb", "transact_write_items")])
@@ -113,7 +107,7 @@ def test_an_edit_happens_whole_or_not_at_all(service: str, call: str, moment: st
     made.send()
     made.send(State.DEAD)
 
-    assert ["/a", "/c"] == pages(made)
+    assert ["/a", "/c"] == sorted(one["page"] for one in made.td.rows("shop_db", "views"))
 
 
 @pytest.mark.parametrize(
@@ -201,9 +195,6 @@ def test_an_unchanged_row_keeps_its_bytes(event: dict[str, Any]) -> None:
     assert made == b"".join(revised(made, made))
 
 
-# Repaired events
-
-
 GOOD = '{"table":"views","event_id":"mended","a":1}'
 
 
@@ -265,9 +256,6 @@ def test_an_invalid_repair_is_refused(text: str, why: str) -> None:
         row_of(text, AT, "", str)
 
 
-# Rows of tables that were too many
-
-
 def test_rows_of_tables_over_the_limit_are_sent_once_there_is_room() -> None:
     """Selected dead rows of that kind become a span with a chunk for each table, also if they are named, as by `sluice redrive`."""
     made = with_limits(tables=10)
@@ -305,8 +293,7 @@ def test_more_tables_than_fit_into_an_item_are_sent_in_several_turns() -> None:
 def test_rows_of_tables_over_the_limit_with_a_wrong_count_stay_dead() -> None:
     """They do not keep others from being sent."""
     made = with_limits(tables=1)
-    blocks = tuple(TableRows(f"t_{n}xx", 2, msgpack.packb(row(f"x{n}"))) for n in range(3))
-    made.put(Envelope("shop", "k1", AT, "r", 0, blocks).encode())
+    made.put(envelope("shop", {f"t_{n}xx": [row(f"x{n}")] for n in range(3)}, counted=2))
     made.deliver()
     made.map(shop=Account("shop_db", limits=AccountLimits(tables=99)))
     made.start()

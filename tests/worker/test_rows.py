@@ -75,9 +75,7 @@ def test_a_payload_with_another_number_of_rows_has_no_halves(counted: int) -> No
         ([3600 * hour for hour in range(50)], [*range(24), 49]),
     ],
 )
-def test_a_sample_has_the_first_and_last_row_and_one_per_hour(
-    times: list[int | None], found: list[int]
-) -> None:
+def test_a_sample_has_both_ends_and_a_row_per_hour(times: list[int | None], found: list[int]) -> None:
     """Treasure Data writes a file for each hour, so any of them may be missing on its own."""
     payload = b"".join(
         msgpack.packb({"time": time, "event_id": str(n), "text": "x"}) for n, time in enumerate(times)

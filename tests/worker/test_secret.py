@@ -26,19 +26,11 @@ def missing(_: Any) -> None:
     raise client_error("ResourceNotFoundException", "GetSecretValue")
 
 
-def test_a_secret_is_read_once() -> None:
-    """Surrounding white space is removed."""
-    client = secrets(" text\n")
-    one = secret(client)
-
-    assert [one.get(), one.get(), len(client.calls)] == ["text", "text", 1]
-
-
-def test_a_secret_older_than_max_age_is_read_again() -> None:
-    """If that fails, the old text stays."""
-    client, clock = secrets(), ManualClock()
+def test_a_secret_is_read_once_until_it_is_older_than_max_age() -> None:
+    """If it cannot be read again, the old text stays. Surrounding white space is removed."""
+    client, clock = secrets(" one\n"), ManualClock()
     one = secret(client, clock)
-    one.get()
+    assert [one.get(), one.get(), len(client.calls)] == ["one", "one", 1]
     client.values["id"] = "two"
     clock.sleep(601)
     assert "one" == one.get()

@@ -16,6 +16,7 @@ OK = Outcome(Event.ACCEPTED)
 REFUSED = Outcome(Event.REFUSED, "http_415", surely_not=True, words="why")
 UNSENT = Outcome(Event.UNANSWERED, "deadline", surely_not=True)
 LOST = Outcome(Event.UNANSWERED, "timeout")
+PARTLY = Outcome(Event.PARTLY_REFUSED, "http_422", surely_not=True)
 
 
 class Made:
@@ -45,19 +46,15 @@ class Made:
 
 def test_delivered_chunks_need_no_entry() -> None:
     """One write settles the span; none is made that would change nothing."""
-    for changes, outcomes, writes in (
-        ({}, {KEY: OK, CLICKS: OK}, 1),
-        (
-            {"entries": {KEY: Entry(since=5, reason="timeout"), CLICKS: Entry()}, "settled": True},
-            {KEY: LOST},
-            0,
-        ),
-    ):
-        made = Made(**changes)
-        made.delivery.dynamodb.calls.clear()
-        found = made.settle(outcomes)
-        assert (True, changes.get("entries", {})) == (found.settled, found.entries)
-        assert writes == made.delivery.dynamodb.calls.count("update_item")
+    made = Made()
+    found = made.settle({KEY: OK, CLICKS: OK})
+    assert (True, {}) == (found.settled, found.entries)
+    assert 1 == made.delivery.dynamodb.calls.count("update_item")
+
+    entries = {KEY: Entry(since=5, reason="timeout"), CLICKS: Entry()}
+    made = Made(entries=entries, settled=True)
+    assert entries == made.settle({KEY: LOST}).entries
+    assert "update_item" not in made.delivery.dynamodb.calls
 
 
 def test_what_is_not_delivered_is_named() -> None:
@@ -72,9 +69,7 @@ def test_what_is_not_delivered_is_named() -> None:
     assert span().planned_at == Made().settle({KEY: LOST, CLICKS: OK}).entries[KEY].since
 
 
-@pytest.mark.parametrize(
-    "outcome", [REFUSED, UNSENT, Outcome(Event.PARTLY_REFUSED, "http_422", surely_not=True)]
-)
+@pytest.mark.parametrize("outcome", [REFUSED, UNSENT, PARTLY])
 @pytest.mark.parametrize("cause", ["not opened here", "written by another", "not sure"])
 def test_a_doubt_is_cleared_only_by_its_opener_on_its_own_version(outcome: Outcome, cause: str) -> None:
     """And only if every attempt was surely refused or not made."""
@@ -95,9 +90,7 @@ def test_a_doubt_is_cleared_only_by_its_opener_on_its_own_version(outcome: Outco
         *((state, REFUSED, state) for state in (State.DELIVERED, State.DROPPED, State.REPLACED)),
     ],
 )
-def test_an_outcome_is_applied_to_what_another_invocation_wrote(
-    written: State, outcome: Outcome, state: State
-) -> None:
+def test_an_outcome_is_applied_to_what_another_wrote(written: State, outcome: Outcome, state: State) -> None:
     """Acceptance is a fact, whoever settled the span meanwhile; what is final stays."""
     made = Made()
     made.overtake(entries={KEY: Entry(written, reason="x")})
@@ -112,9 +105,6 @@ def test_an_answer_that_is_lost_is_an_error() -> None:
 
     with pytest.raises(LedgerUnavailableError):
         made.settle({KEY: OK})
-
-
-# Halving
 
 
 @pytest.mark.parametrize(("reason", "expected"), [("http_422", "http_422"), ("http_413", "row_too_large")])
@@ -171,7 +161,7 @@ def test_a_half_that_was_joined_meanwhile_is_left_alone() -> None:
     """Its other half reached the same end, and the chunk's entry says so."""
     made = Made()
     halves = KEY.halves
-    made.span = made.settle({KEY: Outcome(Event.PARTLY_REFUSED, "http_422", surely_not=True)})
+    made.span = made.settle({KEY: PARTLY})
     made.delivery.ledger.update(made.span.with_entries(dict.fromkeys(halves, Entry(State.DROPPED))))
     found = made.settle({halves[0]: REFUSED}, *halves)
 

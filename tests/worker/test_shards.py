@@ -16,13 +16,7 @@ from shared.errors import NoSuchRecordError, ShardGoneError, ShardUnreadableErro
 from tests.support.delivery import SHARD, STREAM, Meddled, lose_answer
 from worker.chain import ChainId
 from worker.record import number
-from worker.shards import (
-    BELIEVED_SECONDS,
-    RETENTION_FRESH_SECONDS,
-    Cursor,
-    Position,
-    Shards,
-)
+from worker.shards import BELIEVED_SECONDS, RETENTION_FRESH_SECONDS, Cursor, Position, Shards
 
 STAMP = datetime.fromtimestamp(BEGAN, UTC)
 
@@ -229,15 +223,6 @@ def test_no_page_is_read_when_the_time_is_up() -> None:
     assert 2 == len(kinesis.times)
 
 
-# The stream
-
-
-def recreate(kinesis: Any, shards: int = 1) -> None:
-    """Delete the stream and create it again."""
-    kinesis.delete_stream(StreamName=STREAM)
-    kinesis.create_stream(StreamName=STREAM, ShardCount=shards)
-
-
 def one_shard() -> tuple[Any, Shards, ManualClock]:
     """Return a stream of one shard with its calls recorded."""
     clock = ManualClock()
@@ -266,7 +251,8 @@ def test_a_recreated_stream_has_other_chains() -> None:
     assert 1 == kinesis.calls.count("list_shards")
     for pause in (BELIEVED_SECONDS + 0.1, -1.0):
         before = shards.chain(SHARD)
-        recreate(kinesis)
+        kinesis.delete_stream(StreamName=STREAM)
+        kinesis.create_stream(StreamName=STREAM, ShardCount=1)
         clock.time += pause
 
         assert ChainId(STREAM, start_of(kinesis), SHARD) == shards.chain(SHARD) != before

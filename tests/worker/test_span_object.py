@@ -47,10 +47,6 @@ class Made:
         """Return objects that remember nothing."""
         return SpanObjects(Bucket(self.s3, BUCKET))
 
-    def store(self, data: bytes) -> None:
-        """Replace the object's bytes."""
-        self.s3.client.put_object(Bucket=BUCKET, Key=name_of(self.span), Body=data)
-
 
 @pytest.fixture
 def made() -> Made:
@@ -124,7 +120,7 @@ def test_a_changed_byte_is_noticed(made: Made, part: ChunkKey | None, place: int
     at = begin + place % length
     data = bytearray(made.encoded.data)
     data[at] ^= 1
-    made.store(bytes(data))
+    made.s3.client.put_object(Bucket=BUCKET, Key=name_of(made.span), Body=bytes(data))
     objects = made.fresh()
     for one in (KEY, CLICKS):
         if part in (one, None):
@@ -132,7 +128,7 @@ def test_a_changed_byte_is_noticed(made: Made, part: ChunkKey | None, place: int
                 objects.body(made.span, one)
         else:
             assert made.encoded.bodies[one] == objects.body(made.span, one)
-    made.store(made.encoded.data[:place])
+    made.s3.client.put_object(Bucket=BUCKET, Key=name_of(made.span), Body=made.encoded.data[:place])
     with pytest.raises(InvalidObjectError, match="other bytes than were written"):
         made.fresh().index(made.span)
 
@@ -160,9 +156,6 @@ def test_an_object_that_cannot_be_read_is_not_gone(made: Made, code: str) -> Non
         made.fresh().index(made.span)
 
 
-# Rewriting
-
-
 def test_a_rewritten_object_keeps_its_index(made: Made) -> None:
     """The chunks that nobody needs any more are gone from it, and only they."""
     encoded = made.objects.without(made.span, lambda one: one == CLICKS, NOW + 7200)
@@ -180,9 +173,6 @@ def test_a_rewritten_object_keeps_its_index(made: Made) -> None:
         objects.body(rewritten, KEY)
     again = objects.without(rewritten, lambda _: True, NOW + 7200)
     assert encoded.data == again.data
-
-
-# Names
 
 
 @given(chains, numbers, numbers, refs)
@@ -236,9 +226,6 @@ def test_objects_are_listed_by_hour(made: Made) -> None:
     assert [1] == [one.size for one in made.objects.of_hour("2026-11-24T04", names[2])]
 
 
-# Puts
-
-
 def put(made: Made, executor: Any) -> None:
     """Put the object."""
     made.objects.put(made.span, made.encoded.data, executor)
@@ -246,7 +233,7 @@ def put(made: Made, executor: Any) -> None:
 
 def test_a_put_counts_only_with_s3_s_own_checksum(made: Made) -> None:
     """An ETag is no checksum under SSE-KMS, and an answer without one acknowledges nothing."""
-    for answer in ({}, {"ETag": '"x"'}, {"ChecksumSHA256": "AAAA"}):
+    for answer in ({}, {"ETag": '"x"'}, {"ChecksumCRC32": "AAAA"}):
         made.s3.client.put_object = lambda found=answer, **_: found
         with pytest.raises(BucketUnavailableError, match="did not acknowledge"):
             put(made, InlineExecutor())

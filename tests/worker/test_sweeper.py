@@ -38,9 +38,9 @@ def add(made: Delivery, spans: int, status: int = 200) -> None:
     """Deliver more spans, whose imports have this status."""
     if status != 200:
         made.fail(status=status)
-    for n in range(spans):
-        made.put(envelope("shop", {"views": [row(f"x{n}")]}, request_id=f"x{n}"))
-        made.deliver(2 + n)
+    made.deliver_each(
+        *(envelope("shop", {"views": [row(f"x{n}")]}, request_id=f"x{n}") for n in range(spans))
+    )
 
 
 def sweep(made: Delivery, seconds: float = 0.0) -> dict[str, int]:
@@ -221,9 +221,6 @@ def test_without_the_ledger_nothing_is_deleted() -> None:
     with pytest.raises(LedgerUnavailableError):
         made.invoke_sender({"sweep": True})
     assert 1 == len(made.span_objects())
-
-
-# Envelopes that were put again
 
 
 def test_an_index_stays_while_an_envelope_that_was_put_again_waits_for_it() -> None:

@@ -15,15 +15,7 @@ from hypothesis import strategies as st
 
 from doubles.clock import START, ManualClock
 from doubles.http_server import HttpServer
-from doubles.treasure_data import (
-    API_KEY,
-    Fault,
-    InProcess,
-    Kind,
-    Request,
-    Response,
-    TreasureData,
-)
+from doubles.treasure_data import API_KEY, Fault, InProcess, Kind, Request, Response, TreasureData
 from tests.support.delivery import StaticSecrets, row
 from tests.support.treasure_data import put, with_tables
 from worker.deadline import Deadline
@@ -71,19 +63,11 @@ def test_each_refusal_has_one_meaning(statuses: list[int], meaning: Meaning, sur
         assert reply.reason == ("" if status == 409 else f"http_{status}")
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"{}",
-        b"<html>",
-        b'{"message": "Forbidden"}',
-        refusal(500),
-        refusal(400, status_code="400"),
-        refusal(400)[:-1],
-        refusal(400, more=1),
-    ],
-)
+BY_OTHERS = [b"", b"{}", b"<html>", b'{"message": "Forbidden"}', refusal(500)]
+BY_OTHERS += [refusal(400, status_code="400"), refusal(400)[:-1], refusal(400, more=1)]
+
+
+@pytest.mark.parametrize("body", BY_OTHERS)
 @pytest.mark.parametrize(
     ("statuses", "meaning"),
     [
@@ -144,7 +128,7 @@ def imported(client: TreasureDataClient) -> Reply:
 
 
 @pytest.mark.parametrize(
-    ("fault", "reason", "definitely_not_delivered"),
+    ("fault", "reason", "surely_not"),
     [
         (Fault(kind=Kind.REFUSE), "connection_refused", True),
         (Fault(kind=Kind.UNREACHABLE), "connect_timeout", True),
@@ -153,15 +137,13 @@ def imported(client: TreasureDataClient) -> Reply:
         (Fault(kind=Kind.CLOSE), "connection_lost", False),
     ],
 )
-def test_only_a_failed_connect_proves_that_nothing_was_accepted(
-    fault: Fault, reason: str, definitely_not_delivered: bool
-) -> None:
+def test_only_failed_connects_prove_that_nothing_landed(fault: Fault, reason: str, surely_not: bool) -> None:
     """After a connection is made, the rows may have been accepted."""
     clock = ManualClock()
     td = with_tables(TreasureData(clock=clock), "shop_db.views")
     td.faults.add(fault)
 
-    assert Reply(Meaning.TEMPORARY, reason, definitely_not_delivered) == imported(client_of(td.handle, clock))
+    assert Reply(Meaning.TEMPORARY, reason, surely_not) == imported(client_of(td.handle, clock))
     assert clock.now() - START <= 10
 
 
@@ -303,9 +285,7 @@ UNSETTLING: list[tuple[tuple[int, bytes], ...]] = [
         *((answers, Presence.UNDECIDED) for answers in UNSETTLING),
     ],
 )
-def test_only_documented_answers_settle_a_question(
-    answers: tuple[tuple[int, bytes], ...], expected: Presence
-) -> None:
+def test_only_documented_answers_settle(answers: tuple[tuple[int, bytes], ...], expected: Presence) -> None:
     """One that is not leaves it undecided."""
     assert [expected] == asked(answering(*answers), [row("e1")])
 
@@ -382,9 +362,6 @@ def test_an_endless_answer_is_cut_off_and_redirects_are_not_followed() -> None:
 
     assert Reply(Meaning.TEMPORARY, "http_307") == imported(client_of(handle))
     assert 1 == len(asked_for)
-
-
-# Questions about many chunks at once
 
 
 CHUNKS = st.lists(

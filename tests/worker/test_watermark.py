@@ -20,17 +20,9 @@ from tests.support.virtual_time import SideBySide, VirtualClock
 from worker.chain import Owner
 from worker.ledger import BEHIND_ALL, WORKLIST_KEYS
 from worker.passing import MARGIN_SECONDS
-from worker.shards import Shards
 from worker.states import State
-from worker.watermark import (
-    CLOCK_SECONDS,
-    COUNTED_SECONDS,
-    INDEX_SECONDS,
-    INGEST_SECONDS,
-    Completeness,
-    Watermarks,
-)
-from worker.watermark_rows import WatermarkRows
+from worker.watermark import CLOCK_SECONDS, COUNTED_SECONDS, INDEX_SECONDS, INGEST_SECONDS, Completeness
+from worker.wiring import Wiring
 
 SHOP = ("shop", "pageviews")
 INGEST_MARGIN = INGEST_SECONDS + 2 * CLOCK_SECONDS
@@ -38,6 +30,8 @@ INGEST_MARGIN = INGEST_SECONDS + 2 * CLOCK_SECONDS
 
 class Stack:
     """A delivery and its overflow queue."""
+
+    table = "sluice_watermarks"
 
     def __init__(self, **changes: Any) -> None:
         self.delivery = Delivery(**changes)
@@ -62,27 +56,20 @@ class Stack:
         self.delivery.deliver_all()
 
     @property
-    def watermarks(self) -> Watermarks:
-        """What takes watermarks."""
-        wiring = self.delivery.sender_wiring
-        return Watermarks(
-            wiring.passing,
-            Shards(self.delivery.kinesis, support.STREAM, self.clock),
-            self.delivery.ledger,
-            self.sqs,  # type: ignore[arg-type]  # a double
-            self.queue_url,
-            self.notices_url,
-            self.clock,
-        )
+    def wiring(self) -> Wiring:
+        """The parts of a new sandbox of the sender, which may read the stream and count messages."""
+        usual = self.delivery.sender_wiring
+        effects = replace(usual.effects, kinesis=self.delivery.kinesis, sqs=self.sqs)  # type: ignore[arg-type]  # a double
+        return Wiring(replace(usual.settings, watermark_table=self.table), effects)
 
     def take(self, seconds: float = 60.0) -> Completeness:
         """Take a watermark."""
-        return self.watermarks.take(seconds)
+        return self.wiring.watermarks.take(seconds)
 
     def settled(self, seconds: float = MARGIN_SECONDS + CLOCK_SECONDS + 1) -> Completeness:
         """Note that the queue is empty, let every shard pass that time, and take a watermark."""
         self.proved = round((self.clock.now() - INGEST_MARGIN) * 1000)
-        self.watermarks.note()
+        self.wiring.watermarks.note()
         self.clock.sleep(seconds)
         self.delivery.sender_wiring.passing.mark(round(self.clock.now() * 1000))
         self.deliver()
@@ -138,7 +125,7 @@ def test_recent_spans_are_seen_before_the_index_shows_them(stack: Stack, account
     """They are read from the chains, and from the chains of gaps."""
     stack.delivery.dynamodb.client.lag_indexes(support.TABLE, INDEX_SECONDS)
     stack.delivery.fail(status=503)
-    stack.watermarks.note()
+    stack.wiring.watermarks.note()
     stack.clock.sleep(MARGIN_SECONDS + CLOCK_SECONDS + 1)
     stack.put(account)
     stack.put("blog")
@@ -186,9 +173,6 @@ def test_many_spans_cost_few_calls(stack: Stack) -> None:
     assert 0 <= costs[1] - costs[0] <= 2 * WORKLIST_KEYS
 
 
-# The queue
-
-
 def test_envelopes_in_the_overflow_queue_leave_the_watermark_unknown(stack: Stack) -> None:
     """Their age is unknown, so no note is made."""
     stack.sqs.send_message(QueueUrl=stack.queue_url, MessageBody="x")
@@ -212,9 +196,6 @@ def test_notices_outlast_the_lag_of_the_counts() -> None:
 
     assert COUNTED_SECONDS <= lasting - NOTICE_EVERY_SECONDS - 2 * CLOCK_SECONDS
     assert INGEST.timeout == INGEST_SECONDS
-
-
-# Shards
 
 
 def test_a_shard_without_records_proves_nothing_until_its_marker_is_in_a_span(stack: Stack) -> None:
@@ -263,7 +244,7 @@ def test_what_is_delivered_behind_the_end_of_a_closed_chain_counts(stack: Stack)
     stack.clock.sleep(2 * MARGIN_SECONDS)
     stack.delivery.sender_wiring.passing.obstacle(round(received_at * 1000))
     stack.clock.sleep(2 * INDEX_SECONDS)
-    stack.watermarks.note()
+    stack.wiring.watermarks.note()
     stack.clock.sleep(2 * MARGIN_SECONDS)
     stack.delivery.sender_wiring.passing.mark(round(stack.clock.now() * 1000))
     stack.delivery.fail(status=503)
@@ -290,7 +271,7 @@ def test_without_time_or_a_whole_list_of_shards_the_watermark_is_unknown(stack: 
 @pytest.mark.parametrize(
     "fail",
     [
-        lambda stack: setattr(stack, "queue_url", "https://sqs.invalid/000000000000/gone"),
+        lambda stack: setattr(stack, "sqs", MemorySQS(stack.clock.now)),  # without the queues
         lambda stack: stack.delivery.dynamodb.before.update(query=lambda _: support.lose_answer()),
         lambda stack: stack.delivery.kinesis.before.update(list_shards=lambda _: support.lose_answer()),
     ],
@@ -306,31 +287,19 @@ def test_a_failing_service_is_an_error(stack: Stack, fail: Callable[[Stack], Any
 # Watermarks in Treasure Data: every few minutes a row for each table, and one for all tables of an account
 
 
-TABLE = "sluice_watermarks"
-
-
 class Writer(Stack):
     """A delivery and the writer of its watermarks."""
 
-    def __init__(self, table: str = TABLE) -> None:
+    def __init__(self, table: str = Stack.table) -> None:
         clock = VirtualClock()
         super().__init__(clock=clock, executors=lambda: SideBySide(clock))
-        wiring, made = self.delivery.sender_wiring, self.delivery
-        self.rows = WatermarkRows(
-            made.ledger,
-            self.watermarks,
-            wiring.accounts,
-            wiring.treasure_data,
-            table,
-            made.executors,
-            made.clock,
-            made.telemetry,
-        )
+        self.table = table
+        self.rows = self.wiring.watermark_rows
 
     def write(self, pause: float = 400) -> Any:
         """Write watermarks after a while, in which every shard has passed the time at which the queue was empty."""
         self.proved = round((self.clock.now() - INGEST_MARGIN) * 1000)
-        self.watermarks.note()
+        self.wiring.watermarks.note()
         self.clock.sleep(pause)
         self.delivery.sender_wiring.passing.mark(round(self.clock.now() * 1000))
         self.deliver()
@@ -338,7 +307,7 @@ class Writer(Stack):
 
     def watermarks_in(self, database: str) -> list[tuple[str, int, int]]:
         """Return each row's table, time before which it is complete, and number of dead rows."""
-        rows = self.delivery.td.rows(database, TABLE)
+        rows = self.delivery.td.rows(database, self.table)
         return [(row["table_name"], row["complete_before"], row["dead"]) for row in rows]
 
 

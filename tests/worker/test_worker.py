@@ -52,9 +52,6 @@ def test_rows_arrive_once_in_order() -> None:
     assert ({}, {}) == (made.chunks(), made.telemetry.counts)
 
 
-# Store, append, send, settle
-
-
 @pytest.mark.parametrize(
     ("service", "moment", "call"),
     [
@@ -104,9 +101,6 @@ def test_no_send_begins_after_five_seconds() -> None:
     assert span.entry(ChunkKey.parse("shop/views/2")).since is None
 
 
-# Locate
-
-
 def test_a_redelivered_batch_costs_one_ledger_query() -> None:
     """After a look at which table it is, a cold sandbox finds in the ledger that it is in a span, and sends nothing."""
     made = shops(*(envelope("shop", {"views": [row(f"e{n}")]}) for n in range(5)))
@@ -124,9 +118,7 @@ def test_a_redelivered_batch_costs_one_ledger_query() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.sets(st.integers(0, 11), min_size=1), st.booleans()), max_size=8), st.booleans())
-def test_each_row_arrives_once_whatever_batches_leave_out(
-    batches: list[tuple[set[int], bool]], forgetful: bool
-) -> None:
+def test_each_row_arrives_once_in_any_batches(batches: list[tuple[set[int], bool]], forgetful: bool) -> None:
     """Batches may have any records, come in any order, and come from a replay. That leaves what is behind the chain's end."""
     accounts = ("shop" if n % 3 else "blog" for n in range(12))
     data = (envelope(one, {"views": [row(f"e{n}")]}, request_id=f"r{n}") for n, one in enumerate(accounts))
@@ -157,9 +149,6 @@ def test_an_overtaken_warm_sandbox_locates_again() -> None:
     assert made.deliver(1, 3) is None
     assert ["e0", "e1", "e2"] == made.ids("shop_db", "views")
     assert [1, 1, 1] == [span.records for span in made.spans()]
-
-
-# What it costs
 
 
 def test_the_latest_arrival_only_grows_along_a_chain() -> None:
@@ -219,9 +208,6 @@ def test_a_batch_costs_few_calls(size: int) -> None:
     assert 4 == made.s3.calls.count("put_object")  # borders name two records; of more, an index
 
 
-# What cannot be delivered
-
-
 def test_a_batch_is_logged_and_measured_without_its_rows_and_without_secrets() -> None:
     """One line describes the span, and one has the metrics, also if Treasure Data refuses the key."""
     made = shops()
@@ -264,9 +250,6 @@ def test_dead_chunks_do_not_affect_their_neighbours() -> None:
     [span] = made.spans()
     junk = made.objects.payload(span, ChunkKey.parse("-/-undecodable/0"))
     assert b"junk" == msgpack.unpackb(junk)
-
-
-# Time, errors and other streams
 
 
 def test_an_unforeseen_error_or_too_little_time_holds_the_rest_of_the_batch() -> None:

@@ -29,5 +29,9 @@ def command(stack: Stack, *, rejected: bool, as_json: bool, **selected: Any) -> 
         known_accounts.check(stack, selection.account)
         screen.say(f"There are no matching {'rejected events' if rejected else 'dead rows'}.")
         return
-    columns = ("id", "account", "table", "reason", "rows", "since", "Treasure Data says")
-    screen.show_table(columns, [tuple(listed(chunk).values()) for chunk in found])
+    columns = ["id", "account", "table", "reason", "rows", "since"]
+    if any(chunk.entry.words for chunk in found):
+        columns.append("Treasure Data says")
+    # the label of rejected events and of what never became rows repeats the reason
+    shown = [(listed(chunk) | {"table": chunk.key.group.table or "-"}).values() for chunk in found]
+    screen.show_table(columns, [tuple(cells)[: len(columns)] for cells in shown])

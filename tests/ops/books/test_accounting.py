@@ -14,24 +14,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from doubles.sqs import MemorySQS
-from doubles.treasure_data.fault import Action, Fault
-from doubles.treasure_data.fault import Kind as FaultKind
+from doubles.treasure_data.fault import Fault, Kind
 from ops.books.accounting import Accounting, Balance, Rows, Unread, UnreadShard, by_group
 from ops.books.arrivals import WINDOW_SECONDS, Arrivals, StreamCount, of_gateway, repeated_rows
 from ops.logs.answers import Answers
 from shared.telemetry import NullTelemetry
 from tests.support import delivery as support
-from tests.support.delivery import (
-    BUCKET,
-    STREAM,
-    TABLE,
-    Delivery,
-    envelope,
-    is_settling,
-    kill,
-    once,
-    row,
-)
+from tests.support.delivery import BUCKET, STREAM, TABLE, Delivery, envelope, once, row
 from tests.support.overflow import Way
 from tests.support.spans import key, span
 from worker.chain import ChainId
@@ -40,7 +29,7 @@ from worker.record import CLAIMED
 from worker.sender import UNSETTLED_SECONDS
 from worker.shards import Shards
 from worker.span import Span
-from worker.states import Decision, Entry, State
+from worker.states import Entry, State
 
 SHOP = ("shop", "pageviews")
 WAITING, DEAD, DELIVERED = State.WAITING, State.DEAD, State.DELIVERED
@@ -76,14 +65,8 @@ def take(delivery: Delivery, **options: Any) -> Balance:
 def put(delivery: Delivery, account: str = "shop", rows: int = 1, table: str = "pageviews") -> None:
     """Put an envelope on the stream."""
     number = len(delivery.records())
-    delivery.put(
-        envelope(account, {table: [row(f"e{number}-{i}") for i in range(rows)]}, request_id=f"r{number}")
-    )
-
-
-def fail(delivery: Delivery, database: str, **fault: Any) -> None:
-    """Make imports into a database fail."""
-    delivery.td.faults.add(Fault(database=database, action=Action.IMPORT, **fault))  # type: ignore[attr-defined]  # the default source
+    made = [row(f"e{number}-{i}") for i in range(rows)]
+    delivery.put(envelope(account, {table: made}, request_id=f"r{number}"))
 
 
 @pytest.fixture
@@ -94,16 +77,6 @@ def delivery() -> Delivery:
     return made
 
 
-def test_dropped_rows_were_received(delivery: Delivery) -> None:
-    """So the books add up whatever an operator decides."""
-    put(delivery, "nobody", 3)
-    delivery.deliver()
-    delivery.send(DEAD, decision=Decision.DROP)
-    balance = take(delivery)
-
-    assert ({("nobody", "pageviews"): rows({State.DROPPED: 3})}, 1) == (balance.tables, balance.spans)
-
-
 def test_counts_unread_records(delivery: Delivery) -> None:
     """Those behind the last span wait on the stream, with the age of the oldest one; after a reshard, those of parents and children."""
     nothing = Unread(0, {delivery.wiring.shards.chain(support.SHARD): UnreadShard()})
@@ -112,9 +85,7 @@ def test_counts_unread_records(delivery: Delivery) -> None:
         put(delivery, rows=7)
         delivery.clock.sleep(10)
     delivery.deliver(0, 2)
-    delivery.kinesis.split_shard(
-        StreamName=STREAM, ShardToSplit=support.SHARD, NewStartingHashKey=str(2**127)
-    )
+    delivery.split()
     for name in "abcd":
         delivery.kinesis.put_record(StreamName=STREAM, Data=b"{}", PartitionKey=name)
     balance = take(delivery)
@@ -128,11 +99,11 @@ def test_counts_rows_in_flight(delivery: Delivery) -> None:
     """Rows of a span that its worker has not settled are in flight. They wait once the sender has looked at it, until it has sent them."""
     put(delivery, rows=4)
     put(delivery)
-    delivery.dynamodb.before["update_item"] = once(kill, is_settling)
+    delivery.dynamodb.before["update_item"] = once(support.kill, support.is_settling)
     with pytest.raises(support.KilledError):
         delivery.deliver()
     balance = take(delivery)
-    fail(delivery, "shop_db", kind=FaultKind.STATUS, status=429)
+    delivery.fail(429, database="shop_db")
     put(delivery, rows=2)
     delivery.deliver(2)
     waiting = take(delivery).tables[SHOP]
@@ -177,10 +148,7 @@ def test_narrows_to_a_time_range(delivery: Delivery) -> None:
 
 
 def test_reports_rows_whose_object_is_gone(delivery: Delivery) -> None:
-    """If someone deletes an object from S3, the rows that wait or are dead are unbacked, and the books do not balance.
-
-    An object that the sweep writes anew during the count is not missed, although the item then names another one than the count has read.
-    """
+    """Such rows are unbacked, and the books do not balance. An object that the sweep writes anew during the count is not missed."""
     put(delivery, "nobody", rows=3)
     put(delivery, rows=2)
     delivery.deliver()
@@ -274,8 +242,8 @@ def test_the_balance_equals_what_treasure_data_and_the_stream_hold(
     """Table by table, for any mix of outcomes and outages, and for any runs of the sender. What has no account is dead."""
     delivery = Delivery()
     delivery.map(shop="shop_db", blog="shop_db", ill="ill_db", refused="refused_db")
-    fail(delivery, "ill_db", kind=FaultKind.STATUS, status=500, end=delivery.clock.now() + 2000)
-    fail(delivery, "refused_db", kind=FaultKind.STATUS, status=400)
+    delivery.fail(500, database="ill_db", end=delivery.clock.now() + 2000)
+    delivery.fail(400, database="refused_db")
     for index, (account, rows) in enumerate(sizes):
         if account == "-":
             delivery.put(b"garbage")
@@ -286,7 +254,7 @@ def test_the_balance_equals_what_treasure_data_and_the_stream_hold(
     for batch, outage, sends, pause in turns:
         if outage:
             now = delivery.clock.now()
-            delivery.td.faults.add(Fault(kind=FaultKind.STATUS, begin=now, end=now + 150))  # type: ignore[attr-defined]  # the default source
+            delivery.td.faults.add(Fault(kind=Kind.STATUS, begin=now, end=now + 150))  # type: ignore[attr-defined]  # the default source
         if sends:
             delivery.send()
         if done < len(sizes):
@@ -305,14 +273,9 @@ def test_the_balance_equals_what_treasure_data_and_the_stream_hold(
 
     assert (True, 0) == (balance.adds_up, total.in_flight)
     assert received == {place: found.received for place, found in balance.tables.items()}
-    assert all(
-        found.dead == found.received
-        for (account, _), found in balance.tables.items()
-        if account in ("nobody", "-")
-    )
-    assert (
-        total.delivered <= in_td <= total.delivered + total.waiting
-    )  # it may have accepted what still waits
+    lost = [found for (account, _), found in balance.tables.items() if account in ("nobody", "-")]
+    assert all(found.dead == found.received for found in lost)
+    assert total.delivered <= in_td <= total.delivered + total.waiting  # it may have taken what still waits
 
 
 def test_spans_are_read_page_by_page_and_discarded(delivery: Delivery) -> None:
@@ -343,10 +306,7 @@ def balance(received: int, waiting: int = 0, *, queued: int = 0, copies: int = 0
 
 
 def test_accepted_events_that_ledger_and_stream_lack_are_lost() -> None:
-    """Events that wait on the stream, or were repeated, are not lost; with messages in the queue, or with rows put again, no loss can be proved.
-
-    The gateway's lines are summed, and its refusals counted by code.
-    """
+    """Waiting or repeated events are not; messages in the queue, and rows put again, leave no proof of a loss."""
     answers = Answers()
     answers.add(["accepted 2", "refused invalid_key", "accepted 1", "refused invalid_key"])
 

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from doubles.clock import START
-from doubles.treasure_data import Action, Fault, Kind
 from ops.books.chunks import KINDS, ListedChunk, chunks
 from shared.envelope import RejectedEvent, decode
 from tests.support.delivery import Delivery, KilledError, envelope, is_settling, kill, once, row
@@ -23,14 +22,12 @@ def made() -> Delivery:
     """A delivery with a span of one waiting, one refused and one rejected table, and a later span of dead rows only."""
     found = Delivery()
     found.map(ill="ill", shop="shop")
-    found.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, table="carts", status=415))
-    fault = Fault(kind=Kind.STATUS, action=Action.IMPORT, database="ill", status=429, retry_after=100)
-    found.td.faults.add(fault)
+    found.fail(415, table="carts")
+    found.fail(429, database="ill", retry_after=100)
     rejected = RejectedEvent(0, "too_deep", "views", b"{}")
     shop = decode(envelope("shop", {"views": [row("s")], "carts": [row("c")]}, request_id="s"))
-    found.put(
-        shop._replace(rejected=(rejected,)).encode(), envelope("ill", {"views": [row("v")]}, request_id="v")
-    )
+    found.put(shop._replace(rejected=(rejected,)).encode())
+    found.put(envelope("ill", {"views": [row("v")]}, request_id="v"))
     found.deliver()
     found.clock.sleep(3600)
     found.put(envelope("stray", {"views": [row("b")]}, request_id="b"))

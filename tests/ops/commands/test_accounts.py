@@ -15,13 +15,7 @@ from tests.support.sluice import Sluice
 pytestmark = pytest.mark.xdist_group("ops")
 
 KEYS = AccountKeys(LEDGER_TABLE)
-FILE = """
-shop: {database: shop}
-news:
-  database: media
-  status: disabled
-  revoked_key_ids: [k1, k1-2]
-"""
+FILE = "shop: {database: shop}\nnews: {database: media, status: disabled, revoked_key_ids: [k1, k1-2]}\n"
 
 
 @pytest.fixture
@@ -68,9 +62,8 @@ def test_apply_keeps_accounts_that_the_file_does_not_have(sluice: Sluice, redis:
 
     assert "app, closed, outlet stay, although not in the file: --prune removes." in result.output
     assert result.output.endswith("Applied: 1 changed. The worker and the ingest see this within a minute.\n")
-    assert {"app", "closed", "news", "outlet", "shop"} == set(
-        sluice.json("accounts list --local")["accounts"]
-    )
+    listed = sluice.json("accounts list --local")["accounts"]
+    assert {"app", "closed", "news", "outlet", "shop"} == set(listed)
     redis.flushall()
     empty = sluice.run("accounts list --local").output
     result = sluice.run(f"accounts apply --local --yes {file}")
@@ -78,9 +71,8 @@ def test_apply_keeps_accounts_that_the_file_does_not_have(sluice: Sluice, redis:
     assert "Redis is empty: fill it with `sluice accounts apply accounts.yaml --local`." in empty
     assert "Redis is empty. Rows wait until accounts are applied.\n+ news" in result.output
     assert redis.exists(KEYS.of(".applied"))
-    assert Account("media", "disabled", frozenset({"k1", "k1-2"})).to_fields() == redis.hgetall(
-        KEYS.of("news")
-    )
+    news = Account("media", "disabled", frozenset({"k1", "k1-2"}))
+    assert news.to_fields() == redis.hgetall(KEYS.of("news"))
 
 
 def test_apply_warns_of_another_database(sluice: Sluice, tmp_path: Path) -> None:

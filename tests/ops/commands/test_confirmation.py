@@ -1,23 +1,17 @@
 """What commands ask before they change something, and that they change exactly what they have shown."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
-from click.testing import CliRunner, Result
 
 from doubles.treasure_data import Action, Fault, Kind
-from ops.cli import main
-from ops.commands import redrive, status
-from ops.commands.dead import drop
 from ops.sending import balanced
-from ops.stack import Stack
 from shared.envelope import RejectedEvent, decode
 from tests.ops.deploy.test_rights import waiting
+from tests.support.commands import all_commands
 from tests.support.delivery import Delivery, envelope, row
 from tests.support.faulty_stack import FaultyStack
 from tests.support.sluice import Sluice, until
@@ -34,11 +28,6 @@ ASKING = {
 ELSEWHERE = {"certify", "doctor", "deploy", "remove", "setup"}
 
 
-def run(command: click.Command, stack: Stack, *line: str, answer: str = "") -> Result:
-    """Run a command on a stack."""
-    return CliRunner(mix_stderr=False).invoke(command, line, obj=stack, input=answer)
-
-
 def put(made: Delivery, *event_ids: str) -> None:
     """Have the worker take up rows, each as a span of its own."""
     for event_id in event_ids:
@@ -46,18 +35,12 @@ def put(made: Delivery, *event_ids: str) -> None:
         made.deliver(len(made.records()) - 1)
 
 
-def asking(group: click.Group = main, path: str = "") -> Iterator[str]:
-    """Yield the commands that have both --yes and --json."""
-    for name, command in group.commands.items():
-        if isinstance(command, click.Group):
-            yield from asking(command, f"{path}{name} ")
-        elif {"yes", "as_json"} <= {one.name for one in command.params}:
-            yield f"{path}{name}"
-
-
 def test_every_command_that_asks_is_tested() -> None:
     """A new one needs its line."""
-    assert sorted(asking()) == sorted(ASKING.keys() | ELSEWHERE)
+    options = {path: {one.name for one in command.params} for path, command in all_commands()}
+    asking = {path for path, names in options.items() if {"yes", "as_json"} <= names}
+
+    assert asking == ASKING.keys() | ELSEWHERE
 
 
 @pytest.mark.xdist_group("ops")
@@ -80,14 +63,14 @@ def test_json_never_means_yes(sluice: Sluice, tmp_path: Path, command: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("command", "line", "state"),
+    ("line", "state"),
     [
-        (drop.command, "--all", State.DROPPED),
-        (drop.command, "--account shop --reason http_422", State.DROPPED),
-        (redrive.command, "--kind dead", State.DEAD),
+        ("dead drop --all", State.DROPPED),
+        ("dead drop --account shop --reason http_422", State.DROPPED),
+        ("redrive --kind dead", State.DEAD),
     ],
 )
-def test_what_arrives_meanwhile_is_left_alone(command: click.Command, line: str, state: State) -> None:
+def test_what_arrives_meanwhile_is_left_alone(line: str, state: State) -> None:
     """Exactly the rows that were shown are dropped or sent, although others come into the same state before."""
     stack = FaultyStack()
     made = stack.made
@@ -103,9 +86,8 @@ def test_what_arrives_meanwhile_is_left_alone(command: click.Command, line: str,
 
     stack.break_(invoke=invoke)
     before = made.dynamodb.calls.count("update_item")
-    result = run(command, stack, *line.split(), "--yes", "--json")
 
-    assert 2 == json.loads(result.stdout)["selected"]
+    assert 2 == stack.json(f"{line} --yes")["selected"]
     assert made.dynamodb.calls.count("update_item") > before
     found = [(entry.state, entry.generation) for span in made.spans() for _, entry in span.all_leaves()]
     touched = (State.DROPPED, 0) if state is State.DROPPED else (State.DEAD, 1)
@@ -118,24 +100,20 @@ def test_rows_that_wait_and_rejected_events_can_be_dropped() -> None:
     made = stack.made
     made.map(shop="shop_db")
     made.td.create("shop_db", "views")
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=429))
+    made.fail(429)
     rejected = RejectedEvent(0, "too_deep", "views", b"{}")
     sent = decode(envelope("shop", {"views": [row("a")]}))
     made.put(sent._replace(rejected=(rejected,)).encode())
     made.deliver()
     made.put(envelope("nobody", {"views": [row("b")]}, request_id="b"))
     made.deliver(-1)
-    states = {
-        "shop/views!too_deep/0": State.REJECTED,
-        "shop/views/0": State.WAITING,
-        "nobody/views/0": State.DEAD,
-    }
-    assert 1 == json.loads(run(redrive.command, stack, "--dry-run", "--json").stdout)["selected"]
-    for kind, dropped in (("--rejected", "shop/views!too_deep/0"), ("--waiting", "shop/views/0")):
-        result = run(drop.command, stack, "--all", kind, "--yes", "--json")
+    bad, good = "shop/views!too_deep/0", "shop/views/0"
+    states = {bad: State.REJECTED, good: State.WAITING, "nobody/views/0": State.DEAD}
+    assert 1 == stack.json("redrive --dry-run")["selected"]
+    for kind, dropped in (("--rejected", bad), ("--waiting", good)):
         states[dropped] = State.DROPPED
 
-        assert 1 == json.loads(result.stdout)["dropped"]
+        assert 1 == stack.json(f"dead drop --all {kind} --yes")["dropped"]
         assert states == {key.name: entry.state for span in made.spans() for key, entry in span.all_leaves()}
 
 
@@ -146,53 +124,39 @@ def test_dead_rows_are_shown_dropped_and_sent_again() -> None:
     made.put(envelope("stray", {"stray_rows": [row("a")]}))
     made.put(envelope("nobody", {"dropped_rows": [row("b"), row("c")]}, request_id="b"))
     made.deliver()
-    dead = "--kind dead"
-    shown, before = run(status.command, stack), made.dynamodb.calls.count("update_item")
-    dry = [
-        run(command, stack, *line.split(), "--dry-run", *more)
-        for command, line in ((drop.command, "--all"), (redrive.command, dead))
-        for more in ([], ["--json"])
-    ]
+    dead = "redrive --kind dead"
+    shown, before = stack.run("status"), made.dynamodb.calls.count("update_item")
+    dry = [f"{line} --dry-run" for line in ("dead drop --all", dead)]
+    assert all("Dry run: nothing was changed." in stack.run(line).stdout for line in dry)
+    assert all({"dry_run": True, "selected": 3}.items() <= stack.json(line).items() for line in dry)
     assert before == made.dynamodb.calls.count("update_item")
-    kept, dropped = (run(drop.command, stack, "--account", "nobody", answer=answer) for answer in "ny")
-    again = run(redrive.command, stack, *dead.split())
-    in_json = run(redrive.command, stack, *dead.split(), "--json")
+    kept, dropped = (stack.run("dead drop --account nobody", answer) for answer in "ny")
+    again = stack.run(dead)
+    in_json = stack.run(f"{dead} --json")
     assert (3, 1) == (in_json.exit_code, json.loads(in_json.stdout)["kept"])
-    assert "There are no matching rows.\n" == run(redrive.command, stack).output  # dead ones are not meant
+    assert "There are no matching rows.\n" == stack.run("redrive").output  # dead ones are not meant
     made.map(stray="stray_db")
     made.clock.sleep(120)
     made.start()
-    others = run(redrive.command, stack, *dead.split(), "--reason", "disabled_account", "--json")
-    line = f"{dead} --reason unknown_account --since 1h --account stray --json"
-    done = json.loads(run(redrive.command, stack, *line.split()).stdout)
+    others = stack.json(f"{dead} --reason disabled_account")
+    done = stack.json(f"{dead} --reason unknown_account --since 1h --account stray")
 
-    assert (3, True) == (
-        shown.exit_code,
-        shown.stdout.startswith("ATTENTION: 3 rows are dead (unknown_account)."),
-    )
+    assert shown.stdout.startswith("ATTENTION: 3 rows are dead (unknown_account).")
     assert ["stray", "unknown_account", "1"] in [line.split() for line in shown.stdout.splitlines()]
-    assert all("Dry run: nothing was changed." in one.stdout for one in dry[::2])
-    assert [(True, 3)] * 2 == [
-        (one["dry_run"], one["selected"]) for one in (json.loads(one.stdout) for one in dry[1::2])
-    ]
-    assert (1, True) == (kept.exit_code, "This gives up 2 rows" in kept.stderr)
-    assert (0, "0 rows delivered, 0 kept, 0 newly dead, 2 dropped.") == (
-        dropped.exit_code,
-        dropped.stdout.splitlines()[-1],
-    )
-    assert (3, "0 rows delivered, 1 kept, 0 newly dead.") == (again.exit_code, again.stdout.splitlines()[-2])
-    assert 0 == json.loads(others.stdout)["selected"]
+    assert "This gives up 2 rows" in kept.stderr
+    assert "0 rows delivered, 0 kept, 0 newly dead, 2 dropped." == dropped.stdout.splitlines()[-1]
+    assert "0 rows delivered, 1 kept, 0 newly dead." == again.stdout.splitlines()[-2]
+    assert [3, 1, 0, 3] == [one.exit_code for one in (shown, kept, dropped, again)]
+    assert 0 == others["selected"]
     nothing = dict.fromkeys(("kept", "dead", "dropped", "copies", "untried"), 0)
     assert {"selected": 1, "delivered": 1, "complete": True, **nothing} == done
     assert ["a"] == made.ids("stray_db", "stray_rows")
-    assert "There are no matching rows.\n" == run(redrive.command, stack).output
-    settled = run(status.command, stack, "--all")
+    assert "There are no matching rows.\n" == stack.run("redrive").output
+    settled = stack.run("status --all")
     assert (0, "HEALTHY: nothing is waiting.") == (settled.exit_code, settled.stdout.splitlines()[0])
     assert "dead  dropped  adds up" in settled.stdout
-    tables = json.loads(run(status.command, stack, "--all", "--json").stdout)["balance"]["tables"]
-    assert [(2, True)] == [
-        (one["dropped"], one["adds_up"]) for one in tables if one["table"] == "dropped_rows"
-    ]
+    tables = {one["table"]: one for one in stack.json("status --all")["balance"]["tables"]}
+    assert {"dropped": 2, "adds_up": True}.items() <= tables["dropped_rows"].items()
 
 
 def test_each_selected_row_counts_once() -> None:
@@ -218,10 +182,6 @@ def test_dead_rows_in_doubt_can_be_sent_without_asking() -> None:
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.QUERY, status=403))
     made.clock.sleep(5000)
 
-    asked, sent = (
-        run(redrive.command, stack, "--kind", "dead", *words, "--yes", "--json")
-        for words in ((), ("--send",))
-    )
-
-    assert (1, 1) == (json.loads(asked.stdout)["kept"], json.loads(sent.stdout)["delivered"])
+    line = "redrive --kind dead --yes"
+    assert (1, 1) == (stack.json(line)["kept"], stack.json(f"{line} --send")["delivered"])
     assert ["a"] == made.ids("shop_db", "views")

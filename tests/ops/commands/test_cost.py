@@ -14,29 +14,9 @@ from doubles.clock import ManualClock
 from doubles.lambda_context import Context
 from ingest.policy import FRESH_SECONDS
 from ops.cli import main
+from ops.cost import estimate as figures
 from ops.cost import prices
-from ops.cost.estimate import (
-    ACCESS_LOG_BYTES,
-    AUTO_SHARE,
-    BATCH_LOG_BYTES,
-    BATCH_SIZE,
-    CLAIM_BYTES,
-    CLAIM_DAYS,
-    COLD_SHARE,
-    LEDGER_ITEM_BYTES,
-    LEDGER_WRITES,
-    PARAMETERS,
-    POLICY_SECONDS,
-    REQUEST_LOG_BYTES,
-    RUN_LOG_BYTES,
-    SECRETS,
-    Setup,
-    Workload,
-    batches,
-    estimate,
-    shard_count,
-    total,
-)
+from ops.cost.estimate import Setup, Workload, batches, estimate, shard_count, total
 from ops.cost.monthly import cost_line, monthly_cost
 from ops.cost.prices import REGIONS, US_EAST_1, unconfirmed
 from ops.cost.worst import CACHE_GB, CACHE_UNITS, Bounds, worst
@@ -58,7 +38,7 @@ ITEM_BYTES = 100
 workloads = st.builds(Workload, st.floats(1e4, 1e10), st.floats(1, 500), st.booleans())
 setups = st.builds(
     Setup,
-    network=st.sampled_from(sorted(SECRETS)),
+    network=st.sampled_from(sorted(figures.SECRETS)),
     stream_mode=st.sampled_from(["AUTO", "ON_DEMAND", "PROVISIONED"]),
     window=st.integers(0, 300),
 )
@@ -83,10 +63,7 @@ OTHER = {
 
 
 def test_the_setup_matches_the_template() -> None:
-    """It has the memory sizes, batch settings and schedules that the template sets, and prices for the region of each of its sites.
-
-    Every parameter that changes the cost exists in the template, and is read as CloudFormation returns it.
-    """
+    """Every parameter that changes the cost is read as CloudFormation returns it, and each region of a site has prices."""
     parameters = {name: one.get("Default") for name, one in template()["Parameters"].items()}
     kinds = Counter(resource["Type"] for resource in template()["Resources"].values())
     redrive = template()["Resources"]["SenderFunction"]["Properties"]["Events"]["Schedule"]
@@ -95,16 +72,15 @@ def test_the_setup_matches_the_template() -> None:
     assert SETUP.worker_mb == properties("WorkerFunction")["MemorySize"]
     assert SETUP.sender_mb == properties("SenderFunction")["MemorySize"]
     assert f"rate({SETUP.sender_minutes} minute)" == redrive["Properties"]["Schedule"]
-    assert BATCH_SIZE == properties("WorkerFunctionStream")["BatchSize"]
-    assert SECRETS.keys() == set(template()["Parameters"]["Network"]["AllowedValues"])
+    assert figures.BATCH_SIZE == properties("WorkerFunctionStream")["BatchSize"]
+    assert figures.SECRETS.keys() == set(template()["Parameters"]["Network"]["AllowedValues"])
     assert SETUP == Setup.of({name: str(value) for name, value in parameters.items()})
-    assert PARAMETERS.keys() <= parameters.keys()
-    assert Setup("external", "ON_DEMAND", is_prod=True, x86=True, access_log=True, window=60) == Setup.of(
-        OTHER
-    )
-    assert SECRETS["external"] == kinds["AWS::SecretsManager::Secret"]
-    assert SECRETS["managed"] == kinds["AWS::SecretsManager::Secret"] - 1  # without the URL of Redis
-    assert POLICY_SECONDS == FRESH_SECONDS  # each instance of the ingest reads the edge policy this often
+    assert figures.PARAMETERS.keys() <= parameters.keys()
+    other = Setup("external", "ON_DEMAND", is_prod=True, x86=True, access_log=True, window=60)
+    assert other == Setup.of(OTHER)
+    assert figures.SECRETS["external"] == kinds["AWS::SecretsManager::Secret"]
+    assert figures.SECRETS["managed"] == kinds["AWS::SecretsManager::Secret"] - 1  # without the URL of Redis
+    assert figures.POLICY_SECONDS == FRESH_SECONDS  # each instance reads the edge policy this often
     of_sites = {"us-east-1", "ap-northeast-1", "eu-central-1", "ap-northeast-2", "ap-northeast-3"}
     assert len(of_sites) == len(template()["Mappings"]["TdSites"])
     assert of_sites <= REGIONS.keys()
@@ -120,10 +96,7 @@ def _written(message: str, fields: dict[str, Any]) -> int:
 
 
 def test_the_estimate_covers_log_lines_and_ledger_items() -> None:
-    """A batch and a run of the sender write one line each and no metrics. A batch also writes its span twice, and the claims of its requests.
-
-    None of them is larger than estimated.
-    """
+    """A batch and a run of the sender write one line each and no metrics; a batch also writes its span twice, and claims."""
     made = Delivery()
     made.map(shop="shop_db")
     made.td.create("shop_db", "views")
@@ -142,19 +115,19 @@ def test_the_estimate_covers_log_lines_and_ledger_items() -> None:
             claims.append(size)
 
     writes = made.dynamodb.calls.count("put_item") + made.dynamodb.calls.count("update_item")
-    assert LEDGER_WRITES == 2 * (writes - 2)  # each changes the worklist; chain and table are noted once
-    assert LEDGER_ITEM_BYTES / 2 < spans[0] <= LEDGER_ITEM_BYTES <= 1024
-    assert CLAIM_BYTES / 2 < claims[0] <= CLAIM_BYTES <= 1024
-    assert 45 == CLAIM_DAYS
+    assert figures.LEDGER_WRITES == 2 * (writes - 2)  # each changes the worklist; chain and table: once
+    assert figures.LEDGER_ITEM_BYTES / 2 < spans[0] <= figures.LEDGER_ITEM_BYTES <= 1024
+    assert figures.CLAIM_BYTES / 2 < claims[0] <= figures.CLAIM_BYTES <= 1024
+    assert 45 == figures.CLAIM_DAYS
     assert ["span", "sent"] == [line.message for line in made.telemetry.lines]
     assert {} == made.telemetry.counts
-    for message, most in (("span", BATCH_LOG_BYTES), ("sent", RUN_LOG_BYTES)):
+    for message, most in (("span", figures.BATCH_LOG_BYTES), ("sent", figures.RUN_LOG_BYTES)):
         (fields,) = made.telemetry.said(message)
         fields.pop("function_request_id", None)
         assert most / 2 < _written(message, fields) <= most
     line = Mode({"AccessLog": "on"}).properties("ApiStage")["AccessLogSettings"]["Format"]
-    assert 0 == REQUEST_LOG_BYTES  # the ingest logs nothing for a request
-    assert ACCESS_LOG_BYTES / 2 < len(line) <= ACCESS_LOG_BYTES
+    assert 0 == figures.REQUEST_LOG_BYTES  # the ingest logs nothing for a request
+    assert figures.ACCESS_LOG_BYTES / 2 < len(line) <= figures.ACCESS_LOG_BYTES
 
 
 @pytest.mark.parametrize(
@@ -185,7 +158,7 @@ def test_the_keys_cost_cents_until_there_are_many_instances() -> None:
     )
 
     assert few < 0.2
-    assert 26 < many - thousand.requests * COLD_SHARE / 1e4 * 0.03 < 27
+    assert 26 < many - thousand.requests * figures.COLD_SHARE / 1e4 * 0.03 < 27
 
 
 @pytest.mark.parametrize("region", sorted(REGIONS))
@@ -227,7 +200,7 @@ def test_shards_follow_the_load() -> None:
     provisioned = replace(SETUP, stream_mode="PROVISIONED")
     on_demand = replace(SETUP, stream_mode="ON_DEMAND")
 
-    assert AUTO_SHARE == GROW_ABOVE
+    assert figures.AUTO_SHARE == GROW_ABOVE
     assert (1, 11) == (shard_count(TEN_MILLION, SETUP), shard_count(Workload(4e9, 1), SETUP))
     assert 1 == shard_count(TEN_MILLION, provisioned)
     assert 4 == shard_count(TEN_MILLION, on_demand)
@@ -239,9 +212,8 @@ def test_prints_each_component() -> None:
     """With the number of requests, the total and the date of the prices. In JSON, scripts get the same figures, with the setup behind them."""
     printed = run("--events", "10M")
     parameters = "--parameter-overrides=Network=external BatchWindowSeconds=30"
-    told = json.loads(
-        run("--events=250k", "--events-per-request=1", parameters, "--region=ap-northeast-1", "--json")
-    )
+    line = ("--events=250k", "--events-per-request=1", parameters, "--region=ap-northeast-1", "--json")
+    told = json.loads(run(*line))
     setup, region = replace(SETUP, network="external", window=30), REGIONS["ap-northeast-1"]
 
     assert printed.startswith("10,000,000 events a month in 1,000,000 requests, 10 events each")

@@ -1,6 +1,7 @@
 """`sluice dead`, and where else dead rows are shown."""
 
 import json
+import re
 from functools import partial
 
 import pytest
@@ -43,6 +44,22 @@ def test_treasure_data_s_own_words_are_shown_wherever_the_rows_are() -> None:
     assert kept in run(status.command).stdout
     assert kept in run(list_.command).stdout
     assert f'said       "{kept}" (Treasure Data)' in run(find.command, [EVENT]).stdout
+
+
+def test_rejected_events_are_listed_in_80_columns() -> None:
+    """Ids and times stay in one piece, no column is empty, and none repeats the code."""
+    stack = FaultyStack()
+    rejected = (envelope.RejectedEvent(0, "unplanned_column", "pageviews", b"{}", ""),)
+    sent = envelope.decode(envelope_of("outlet_in_the_north", {"views": [row("a")]}))
+    stack.made.put(sent._replace(tables=(), rejected=rejected).encode())
+    stack.made.deliver()
+    run = partial(CliRunner().invoke, list_.command, obj=stack)
+    shown = run(["--rejected"], env={"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "80"}).stdout
+    [listed] = json.loads(run(["--rejected", "--json"]).stdout)
+    titles, first, *_ = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
+
+    assert ["id", "account", "table", "reason", "rows", "since"] == titles.split()
+    assert (listed["id"], "pageviews", "1", listed["since"]) == tuple(first.split()[i] for i in (0, 2, 4, 5))
 
 
 @pytest.mark.parametrize("damage", [b"\xc1", b"\x81\xa1b"], ids=["invalid", "cut off"])

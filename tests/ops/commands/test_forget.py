@@ -38,10 +38,7 @@ def lines_of(text: str) -> list[dict[str, Any]]:
 
 
 def test_persons_are_forgotten_everywhere_and_nobody_else(sluice: Sluice, tmp_path: Path) -> None:
-    """In Treasure Data and in S3; the books count the rows on a line of their own, and the receipt says what was deleted.
-
-    A file names many, one in each line, and each receipt says what was deleted of that one.
-    """
+    """The books count the rows on a line of their own; each receipt says what was deleted of its person, also of many in a file."""
     persons = {name: f"{name}@example.com" for name in ("p", "q", "m", "n")}
     refuse(sluice, "forget_dead")
     send(sluice, "forget_dead", **{f"d{name}": email for name, email in persons.items()})
@@ -174,17 +171,14 @@ def test_new_events_of_a_person_are_refused_until_that_is_lifted(sluice: Sluice)
     listed = sluice.run("forget --list --local").stdout
     lifted = sluice.run(f"forget --lift {receipt['id']} --local")
     wrong = sluice.run("forget --lift 0815 --local")
-    unset = sluice.run(
-        "forget email= --account shop --local --yes"
-    )  # the rows in which it is empty are of many
+    unset = sluice.run("forget email= --account shop --local --yes")  # rows in which it is empty are of many
 
     assert "for ever, and refuse new events?" in asks.stderr
     assert receipt["refuses"]
     assert f"refused    new events, until `sluice forget --lift {receipt['id']}`" in listed
     assert "accepts events of these persons again" in lifted.stdout
-    assert [False] == [
-        one["refuses"] for one in sluice.json("forget --list --local") if one["id"] == receipt["id"]
-    ]
+    receipts = sluice.json("forget --list --local")
+    assert [False] == [one["refuses"] for one in receipts if one["id"] == receipt["id"]]
     assert (1, True) == (wrong.exit_code, "No request is named 0815." in wrong.stderr)
     assert (1, True) == (unset.exit_code, "no value for email" in unset.stderr)
 
@@ -199,10 +193,8 @@ def test_what_the_key_may_not_delete_is_printed(sluice: Sluice) -> None:
 
     assert ["f1"] == sluice.rows("shop", "forget_forbidden")
     assert "an administrator, or a user with full access to the database" in result.stderr
-    assert (
-        """shop: DELETE FROM "forget_forbidden" WHERE CAST("email" AS VARCHAR) IN ('f1@example.com')"""
-        in result.stderr
-    )
+    statement = """DELETE FROM "forget_forbidden" WHERE CAST("email" AS VARCHAR) IN ('f1@example.com')"""
+    assert f"shop: {statement}" in result.stderr
     assert "to do      Treasure Data may still have rows: run the same command again" in result.stdout
     assert "f1@example.com" not in result.stdout
 

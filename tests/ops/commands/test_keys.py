@@ -15,10 +15,7 @@ pytestmark = pytest.mark.xdist_group("ops")
 
 
 def test_issue_signs_with_the_newest_secret(sluice: Sluice) -> None:
-    """The output has the key and snippets to paste; the same request gives the same key.
-
-    A remark says what keeps rows from being delivered, but the key is issued anyway.
-    """
+    """The same request gives the same key and snippets. A remark says what would keep rows from being delivered."""
     remarks = {
         "closed": "the account is disabled",
         "nobody": "there is no account nobody",
@@ -38,10 +35,7 @@ def test_issue_signs_with_the_newest_secret(sluice: Sluice) -> None:
     ("key", "said"),
     [
         (KEYS["shop"], "Valid: account shop, key id demo. Rows go to the database shop."),
-        (
-            KEYS["disabled account"],
-            "Error: the signature is valid, but the account closed is disabled",
-        ),
+        (KEYS["disabled account"], "Error: the signature is valid, but the account closed is disabled"),
         (KEYS["revoked key"], "Error: the signature is valid, but the key id next-1 is revoked"),
         (KEYS["unknown account"], "Error: there is no account nobody"),
         (f"{KEYS['shop'][:-4]}AAAA", "Error: invalid key: this write key's signature is wrong\n"),

@@ -18,13 +18,8 @@ from tests.support.sluice import Sluice
 
 NOW = 1_764_000_000.0
 names = st.from_regex(r"[a-z_][a-z0-9_]{2,12}", fullmatch=True) | st.sampled_from(["on", "null", "y"])
-scalars = (
-    st.none()
-    | st.text(max_size=8)
-    | st.integers(-(2**53), 2**53)
-    | st.floats(allow_nan=False)
-    | st.booleans()
-)
+numbers = st.integers(-(2**53), 2**53) | st.floats(allow_nan=False)
+scalars = st.none() | st.text(max_size=8) | numbers | st.booleans()
 rows = st.lists(
     st.tuples(
         st.sampled_from(["pageviews", "off", "123", "null"]), st.dictionaries(names, scalars, max_size=5)
@@ -71,19 +66,15 @@ def test_a_plan_has_types_values_and_required_columns() -> None:
     assert PlannedColumn("string") == profile({"currency": "JPY"}).plan().tables["orders"].columns["currency"]
     assert "  orders:  # 25 events" in lines
     assert "      gift: boolean  # 4 %; such as true" in lines
-    currency = (
-        '      currency: {type: string, required: true, values: [JPY, USD]}  # always; such as "JPY", "USD"'
-    )
-    assert currency in lines
+    currency = 'currency: {type: string, required: true, values: [JPY, USD]}  # always; such as "JPY", "USD"'
+    assert f"      {currency}" in lines
 
 
 def test_a_profile_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hostile sender cannot fill the operator's memory: it collects so many values of a column, and counts other drifts."""
     monkeypatch.setattr("ops.plans.plan_profile.MAX_DRIFTS", 2)
-    made, drifts = (
-        profile(*[{"sku": f"s{number}"} for number in range(MAX_DISTINCT + 1)]),
-        Drifts(TrackingPlan()),
-    )
+    made = profile(*[{"sku": f"s{number}"} for number in range(MAX_DISTINCT + 1)])
+    drifts = Drifts(TrackingPlan())
     for number in range(5):
         drifts.add(f"table_{number}", {}, NOW)
 
@@ -148,9 +139,7 @@ def test_a_plan_may_be_a_file_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "plans").mkdir()
     (tmp_path / "plans/shop.yaml").write_text("tables: {orders: {columns: {amount: number}}}")
     file = tmp_path / "accounts.yaml"
-    file.write_text(
-        "shop: {database: shop, plan: plans/shop.yaml}\nnews: {database: news, plan: {mode: off}}"
-    )
+    file.write_text("shop: {database: shop, plan: plans/shop.yaml}\nnews: {database: new, plan: {mode: off}}")
     read = accounts_file.read(file)
     (tmp_path / "plans/shop.yaml").write_text("tables: {orders: {columns: {amount: money}}}")
     with pytest.raises(Failure) as raised:

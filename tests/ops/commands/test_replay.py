@@ -1,23 +1,14 @@
 """`sluice replay --force`."""
 
-import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from click import Command
-from click.testing import CliRunner
-
-from doubles.treasure_data import Action, Fault, Kind
-from ops.commands import replay, status
 from tests.support.delivery import envelope, row
 from tests.support.faulty_stack import FaultyStack
 
 
 def test_each_row_is_sent_again_once_or_waits_or_is_dead() -> None:
-    """Under each tag, and with those of the tables, accounts or databases that are asked for. The sender delivers the rows that wait.
-
-    `sluice status` counts what was sent again on lines of its own. In JSON, too, each row counts once.
-    """
+    """Under each tag, and of the tables, accounts or databases asked for; `sluice status` counts them on lines of their own."""
     stack = FaultyStack()
     made = stack.made
     made.map(shop="shop", app="shop", news="media")
@@ -25,35 +16,31 @@ def test_each_row_is_sent_again_once_or_waits_or_is_dead() -> None:
     made.put(envelope("app", {"carts": [row("c")]}, request_id="s"))
     made.put(envelope("news", {"views": [row("d")], "visits": [row("e")]}, request_id="t"))
     made.deliver()
-    begin, end = (
-        datetime.fromtimestamp(made.clock.now() + seconds, UTC).isoformat() for seconds in (-60, 60)
-    )
+    now = datetime.fromtimestamp(made.clock.now(), UTC)
+    begin, end = ((now + timedelta(minutes=one)).isoformat() for one in (-1, 1))
 
-    def run(command: Command, *words: str) -> str:
-        return CliRunner(mix_stderr=False).invoke(command, words, obj=stack, catch_exceptions=False).stdout
-
-    def force(*words: str) -> tuple[str, dict[str, Any]]:
-        line = ["--force", "--yes", "--from", begin, "--to", end, *words]
-        return run(replay.command, *line).splitlines()[-1], json.loads(run(replay.command, *line, "--json"))
+    def force(words: str) -> tuple[str, dict[str, Any]]:
+        line = f"replay --force --yes --from {begin} --to {end} {words}"
+        return stack.run(line).stdout.splitlines()[-1], stack.json(line)
 
     assert 1 == made.td.lose("media", "views", 0, 4e9)
-    unforced = json.loads(run(replay.command, "--json"))
+    unforced = stack.json("replay")
     assert (True, 3, []) == (unforced["complete"], unforced["records"], made.ids("media", "views"))
     assert {"sent": 0, "passed_over": 5, "waiting": 0, "dead": 0} == unforced["rows"]
     for sent in ("1 row", "0 rows"):
         made.clock.sleep(1)
-        said, lost = force("--tag", "lost", "--account", "news", "--table", "views")
+        said, lost = force("--tag lost --account news --table views")
         assert f"Done: {sent} sent again" in said
         assert (True, "lost", ["d"]) == (lost["complete"], lost["tag"], made.ids("media", "views"))
-    counted = json.loads(run(status.command, "--all", "--json"))["balance"]["forced"]
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=503))
-    mistyped, _ = force("--account", "news", "--table", "veiws")
-    waits, waiting = force("--database", "shop")
+    counted = stack.json("status --all")["balance"]["forced"]
+    made.fail(503)
+    mistyped, _ = force("--account news --table veiws")
+    waits, waiting = force("--database shop")
     made.td.faults.clear()
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, table="carts", status=415))
+    made.fail(415, table="carts")
     made.clock.sleep(600)
     made.send()
-    again, sent_again = force("--database", "shop")
+    again, sent_again = force("--database shop")
 
     why = f"(`sluice status {stack.option}` shows why)."
     assert [1] == [one["delivered"] for one in counted]

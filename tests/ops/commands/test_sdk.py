@@ -39,10 +39,7 @@ def built(folder: Path, script: str = "first") -> Build:
 
 
 def test_scripts_are_cached_for_ever_and_the_files_that_point_to_them_for_minutes(tmp_path: Path) -> None:
-    """Each script is under its version and under `latest`; the snippet is uploaded last. A published version is not overwritten.
-
-    Different bytes would not match the integrity hashes in pages.
-    """
+    """A published version is not overwritten, because other bytes would not match the integrity hashes in pages."""
     s3 = MemoryS3()
     s3.create_bucket(Bucket="scripts")
     made = objects(built(tmp_path))
@@ -110,11 +107,8 @@ def test_sdk_publish_and_keys_issue_print_the_same_snippet(sluice: Sluice, tmp_p
         (hosted / "snippet.html").write_bytes(body)
         after = json.loads(stack.run(["keys", "issue", "shop", "--json"]).stdout)
 
-    assert (
-        "the script is not published yet. Publish it with `sluice sdk publish --stack sluice-dev"
-        in before["remark"]
-        or ("the browser SDK is not built" in before["remark"])
-    )
+    published_by = "the script is not published yet. Publish it with `sluice sdk publish --stack sluice-dev"
+    assert published_by in before["remark"] or "the browser SDK is not built" in before["remark"]
     assert ([], 0) == (dry["put"], empty)
     assert (0, "0.1.0/sluice.js  published") == (published.exit_code, published.stdout.splitlines()[0])
     assert "key:'YOUR-KEY'" in published.stdout

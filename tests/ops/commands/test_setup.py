@@ -32,13 +32,7 @@ NO_QUERIES: Any = None
 
 
 class Site:
-    """A deployed stack that nobody has set up: no key, no accounts, no files.
-
-    Args:
-        stack: the stack.
-        sluice: what runs it.
-        folder: a folder for the operator's files.
-    """
+    """A deployed stack that nobody has set up, and a folder for the operator's files: no key, no accounts, no files."""
 
     def __init__(self, stack: Deployed, sluice: Sluice, folder: Path) -> None:
         self.stack = stack
@@ -91,9 +85,8 @@ def site(sluice: Sluice, tmp_path: Path) -> Iterator[Site]:
         yield made
         sluice.heal()
         made.forget()
-        made.secrets().put_secret_value(
-            SecretId=sluice.stack.resources.td_api_key_secret, SecretString=API_KEY
-        )
+        key_secret = sluice.stack.resources.td_api_key_secret
+        made.secrets().put_secret_value(SecretId=key_secret, SecretString=API_KEY)
 
 
 def test_it_leads_to_the_first_row(site: Site) -> None:
@@ -115,10 +108,7 @@ def test_it_leads_to_the_first_row(site: Site) -> None:
 
 
 def test_it_runs_without_questions(site: Site) -> None:
-    """With --json it prints one object with the key, the cost and how to remove everything. A second run changes nothing.
-
-    The key is the account's first one of the newest secret that is not revoked.
-    """
+    """A second run changes nothing; the key is the first one of the newest secret that the account has not revoked."""
     revoked = f"{site.account}: {{database: {site.database}, revoked_key_ids: [next, next-2]}}\n"
     site.accounts.write_text(revoked)
     result = site.unattended("--json")
@@ -146,10 +136,7 @@ class StoppedError(Exception):
 
 @pytest.mark.parametrize("after", range(1, 7))
 def test_it_continues_after_an_interruption(site: Site, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped after each of its calls that change something, or in between, it still ends with exactly one row.
-
-    A setup that was stopped after it had sent its event cannot know this, and sends it again.
-    """
+    """Stopped anywhere, it ends with exactly one row: it may send its event again, because it cannot know that it had."""
     for name, value in site.stack.environment.items():
         monkeypatch.setenv(name, value)
     stack, clock = stack_named(NAME, REGION), SystemClock()

@@ -98,18 +98,14 @@ def test_the_command_prints_its_address_and_stops_on_time(sluice: Sluice) -> Non
 
 
 def test_the_page_shows_the_stack_and_its_events(sluice: Sluice, stack: Stack) -> None:
-    """It has the state, the tables with their times, and the accounts without secrets.
-
-    Events are shown as they arrive, without personal data, each with the id of the write key that it came with.
-    """
+    """Accounts have no secrets, and events no personal data, but the id of the write key that they came with."""
     state: dict[str, Any] = {}
     with console(stack, allow_changes=False) as page:
         after = page.ask("/events.json")["next"]
         sluice.send("shop", "shown", "a", "b")
         until(lambda: page.ask(f"/events.json?after={after}")["next"] > after + 1)
-        first, second = (
-            one for one in page.ask(f"/events.json?after={after}")["events"] if one["table"] == "shown"
-        )
+        events = page.ask(f"/events.json?after={after}")["events"]
+        first, second = (one for one in events if one["table"] == "shown")
         until(lambda: sluice.rows("shop", "shown") == ["a", "b"])
 
         def is_known() -> bool:
@@ -161,9 +157,8 @@ def test_dead_rows_are_dropped_only_as_confirmed() -> None:
         asked = page.dead("nobody_yet_again")
         stale = page.refused("/drop", asked | {"rows": 1})
         others = page.refused("/drop", asked | {"which": "0123456789"})
-        wrong = [
-            page.refused("/drop", one) for one in ({}, asked | {"kind": "again"}, asked | {"kind": "all"})
-        ]
+        wrong = [page.refused("/drop", asked | {"kind": kind}) for kind in ("again", "all")]
+        wrong.append(page.refused("/drop", {}))
         redriven = page.ask("/redrive", asked)
         until(lambda: page.ask("/state.json")["actions"][0]["state"] != "running")
         kept = page.ask("/state.json")["actions"][0]

@@ -20,12 +20,7 @@ def event(number: int) -> SeenEvent:
 
 
 class Followed:
-    """A feed that reads synchronously, and the start of each of its tails. These yield the given items; for None, nothing.
-
-    Args:
-        found: the items. An exception is raised.
-        seconds: that pass before each item.
-    """
+    """A feed that reads synchronously. Its tails take seconds to yield each item; None yields nothing, an exception is raised."""
 
     def __init__(
         self, *found: SeenEvent | Notice | Exception | None, seconds: float = 0.0, **options: Any
@@ -119,9 +114,8 @@ def test_events_are_compared_with_their_accounts_plan() -> None:
     """They are compared as stored, before personal data is replaced; what the ingest dropped or hashed cannot be checked."""
     wrong, planned = replace(event(1), row={"n": "1", "user_id": 7}), event(1)
     unplanned = replace(event(1), table="vews", row={"user_id": "u"})
-    rejected = replace(
-        event(1), kind=Kind.REJECTED, code="wrong_type", row={"table": "views", "N": "x", "more": 1}
-    )
+    row = {"table": "views", "N": "x", "more": 1}
+    rejected = replace(event(1), kind=Kind.REJECTED, code="wrong_type", row=row)
     switched_off, foreign = replace(event(1), table="off"), replace(event(1), account="news", row={"x": 1})
     followed = Followed(
         *(wrong, wrong, planned, unplanned, rejected, switched_off, foreign),

@@ -29,9 +29,8 @@ class Page:
 
     def get(self, path: str, base: str = HERE, **headers: str) -> TestResponse:
         """Send a GET."""
-        return self._client.get(
-            path, base_url=base, headers={k.replace("_", "-"): v for k, v in headers.items()}
-        )
+        named = {name.replace("_", "-"): text for name, text in headers.items()}
+        return self._client.get(path, base_url=base, headers=named)
 
     def post(
         self, path: str, body: str = "{}", kind: str = "application/json", **headers: str
@@ -87,10 +86,7 @@ def test_requests_from_other_sites_are_refused(headers: dict[str, str]) -> None:
 
 
 def test_no_other_site_can_read_a_response() -> None:
-    """No response has CORS headers, and preflight requests are refused.
-
-    Whatever an event contains, no script in it runs, no image in it loads, and no other page can frame this one.
-    """
+    """Whatever an event contains, no script in it runs, no image in it loads, and no other page can frame this one."""
     page = Page(connects=["http://127.0.0.1:8700"])
     preflight = page._client.options(
         "/state.json",

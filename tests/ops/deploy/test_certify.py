@@ -104,13 +104,7 @@ def test_a_report_has_each_step_promise_and_measured_time() -> None:
 
 
 class Bench:
-    """Lamps to break, in a folder.
-
-    Attributes:
-        is_on: whether they are intact.
-        failures: how many of the next repairs fail.
-        during: called by each repair.
-    """
+    """Lamps to break, in a folder. So many of the next repairs fail; each calls `during`."""
 
     def __init__(self, folder: Path, failures: int = 0, during: Callable[[], None] = lambda: None) -> None:
         self.file = folder / "broken.json"

@@ -110,10 +110,7 @@ def test_books_that_never_settle_fail(copies: int, said: dict[str, Any], why: st
 
 
 def test_an_envelope_is_queued_twice_and_a_forced_replay_repeated() -> None:
-    """A notice comes first, as from the ingest. The messages are equal: each says that the stream refused it, and under which key to put it.
-
-    The second run of the replay under its tag must send nothing.
-    """
+    """The messages are equal, and say that the stream refused them; the replay's second run under its tag must send nothing."""
     stage = Rehearsal(status=[balance()])
     carry_out("overflow", stage)
     done, nothing = ({"rows": {"sent": sent}} for sent in (1, 0))
@@ -152,9 +149,8 @@ def site(memory: float, delay: float, *faults: Fault) -> Rehearsal:
     made.td.settings = Settings(id_memory=memory, query_delay=delay)
     for fault in faults:
         made.td.faults.add(fault)
-    object.__setattr__(
-        stage.stack, "administer", lambda **event: made.wiring.admin.run(event, made.deadline())
-    )
+    stack: Any = stage.stack
+    stack.administer = lambda **event: made.wiring.admin.run(event, made.deadline())
     return stage
 
 
@@ -167,10 +163,7 @@ def measured(stage: Rehearsal) -> StepFinding:
 
 
 def test_treasure_data_s_limits_are_those_that_the_worker_relies_on() -> None:
-    """A repeated id makes no row, once it is as old as the worker relies on; a query that fails settles nothing.
-
-    It is no failure if the key may not query, or if the first of the two steps did not run.
-    """
+    """A query that fails settles nothing. It is no failure if the key may not query, or if the first of the steps did not run."""
     stage = site(3700, 90, Fault(kind=Kind.STATUS, action=Action.QUERY, status=500, count=3))
     found = measured(stage)
 
@@ -239,29 +232,23 @@ def counted(*sums: float) -> dict[str, Any]:
 
 
 def test_metrics_must_arrive_at_each_log_level_and_no_error_after_idle_minutes() -> None:
-    """They may arrive late. If a level drops them, alarms on them would stay green.
-
-    A connection that was closed while idle has cost an event its first attempt.
-    """
+    """Alarms on a level without metrics would stay green; a connection closed while idle costs an event its first attempt."""
     found = carried_out(assumptions.metrics, counted(0, 1, 0, 2))
 
     assert {"INFO": 1.0, "WARN": 2.0} == found.evidence["EventsRejected"]
     with pytest.raises(Failure, match="LogLevel=WARN"):
         carried_out(assumptions.metrics, counted(1, 0))
+    said = {"FilterLogEvents": {"events": [{"message": "connection reset"}]}}
     with pytest.raises(Failure, match="connection reset"):
-        carried_out(
-            assumptions.idle, LOGGED | {"FilterLogEvents": {"events": [{"message": "connection reset"}]}}
-        )
+        carried_out(assumptions.idle, LOGGED | said)
     carried_out(assumptions.idle, {**LOGGED, "FilterLogEvents": {"events": []}})
 
 
 @pytest.mark.parametrize("kind", LOOKS)
 def test_the_checks_of_a_removal_make_valid_calls(kind: str) -> None:
     """A resource that is not found counts as gone."""
-    listed = {
-        "DescribeAlarms": {"MetricAlarms": [], "CompositeAlarms": []},
-        "DescribeLogGroups": {"logGroups": []},
-    }
+    alarms = {"MetricAlarms": [], "CompositeAlarms": []}
+    listed = {"DescribeAlarms": alarms, "DescribeLogGroups": {"logGroups": []}}
     stack: Any = SimpleNamespace(client=Modelled(listed))
 
     assert LOOKS[kind](stack, "0f5e1c4a-0000-4000-8000-000000000000") is False

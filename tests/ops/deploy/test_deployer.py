@@ -39,9 +39,8 @@ def test_a_stack_has_the_actions_of_its_types_handlers(mode: str) -> None:
     found = {action for _, actions in deployer.needs(types) for action in actions}
 
     assert mode == "smallest" or types == set(TYPES)
-    assert [] == sorted(
-        f"{kind} {one}" for kind in types for one in needed(kind, found) if not matches(one, found)
-    )
+    uses = {f"{kind} {one}": one for kind in types for one in needed(kind, found)}
+    assert [] == sorted(use for use, one in uses.items() if not matches(one, found))
 
 
 @pytest.mark.parametrize("name", sorted({service(kind) for kind in TYPES}))
@@ -104,10 +103,8 @@ def test_roles_are_created_only_within_the_boundary() -> None:
     bounded = {"StringEquals": {"iam:PermissionsBoundary": "<PermissionsBoundary>"}}
     passed = conditions["iam:PassRole"]["StringEquals"]
 
-    assert [bounded] * 3 == [
-        conditions[action]
-        for action in ("iam:CreateRole", "iam:PutRolePermissionsBoundary", "iam:PutRolePolicy")
-    ]
+    for action in ("iam:CreateRole", "iam:PutRolePermissionsBoundary", "iam:PutRolePolicy"):
+        assert bounded == conditions[action]
     assert {"iam:PassedToService": ["codedeploy.amazonaws.com", "lambda.amazonaws.com"]} == passed
     assert not conditions.keys() & {"iam:AttachRolePolicy", "iam:DeleteRolePermissionsBoundary"}
 

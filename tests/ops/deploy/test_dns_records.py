@@ -11,10 +11,7 @@ from dns.resolver import LifetimeTimeout, Resolver
 
 from ops.deploy.preflight.dns_records import look_up
 
-ZONE = {
-    "NS": ["ns-2.awsdns-02.net.", "ns-1.awsdns-01.org."],
-    "CAA": ['0 issue "letsencrypt.org"'],
-}
+ZONE = {"NS": ["ns-2.awsdns-02.net.", "ns-1.awsdns-01.org."], "CAA": ['0 issue "letsencrypt.org"']}
 
 
 class Zone(AddressAndPortNameserver):

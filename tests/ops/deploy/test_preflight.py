@@ -27,12 +27,11 @@ SECRET = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:td-a1b2c3"
 TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:alarms"
 BOUNDARY = f"arn:aws:iam::{ACCOUNT}:policy/boundary"
 DOMAIN = {"DomainName": "events.example.com", "HostedZoneId": "Z0123456789ABC"}
+PROD = {"Stage": "prod", "StreamMode": "AUTO"}
 NAMED = {"TdApiKeySecretArn": SECRET, "AlarmTopicArn": TOPIC, "PermissionsBoundary": BOUNDARY}
-EXISTING = {
-    "Network": "existing",
-    "SubnetIds": "subnet-0a1b2c,subnet-3d4e5f",
-    "SecurityGroupIds": "sg-0a1b2c",
-}
+SUBNETS = "subnet-0a1b2c,subnet-3d4e5f"
+EXISTING = {"Network": "existing", "SubnetIds": SUBNETS, "SecurityGroupIds": "sg-0a1b2c"}
+PLAN = Deployment("sluice-dev", REGION, {"StreamMode": "PROVISIONED"}, Path("/nowhere"))
 
 
 @dataclass
@@ -42,11 +41,7 @@ class Surroundings:
     account: AwsAccount = field(default_factory=AwsAccount)
     sites: TreasureDataSites = field(default_factory=TreasureDataSites)
     dns: Dns = field(default_factory=Dns)
-    plan: Deployment = field(
-        default_factory=lambda: Deployment(
-            "sluice-dev", REGION, {"StreamMode": "PROVISIONED"}, Path("/nowhere")
-        )
-    )
+    plan: Deployment = PLAN
     key: str = TD_KEY
     database: str = "shop"
     regions: list[str] = field(default_factory=lambda: [REGION, "ap-east-2"])
@@ -70,10 +65,8 @@ class Surroundings:
 @pytest.fixture
 def here(tmp_path: Path) -> Surroundings:
     """Sound surroundings, with a build for the right processor."""
-    made = Surroundings()
-    made.plan = replace(made.plan, build=tmp_path)
     build(tmp_path, 183)
-    return made
+    return Surroundings(plan=replace(PLAN, build=tmp_path))
 
 
 def build(folder: Path, machine: int) -> None:
@@ -94,15 +87,7 @@ def seed(
     dns: Mapping[tuple[str, str], list[str]] = {},
     **attributes: Any,
 ) -> Seed:
-    """Return what changes the surroundings.
-
-    Args:
-        status: the status of the stack that exists, if any.
-        live: its parameters.
-        given: parameters of the deploy.
-        dns: records.
-        attributes: attributes of the account, of Treasure Data's sites or of the surroundings.
-    """
+    """Return what changes the surroundings: a stack exists in a status, with live parameters, or something has other attributes."""
 
     def change(here: Surroundings) -> None:
         if status:
@@ -200,10 +185,7 @@ SEEDED: dict[str, tuple[Seed, str]] = {
         unsettled,
         "stack name: lower-case; parameters: TdSight; parameters: 2; parameters: less than MaxShards=8; build: x86_64",
     ),
-    "what the ingest cannot read": (
-        seed(given={"TrustedProxies": "cloudfront, 203.0.113.300"}),
-        "parameters: TrustedProxies cannot be",
-    ),
+    "no proxy": (seed(given={"TrustedProxies": "cloudfront, ::1::"}), "parameters: TrustedProxies cannot be"),
     "columns that every row needs": (
         seed(
             given={"DroppedColumns": "page, time", "HashedColumns": "9_lives", "RedirectHosts": "localhost"}
@@ -227,10 +209,7 @@ SEEDED: dict[str, tuple[Seed, str]] = {
         "network: Keep SubnetIds=subnet-0a1b2c,subnet-3d4e5f for an hour; parameters: DomainName requires HostedZoneId; stream: the stack needs",
     ),
     # names, quotas and the region
-    "user of this name": (
-        seed(users=["sluice-dev-writer"], regions=[]),
-        "names: User; region: does not have",
-    ),
+    "user's name": (seed(users=["sluice-dev-writer"], regions=[]), "names: User; region: does not have"),
     "cache of this name": (
         seed(given={"StreamMode": "ON_DEMAND"}, caches=["sluice-dev"], on_demand_streams=50),
         "names: ServerlessCache; stream: 50 of 50 on-demand",
@@ -329,12 +308,8 @@ WARNED: list[tuple[Seed, str, str]] = [
     (seed(given={"ThrottlingBurst": "501"}), "concurrency", "Set ThrottlingRate=10000 ThrottlingBurst=500."),
     (seed(given={"ThrottlingBurst": "501"} | RESERVED), "concurrency", ""),
     (seed(), "concurrency", ""),
-    (
-        seed(given={"Stage": "prod", "StreamMode": "AUTO"}),
-        "concurrency",
-        "IngestConcurrency=500 WorkerConcurrency=100",  # fits the quota and the shards
-    ),
-    (seed(given={"Stage": "prod", "StreamMode": "AUTO"} | RESERVED), "concurrency", ""),
+    (seed(given=PROD), "concurrency", "IngestConcurrency=500 WorkerConcurrency=100"),  # fits quota and shards
+    (seed(given=PROD | RESERVED), "concurrency", ""),
     (seed(distributions=[]), "CloudFront", "cloudfront-verification"),
     (seed(given={"StreamMode": "AUTO"}, shards=190), "stream", "cannot grow to MaxShards=16"),
     (seed(), "alarms", "Set AlarmEmail"),
@@ -407,10 +382,7 @@ def test_the_stages_of_samconfig_have_no_fault(here: Surroundings, environment: 
 def test_the_commands_find_what_a_deploy_needs(
     here: Surroundings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """With --json, `preflight` prints a single object; it exits with 3 if there is a fault.
-
-    `setup --before` finds the same, takes the key from a file, and says what the stack costs. It changes nothing.
-    """
+    """`preflight` exits with 3 if there is a fault; `setup --before` finds the same, takes the key from a file, and says the cost."""
     session = SimpleNamespace(
         region_name=REGION,
         get_available_regions=lambda _service: [REGION],

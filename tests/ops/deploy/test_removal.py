@@ -62,6 +62,7 @@ class Aws:
     log: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.meta = SimpleNamespace(region_name=REGION)
         self.there = {name.lower() for name in self.resources}
         self.in_stack = set(self.resources)
 
@@ -79,15 +80,22 @@ class Aws:
         return {"Account": ACCOUNT}
 
     def _describe_stacks(self, name: str) -> Any:
+        if not self.in_stack:
+            raise client_error("ValidationError", "DescribeStacks")
         return {"Stacks": [{"StackName": name, "EnableTerminationProtection": self.is_protected}]}
 
-    def _paginate(self, _name: str) -> Any:
+    def _paginate(self, name: str | list[str]) -> Any:
+        if isinstance(name, list):
+            found = {"StackName": "sluice-dev", "StackId": "arn:1", "DeletionTime": 1}
+            return [{"StackSummaries": [found | {"StackName": "other"}, found]}]
+        assert name == ("sluice-dev" if self.in_stack else "arn:1")
+        gone = ("DELETE_COMPLETE", "DELETE_SKIPPED")
         listed = [
             {
                 "LogicalResourceId": name,
                 "PhysicalResourceId": name.lower(),
                 "ResourceType": kind,
-                "ResourceStatus": "CREATE_COMPLETE" if name in self.in_stack else "DELETE_COMPLETE",
+                "ResourceStatus": "CREATE_COMPLETE" if name in self.in_stack else gone[name in self.retained],
             }
             for name, kind in self.resources.items()
         ]
@@ -246,6 +254,30 @@ def test_what_is_left_and_what_cannot_be_checked_is_named() -> None:
     assert ((2, {}, {}), set()) == (again.removed(), again.there)
 
 
+@pytest.mark.parametrize(
+    ("functions", "code", "said"),
+    [
+        (("WorkerFunction", "AdminFunction"), 0, "2 resources removed. Nothing is left."),
+        (("Worker",), 1, "there is no stack sluice-dev in region eu-central-1"),
+    ],
+)
+def test_a_removal_that_failed_after_the_stack_was_gone_goes_on(
+    monkeypatch: pytest.MonkeyPatch, functions: tuple[str, ...], code: int, said: str
+) -> None:
+    """What the deleted stack has retained is deleted, if it was a stack of Sluice's."""
+    reserved: dict[str, int | None] = dict.fromkeys(("ingest", *map(str.lower, functions)))
+    more = RESOURCES | dict.fromkeys(functions, FUNCTION)
+    aws = Aws(more, retained={"Aside", "Stream"}, refused={"aside"}, concurrency=reserved)
+    assert "S3 did not delete" in aws.failed()
+    aws.refused.clear()
+    monkeypatch.setattr("ops.stack.session_in", lambda _: aws)
+    monkeypatch.setattr("ops.commands.remove.SystemClock", ManualClock)
+    result = CliRunner().invoke(main, ["remove", "--stack", "sluice-dev", "--yes"])
+
+    assert (code, True) == (result.exit_code, said in result.output), result.output
+    assert (set() if code == 0 else {"aside", "stream"}) == aws.there
+
+
 def test_every_resource_type_is_looked_for() -> None:
     """A type without a check of its own disappears with a resource that has one. What prod retains is deleted."""
     types = {one["Type"] for one in transformed()["Resources"].values()}
@@ -278,7 +310,9 @@ def test_the_command_asks_and_says_how_it_ended(
     """Its exit code tells whether everything is gone. --json does not answer its question. The local stack ends with its command."""
     aws: Any = Aws(**state or {})
     functions: Any = {} if state is None else None
-    monkeypatch.setattr("ops.stack.deployed", lambda *_: Stack("sluice-dev", {}, aws, functions=functions))
+    monkeypatch.setattr(
+        "ops.stack.deployed", lambda *_, **__: Stack("sluice-dev", {}, aws, functions=functions)
+    )
     monkeypatch.setattr("ops.commands.remove.SystemClock", ManualClock)
     line = ["remove", "--stack", "sluice-dev", *more]
     result = CliRunner(mix_stderr=False).invoke(main, line, input="n\n")

@@ -8,15 +8,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-import click
 import pytest
 
 from doubles.treasure_data import API_KEY
 from local.accounts import KEYS, SIGNING_SECRETS
-from ops.cli import main
 from shared.clock import SystemClock
 from shared.telemetry import NullTelemetry
 from tests.support.command_rights import OPTIONAL, OWNERS, RIGHTS, ROLES, UNASKED, policy
+from tests.support.commands import all_commands
 from tests.support.deployed import Deployed, deployed
 from tests.support.sam import template
 from tests.support.sluice import Sluice, until
@@ -144,15 +143,12 @@ def test_a_command_uses_exactly_its_listed_rights(
     monkeypatch.setenv("VISUAL", "")
     monkeypatch.setenv("EDITOR", "true")
     made = sluice.stack.resources
+    store = made.client("secretsmanager").put_secret_value
     if command == "setup":  # so that it stores the right one
-        made.client("secretsmanager").put_secret_value(
-            SecretId=made.td_api_key_secret, SecretString="an old key"
-        )
+        store(SecretId=made.td_api_key_secret, SecretString="an old key")
     # so that the key by which persons are recognised is made
     made.client("s3").delete_object(Bucket=made.data_bucket, Key=REQUESTS)
-    made.client("secretsmanager").put_secret_value(
-        SecretId=made.write_key_secret, SecretString=json.dumps(SIGNING_SECRETS)
-    )
+    store(SecretId=made.write_key_secret, SecretString=json.dumps(SIGNING_SECRETS))
     stack.calls.clear()
     # a day later, the windows of the stream's own count are closed
     stack.age = 86_400 * (command == "status")
@@ -168,16 +164,10 @@ def test_a_command_uses_exactly_its_listed_rights(
 
 def test_every_command_with_a_stack_option_is_listed() -> None:
     """Each has its rights and the command lines that exercise them. `mcp` runs other commands."""
-    assert sorted(set(_on_stacks(main)) - OWNERS - {"mcp"}) == sorted(RIGHTS) == sorted(LINES)
+    on_stacks = {path for path, found in all_commands() if any("--stack" in one.opts for one in found.params)}
+
+    assert sorted(on_stacks - OWNERS - {"mcp"}) == sorted(RIGHTS) == sorted(LINES)
     assert {command for commands in ROLES.values() for command in commands} <= set(RIGHTS)
-
-
-def _on_stacks(group: click.Group, path: str = "") -> Iterator[str]:
-    for name, command in group.commands.items():
-        if isinstance(command, click.Group):
-            yield from _on_stacks(command, f"{path}{name} ")
-        elif any("--stack" in parameter.opts for parameter in command.params):
-            yield f"{path}{name}"
 
 
 def test_a_policy_allows_its_commands_and_nothing_else() -> None:

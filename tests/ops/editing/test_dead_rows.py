@@ -165,6 +165,7 @@ def test_edited_rows_are_delivered(sluice: Sluice, edits: Callable[[str], None])
     edits("text[:-20]")
     mistaken = sluice.run(line, answer="n\n")
     edits("""text.replace('"mended": true', '"mended": "yes"')""")
+    declined = sluice.run(line, answer="n\n")
     done = sluice.run(line, answer="y\n")
 
     assert [
@@ -174,6 +175,10 @@ def test_edited_rows_are_delivered(sluice: Sluice, edits: Callable[[str], None])
     ] == [(one.exit_code, one.stdout.splitlines()[-1]) for one in (still, left, done)]
     assert (0, "2 rows.") == (dry.exit_code, dry.stdout.splitlines()[0])
     assert (1, True) == (mistaken.exit_code, "nothing was changed" in mistaken.stderr)
+    for one, said in ((mistaken, '"received_'), (declined, '"mended": "yes"')):
+        kept = Path(one.stderr.partition("Your edits are in ")[2].partition(".jsonl")[0] + ".jsonl")
+        assert (1, True, 0o600) == (one.exit_code, said in kept.read_text(), kept.stat().st_mode & 0o777)
+        kept.unlink()
     assert [("a", "yes"), ("b", None)] == sorted(
         (one["row"]["event_id"], one["row"].get("mended"))
         for one in sluice.td("rows?limit=1000")["rows"]

@@ -18,17 +18,14 @@ from ops.events.seen_event import EventFilter, Kind, Notice, SeenEvent, Trouble
 from ops.logs.refused_requests import CloudWatchLog, LocalLog
 from shared.envelope import Envelope, RejectedEvent
 from shared.errors import ShardUnreadableError
+from tests.support.cloudwatch_logs import FunctionLog
 from tests.support.delivery import SHARD, STREAM, Meddled, envelope, row
 from worker.executor import InlineExecutor
 from worker.shards import Shards
 
 
 class Stream:
-    """An in-memory stream, and tails of it.
-
-    Args:
-        shards: how many.
-    """
+    """An in-memory stream with so many shards, and tails of it."""
 
     def __init__(self, shards: int = 1) -> None:
         self.clock = ManualClock()
@@ -66,10 +63,8 @@ class Stream:
         """Return what a tail of that many seconds yields."""
         end = self.clock.now() + seconds
         found = list(self.tail(**options).events(lambda: end))
-        return (
-            [one for one in found if isinstance(one, SeenEvent)],
-            [one for one in found if isinstance(one, Notice)],
-        )
+        said = [one for one in found if isinstance(one, Notice)]
+        return [one for one in found if isinstance(one, SeenEvent)], said
 
     def ids(self, seconds: float, **options: Any) -> list[str]:
         """Return the ids of the events that a tail of that many seconds yields."""
@@ -316,72 +311,27 @@ def test_refused_requests_are_read_from_the_log(tmp_path: Path) -> None:
     ([seen], _) = stream.seen(8, log=LocalLog(log, stream.clock, None))
     write(f"{'x' * 999_999}\n" * 12 + json.dumps(REFUSED | {"request": "new"}) + "\n")
 
-    assert (
-        SeenEvent(kind=Kind.REFUSED, at=START + 1.5, code="invalid_key", path="/v1/events", request_id="r1")
-        == seen
-    )
+    told = {"code": "invalid_key", "path": "/v1/events", "request_id": "r1"}
+    assert SeenEvent(kind=Kind.REFUSED, at=START + 1.5, **told) == seen
     assert ["old", "r1", "new"] == stream.refused(2, LocalLog(log, stream.clock, START - 10_800))
 
 
-class Logs:
-    """A double of CloudWatch Logs and Lambda.
-
-    Args:
-        clock: tells how late lines are.
-        since: from when on `log` reads it.
-    """
-
-    def __init__(self, clock: ManualClock, since: float | None = None) -> None:
-        self._clock = clock
-        self.lines: list[tuple[float, float, str]] = []
-        self.starts: list[float] = []
-        self.errors: list[Exception] = []
-        self.seconds_per_page = 0.0
-        double: Any = self
-        self.log = CloudWatchLog(double, double, "ingest", clock, since)
-
-    def add(self, at: float, late: float, request: str, code: str = "invalid_key") -> None:
-        """Write a line that becomes visible `late` seconds later."""
-        self.lines.append((at, at + late, json.dumps(REFUSED | {"request": request, "code": code})))
-
-    def get_function_configuration(self, *, FunctionName: str) -> dict[str, Any]:  # noqa: N803 -- boto3's name
-        """Return the log group."""
-        return {"LoggingConfig": {"LogGroup": f"group of {FunctionName}"}}
-
-    def filter_log_events(self, **request: Any) -> dict[str, Any]:
-        """Return the lines from a time on, two a page."""
-        assert request["logGroupName"] == "group of ingest"
-        if self.errors:
-            raise self.errors.pop(0)
-        first = int(request.get("nextToken", 0))
-        if not first:
-            self.starts.append(request["startTime"] / 1000)
-        self._clock.sleep(self.seconds_per_page)
-        shown = [
-            {"eventId": text, "timestamp": int(at * 1000), "message": text}
-            for at, visible_at, text in self.lines
-            if at * 1000 >= request["startTime"] and visible_at <= self._clock.now()
-        ]
-        more = {"nextToken": str(first + 2)} if first + 2 < len(shown) else {}
-        return {"events": shown[first : first + 2]} | more
+def logged(at: float, late: float, request: str, code: str = "invalid_key") -> tuple[float, float, str]:
+    """Return a line about a request that becomes visible `late` seconds later."""
+    return at, at + late, json.dumps(REFUSED | {"request": request, "code": code})
 
 
 def test_refused_requests_of_a_deployed_stack_are_read_from_cloudwatch() -> None:
-    """Each once, even if its line is late; older ones are skipped, and those about a rejected event, which the stream carries.
-
-    A throttled read is retried silently, an unreadable log is reported once. Events are still shown then.
-    """
+    """Each once, even if its line is late, but not those about rejected events; an unreadable log is reported once."""
     stream = Stream()
-    logs = Logs(stream.clock)
-    logs.add(START - 5, 0, "old")
-    logs.add(START + 1, 0, "of an event", "invalid_table")
-    for number in range(7):
-        logs.add(START + 20 * number, number, f"r{number}")
+    logs: Any = FunctionLog("ingest", stream.clock, lines_per_page=2)
+    logs.lines = [logged(START - 5, 0, "old"), logged(START + 1, 0, "of an event", "invalid_table")]
+    logs.lines += [logged(START + 20 * number, number, f"r{number}") for number in range(7)]
     logs.errors.append(client_error("ThrottlingException", "FilterLogEvents", "slow down"))
     denied = client_error("AccessDeniedException", "FilterLogEvents", "no")
     stream.clock.at(START + 300, partial(logs.errors.append, denied))
     stream.put_at(310, "a")
-    found, said = stream.seen(400, log=logs.log)
+    found, said = stream.seen(400, log=CloudWatchLog(logs, logs, "ingest", stream.clock, None))
 
     assert [*(f"r{number}" for number in range(7)), "of-a"] == [one.request_id for one in found]
     assert [Notice(Trouble.UNREADABLE, "log", cause="AccessDeniedException")] == said
@@ -392,13 +342,12 @@ def test_refused_requests_of_a_deployed_stack_are_read_from_cloudwatch() -> None
 def test_a_log_that_one_read_cannot_finish_is_read_on() -> None:
     """A long log takes several reads. Each continues where the last one stopped, until the present is reached."""
     stream = Stream()
-    logs = Logs(stream.clock, START - 3600)
-    logs.seconds_per_page = 3.0
-    for number in range(30):
-        logs.add(START - 3600 + number, 0, f"r{number}")
-    logs.add(START + 200, 0, "new")
+    logs: Any = FunctionLog("ingest", stream.clock, lines_per_page=2, seconds_per_page=3.0)
+    logs.lines = [logged(START - 3600 + number, 0, f"r{number}") for number in range(30)]
+    logs.lines.append(logged(START + 200, 0, "new"))
+    log = CloudWatchLog(logs, logs, "ingest", stream.clock, START - 3600)
 
-    assert [*(f"r{number}" for number in range(30)), "new"] == stream.refused(300, logs.log)
+    assert [*(f"r{number}" for number in range(30)), "new"] == stream.refused(300, log)
     assert 1 == logs.starts.count(START - 3600)
 
 
@@ -413,14 +362,8 @@ def test_a_line_has_no_control_characters_and_no_empty_fields() -> None:
         row={"td_url": "https://x", "page": "a b", "bad": "\x1b[2J\u202e\n", "n": 1, "time": 1, "none": None},
     )
 
-    assert (
-        r'22:13:20 shop.views page="a b" bad=\x1b[2J\u202e\n n=1 none=null td_url=https://x event_id=a'
-        == line_of(seen)
-    )
-    refused = SeenEvent(kind=Kind.REFUSED, at=START, code="invalid_key", path="/v1/events")
-    assert {
-        "kind": "refused",
-        "at": "2023-11-14T22:13:20Z",
-        "code": "invalid_key",
-        "path": "/v1/events",
-    } == described(refused)
+    columns = r'page="a b" bad=\x1b[2J\u202e\n n=1 none=null td_url=https://x event_id=a'
+    assert f"22:13:20 shop.views {columns}" == line_of(seen)
+    refused = {"code": "invalid_key", "path": "/v1/events"}
+    told = {"kind": "refused", "at": "2023-11-14T22:13:20Z"} | refused
+    assert told == described(SeenEvent(kind=Kind.REFUSED, at=START, **refused))

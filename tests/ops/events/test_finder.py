@@ -11,17 +11,15 @@ from typing import Any
 import pytest
 
 from doubles.clock import START
-from doubles.kinesis import HASH_KEYS
 from doubles.sqs import MemorySQS
-from doubles.treasure_data import Action, Fault, Kind
 from ops.commands.find import default_since, described, lines_of
 from ops.events.event_query import EventQuery
 from ops.events.finder import Finder, Places, Searched
 from ops.events.found_event import FoundEvent, Stage
-from ops.events.seen_event import Kind as SeenKind
+from ops.events.seen_event import Kind
 from shared.envelope import RejectedEvent, decode
 from shared.event_id import new_event_id
-from tests.support.delivery import BUCKET, SHARD, STREAM, Delivery, Meddled, envelope, once, row
+from tests.support.delivery import BUCKET, SHARD, STREAM, Meddled, envelope, once, row, shops
 from worker.bucket import Bucket
 from worker.forced_replay import Wanted
 from worker.plan import Cut
@@ -35,9 +33,7 @@ class Found:
     """A delivery, an overflow queue, and searches over both."""
 
     def __init__(self, **options: Any) -> None:
-        self.delivery = Delivery(**options)
-        self.delivery.map(shop="shop_db")
-        self.delivery.td.create("shop_db", "views")
+        self.delivery = shops(**options)
         self.queue: Any = MemorySQS(self.delivery.clock.now, visibility_seconds=1800)
         self.url = self.queue.create_queue(QueueName="overflow")["QueueUrl"]
         self.searched = Searched()
@@ -57,10 +53,8 @@ class Found:
 
     def put(self, *event_ids: str, request_id: str = "r", claim: int = 0, **columns: Any) -> str:
         """Put an envelope; return its sequence number."""
-        (number,) = self.delivery.put(
-            self.envelope(*event_ids, request_id=request_id, claim=claim, **columns)
-        )
-        return number
+        data = self.envelope(*event_ids, request_id=request_id, claim=claim, **columns)
+        return self.delivery.put(data)[0]
 
     def envelope(self, *event_ids: str, request_id: str = "r", claim: int = 0, **columns: Any) -> bytes:
         """Return an envelope with rows of these ids."""
@@ -75,10 +69,6 @@ class Found:
             MessageAttributes={"partition_key": {"DataType": "String", "StringValue": "k"}},
             DelaySeconds=delay,
         )
-
-    def refuse(self, status: int, **members: Any) -> None:
-        """Make imports fail with a status."""
-        self.delivery.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=status, **members))
 
     def all(
         self, *ids: str, since: float = 0.0, seconds: float = 600.0, columns: Mapping[str, str] | None = None
@@ -114,16 +104,12 @@ def test_events_of_a_large_span_are_found_in_their_own_chunks() -> None:
 
 @pytest.mark.parametrize("envelopes", [["abcdefg"], ["ab", "cd", "efg"]], ids=["one", "three"])
 def test_an_event_that_was_not_delivered_has_its_stage(envelopes: list[str]) -> None:
-    """With the reason, and since when. Dropped rows stay in S3 for as long as all others.
-
-    A chunk was halved until the bad row was alone, whether its rows came from one envelope or from several.
-    """
+    """With the reason, and since when, also of a bad row whose chunk was halved until it was alone."""
     found = Found()
     made = found.delivery
     made.map(waits="waits_db", refused="refused_db", dropped="dropped_db")
     for account, status in (("waits", 429), ("refused", 415), ("dropped", 415)):
-        fault = Fault(kind=Kind.STATUS, action=Action.IMPORT, database=f"{account}_db", status=status)
-        made.td.faults.add(fault)
+        made.fail(status, database=f"{account}_db")
         made.put(envelope(account, {"views": [row(account)]}, request_id=account))
     for names in envelopes:
         found.put(*names, request_id=names)
@@ -148,7 +134,7 @@ def test_an_event_that_was_sent_again_is_found_in_each_place() -> None:
     """As it was, as an edit has made it, and as a forced replay has sent that."""
     found = Found()
     found.put("a", page="x")
-    found.refuse(415)
+    found.delivery.fail(415)
     found.delivery.deliver()
     found.delivery.td.faults.clear()
     [span] = found.delivery.spans()
@@ -258,7 +244,7 @@ def test_a_search_by_column_covers_spans_shards_and_splits(column: str, value: s
     found.put("a", **wanted)
     found.put("z", request_id="z", **other)
     made.deliver()
-    made.kinesis.split_shard(StreamName=STREAM, ShardToSplit=SHARD, NewStartingHashKey=str(HASH_KEYS // 2))
+    made.split()
     for name in "bcdef":
         data = found.envelope(name, request_id=name, **(other if name == "d" else wanted))
         made.kinesis.put_record(StreamName=STREAM, Data=data, PartitionKey=name)
@@ -266,7 +252,8 @@ def test_a_search_by_column_covers_spans_shards_and_splits(column: str, value: s
     assert set("abcef") == {one.seen.event_id for one in found.all(columns={column: value})}
 
 
-def test_an_event_that_is_planned_during_the_search_is_found() -> None:
+@pytest.mark.parametrize(("meanwhile", "stage"), [("before", Stage.DELIVERED), ("after", Stage.ON_STREAM)])
+def test_an_event_that_is_planned_during_the_search_is_found_once(meanwhile: str, stage: Stage) -> None:
     """It was on the stream, in no span yet, when the search began. Kinesis may return no records although there are some."""
     found = Found()
     number = found.put("a")
@@ -276,10 +263,10 @@ def test_an_event_that_is_planned_during_the_search_is_found() -> None:
         found.delivery.deliver()
         found.delivery.kinesis.client.reads_empty = lambda: next(empty, False)
 
-    found.delivery.s3.after["list_objects_v2"] = once(plan)
+    getattr(found.delivery.s3, meanwhile)["list_objects_v2"] = once(plan)
     one = found.one()
 
-    assert (Stage.ON_STREAM, None) == (one.stage, one.span)
+    assert (stage, stage is Stage.ON_STREAM) == (one.stage, one.span is None)
     assert (SHARD, number) == (one.seen.shard, one.seen.sequence_number)
 
 
@@ -316,9 +303,8 @@ def test_a_search_reads_only_what_its_time_allows() -> None:
     query = EventQuery(ids=frozenset({ids[40]}))
     coming = iter(found.finder(query, default_since(query, made.clock.now()), 600))
     shown, wanted = Event(), name_of(made.spans()[40])
-    made.s3.before["get_object"] = lambda request: (
-        request["Key"] <= wanted or shown.wait(30)
-    )  # threads read ahead
+    # threads read ahead
+    made.s3.before["get_object"] = lambda request: request["Key"] <= wanted or shown.wait(30)
     first = next(coming)
     read = made.s3.calls.count("get_object")
     shown.set()
@@ -365,9 +351,8 @@ def test_text_and_json_say_the_same() -> None:
     number = found.put("a", td_client_id="v1")
     found.delivery.deliver()
     one = found.one()
-    brief, full = (
-        "\n".join(lines_of(one, "--local", details=details, raw=False)) for details in (False, True)
-    )
+    texts = [lines_of(one, "--local", details=wanted, raw=False) for wanted in (False, True)]
+    brief, full = map("\n".join, texts)
     told = described(one, raw=True)
 
     assert full.startswith("DELIVERED  a of shop.views\n")
@@ -397,4 +382,4 @@ def test_a_rejected_event_is_found_by_what_its_sender_wrote() -> None:
     assert (Stage.REJECTED, "invalid_table") == (before.stage, before.reason)
     assert [Stage.REJECTED] == [each.stage for each in found.all(columns={"page": "home"})]
     assert (Stage.DEAD, "invalid_table") == (theirs.stage, theirs.reason)
-    assert {(Stage.DELIVERED, SeenKind.EVENT)} == {(one.stage, one.seen.kind) for one in found.all("a", "b")}
+    assert {(Stage.DELIVERED, Kind.EVENT)} == {(one.stage, one.seen.kind) for one in found.all("a", "b")}

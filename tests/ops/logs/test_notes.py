@@ -2,10 +2,9 @@
 
 import json
 import re
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import boto3
 import pytest
@@ -14,6 +13,8 @@ from doubles.clock import ManualClock
 from ops.logs.notes import Note, troubles
 from ops.stack import Stack
 from ops.template import sluice_template
+from shared.clock import SystemClock
+from tests.support.cloudwatch_logs import FunctionLog
 from tests.support.telemetry import Output
 
 NOW = datetime.now(UTC)
@@ -24,9 +25,8 @@ REPORT = {"time": f"{MINUTES[2]}Z", "type": "platform.report", "record": {"statu
 
 def line(level: str, message: str, *, minutes: int = 1, **fields: Any) -> str:
     """Return a log line from so many minutes ago."""
-    return json.dumps(
-        {"level": level, "timestamp": f"{MINUTES[minutes]}.123+00:00", "message": message} | fields
-    )
+    at = f"{MINUTES[minutes]}.123+00:00"
+    return json.dumps({"level": level, "timestamp": at, "message": message} | fields)
 
 
 def local(folder: Path, **logs: str) -> Stack:
@@ -87,17 +87,11 @@ def test_lines_that_the_telemetry_writes_are_parsed(tmp_path: Path) -> None:
 
 
 def test_notes_of_all_functions_are_sorted_by_time(tmp_path: Path) -> None:
-    """The oldest comes first, from the last hour, however many lines came since. A log that cannot be read is reported by name.
-
-    Of the template's, only the scaler's is left out.
-    """
+    """However many lines came since. A log that cannot be read is named; of the template's, only the scaler's is left out."""
     old, usual = line("WARNING", "old", minutes=80), line("INFO", "span")
     found = (old, line("WARNING", "fails", minutes=20), line("WARNING", "held"), json.dumps(REPORT))
-    stack = local(
-        tmp_path,
-        worker="\n".join((*found, *[usual] * 10_000)),
-        ingest=line("ERROR", "unexpected exception"),
-    )
+    of_worker = "\n".join((*found, *[usual] * 10_000))
+    stack = local(tmp_path, worker=of_worker, ingest=line("ERROR", "unexpected exception"))
     names = {path.stem for path in tmp_path.glob("*.log")}
     (tmp_path / "drain.log").unlink()
     notes, unreadable = troubles(stack, 3600)
@@ -112,50 +106,27 @@ def test_notes_of_all_functions_are_sorted_by_time(tmp_path: Path) -> None:
     assert {"ingest", "worker", "sender", "drain", "admin"} == names
 
 
-class Logs:
-    """A double of CloudWatch Logs and Lambda: each page has one line, and the oldest lines of a query come first.
-
-    Args:
-        ages: how old the lines are, in seconds.
-    """
-
-    def __init__(self, *ages: float) -> None:
-        self.ages = sorted(ages, reverse=True)
-        self.pages = 0
-
-    def client(self, _: str, **__: Any) -> Self:
-        """Stand in for a boto3 session."""
-        return self
-
-    def get_function_configuration(self, **_: Any) -> dict[str, Any]:
-        """Return the log group."""
-        return {"LoggingConfig": {"LogGroup": "functions"}}
-
-    def filter_log_events(self, **request: Any) -> dict[str, Any]:
-        """Return one line between two times."""
-        self.pages += 1
-        begin, end = (time.time() - request[name] / 1000 for name in ("startTime", "endTime"))
-        found = [age for age in self.ages if end <= age <= begin]
-        index = int(request.get("nextToken", 0))
-        more = {"nextToken": f"{index + 1}"} if index + 1 < len(found) else {}
-        return {
-            "events": [{"message": line("WARNING", f"{age:.0f} s ago")} for age in found[index : index + 1]]
-        } | more
+def log_of(*ages: float) -> FunctionLog:
+    """Return a log with lines of these ages, in seconds, a line a page."""
+    clock = SystemClock()
+    made = FunctionLog("worker", clock, lines_per_page=1)
+    made.lines = [(clock.now() - age, 0.0, line("WARNING", f"{age:.0f} s ago")) for age in ages]
+    return made
 
 
-def deployed(logs: Logs) -> Stack:
-    """Return a deployed stack with these logs."""
-    return Stack("sluice-dev", {"WorkerFunction": "worker"}, logs)  # type: ignore[arg-type]  # a double
+def deployed(log: FunctionLog) -> Stack:
+    """Return a deployed stack with this log."""
+    return Stack("sluice-dev", {"WorkerFunction": "worker"}, log)  # type: ignore[arg-type]  # a double
 
 
 def test_the_latest_lines_of_a_log_are_read() -> None:
     """They say what is wrong now; what a long log leaves out is named. A short one is read completely, and no line twice."""
-    logs, short = Logs(*range(10, 3600, 60)), Logs(-20, 5, 299, 301, 1500, 3590, 3700)
-    notes, unreadable = troubles(deployed(logs), 3600)
+    long, short = log_of(*range(10, 3600, 60)), log_of(-20, 5, 299, 301, 1500, 3590, 3700)
+    notes, unreadable = troubles(deployed(long), 3600)
     all_notes, nothing = troubles(deployed(short), 3600)
 
     assert {"10 s ago", "70 s ago", "250 s ago"} <= {note.what for note in notes}
-    assert 20 == len(notes) == logs.pages
+    assert 20 == len(notes) == long.pages
     assert [True] == [one.endswith("there is too much to read") for one in unreadable]
     ages = (-20, 1500, 299, 301, 3590, 5)  # the last one is from before the time
     assert [f"{age} s ago" for age in ages] == sorted(note.what for note in all_notes)

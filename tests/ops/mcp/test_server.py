@@ -92,11 +92,8 @@ def test_each_tool_answers_with_what_its_command_prints(sluice: Sluice) -> None:
 
 def test_personal_data_is_replaced_as_in_tail(sluice: Sluice) -> None:
     """Equal values have the stand-ins that the command shows. Email addresses are replaced in every part of an answer."""
-    row = {
-        "email": "jo@shop.example",
-        "td_url": "https://shop.example/jo",
-        "tags": [{"to": "jo@shop.example"}],
-    }
+    jo = "jo@shop.example"
+    row = {"email": jo, "td_url": "https://shop.example/jo", "tags": [{"to": jo}]}
     sluice.post("news", [{"table": "article_views", "event_id": "d", "td_url": "https://shop.example/of/jo"}])
     sluice.post("shop", [{"table": "personal", "event_id": "p@shop.example", **row}])
     until(lambda: "shop.example/of/jo" in sluice.run("plan diff news --local --json").stdout)
@@ -118,9 +115,8 @@ def test_personal_data_is_replaced_as_in_tail(sluice: Sluice) -> None:
 
 def test_a_long_answer_is_cut_and_says_so(sluice: Sluice) -> None:
     """It counts what is left out, and names a command that shows everything."""
-    sluice.post(
-        "shop", [{"table": "long", "event_id": f"l{number}", "text": "雪" * 200} for number in range(60)]
-    )
+    long = {"table": "long", "text": "雪" * 200}
+    sluice.post("shop", [long | {"event_id": f"l{number}"} for number in range(60)])
     (answer,) = ask(sluice.home, ("tail", {"since": "1min", "table": "long", "for": "4s"}))
     whole = json.loads(text_of(answer))
 
@@ -132,10 +128,7 @@ def test_a_long_answer_is_cut_and_says_so(sluice: Sluice) -> None:
 
 def test_what_is_wrong_is_never_cut() -> None:
     """However much is right, and however long the rest is: what waits comes after what is dead."""
-    dead = [
-        Finding("dead rows", f"{number} rows are dead (http_4{number:02})", "Fix.", "fault")
-        for number in range(9)
-    ]
+    dead = [Finding("dead rows", f"{n} rows are dead (http_4{n:02})", "Fix.", "fault") for n in range(9)]
     waits = Finding("rows", "1 row for the database field_app waits", state="waiting")
     right = [Finding("a check", "x" * 300)] * 40
     document = {"findings": findings_document([*dead, waits, *right]), "rows": [{"reason": "y" * 99}] * 99}

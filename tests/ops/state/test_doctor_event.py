@@ -1,10 +1,8 @@
 """What the doctor says about its test event, and when it sends none."""
 
 import pytest
-from click.testing import CliRunner
 
 from doubles.treasure_data import Action, Fault, Kind
-from ops.commands import doctor
 from ops.state.checks import TEST_TABLE
 from ops.state.doctor_event import outcome
 from tests.support.faulty_stack import FaultyStack
@@ -23,6 +21,7 @@ KEY = ChunkKey(Group(RowSender("shop"), TEST_TABLE), 0)
         (Entry(State.WAITING, reason="deadline"), "unknown", "the worker had no time left to send them"),
         (Entry(State.WAITING, reason="http_503"), "waiting", "Treasure Data answers 503. No action needed"),
         (Entry(State.WAITING, reason="http_401"), "fault", "it rejects the API key. Store a valid one"),
+        (Entry(State.WAITING, reason="http_422"), "fault", "fix them with `sluice redrive --local --edit --"),
         (Entry(State.DEAD, reason="http_422"), "fault", "dead after 1.2 s (http_422)"),
     ],
 )
@@ -51,7 +50,7 @@ def test_an_event_creates_no_database(database: str, table: str, unlisted: int, 
     stack.made.td.create("shop_db", *([table] if table else []))
     if unlisted:
         stack.made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.LIST, status=403, count=unlisted))
-    shown = CliRunner(mix_stderr=False).invoke(doctor.command, obj=stack)
+    shown = stack.run("doctor")
 
     assert (said is None) is any(TEST_TABLE in body for body in stack.api.bodies)
     if said is not None:

@@ -9,11 +9,9 @@ from typing import Any
 
 import pytest
 import requests
-from click.testing import CliRunner, Result
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from doubles.treasure_data.fault import Action, Fault, Kind
-from ops.commands import doctor, status
 from ops.state.faults import findings, summary
 from ops.state.stack_state import StackState, WaitingRows
 from shared.accounts import Account
@@ -263,8 +261,8 @@ def read(*cases: Case) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         case.seed(stack)
     stack.made.clock.time = max(stack.made.clock.time, SystemClock().now())
     found = []
-    for command, options in ((status.command, []), (doctor.command, ["--no-event"])):
-        result = CliRunner(mix_stderr=False).invoke(command, [*options, "--json"], obj=stack)
+    for line in ("status --json", "doctor --no-event --json"):
+        result = stack.run(line)
         assert result.exit_code in (0, 3), (result.output, result.stderr, result.exception)
         findings = json.loads(result.stdout)["findings"]
         wrong = [one for one in findings if one["health"] != "healthy"]
@@ -305,6 +303,8 @@ def test_a_sound_stack_has_no_faults(seed: Seed) -> None:
         ("put_again", 15, "healthy"),
         ("put_again", 35, "waiting"),
         ("http_503", 1, "waiting"),
+        ("http_429", 1, "waiting"),
+        ("http_422", 1, "attention"),
     ],
 )
 def test_what_is_usual_for_a_while_is_no_fault(reason: str, minutes: int, health: str) -> None:
@@ -336,17 +336,13 @@ def test_the_doctor_repairs_a_restored_ledger_after_asking() -> None:
     take(stack, "shop", ago=60)
     stack.made.clock.time = SystemClock().now()
     stack.made.dynamodb.restore(TABLE, [])
-    line = ["--no-event", "--repair-ledger"]
+    line = "doctor --no-event --repair-ledger"
     [name] = stack.made.span_objects()
-
-    def run(*more: str, answer: str = "") -> Result:
-        return CliRunner(mix_stderr=False).invoke(doctor.command, [*line, *more], obj=stack, input=answer)
-
-    refused = run(answer="n")
+    refused = stack.run(line, "n")
     of_client("s3", gone("AccessDenied"), "get_object")(stack)
-    unreadable = run("--yes")
+    unreadable = stack.run(f"{line} --yes")
     del stack.made.s3.before["get_object"]
-    done, again = run("--yes"), run("--yes")
+    done, again = stack.run(f"{line} --yes"), stack.run(f"{line} --yes")
 
     assert f"read: {name}: An error occurred (AccessDenied)" in unreadable.stdout
     assert "docs/operations.md#restore" in unreadable.stdout

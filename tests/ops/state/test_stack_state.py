@@ -43,10 +43,7 @@ def test_a_stack_is_healthy_while_records_are_on_their_way() -> None:
 
 
 def test_rows_that_wait_for_one_cause_are_one_finding() -> None:
-    """An outage is one line for all accounts, of which it names three. A refusal of one database has what Treasure Data said.
-
-    Most rows are not tried then, which says nothing about the key itself. Dead rows may be on purpose, and can be dropped.
-    """
+    """An outage names three accounts, a refusal what Treasure Data said; dead rows may be on purpose, and can be dropped."""
     names = ("app", "blog", "docs", "news", "shop")
     waiting = [WaitingRows(name, f"{name}_db", "http_503", rows=2, since=NOW - 60) for name in names]
     waiting.append(WaitingRows("shop", "", "http_503", rows=1, since=NOW - 90))

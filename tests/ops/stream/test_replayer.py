@@ -9,7 +9,6 @@ import pytest
 
 from doubles.clock import START, ManualClock
 from doubles.kinesis import MemoryKinesis
-from doubles.treasure_data import Action, Fault, Kind
 from ops.books.replayed import Planned
 from ops.commands import replay as command
 from ops.failure import INTERRUPTED, Failure
@@ -222,8 +221,7 @@ def test_a_replay_can_wait_until_nothing_of_its_range_waits(capsys: pytest.Captu
     """It has the sender take what waits again and again; without --wait it does so once."""
     delivery = skipped("a", seconds=1)
     delivery.clock.sleep(1)
-    fault = Fault(kind=Kind.STATUS, action=Action.IMPORT, status=503, end=delivery.clock.now() + 60)
-    delivery.td.faults.add(fault)
+    delivery.fail(503, end=delivery.clock.now() + 60)
 
     def invoke(function: str, event: Any) -> Any:
         if function == "WorkerFunction":
