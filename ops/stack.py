@@ -81,6 +81,11 @@ class Stack:
             return "--local"
         return f"--stack {self.name} --region {self.session.region_name}"
 
+    @property
+    def window_seconds(self) -> int:
+        """How long records may wait for a batch to fill; 0 if unknown."""
+        return int(self.parameters.get("BatchWindowSeconds", 0))
+
     @method_makes_client
     def client(self, service: str, read_timeout: float = 60) -> BaseClient:
         """Return a boto3 client of a service. `read_timeout` is in seconds."""

@@ -46,8 +46,12 @@ READING = [
 @pytest.fixture
 def filled(sluice: Sluice) -> Sluice:
     """The stack, with a dead row of long names, and with records on its first shard."""
-    while not sluice.json("replay --local --dry-run")["shards"]["shardId-000000000000"]:
+
+    def has_records() -> bool:
         sluice.send("shop", "on_any_shard", "a")
+        return bool(sluice.json("replay --local --dry-run")["shards"]["shardId-000000000000"])
+
+    until(has_records)
     listing = "dead list --local --account nobody_of_a_long_name"
     if not sluice.json(listing):
         sluice.produce("nobody_of_a_long_name", "a_table_with_a_name_that_is_long", "a")

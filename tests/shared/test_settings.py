@@ -37,9 +37,7 @@ def test_settings_are_parsed(origins: str, rate: str, expected: dict[str, Any]) 
     ("given", "rate", "missing"),
     [({"STREAM_NAME": "events"}, "many", REQUIRED[1:]), (INGEST, "0", ()), (INGEST, "-1", ())],
 )
-def test_the_error_names_every_invalid_setting(
-    given: dict[str, str], rate: str, missing: tuple[str, ...]
-) -> None:
+def test_the_error_names_invalid_settings(given: dict[str, str], rate: str, missing: tuple[str, ...]) -> None:
     """One message names all variables that are missing or invalid. A number of events must be positive."""
     with pytest.raises(SettingsError) as caught:
         IngestSettings.from_environment(given | {"KEY_EVENTS_PER_SECOND": rate})

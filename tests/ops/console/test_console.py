@@ -39,7 +39,7 @@ class Console:
         """Send a GET, or a POST if there is a document."""
         body = None if document is None else json.dumps(document).encode()
         headers = {"authorization": f"Bearer {self.token}", "content-type": "application/json"}
-        with urlopen(Request(f"{self.url}{path}", body, headers), timeout=30) as answer:
+        with urlopen(Request(f"{self.url}{path}", body, headers), timeout=60) as answer:
             return json.load(answer)
 
     def refused(self, path: str, document: dict[str, Any]) -> tuple[int, str]:

@@ -155,7 +155,7 @@ class Aws:
 
     def _look(self, name: str, *_: Any) -> Any:
         if name in self.unreadable:
-            raise client_error("AccessDenied", "Describe", "you may not look")
+            raise client_error("AccessDenied", "Describe", "the account 123404567890 may not look")
         if name not in self.there:
             raise client_error("404", "Describe")
         return {}
@@ -242,16 +242,21 @@ def test_a_bucket_that_cannot_be_emptied_is_a_failure(state: dict[str, Any], why
 def test_what_is_left_and_what_cannot_be_checked_is_named() -> None:
     """Each resource is looked for by its id, whatever CloudFormation reports. Without the permission to look, it is not assumed gone.
 
-    A second attempt finishes the first, although the functions are gone already.
+    A second attempt finishes the first, although some functions are gone already.
     """
     assert (4, {"Role": "role"}, {}) == Aws(retained={"Role"}).removed()
     count, left, unseen = Aws(unreadable={"role"}).removed()
-    again = Aws(stubborn={"Role"})
+    again = Aws(
+        {**RESOURCES, "Worker": FUNCTION},
+        stubborn={"Role", "Worker"},
+        concurrency={"ingest": None, "worker": None},
+    )
     again.failed()
     again.stubborn.clear()
 
     assert (4, {}, ["Role"]) == (count, left, list(unseen))
-    assert ((2, {}, {}), set()) == (again.removed(), again.there)
+    assert ((3, {}, {}), set()) == (again.removed(), again.there)
+    assert 2 == again.log.count("worker 0")
 
 
 @pytest.mark.parametrize(
