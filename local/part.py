@@ -153,12 +153,9 @@ class Part:
             self._process.stdin.close()
 
     def wait(self, seconds: float) -> None:
-        """Wait for the process to exit, and kill it after that many seconds."""
-        try:
-            self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        """Wait for the process to exit, and kill it and its children after that many seconds."""
+        if not self._exited(seconds):
+            self.kill()
         self._close()
 
     def _close(self) -> None:
