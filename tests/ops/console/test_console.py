@@ -152,6 +152,7 @@ def test_dead_rows_are_dropped_only_as_confirmed() -> None:
     """If there are other rows by now than the operator saw, nothing is dropped."""
     stack = FaultyStack()
     stack.made.put(envelope("nobody_yet_again", {"dropped": [row("a"), row("b")]}))
+    stack.made.put(envelope("somebody_else", {"dropped": [row("c")]}, request_id="c"))
     stack.made.deliver()
     with console(stack, allow_changes=True) as page:
         asked = page.dead("nobody_yet_again")
