@@ -56,9 +56,11 @@ STANDARD_COLUMNS = frozenset(
         *("td_display", "td_model", "td_os_ver", "td_os_type", "td_app_ver", "td_app_ver_num"),
         *("td_app_previous_ver", "td_app_previous_ver_num", "td_locale_country", "td_locale_lang"),
         *("td_android_event", "td_ios_event", "td_unity_event", "sluice_dropped"),
+        *("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content", "utm_id"),
+        *("utm_source_platform", "utm_creative_format", "utm_marketing_tactic"),
     }
 )
-"""Columns that Sluice, its SDKs and Treasure Data's SDKs add. If any `td_…` were allowed, a sender could add columns without end."""
+"""Columns that Sluice, its SDKs and Treasure Data's SDKs add. If any `td_…` or `utm_…` were allowed, a sender could add columns without end."""
 
 _COLUMN = re.compile(r"[a-z_][a-z0-9_]{0,127}")
 _UNSAFE_PATTERN = re.compile(r"\)[*+{]|\\[1-9]|\(\?(?!:)")

@@ -70,7 +70,7 @@ def test_a_plan_derived_from_a_row_fits_it(row: dict[str, Any]) -> None:
         {"amount": 1, "count": 2, "gift": True, "items": "[1]", "currency": "JPY", "anything": "x"},
         {"amount": 1.5, "count": 2.0, "gift": None, "items": "{}", "currency": 1.0},
         {"time_raw": "x", "time_rule": "text", "time_drift": 7, "bot": "b", "uuid": "u", "td_title": 5},
-        {"event_id_2": "", "sluice_dropped": 1},
+        {"event_id_2": "", "sluice_dropped": 1, "utm_source": "news"},
     ],
 )
 def test_rows_that_fit_have_no_violations(more: dict[str, Any]) -> None:

@@ -339,6 +339,20 @@ def test_rejected_events_of_a_person_are_deleted_with_their_old_versions() -> No
     assert {"rejected": 4} == books(made)
 
 
+def test_deleted_rejected_events_are_noted_although_others_cannot_be_deleted() -> None:
+    """They are gone: a search that is repeated does not find them."""
+    made = shops()
+    refused = RejectedEvent(0, "missing_table", "views", json.dumps({"email": P}).encode(), "no")
+    made.deliver_each(*(Envelope("shop", "k1", AT_MS, one, 0, (), (refused,)).encode() for one in "rst"))
+    ask(made, "note")
+    made.s3.before["list_object_versions"] = once(lose_answer)
+    asked = {"do": "rejected", "account": "shop", "forgets": True}
+
+    assert "unavailable" == made.invoke_sender({"forget": asked}).get("error")
+    assert {"rejected": 2} == receipt(made)["forgotten"]
+    assert 1 == ask(made, "rejected", forgets=True)["events"]
+
+
 def test_rows_of_tables_that_are_too_many_are_searched_too() -> None:
     """They share a chunk, by table; what never became rows is an original."""
     made = shops()
@@ -476,9 +490,12 @@ def test_rows_with_a_wrong_count_do_not_end_a_search(counted: int) -> None:
     assert (1, {"": 1}, {"delivered": 1}) == (number, found["left"], receipt(made)["forgotten"])
 
 
-@pytest.mark.parametrize("is_full", [True, False])
-def test_a_span_whose_item_has_no_room_does_not_end_a_search(is_full: bool) -> None:
-    """It is left, and reported. If the ledger is away, the search ends, and is repeated; what it has forgotten is noted before."""
+@pytest.mark.parametrize("trouble", ["full", "gone", "away"])
+def test_a_span_that_cannot_be_cut_does_not_end_a_search(trouble: str) -> None:
+    """Its item has no room, or its object is gone: it is left, and reported.
+
+    If the ledger is away, the search ends, and is repeated; what it has forgotten is noted before.
+    """
     made = shops()
     made.deliver_each(*(envelope("shop", {"views": rows(f"a{n}", f"p{n}")}) for n in range(3)))
     made.clock.sleep(2 * HOUR)
@@ -492,10 +509,14 @@ def test_a_span_whose_item_has_no_room_does_not_end_a_search(is_full: bool) -> N
     def refuse() -> None:
         raise ClientError({"Error": too_large}, "UpdateItem")
 
-    made.dynamodb.before["update_item"] = once(refuse if is_full else lose_answer)
+    def lose() -> None:
+        made.s3.client.delete_object(Bucket=BUCKET, Key=name_of(made.spans()[-1]))
+
+    troubles = {"full": refuse, "gone": lose, "away": lose_answer}
+    made.dynamodb.before["update_item"] = once(troubles[trouble])
     found = made.invoke_sender({"forget": {"do": "forget", "hour": hour, "after": ""}})
 
-    assert ({"": 1} if is_full else None) == found.get("left")
+    assert (None if trouble == "away" else {"": 1}) == found.get("left")
     assert {"delivered": 2} == receipt(made)["forgotten"]
 
 

@@ -183,7 +183,7 @@ class ForgetSearch:
     ) -> PersonRows | UnavailableError:
         try:
             return self._forgetting.forget(cut.span, persons, gone.__contains__)
-        except ItemTooLargeError:  # it has no room for more names: the search goes on
+        except (ItemTooLargeError, InvalidObjectError):  # the search goes on
             return PersonRows(cut.span, cut.rows, left=Counter({"": 1}))
         except UnavailableError as error:
             return error
@@ -263,35 +263,45 @@ class ForgetSearch:
         matcher = persons.of(account)
         if matcher is None:
             return found
-        for page in self._bucket.pages(f"{REJECTED}{account}/"):
-            jobs = [
-                partial(self._rejected, item["Key"], matcher, forgets=forgets)
-                for item in page.get("Contents", ())
-            ]
-            for requests in run_parallel(self._executors, jobs, _AT_ONCE):
-                found.update((request, "rejected") for request in requests)
+        failure: UnavailableError | None = None
+        try:
+            for page in self._bucket.pages(f"{REJECTED}{account}/"):
+                jobs = [
+                    partial(self._rejected, item["Key"], matcher, forgets=forgets)
+                    for item in page.get("Contents", ())
+                ]
+                for requests in run_parallel(self._executors, jobs, _AT_ONCE):
+                    if isinstance(requests, UnavailableError):
+                        failure = requests
+                    else:
+                        found.update((request, "rejected") for request in requests)
+                if failure is not None:
+                    break
+        except UnavailableError as error:
+            failure = error
         if found and forgets:
             now = self._clock.now()
             self._requests.change(lambda document: document.add_forgotten(found, now))
+        if failure is not None:
+            raise failure
         return found
 
-    def _rejected(self, name: str, matcher: Matcher, *, forgets: bool) -> list[str]:
-        """Return the requests that events of an object match."""
-        data = self._bucket.get(name)
+    def _rejected(self, name: str, matcher: Matcher, *, forgets: bool) -> list[str] | UnavailableError:
+        """Return the requests that events of an object match, or why that is unknown or these could not be deleted."""
         try:
+            data = self._bucket.get(name)
             held = list(events(decompress(data))) if data is not None else []
+            requests = [matcher.request_of_event(one.original, one.received_at) for one in held]
+            if forgets and any(requests):
+                kept = [one for one, request in zip(held, requests, strict=True) if not request]
+                if kept:
+                    self._bucket.put(name, compress(b"".join(msgpack.packb(tuple(one)) for one in kept)))
+                self._bucket.erase(name, but_latest=bool(kept))
         except InvalidObjectError:
             return []
-        requests = [matcher.request_of_event(one.original, one.received_at) for one in held]
-        found = [request for request in requests if request]
-        if found and forgets:
-            kept = [
-                msgpack.packb(tuple(one)) for one, request in zip(held, requests, strict=True) if not request
-            ]
-            if kept:
-                self._bucket.put(name, compress(b"".join(kept)))
-            self._bucket.erase(name, but_latest=bool(kept))
-        return found
+        except UnavailableError as error:
+            return error
+        return [request for request in requests if request]
 
 
 def _began(hour: str) -> float:
