@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from doubles.treasure_data import Action, Fault, Kind
-from ops.sending import balanced
+from ops.sending import OUTCOMES, balanced, send
 from shared.envelope import RejectedEvent, decode
 from tests.ops.deploy.test_rights import waiting
 from tests.support.commands import all_commands
@@ -175,6 +175,17 @@ def test_each_selected_row_counts_once() -> None:
 
     assert outcome | {"selected": 6, "untried": 2} == balanced(6, outcome)
     assert outcome | {"selected": 4, "untried": 0} == balanced(3, outcome)
+
+
+def test_the_sender_runs_until_everything_is_tried_or_nothing_changes() -> None:
+    """Each run selects again what the last one kept, so only the last count of kept rows matters."""
+    nothing = dict.fromkeys(OUTCOMES, 0) | {"complete": False}
+    runs = iter(nothing | one for one in ({"delivered": 2, "kept": 3}, {"dead": 1, "kept": 2}, {"kept": 2}))
+    stack, told = FaultyStack(), list[int]()
+    stack.break_(invoke=lambda *_: next(runs))
+
+    assert nothing | {"delivered": 2, "dead": 1, "kept": 2} == send(stack, {"chunks": [[]]}, told.append)
+    assert [2, 2, 2] == told
 
 
 def test_dead_rows_in_doubt_can_be_sent_without_asking() -> None:
