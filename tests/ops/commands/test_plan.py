@@ -52,6 +52,7 @@ def test_a_plan_has_types_values_and_required_columns() -> None:
     """Each is inferred from enough events only. Comments show examples and frequencies."""
     found: list[dict[str, Any]] = [
         {"order": f"A-{n}", "amount": n / 2, "currency": "JPY" if n % 3 else "USD", "td_url": "x"}
+        | {"size": f"{n % 8} cm"}  # each too rarely to be a list
         for n in range(24)
     ]
     made = profile(*found, {"order": "A", "amount": 1, "currency": "JPY", "gift": True})
@@ -62,6 +63,7 @@ def test_a_plan_has_types_values_and_required_columns() -> None:
         "amount": PlannedColumn("number", required=True),
         "currency": PlannedColumn("string", required=True, values=("JPY", "USD")),
         "gift": PlannedColumn("boolean"),
+        "size": PlannedColumn("string"),
     } == made.plan().tables["orders"].columns
     assert PlannedColumn("string") == profile({"currency": "JPY"}).plan().tables["orders"].columns["currency"]
     assert "  orders:  # 25 events" in lines
