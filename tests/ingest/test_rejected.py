@@ -96,11 +96,14 @@ def test_messages_do_not_move_borders() -> None:
 
 
 def test_rejected_events_get_their_own_envelope_if_the_last_is_full() -> None:
-    """Rows take precedence over rejected events."""
-    site = Site()
+    """Rows take precedence over rejected events, which never go to the queue."""
+    site, events = Site(), [{**GOOD, "text": "x" * 230_000}] * 3 + [{"text": "x" * 100_000}]
 
-    site.post([{**GOOD, "text": "x" * 230_000}] * 3 + [{"text": "x" * 100_000}])
+    site.post(events)
+    site.kinesis.faults, site.kinesis.sticky = [DOWN], True
+    site.post(events)
 
+    assert [3] == [item.row_count for item in site.queued()]
     assert [(3, 0), (0, 1)] == [(item.row_count, len(item.rejected)) for item in site.envelopes()]
     assert all(len(item.encode()) <= MAX_ENVELOPE_BYTES for item in site.envelopes())
 
