@@ -318,6 +318,7 @@ def test_a_postback_array_is_answered_like_a_batch() -> None:
 
 
 TEXTS = {"a": "1", "page_url": "http://a.example/?x=1"}
+SOON = {"a": "1", "time_raw": "soon", "time_rule": "unreadable"}
 
 
 @pytest.mark.parametrize(
@@ -325,7 +326,7 @@ TEXTS = {"a": "1", "page_url": "http://a.example/?x=1"}
     [
         ("POST", "api_key", "", b'{"a": 1, "b": "2"}', {"a": 1, "b": "2"}),
         ("GET", "td_write_key", "&a=1&page_url=http://a.example/?x=1", None, TEXTS),
-        ("GET", "api_key", "&a=1&page_url=http://a.example/?x=1", None, TEXTS),
+        ("GET", "api_key", "&a=1&td_record_time=soon", None, SOON),
         ("POST", "api_key", "&a=1&page_url=http://a.example/?x=1", b"", TEXTS),
         ("POST", "api_key", "&a=1&page_url=http://a.example/?x=1", b"PING", TEXTS),
         ("GET", "td_write_key", "&td_format=pixel&td_ip=td_ip&a=1", None, {"td_ip": "192.0.2.7", "a": "1"}),
@@ -358,7 +359,7 @@ def test_an_event_may_be_a_form(path: str) -> None:
 def test_td_record_time_is_the_time_of_its_own_event() -> None:
     """The `time` of an event beside it may be older. An event that has no column left loses what was sent as its time."""
     site, week_ago = Site(), NOW - 7 * 86_400
-    stamps: list[Any] = [str(week_ago), str(week_ago - 1), NOW + 4 * 86_400, [NOW]]
+    stamps: list[Any] = [week_ago * 1000, str(week_ago), str(week_ago - 1), NOW + 4 * 86_400, [NOW]]
     events = [{"time": week_ago - 1}, *({"td_record_time": stamp, "time": 1} for stamp in stamps)]
     old = {"td_record_time": week_ago - 1}
     events += [{f"c{number}": 0 for number in range(count)} | old for count in (507, 508, 509)]
@@ -366,9 +367,10 @@ def test_td_record_time_is_the_time_of_its_own_event() -> None:
     site.send(http_event("POST", PATHS[2], f"td_write_key={KEY}", {}, json.dumps(events).encode()))
 
     found = [(row["time"], row.get("time_raw"), row.get("time_rule")) for _, row in site.rows()]
-    odd = [(NOW, stamp, "out_of_range") for stamp in stamps[1:3]] + [(NOW, f"[{NOW}]", "unreadable")]
+    odd = [(NOW, stamp, "out_of_range") for stamp in stamps[2:4]] + [(NOW, f"[{NOW}]", "unreadable")]
     full = [(NOW, week_ago - 1, "out_of_range"), (NOW, None, None), (NOW, None, None)]
-    assert [(week_ago - 1, None, None), (week_ago, None, None), *odd, *full] == found
+    right = [(week_ago - 1, None, None), (week_ago, week_ago * 1000, "milliseconds")]
+    assert [*right, (week_ago, None, None), *odd, *full] == found
 
 
 ALLOWED = "https://allowed.example"

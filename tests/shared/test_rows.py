@@ -289,6 +289,9 @@ def test_deep_events_have_distinct_texts() -> None:
     assert 5 == len(texts)
     assert f"a\n{deep!r}\nb\n1" == rows.text_of({"a": deep, "b": 1})
     assert f"\n{deep!r}" == rows.text_of(deep)
+    for _ in range(100_000):
+        deep = [deep]
+    assert "\n" == rows.text_of(deep)  # Python itself cannot write this one
 
 
 @given(st.text(max_size=200), json_values.values)
