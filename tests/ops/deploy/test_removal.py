@@ -289,6 +289,14 @@ def test_a_removal_that_failed_after_the_stack_was_gone_goes_on(
     assert (set() if code == 0 else {"aside", "stream"}) == aws.there
 
 
+def test_an_alarm_that_is_left_is_found() -> None:
+    """CloudWatch answers with several lists: composite alarms, of which there are none, come first."""
+    cloudwatch = SimpleNamespace(describe_alarms=lambda **_: {"CompositeAlarms": [], "MetricAlarms": [{}]})
+    stack: Any = SimpleNamespace(client=lambda _: cloudwatch)
+
+    assert LOOKS["AWS::CloudWatch::Alarm"](stack, "sluice-dev-lag-warn")
+
+
 def test_every_resource_type_is_looked_for() -> None:
     """A type without a check of its own disappears with a resource that has one. What prod retains is deleted."""
     types = {one["Type"] for one in transformed()["Resources"].values()}
