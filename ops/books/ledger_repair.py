@@ -14,7 +14,7 @@ from operator import attrgetter
 
 from ops.books.chunks import chunks
 from shared.clock import Clock
-from shared.errors import BucketUnavailableError
+from shared.errors import BucketUnavailableError, InvalidObjectError
 from worker.bucket import Bucket
 from worker.chain import ChainId, Owner
 from worker.claims import FROM_JSON
@@ -34,7 +34,7 @@ from worker.rows import decompress
 from worker.selection import Selection
 from worker.span import SECONDS_KEPT, ChunkKey, ObjectRef, Place, RowSender, Span, digest_of, milliseconds
 from worker.span_object import SpanObjects, Stored, hour_of, name_of
-from worker.states import LONGEST_INVOCATION_SECONDS, Entry, State
+from worker.states import FINAL, LONGEST_INVOCATION_SECONDS, Entry, State
 from worker.sweeper import span_there
 
 REASON = "ledger_restored"
@@ -159,8 +159,9 @@ class LedgerRepair:
             if one.index.after > at:
                 # spans of one or two records without rows have no object; a chain has no holes
                 end = self._append(_filler(chain, at, one.index.after, one.index.planned_at, end), {})
-            if one.index.origin and not chain.is_forced:
-                self._note_replaced(one.index.origin)
+            if one.index.origin and not chain.is_forced and not self._note_replaced(one.index.origin):
+                counts["aside"] += 1
+                return
             end = self._append(self._span(one, end), self._claims(one) if chain.is_of_stream else {})
             counts["spans"] += 1
             if not chain.is_of_stream:
@@ -219,20 +220,33 @@ class LedgerRepair:
         ]
         return {key: Entry(State.DROPPED if key.group.code else State.DELIVERED) for key in gone}
 
-    def _note_replaced(self, origin: str) -> None:
-        """Note that new rows stand in place of a chunk. It may be a half that the ledger does not know: then it splits what is known."""
+    def _note_replaced(self, origin: str) -> bool:
+        """Note that new rows stand in place of a chunk; return False if they do not: it is known to have ended otherwise.
+
+        It may be a half that the ledger does not know: then it splits what is known.
+        """
         chain, after, name = origin.split("/", 2)
         span, key = self.ledger.get(Place.parse(chain, after)), ChunkKey.parse(name)
         leaves = set() if span is None or key.planned not in span.chunks else set(span.leaves(key.planned))
         known = next((one for one in key.lineage() if one in leaves), None)
         if span is None or known is None:
-            return
+            return True
         entry, changes = span.entry(known), dict[ChunkKey, Entry]()
+        if entry.state in FINAL - {State.REPLACED} and self._has_rows(span, known):
+            return False  # who edited it was killed before the ledger knew
         for depth in range(len(known.path), len(key.path)):
             above = key._replace(path=key.path[:depth])
             changes |= {above: Entry(State.SPLIT), **dict.fromkeys(above.halves, entry)}
         changes[key] = Entry(State.REPLACED, at=milliseconds(self.clock.now()))
         self.ledger.update(span.with_entries(changes, settled=True))
+        return True
+
+    def _has_rows(self, span: Span, key: ChunkKey) -> bool:
+        """Return whether a chunk is in its object, so that this repair cannot be what has called it final."""
+        try:
+            return self.objects.index(span).members[key.planned].length > 0
+        except InvalidObjectError:
+            return False
 
     def _read(self, stored: Stored) -> _Unknown | None:
         """Read an object whose parts no item names: its index is the last gzip member, with the digest in its name. Note if that fails."""

@@ -67,7 +67,7 @@ def _described(service: str, operation: str, argument: str, *, many: bool = Fals
                 return False
             raise
         lists = [value for value in answer.values() if isinstance(value, list)]
-        return bool(lists[0]) if many and lists else True
+        return any(lists) if many and lists else True
 
     return is_there
 

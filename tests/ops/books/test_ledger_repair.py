@@ -432,6 +432,25 @@ def test_an_edited_half_counts_once_after_a_repair() -> None:
     assert ["a", "b"] == made.ids("shop_db", "views")
 
 
+def test_an_edit_that_never_took_effect_is_left_aside_if_the_old_rows_were_sent() -> None:
+    """Its object was put, and the function killed; the ledger that was restored knows what was sent instead."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    made.fail(415)
+    put("a")(made)
+    made.td.faults.clear()
+    [span] = made.spans()
+    [key] = span.chunks
+    old = msgpack.unpackb(made.objects.payload(span, key))
+    made.dynamodb.before["transact_write_items"] = once(kill)
+    with pytest.raises(KilledError):
+        made.sender_wiring.replacements.edit(span.place, key, msgpack.packb(old | {"time": old["time"] + 1}))
+    made.start().send(State.DEAD)
+    since_backup(made, lambda: None)
+
+    assert (["a"], {}) == (made.ids("shop_db", "views"), made.chunks())
+
+
 def test_edited_rows_of_a_forced_replay_count_apart_after_a_repair() -> None:
     """Their object says of which rows they are, and when these were received, so that a watermark waits for them."""
     made = Delivery()

@@ -113,7 +113,7 @@ COLUMNS = {
     "email": {"required": True, "personal": "drop"},
     "phone": {"type": "integer", "personal": "hash"},
     "user": {"required": True},
-    "note": {"required": True},
+    "_v": {"required": True},
     "card": "integer",
 }
 
@@ -122,7 +122,7 @@ def test_a_drift_has_its_cause_start_count_and_pages() -> None:
     """One per unexpected value or type, with pages without their queries. What the ingest dropped or hashed is not checked."""
     drifts = Drifts(
         TrackingPlan.parse({"tables": {"orders": {"columns": COLUMNS}}}),
-        changed_columns({"DroppedColumns": "user, note", "HashedColumns": "card,coupon"}),
+        changed_columns({"DroppedColumns": "user, v", "HashedColumns": "card,coupon"}),
     )
     url, page = "https://shop.example/cart?visitor=1", "shop.example/cart"
     drifts.add("orders", {"amount": 1, "currency": "JPY", "phone": "0f" * 16, "card": "0f" * 16}, NOW)
