@@ -107,8 +107,9 @@ def test_a_redelivered_record_keeps_its_claim(made: Made) -> None:
     ],
 )
 def test_a_late_record_must_own_a_claim(made: Made, late: float, latest: float, must: bool) -> None:
-    """It is late by its own arrival, or by the latest before it in its chain: it may have been put again meanwhile."""
-    batch = records(copy("q", 0), at=AT + late)
+    """It is late by its own arrival, or by the latest before it in its chain, whatever is beside it: it may have been put again meanwhile."""
+    fresh = envelope("shop", {"views": [row("f")]}, received_at=round(max(AT + late, latest) * 1000))
+    batch = records(copy("q", 0), fresh, at=AT + late)
     decided = made.decide(batch, gap=Gap(made.chain, START, latest=round(latest * 1000)))
 
     assert ({batch[0].number} if must else set()) == set(decided.claimed)

@@ -32,7 +32,7 @@ def test_errors_are_raised_by_wait() -> None:
 
 
 def test_run_parallel_keeps_order_and_limit() -> None:
-    """Results come in the order of their jobs, and as many jobs as the limit run at once: they wait for each other."""
+    """Results come in the order of their jobs, and as many jobs as the limit, usually 16, run at once: they wait for each other."""
     under_way, most, three = [], [], threading.Barrier(3, timeout=60)
 
     def job(number: int) -> int:
@@ -47,6 +47,7 @@ def test_run_parallel_keeps_order_and_limit() -> None:
 
     assert run_parallel(Threads, jobs, at_once=3) == list(range(21))
     assert 3 == max(most)
+    assert set(range(16)) == set(run_parallel(Threads, [threading.Barrier(16, timeout=5).wait] * 16))
     assert [] == run_parallel(Threads, [])
 
 

@@ -104,10 +104,12 @@ def test_a_listing_older_than_a_chain_or_its_end_proves_nothing(is_closed: bool)
     made = delivery(-1 if is_closed else 1)
     older = made.kinesis.client.list_shards(StreamName=STREAM)
     made.split()
-    if not is_closed:
-        made.put(envelope("shop", {"views": [row("later")]}))
     made.clock.sleep(10)
-    obstacle(made) if is_closed else made.deliver_all()
+    if is_closed:
+        obstacle(made)  # closes the chain
+    else:
+        made.put(envelope("shop", {"views": [row("later")]}))
+        made.deliver_all()
     made.kinesis.client.list_shards = lambda **_: older
 
     with pytest.raises(UnprovenError, match="the newest shards" if is_closed else "as they were"):
