@@ -22,7 +22,8 @@ def answer(request: Request, intake: Intake) -> Response:
     sent_key = request.credentials("bearer") or request.headers.get("x-write-key") or request.parameter("k")
     sender = intake.verify(sent_key) if sent_key else None
     body = document.read(request, sender)
-    value, events = body.value, events_of(body.value)
+    value = body.value
+    events = events_of(value) if body.text else [value]  # a form is one event, whatever its fields are called
     options = value if isinstance(value, dict) and events is value.get("events") else {}
     sender = sender or intake.verify(options.get("write_key"))
     table = options.get("table")

@@ -202,7 +202,7 @@ class Intake:
         kept: tuple[RejectedEvent, ...] = ()
         if rejected:
             kept = rejected_events.events_of(
-                batch, sent, rejected, partial(_screen_of_copies, check, sender.persons)
+                batch, sent, rejected, partial(_screen_of_copies, check, sender.persons), arrival
             )
         size = sum([len(row) for _, row in encoded.values()], sum([len(event.original) for event in kept]))
         sender.allowance.charge(len(batch.events), size)

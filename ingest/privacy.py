@@ -5,11 +5,12 @@ Rows are screened before they are encoded, so removed data never reaches the str
 
 import re
 from collections.abc import Callable, Container, Mapping
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any, NamedTuple
 from urllib.parse import unquote_plus
 
 from ingest import cookie
+from ingest.proxies import address_of
 from ingest.request import Request
 from ingest.user_agent import bot_name
 from shared.person_hash import hashed_column
@@ -125,7 +126,7 @@ class Privacy:
             dropped |= {name for name, handling in personal.items() if handling == "drop"}
             hashed |= {name for name, handling in personal.items() if handling == "hash"}
         if visitor.anonymous:
-            dropped |= set(IDENTIFYING)
+            dropped |= {*IDENTIFYING, *filter(_is_identifying, hashed)}
         key = self._hash_key() if hashed else None
         if key is None:  # without a key, drop the columns rather than store them unhashed
             dropped, hashed = dropped | hashed, frozenset()
@@ -163,9 +164,10 @@ def _screen(row: dict[str, Any], rules: Mapping[str, Callable[[Any], Any] | None
 
 
 def _name_among(names: Container[str], column: str) -> str:
-    """Return the one of the names that a column has, perhaps with a number; otherwise any other name."""
-    stem, _, number = column.rpartition("_")
-    name = stem if column not in names and number.isdigit() else column
+    """Return the one of the names that a column has, perhaps with numbers; otherwise any other name."""
+    name = column
+    while name not in names and (parts := name.rpartition("_"))[2].isdigit():
+        name = parts[0]
     return _GOOGLE_CLICKS if name not in names and name.startswith(_GOOGLE_CLICKS) else name
 
 
@@ -192,7 +194,7 @@ def _is_identifying(parameter: str) -> bool:
 def _network(address: Any) -> Any:
     """Return an address's network; anything that is not an address becomes None."""
     try:
-        parsed = ip_address(str(address).strip())
+        parsed = address_of(str(address).strip())
     except ValueError:
         return None
     number = int(parsed)

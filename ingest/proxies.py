@@ -8,7 +8,7 @@ CloudFront has too many addresses to list. Instead, a trusted distribution adds 
 
 import hmac
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from ingest.request import Request
 
@@ -52,15 +52,26 @@ class Proxies:
 
     def _is_trusted(self, address: str) -> bool:
         try:
-            parsed = ip_address(address)
+            parsed = address_of(address)
         except ValueError:
             return False
         return any(parsed in network for network in self._networks)
 
 
+def address_of(text: str) -> IPv4Address | IPv6Address:
+    """Parse an address. An IPv4 address in IPv6's notation, as servers with dual-stack sockets write it, becomes IPv4.
+
+    Raises:
+        ValueError: it is not an address.
+    """
+    address = ip_address(text)
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
+
+
 def _readable(hop: str) -> str:
     """Return an address, empty if it is not one."""
     try:
-        return str(ip_address(hop))
+        return str(address_of(hop))
     except ValueError:
         return ""

@@ -59,7 +59,7 @@ def receipts(count: int, outcome: EventOutcome) -> list[dict[str, Any]]:
 def _records(body: Document, kind: str) -> tuple[list[Any], Callable[[], Sequence[bytes]]]:
     """Return a body's records, and what returns each as it was sent."""
     value = body.value
-    if kind != SINGLE:
+    if kind != SINGLE and body.text:  # a form is one record
         if isinstance(value, list):
             return value, body.items()
         for name in ("events", "records") if isinstance(value, dict) else ():

@@ -13,6 +13,7 @@ from ingest.privacy import Screen
 from ingest.refusal import EventCode
 from shared import rows
 from shared.envelope import MAX_MESSAGE, ROOM, Envelope, RejectedEvent
+from shared.rows import Arrival
 
 MAX_BYTES = 128 * 1024
 """Bytes of originals that one request may add to the stream; events beyond that are only counted."""
@@ -42,6 +43,7 @@ def events_of(
     sent: Sequence[Any],
     rejections: Iterable[Rejection],
     screen_of: Callable[[str], Screen | None],
+    arrival: Arrival,
 ) -> tuple[RejectedEvent, ...]:
     """Return rejected events for an envelope. An original holds nothing but its event, whatever else the request has.
 
@@ -52,12 +54,14 @@ def events_of(
         rejections: of those that were rejected.
         screen_of: returns the screen that removes personal data from a table's rows. If there is one, an original is the screened
             event as JSON.
+        arrival: when the events arrived. If the sender's clock is wrong, an original has the corrected time, because its repair
+            no longer knows by how much.
     """
     originals = _originals(batch)
     room = MAX_BYTES
     found = []
     for rejection in rejections:
-        event = batch.events[rejection.index]
+        event = _corrected(batch.events[rejection.index], arrival)
         if batch.single_table:
             event = _with_column(event)
         screen = screen_of(rejection.table)
@@ -111,17 +115,26 @@ def _with_column(event: Any) -> Any:
     return {column if name == "table" else name: value for name, value in event.items()}
 
 
+def _corrected(event: Any, arrival: Arrival) -> Any:
+    time = event.get("time") if isinstance(event, dict) else None
+    if not arrival.drift or not isinstance(time, int | float | str):
+        return event
+    seconds, columns = rows.event_time(time, arrival.received_at // 1000, drift=arrival.drift)
+    return event | {"time": seconds} if "time_drift" in columns else event
+
+
 def _screened(event: dict[str, Any], screen: Screen) -> dict[str, Any]:
     if len(event) > _MAX_SCREENED:
         return {}
     kept = {}
     for name, value in event.items():
         column = rows.column_name(name)
-        row = {column: value}
+        in_row = rows.text_of(value) if isinstance(value, list | dict) else value
+        row = {column: in_row}
         try:
             screen(row)
         except rows.Rejected:  # a person whose events are refused
             return {}
         if column in row:
-            kept[name] = row[column]
+            kept[name] = value if row[column] is in_row else row[column]
     return kept

@@ -97,9 +97,10 @@ class Part:
 
     def kill(self) -> None:
         """Kill the process and its children with SIGKILL, and wait until it has ended."""
+        process = self._process  # another thread may revive the part in between
         with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)  # each part leads its own session
-        self._process.wait()
+            os.killpg(process.pid, signal.SIGKILL)  # each part leads its own session
+        process.wait()
 
     @property
     def is_paused(self) -> bool:
@@ -152,12 +153,9 @@ class Part:
             self._process.stdin.close()
 
     def wait(self, seconds: float) -> None:
-        """Wait for the process to exit, and kill it after that many seconds."""
-        try:
-            self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        """Wait for the process to exit, and kill it and its children after that many seconds."""
+        if not self._exited(seconds):
+            self.kill()
         self._close()
 
     def _close(self) -> None:

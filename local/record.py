@@ -52,7 +52,7 @@ _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-sta
 _SHARD = "shardId-000000000000"
 _VISITS = 16  # envelopes in the event `visits`
 _QUIET_SECONDS = 0.2
-_PATIENCE_SECONDS = 10.0
+_PATIENCE_SECONDS = 60.0
 
 HTTP_EVENTS: Mapping[str, tuple[str, str]] = {
     "pixel": ("open shop", "GET"),

@@ -55,7 +55,7 @@ def _content(path: Path) -> Any:
     if str(path).lstrip().startswith("{"):
         raise Failure("pass the name of a file, not its content")
     try:
-        return yaml.load(path.read_text(), _Loader)  # noqa: S506 -- a safe loader
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 -- a safe loader
     except OSError as error:
         raise Failure(f"{path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or no date

@@ -102,7 +102,7 @@ def write(file: Path, text: str) -> None:
         Failure: it cannot be written.
     """
     try:
-        file.write_text(text)
+        file.write_text(text, encoding="utf-8")
     except OSError as error:
         hint = "" if file.parent.is_dir() else f": create the folder first, `mkdir -p {file.parent}`"
         raise Failure(f"{file} cannot be written: {error.strerror}{hint}") from error

@@ -81,6 +81,11 @@ class Stack:
             return "--local"
         return f"--stack {self.name} --region {self.session.region_name}"
 
+    @property
+    def window_seconds(self) -> int:
+        """How long records may wait for a batch to fill; 0 if unknown."""
+        return int(self.parameters.get("BatchWindowSeconds", 0))
+
     @method_makes_client
     def client(self, service: str, read_timeout: float = 60) -> BaseClient:
         """Return a boto3 client of a service. `read_timeout` is in seconds."""
@@ -250,15 +255,18 @@ def deployed(name: str, region: str | None, *, or_deleted: bool = False) -> Stac
 
 
 def _deleted(cloudformation: "CloudFormationClient", name: str) -> str:
-    """Return the id of the Sluice stack of a name that was deleted last; empty if CloudFormation, which remembers 90 days, knows none."""
+    """Return the id of the stack of a name that was deleted last, if it was a Sluice stack; else an empty string.
+
+    What earlier ones have left may have been kept on purpose. CloudFormation remembers stacks for 90 days.
+    """
     pages = cloudformation.get_paginator("list_stacks").paginate(StackStatusFilter=["DELETE_COMPLETE"])
     found = [one for page in pages for one in page["StackSummaries"] if one["StackName"] == name]
-    for one in sorted(found, key=lambda one: one["DeletionTime"], reverse=True):
-        parts = cloudformation.get_paginator("list_stack_resources").paginate(StackName=one["StackId"])
-        had = {part["LogicalResourceId"] for page in parts for part in page["StackResourceSummaries"]}
-        if had.issuperset(_FUNCTIONS):
-            return one["StackId"]
-    return ""
+    if not found:
+        return ""
+    last = max(found, key=lambda one: one["DeletionTime"])["StackId"]
+    parts = cloudformation.get_paginator("list_stack_resources").paginate(StackName=last)
+    had = {part["LogicalResourceId"] for page in parts for part in page["StackResourceSummaries"]}
+    return last if had.issuperset(_FUNCTIONS) else ""
 
 
 def local() -> Stack:

@@ -84,6 +84,7 @@ class Backlog:
             self._telemetry.warning(
                 "the backlog could not be published; the next run tries again", reason=error_code(error)
             )
+            self._telemetry.count("ScalerFailures")
             return None
         return messages
 

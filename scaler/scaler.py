@@ -40,7 +40,7 @@ class Scaler:
         cloudwatch: a boto3 client.
         settings: names the stream, its mode and its limits.
         clock: tells the time and waits.
-        telemetry: logs each change, and counts runs that find MaxShards too few.
+        telemetry: logs each change, and counts runs that fail or find MaxShards too few.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class Scaler:
             self._telemetry.warning(
                 "the stream could not be changed; the next run tries again", reason=error_code(error)
             )
+            self._telemetry.count("ScalerFailures")
             return None
         return shards
 
@@ -149,6 +150,7 @@ class Scaler:
         }
         if "NextToken" in response or found.keys() != _METRICS.keys():
             self._telemetry.warning("the stream's metrics are incomplete, so its size is not changed")
+            self._telemetry.count("ScalerFailures")
             return None
         minutes: dict[datetime, dict[str, float]] = defaultdict(dict)
         for name, values in found.items():

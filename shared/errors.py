@@ -3,6 +3,7 @@
     SluiceError
         UnavailableError: a retry may succeed
             LedgerUnavailableError
+                ItemTooLargeError
             BucketUnavailableError
             PolicyContestedError
             ShardUnreadableError
@@ -75,6 +76,10 @@ class UnavailableError(SluiceError):
 
 class LedgerUnavailableError(UnavailableError):
     """The ledger cannot be reached: nothing may be sent, so everything is held."""
+
+
+class ItemTooLargeError(LedgerUnavailableError):
+    """An item of the ledger has no room for what should be written."""
 
 
 class BucketUnavailableError(UnavailableError):

@@ -128,7 +128,10 @@ def _text_of_value(value: object) -> str:
     try:
         return json_codec.dump(value)
     except TooDeepError:
-        return repr(value)
+        try:
+            return repr(value)
+        except RecursionError:
+            return ""
 
 
 def encode(

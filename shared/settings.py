@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from shared.errors import SettingsError
 from shared.names import ROW_COLUMNS
+from shared.rows import column_name
 
 LEAST_ARCHIVE_DAYS, MOST_ARCHIVE_DAYS = 2, 300
 """A span's object must be gone before the ledger forgets the span (366 days)."""
@@ -40,7 +41,7 @@ def _columns(text: str) -> tuple[str, ...]:
     for name in names:
         if name in ROW_COLUMNS or not _COLUMN.fullmatch(name):
             raise ValueError(f"{name!r} is not a column that can be dropped or hashed")
-    return names
+    return tuple(map(column_name, names))  # `v` is stored under another name
 
 
 def _hosts(text: str) -> tuple[str, ...]:

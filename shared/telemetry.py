@@ -90,6 +90,12 @@ DELIVERY_COUNTERS: Mapping[str, Counter] = {
         "invocations that did nothing, because the ledger was restored from a backup and has not been compared with the bucket",
     ),
     "ShardsExhausted": Counter(DEPENDENCY, "runs of the scaler that found MaxShards shards too few"),
+    "ScalerFailures": Counter(
+        DEPENDENCY, "runs of the scaler in which AWS refused or failed what it asked for"
+    ),
+    "EnvelopesOverdue": Counter(
+        DEPENDENCY, "envelopes of the overflow queue that are still not on the stream after half an hour"
+    ),
     "UnforeseenErrors": INGEST_COUNTERS["UnforeseenErrors"],
 }
 """Counters of the worker, the sender, the drainer and the scaler."""

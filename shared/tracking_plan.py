@@ -47,7 +47,7 @@ MAX_MATCHED = 256
 STANDARD_COLUMNS = frozenset(
     {
         *names.ROW_COLUMNS,
-        *("time_raw", "time_rule", "time_drift", "bot", "ping_to", "uuid"),
+        *("event_id_2", "time_raw", "time_rule", "time_drift", "bot", "ping_to", "uuid"),
         *("td_ip", "td_user_agent", "td_ua", "td_url", "td_client_id", "td_global_id", "td_ssc_id"),
         *("td_version", "td_charset", "td_language", "td_color", "td_screen", "td_viewport", "td_title"),
         *("td_description", "td_platform", "td_host", "td_path", "td_referrer"),
@@ -55,10 +55,12 @@ STANDARD_COLUMNS = frozenset(
         *("td_uuid", "td_maid", "td_session_id", "td_session_event", "td_board", "td_brand", "td_device"),
         *("td_display", "td_model", "td_os_ver", "td_os_type", "td_app_ver", "td_app_ver_num"),
         *("td_app_previous_ver", "td_app_previous_ver_num", "td_locale_country", "td_locale_lang"),
-        *("td_android_event", "td_ios_event", "td_unity_event"),
+        *("td_android_event", "td_ios_event", "td_unity_event", "sluice_dropped"),
+        *("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content", "utm_id"),
+        *("utm_source_platform", "utm_creative_format", "utm_marketing_tactic"),
     }
 )
-"""Columns that Sluice, its SDKs and Treasure Data's SDKs add. If any `td_…` were allowed, a sender could add columns without end."""
+"""Columns that Sluice, its SDKs and Treasure Data's SDKs add. If any `td_…` or `utm_…` were allowed, a sender could add columns without end."""
 
 _COLUMN = re.compile(r"[a-z_][a-z0-9_]{0,127}")
 _UNSAFE_PATTERN = re.compile(r"\)[*+{]|\\[1-9]|\(\?(?!:)")
@@ -144,9 +146,7 @@ class PlannedColumn(NamedTuple):
         """Return how a value that is not null differs; None if it fits."""
         if self.type is not None and not _has_type(value, self.type):
             return "wrong_type"
-        if self.values and not any(
-            type(value) is type(allowed) and value == allowed for allowed in self.values
-        ):
+        if self.values and not any(_kind(value) is _kind(one) and value == one for one in self.values):
             return "wrong_value"
         if self.pattern and not _matches(self.pattern, value):
             return "wrong_value"
@@ -310,6 +310,11 @@ def _has_type(value: Any, wanted: Type) -> bool:
             return type(value) is int or (type(value) is float and value.is_integer())
         case "number":
             return type(value) is int or type(value) is float
+
+
+def _kind(value: Any) -> type:
+    """Return a value's type. JSON does not tell 1 from 1.0, but true from both."""
+    return float if type(value) is int else type(value)
 
 
 def _matches(pattern: str, value: Any) -> bool:

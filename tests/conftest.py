@@ -4,8 +4,11 @@ It imports nothing of Sluice: every test would then fail without that module, al
 """
 
 import gc
+import os
 import signal
+from collections.abc import Generator
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support import commit
@@ -17,6 +20,22 @@ settings.load_profile("patient")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 gc.disable()  # modules stay, and looking through them again and again takes half of the time of collecting the tests
+
+
+def _fail(*_: object) -> None:
+    raise TimeoutError("the test does not end")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Generator[None, object, object]:
+    """Let a test that hangs fail, so that the others run, minutes after faulthandler_timeout has shown its threads."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        signal.signal(signal.SIGALRM, _fail)
+        signal.setitimer(signal.ITIMER_REAL, 600, 60)
+    try:
+        return (yield)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def pytest_report_header() -> str:

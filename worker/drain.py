@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 NO_PARTITION_KEY = "no_partition_key"
 
 _RETRY_SECONDS = 120  # how soon a message that stays on the queue is handled again
+_OVERDUE_SECONDS = 1800.0  # as for the alarm overflow-age, which SQS's metric leaves without messages that were received three times
 _PUT_TRIES = 5
 _FIRST_PAUSE_SECONDS = 0.1
 
@@ -117,6 +118,8 @@ class Drain:
         left = [message for message in messages if message.message_id not in done]
         for message in left:
             self._show_again(message, deadline)
+        if overdue := sum(self._clock.now() - message.sent_at >= _OVERDUE_SECONDS for message in left):
+            self._telemetry.count("EnvelopesOverdue", overdue)
         oldest = min((message.sent_at for message in messages), default=self._clock.now())
         self._telemetry.info(
             "drained",

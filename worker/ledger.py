@@ -30,7 +30,7 @@ from zlib import crc32
 from botocore.exceptions import BotoCoreError, ClientError
 
 from shared.clock import Clock
-from shared.errors import LedgerUnavailableError, error_code
+from shared.errors import ItemTooLargeError, LedgerUnavailableError, error_code
 from shared.telemetry import Telemetry
 from worker.chain import ChainId, Owner
 from worker.record import DIGITS, START, Number, number
@@ -65,6 +65,7 @@ BEHIND_ALL: Number = "999"
 # attributes of a span that change after it is planned
 _CHANGING = ["v", "w", "st", "x", "wk", "ttl", "o", "c"]
 _READ_FIRST, _READ_AT_ONCE = 10, 100
+_TOO_LARGE = "exceeded the maximum allowed size"
 _CLAIM = "put#"
 _TAG = "tag#"
 _CHAINS = "chains"
@@ -598,7 +599,8 @@ class Ledger:
 
     def _fail(self, error: Exception) -> NoReturn:
         self._telemetry.warning("the ledger cannot be reached", code=error_code(error))
-        raise LedgerUnavailableError(str(error)) from error
+        kind = ItemTooLargeError if _TOO_LARGE in str(error) else LedgerUnavailableError
+        raise kind(str(error)) from error
 
 
 def _key(pk: str, sk: str = "-") -> Item:

@@ -33,7 +33,7 @@ from worker.selection import SCHEDULED, Selection
 from worker.settlement import TOO_LARGE, Outcome, Settlement
 from worker.span import ChunkKey, NotDeliverable, Place, Span, milliseconds
 from worker.span_object import SpanObjects
-from worker.states import USUAL_AGAIN_SECONDS, Action, Entry, Event, Happening, Rules, State, Step
+from worker.states import IN_DOUBT, USUAL_AGAIN_SECONDS, Action, Entry, Event, Happening, Rules, State, Step
 from worker.treasure_data.client import READ_SECONDS
 from worker.upload import UNSENT, Upload, Uploader
 
@@ -367,8 +367,12 @@ class Sender:
                 work.again.append(key)
             elif step.action is Action.APPLY and step.event is not None:
                 self._apply(work, key, selected[key], step.event, step.reason)
+            elif step.action in _SENDING and obstacle and not database:  # nobody can be asked
+                self._apply(work, key, selected[key], Event.NO_DATABASE, obstacle)
             elif step.action in _SENDING and self._may_send(work, key, database):
                 self._prepare(work, key, step, database)
+            elif step.reason == IN_DOUBT and self._is_beyond_asking(span, key, database, obstacle):
+                self._apply(work, key, replace(selected[key], since=None), Event.DROPPED)
             elif step.action is Action.WAIT and obstacle is None:
                 work.closed[key] = f"?{key.account}"
                 run.admission.close(work.closed[key], step.reason)
@@ -388,6 +392,18 @@ class Sender:
         if isinstance(account, Account):
             return account.database, obstacle_of(account, key.group.sender.key_id)
         return "", account
+
+    def _is_beyond_asking(self, span: Span, key: ChunkKey, database: str, obstacle: str | None) -> bool:
+        """Return whether nobody can ask for a dead chunk any more: its account has no database, or its rows are gone."""
+        if span.entry(key).state is not State.DEAD:
+            return False
+        if obstacle and not database:
+            return True
+        try:
+            self._objects.body(span, key)
+        except InvalidObjectError as error:
+            return isinstance(error, ObjectGoneError)
+        return False
 
     def _may_send(self, work: _Work, key: ChunkKey, database: str) -> bool:
         """Return whether a database may get rows of this span now; note why it may not."""

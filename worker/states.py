@@ -15,6 +15,8 @@ from enum import Enum, StrEnum
 
 LONGEST_INVOCATION_SECONDS = 15 * 60
 """Lambda's own limit: a send that began in time can still be running for this long."""
+IN_DOUBT = "in_doubt"
+"""Why a chunk is not dropped: Treasure Data may have it."""
 ACCOUNT_UNAVAILABLE = "account_unavailable"
 """The reason of rows that wait because Redis does not say where their account's rows go."""
 
@@ -77,6 +79,7 @@ class Event(Enum):
     ABSENT = "Treasure Data proves not to have it, or an operator or a setting has it sent without proof"
     NOT_DELIVERABLE = "its account cannot have it delivered"
     OBJECT_GONE = "its span object is gone"
+    NO_DATABASE = "its account has no database"
     COPY_COUNTS = "another copy of its envelope counts"
     NO_COPY = "no other copy of its envelope counts"
     NOT_RECORDED = "no other copy of its envelope has its rejected events, as far as indexes show it"
@@ -188,7 +191,7 @@ TRANSITIONS: tuple[Transition, ...] = (
     ),
     Transition((_W,), (Event.UNANSWERED,), _W, Condition.ABSENT, _clear_doubt),
     Transition((_W, _D), (Event.ABSENT,), _W, Condition.DOUBTED, _renew_id),
-    Transition((_W,), (Event.OBJECT_GONE,), _D, change=_lose),
+    Transition((_W,), (Event.OBJECT_GONE, Event.NO_DATABASE), _D, change=_lose),
     Transition((_A, _D), (Event.COPY_COUNTS,), State.COPY, change=_settle),
     Transition((_A, _D), (Event.NO_COPY,), _W, change=_pass_on),
     Transition((_A,), (Event.NOT_RECORDED,), _R, change=_settle),
@@ -313,7 +316,7 @@ class Rules:
         """
         if decision is Decision.DROP:  # what nobody wants any more is not sent because of that
             is_known = entry.since is None
-            return Step(Action.APPLY, Event.DROPPED) if is_known else Step(Action.WAIT, reason="in_doubt")
+            return Step(Action.APPLY, Event.DROPPED) if is_known else Step(Action.WAIT, reason=IN_DOUBT)
         match entry.state:
             case State.AGAIN:
                 return Step(Action.DECIDE)

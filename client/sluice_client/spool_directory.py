@@ -69,7 +69,8 @@ class SpoolDirectory:
         for database in self.path.glob("*.sqlite"):
             path = database.with_suffix(".lock")
             if not path.exists() and not _is_open(database):  # somebody has deleted it
-                path.touch(0o600)
+                with suppress(OSError):  # the disk is full: later
+                    path.touch(0o600)
         for path in sorted(self.path.glob("*.lock")):
             lock = None
             with suppress(OSError):  # its owner has just deleted it

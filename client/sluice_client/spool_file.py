@@ -292,9 +292,11 @@ class SpoolFile:
         self._disconnect()
 
     def after_fork_in_parent(self) -> None:
-        """Release the locks that `before_fork` has taken."""
+        """Release the locks that `before_fork` has taken, and open the file: if its lock file was deleted, that keeps it from others."""
         self._lock.release()
         self._background.release()
+        with suppress(SpoolError), self._reading():
+            pass
 
     def _load(self) -> None:
         with self._writing("open") as writer:

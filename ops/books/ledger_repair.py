@@ -5,18 +5,16 @@ that was appended after the backup, or whose worker was killed before the append
 became of its rows, nor of those that waited or were dead in the backup: all get a doubt, so the sender asks Treasure Data for them.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from heapq import heapify, heappop, heapreplace
 from itertools import batched, groupby, islice
 from operator import attrgetter
 
-from isal import isal_zlib
-
 from ops.books.chunks import chunks
 from shared.clock import Clock
-from shared.errors import InvalidObjectError, ObjectGoneError
+from shared.errors import BucketUnavailableError, InvalidObjectError
 from worker.bucket import Bucket
 from worker.chain import ChainId, Owner
 from worker.claims import FROM_JSON
@@ -32,16 +30,19 @@ from worker.ledger import (
     destination_of,
 )
 from worker.record import START, Number
+from worker.rows import decompress
 from worker.selection import Selection
 from worker.span import SECONDS_KEPT, ChunkKey, ObjectRef, Place, RowSender, Span, digest_of, milliseconds
 from worker.span_object import SpanObjects, Stored, hour_of, name_of
-from worker.states import LONGEST_INVOCATION_SECONDS, Entry, State
+from worker.states import FINAL, LONGEST_INVOCATION_SECONDS, Entry, State
 from worker.sweeper import span_there
 
 REASON = "ledger_restored"
 """The reason of rows about which Treasure Data has to be asked."""
 
 _EARLIER_SECONDS = 7200.0  # clocks differ, and an object's hour is the one in which its span was planned
+_MOST_UNREADABLE = 20
+_GZIP = b"\x1f\x8b\x08"  # a member begins with it
 _DOUBTFUL = (State.WAITING, State.AGAIN, State.DEAD)
 
 
@@ -59,6 +60,9 @@ class LedgerRepair:
     """Compares and repairs a ledger, to which nothing else may write meanwhile.
 
     Treasure Data remembers an id for `memory_seconds`; `tell` is called with each hour that is looked at.
+
+    Attributes:
+        unreadable: why objects that a repair needs could not be read, by name. As long as there are any, nothing is let go.
     """
 
     ledger: Ledger
@@ -68,6 +72,7 @@ class LedgerRepair:
     memory_seconds: float
     clock: Clock
     tell: Callable[[str], None] = lambda _: None
+    unreadable: dict[str, str] = field(default_factory=dict, init=False)
 
     def unknown(self) -> int:
         """Return how many objects the ledger does not know."""
@@ -80,8 +85,9 @@ class LedgerRepair:
     def repair(self) -> Counter[str]:
         """Take up every unknown object, put everything that is not final in doubt, and let the functions go on.
 
-        It may be repeated: each step is taken once. The counts are of `spans` that were taken up, `rows` in doubt, `objects` that were
-        rewritten since the backup, and objects left `aside`, because another one has their records.
+        Once it has met an object that is unreadable, it takes up no more. It may be repeated: each step is taken once. The counts are of
+        `spans` that were taken up, `rows` in doubt, `objects` that were rewritten since the backup, and objects left `aside`, because another
+        one has their records.
         """
         counts: Counter[str] = Counter()
         unknown: dict[ChainId, list[Stored]] = {}
@@ -106,6 +112,8 @@ class LedgerRepair:
                 heappop(coming)
             else:
                 heapreplace(coming, (at, number))
+        if self.unreadable:
+            return counts
         for gap in sorted(gaps, key=lambda one: len(one.gaps), reverse=True):
             self._end(gap)
         self._doubt(counts)
@@ -131,7 +139,7 @@ class LedgerRepair:
         end = self.ledger.end(chain)
         if chain.is_of_stream:
             self.ledger.note_chain(chain.root)
-        coming = map(self._read, sorted(unknown, key=attrgetter("first")))
+        coming = filter(None, map(self._read, sorted(unknown, key=attrgetter("first"))))
         left: list[_Unknown] = []
         while True:
             at = START if end is None else end.last
@@ -142,13 +150,18 @@ class LedgerRepair:
                 left += [more] * is_behind
                 counts["aside"] += not is_behind
                 left = self._fitting(left, at, counts)
-            if not left:
+            if left:
+                one = _next(left)
+                yield one.index.planned_at
+            if not left or self.unreadable:
+                deque(coming, maxlen=0)  # so that all that cannot be read are named
                 return
-            one = _next(left)
-            yield one.index.planned_at
             if one.index.after > at:
                 # spans of one or two records without rows have no object; a chain has no holes
                 end = self._append(_filler(chain, at, one.index.after, one.index.planned_at, end), {})
+            if one.index.origin and not chain.is_forced and not self._note_replaced(one.index.origin):
+                counts["aside"] += 1
+                return
             end = self._append(self._span(one, end), self._claims(one) if chain.is_of_stream else {})
             counts["spans"] += 1
             if not chain.is_of_stream:
@@ -181,7 +194,7 @@ class LedgerRepair:
         if name_of(span) == stored.name or (stored.hour == span.object.hour and self.objects.exists(span)):
             return False
         found = self._read(stored)
-        if found.index.planned_at != span.planned_at:
+        if found is None or found.index.planned_at != span.planned_at:
             return False
         return self.ledger.update(self._rewritten(span, found), with_chunks=True)[0]
 
@@ -205,26 +218,53 @@ class LedgerRepair:
             for key, entry in span.all_leaves()
             if entry.state in _DOUBTFUL and not index.members[key.planned].length
         ]
-        found = {key: Entry(State.DROPPED if key.group.code else State.DELIVERED) for key in gone}
-        return found | {key: Entry(State.REPLACED) for key in gone if self._is_replaced(span.place, key)}
+        return {key: Entry(State.DROPPED if key.group.code else State.DELIVERED) for key in gone}
 
-    def _read(self, stored: Stored) -> _Unknown:
-        """Read an object whose parts no item names: its index is the last gzip member."""
-        rest = self.bucket.get(stored.name)
-        if rest is None:
-            raise ObjectGoneError(f"{stored.name} is gone")
-        offset = 0
-        while True:
-            member = isal_zlib.decompressobj(wbits=31)
-            data = member.decompress(rest)
-            if not member.unused_data:
-                break
-            offset += len(rest) - len(member.unused_data)
-            rest = member.unused_data
-        ref = ObjectRef(stored.hour, digest_of_part(rest), offset, len(rest))
-        if ref.digest.hex() != stored.digest:
-            raise InvalidObjectError(f"{stored.name} holds other bytes than were written")
-        return _Unknown(stored, ref, decode(data))
+    def _note_replaced(self, origin: str) -> bool:
+        """Note that new rows stand in place of a chunk; return False if they do not: it is known to have ended otherwise.
+
+        It may be a half that the ledger does not know: then it splits what is known.
+        """
+        chain, after, name = origin.split("/", 2)
+        span, key = self.ledger.get(Place.parse(chain, after)), ChunkKey.parse(name)
+        leaves = set() if span is None or key.planned not in span.chunks else set(span.leaves(key.planned))
+        known = next((one for one in key.lineage() if one in leaves), None)
+        if span is None or known is None:
+            return True
+        entry, changes = span.entry(known), dict[ChunkKey, Entry]()
+        if entry.state in FINAL - {State.REPLACED} and self._has_rows(span, known):
+            return False  # who edited it was killed before the ledger knew
+        for depth in range(len(known.path), len(key.path)):
+            above = key._replace(path=key.path[:depth])
+            changes |= {above: Entry(State.SPLIT), **dict.fromkeys(above.halves, entry)}
+        changes[key] = Entry(State.REPLACED, at=milliseconds(self.clock.now()))
+        self.ledger.update(span.with_entries(changes, settled=True))
+        return True
+
+    def _has_rows(self, span: Span, key: ChunkKey) -> bool:
+        """Return whether a chunk is in its object, so that this repair cannot be what has called it final."""
+        try:
+            return self.objects.index(span).members[key.planned].length > 0
+        except InvalidObjectError:
+            return False
+
+    def _read(self, stored: Stored) -> _Unknown | None:
+        """Read an object whose parts no item names: its index is the last gzip member, with the digest in its name. Note if that fails."""
+        if len(self.unreadable) >= _MOST_UNREADABLE:
+            return None
+        try:
+            data, why = self.bucket.get(stored.name) or b"", "it does not hold what was written"
+        except BucketUnavailableError as error:
+            data, why = b"", str(error)
+        offset = data.rfind(_GZIP)
+        while offset >= 0 and digest_of_part(data[offset:]).hex() != stored.digest:
+            offset = data.rfind(_GZIP, 0, offset)
+        if offset < 0:
+            self.unreadable[stored.name] = why
+            return None
+        last = data[offset:]
+        ref = ObjectRef(stored.hour, digest_of_part(last), offset, len(last))
+        return _Unknown(stored, ref, decode(decompress(last)))
 
     def _span(self, one: _Unknown, end: Span | None) -> Span:
         """Return the span of an unknown object, as it was planned."""

@@ -15,14 +15,13 @@ from ops.deploy.code_bucket import CodeBucket
 from ops.deploy.handover import removal
 from ops.deploy.preflight.findings import findings
 from ops.deploy.preflight.planning import surveyed
-from ops.deploy.preflight.survey import Deployment, Survey, described
+from ops.deploy.preflight.survey import Deployment, Survey
 from ops.deploy.stack_api import is_of_aws
 from ops.deploy.stack_setup import SetupAnswers, read_key
-from ops.deploy.stack_status import is_in_progress
 from ops.failure import UNFINISHED, Failure
 from ops.help_page import DEPLOYING
 from ops.stack import deployed
-from shared.clock import Clock, SystemClock
+from shared.clock import SystemClock
 
 _POLL_SECONDS = 5.0
 _EMULATED_POLL_SECONDS = 0.3
@@ -58,7 +57,8 @@ def command(
     )
     cloudformation = survey.client("cloudformation")
     poll = _POLL_SECONDS if is_of_aws(cloudformation.meta.endpoint_url) else _EMULATED_POLL_SECONDS
-    _wait_until_settled(survey, clock, poll)
+    change = ChangeSet(cloudformation, plan.stack, clock, poll)
+    change.settle()
     survey.look_at_stack()
     artifact = Artifact.find(survey.values["Architecture"])
     found = preflight.show(findings(survey), as_json=as_json)
@@ -77,11 +77,11 @@ def command(
     if is_new_bucket:
         bucket.create()
     with screen.progress("deploying", hidden=as_json):
-        change = ChangeSet(cloudformation, plan.stack, clock, poll)
         at = datetime.fromtimestamp(clock.now(), UTC)
         given = {**plan.given, "Architecture": survey.values["Architecture"]}
         try:
-            change.deploy(f"deploy-{at:%Y%m%dt%H%M%S}", given, bucket.upload(artifact))
+            name = f"deploy-{at:%Y%m%dt%H%M%S}"
+            change.deploy(name, given, bucket.upload(artifact), artifact.template["Parameters"])
         except Failure as failure:
             raise Failure(
                 f"{failure.message.rstrip('.')}. See {DEPLOYING}; then run `sluice deploy` again"
@@ -92,15 +92,6 @@ def command(
             )
             raise
     setup.set_up(deployed(plan.stack, survey.plan.region), answers, as_json=as_json)
-
-
-def _wait_until_settled(survey: Survey, clock: Clock, poll_seconds: float) -> None:
-    """Wait until no deploy of the stack is running."""
-    client, name = survey.client("cloudformation"), survey.plan.stack
-    while found := described(client.describe_stacks, StackName=name):
-        if not is_in_progress(found["Stacks"][0]["StackStatus"]):
-            return
-        clock.sleep(poll_seconds)
 
 
 def _announcement(

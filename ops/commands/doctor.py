@@ -9,7 +9,7 @@ from ops.stack import Stack, works_on_stack
 from ops.state.checks import TEST_TABLE, Checks
 from ops.state.doctor_event import DoctorEvent
 from ops.state.faults import findings
-from ops.state.finding import Finding, ok, unknown
+from ops.state.finding import Finding, fault, ok, unknown
 from ops.state.stack_state import StackState, StateReader
 from ops.state.state_document import findings_document
 from shared.clock import SystemClock
@@ -105,6 +105,18 @@ def _repair(stack: Stack, checks: Checks, found: list[Finding], *, yes: bool) ->
             yes=yes,
         )
         done = repair.repair()
+    if repair.unreadable:
+        names = "; ".join(f"{name}: {why}" for name, why in repair.unreadable.items())
+        return [
+            fault(
+                "ledger",
+                f"{screen.plural(done['spans'], 'span')} taken up; the rest waits, and the functions hold, because of what cannot be "
+                f"read: {names}",
+                "Restore it, or move it out of spans/ to go on without it, and repeat the command. docs/operations.md#restore says what "
+                "becomes of its rows.",
+                fault="ledger_restored",
+            )
+        ]
     said = (
         f"{screen.plural(done['spans'], 'span')} taken up, {screen.plural(done['aside'], 'object')} left aside; Treasure Data is asked "
         f"for {screen.plural(done['rows'], 'row')} in about half an hour. The functions go on within a minute"

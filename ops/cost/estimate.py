@@ -133,7 +133,7 @@ class Setup:
     ingest_mb: int = 512
     worker_mb: int = 512
     sender_mb: int = 512
-    alarms: int = 22
+    alarms: int = 23
     sender_minutes: int = 1
     x86: bool = False
     is_prod: bool = False

@@ -1,11 +1,12 @@
 """Creates or updates a stack through a change set, as `sam deploy` and `aws cloudformation deploy` do."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import WaiterError
 
+from ops.deploy.stack_status import is_in_progress
 from ops.failure import Failure
 from shared.clock import Clock
 
@@ -30,6 +31,11 @@ class ChangeSet:
     clock: Clock
     poll_seconds: float
 
+    def settle(self) -> None:
+        """Wait until no change of the stack is under way, nor the clean-up after one: CloudFormation rejects another until then."""
+        while (found := self._found()) is not None and is_in_progress(found["StackStatus"]):
+            self.clock.sleep(self.poll_seconds)
+
     def parameters(self) -> dict[str, str]:
         """Return the stack's parameters."""
         return self._current() or {}
@@ -39,19 +45,22 @@ class ChangeSet:
         name: str,
         parameters: Mapping[str, str],
         template_url: str = "",
+        names: Collection[str] = (),
         *,
         waiting: Callable[[], None] = lambda: None,
     ) -> bool:
         """Create or update the stack, with a change set of a new name. Return whether anything had to change.
 
-        Parameters that are not given keep their values and, without the URL of one in S3, the template stays. `waiting` is
-        called at each poll.
+        Parameters that are not given keep their values and, without the URL of one in S3, the template stays. `names` are the parameters
+        of the one in S3: CloudFormation rejects others, which the stack may have from a later version. `waiting` is called at each poll.
 
         Raises:
             Failure: CloudFormation rejected the change, rolled it back (the message has the first reason), or takes over an hour.
         """
         before = self._current()
-        kept = before.keys() - parameters.keys() if before is not None else ()
+        kept = (before or {}).keys() - parameters.keys()
+        if template_url:
+            kept &= set(names)
         given: list[ParameterTypeDef] = [
             {"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()
         ]
@@ -102,15 +111,18 @@ class ChangeSet:
 
     def _current(self) -> dict[str, str] | None:
         """Return the stack's parameters; None if there is no stack, or it was never created."""
+        found = self._found()
+        if found is None or found["StackStatus"] == "REVIEW_IN_PROGRESS":
+            return None
+        return {one["ParameterKey"]: one["ParameterValue"] for one in found.get("Parameters", ())}
+
+    def _found(self) -> "StackTypeDef | None":
         try:
-            found = self._look()
+            return self._look()
         except self.cloudformation.exceptions.ClientError as error:
             if error.response["Error"]["Code"] != "ValidationError":
                 raise
             return None
-        if found["StackStatus"] == "REVIEW_IN_PROGRESS":
-            return None
-        return {one["ParameterKey"]: one["ParameterValue"] for one in found.get("Parameters", ())}
 
     def _look(self) -> "StackTypeDef":
         return self.cloudformation.describe_stacks(StackName=self.stack)["Stacks"][0]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _PATIENCE_SECONDS = 3600.0
 _ROUNDS = 5
 _BUCKET, _FUNCTION = "AWS::S3::Bucket", "AWS::Lambda::Function"
-_GONE = ("NotFound", "NoSuch", "NonExistent", "DoesNotExist", "does not exist", "UserNotFound", "404")
+_GONE = ("NotFound", "NoSuch", "NonExistent", "DoesNotExist", "404")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ def resources_of(stack: Stack, *, retained: bool = True) -> Iterator[StackResour
 
 
 def _is_gone(error: ClientError) -> bool:
-    said = error.response.get("Error", {})
-    return any(word in f"{said.get('Code')} {said.get('Message')}" for word in _GONE)
+    code = error.response["Error"]["Code"]  # not the message, which may name an account with 404 in its id
+    return any(word in code for word in _GONE)
 
 
 type _Look = Callable[[Stack, str], bool]
@@ -67,7 +67,7 @@ def _described(service: str, operation: str, argument: str, *, many: bool = Fals
                 return False
             raise
         lists = [value for value in answer.values() if isinstance(value, list)]
-        return bool(lists[0]) if many and lists else True
+        return any(lists) if many and lists else True
 
     return is_there
 
@@ -199,16 +199,16 @@ class Removal:
         self.say("stopping the functions")
         client = self.stack.client("lambda")
         before: dict[str, int | None] = {}
-        try:
-            for name in functions:
+        for name in functions:
+            try:
                 found = client.get_function_concurrency(FunctionName=name)
                 before[name] = found.get("ReservedConcurrentExecutions")
                 client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
-        except BaseException as error:  # Ctrl-C, too
-            if isinstance(error, ClientError) and _is_gone(error):  # an earlier attempt has deleted some
-                return before
-            self._start_again(before)
-            raise
+            except BaseException as error:  # Ctrl-C, too
+                if isinstance(error, ClientError) and _is_gone(error):
+                    continue  # an earlier attempt has deleted it
+                self._start_again(before)
+                raise
         return before
 
     def _start_again(self, stopped: Mapping[str, int | None]) -> None:

@@ -109,34 +109,34 @@ class Finder:
     def _in_spans(self) -> Iterator[FoundEvent]:
         places = self.places
         search = SpanSearch(self.query, places.ledger, places.objects, places.rejected)
-        for span, result in in_order(lambda span: (span, search.search(span)), self._spans()):
-            if self._is_time_up():
-                return
-            if not planned_spans.is_within(span, self.since, self._enough()):
-                continue
-            self.searched.spans += 1
-            self.searched.at = span.planned_at / 1000
-            self.searched.unreadable += result.unreadable
-            for found in result.events:
-                self._missing -= self.query.ids_of(found.seen)
-                self._latest = max(self._latest, found.seen.arrived_at or found.seen.at)
-                self._records.add((found.seen.shard, found.seen.sequence_number))
-                yield found
-            self.progress(self.searched)
+        for spans in self._spans():
+            for span, result in in_order(lambda span: (span, search.search(span)), spans):
+                if self._is_time_up():
+                    return
+                if not planned_spans.is_within(span, self.since, self._enough()):
+                    continue
+                self.searched.spans += 1
+                self.searched.at = span.planned_at / 1000
+                self.searched.unreadable += result.unreadable
+                for found in result.events:
+                    self._missing -= self.query.ids_of(found.seen)
+                    self._latest = max(self._latest, found.seen.arrived_at or found.seen.at)
+                    self._records.add((found.seen.shard, found.seen.sequence_number))
+                    yield found
+                self.progress(self.searched)
 
-    def _spans(self) -> Iterator[Span]:
-        """Yield the spans to search: first those of the time in the ids, then later ones while an id is missing.
+    def _spans(self) -> Iterator[Iterable[Span]]:
+        """Yield the spans to search: those of the time in the ids; once they are searched, later ones if an id is missing.
 
         An event may arrive days after the time in its id, because its client was offline.
         """
         until = self._began + 1
         soon = until if self.query.began is None else self.query.began + INACCURACY_SECONDS
         soon = min(until, max(self.since, soon))
-        yield from self._planned(self.since, soon)
+        yield self._planned(self.since, soon)
         if soon < until and self._missing:
-            for span in self._planned(soon, until):
-                if span.earliest >= soon * 1000 or not span.records:
-                    yield span
+            later = self._planned(soon, until)
+            yield (span for span in later if span.earliest >= soon * 1000 or not span.records)
 
     def _planned(self, since: float, until: float) -> Iterator[Span]:
         places = self.places

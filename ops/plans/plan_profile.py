@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from ops import personal_data, screen
-from shared.rows import PlanCode
+from shared.rows import PlanCode, column_name
 from shared.tracking_plan import (
     STANDARD_COLUMNS,
     PlannedColumn,
@@ -152,6 +152,12 @@ class Profile:
         return TrackingPlan({name: table.plan() for name, table in sorted(self.tables.items())})
 
 
+def changed_columns(parameters: Mapping[str, str]) -> frozenset[str]:
+    """Return the columns that a stack with these parameters drops or hashes after it has compared events with the plan."""
+    named = ",".join([parameters.get(name, "") for name in ("DroppedColumns", "HashedColumns")])
+    return frozenset(column_name(name.strip()) for name in named.split(",") if name.strip())
+
+
 class Drift(NamedTuple):
     """One way in which events differ from the plan. The column is empty if the table itself differs.
 
@@ -186,11 +192,14 @@ class Drifts:
     """How events of one account differ from its plan: each drift with its extent.
 
     Attributes:
+        plan: the plan.
+        changed: columns of which rows do not have the original values, whatever the plan says.
         fitting: number of events that fit.
         missing: number of differences that are not in `found`, because it has MAX_DRIFTS drifts.
     """
 
     plan: TrackingPlan
+    changed: frozenset[str] = frozenset()
     events: int = 0
     fitting: int = 0
     found: dict[Drift, Extent] = field(default_factory=dict)
@@ -200,10 +209,12 @@ class Drifts:
         """Compare a row of a table, received at a time in UNIX seconds."""
         self.events += 1
         planned = self.plan.tables.get(table)
-        personal = (
-            planned.personal if planned else {}
-        )  # the row does not have the original values of these columns
-        violations = [one for one in self.plan.violations(table, row) if one.column not in personal]
+        changed = self.changed.union(planned.personal if planned else ())
+        violations = [
+            one
+            for one in self.plan.violations(table, row)
+            if one.column not in changed or one.code == "unplanned_column"
+        ]
         self.fitting += not violations
         for violation in violations:
             drift = Drift(violation.code, table, violation.column, _found(violation, row))

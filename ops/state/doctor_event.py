@@ -42,17 +42,17 @@ class DoctorEvent:
             return fault("test event", f"it could not be sent: {type(error).__name__}")
         if answer.status_code != 200:
             return fault("test event", f"{url} answered {answer.status_code}: {answer.text[:200]}")
-        started = time.time()
+        started, patience = time.time(), _FOUND_SECONDS + self.stack.window_seconds
         place = None
-        while time.time() - started < _FOUND_SECONDS:
-            place = place or self._find(mark, started - _CLOCK_SECONDS, started + _FOUND_SECONDS)
+        while time.time() - started < patience:
+            place = place or self._find(mark, started - _CLOCK_SECONDS, started + patience)
             span = None if place is None else self._settled(*place)
             if span is not None:
                 return outcome(span, time.time() - started, self.stack.option)
             time.sleep(1)
         return fault(
             "test event",
-            f"accepted, but not settled after {_FOUND_SECONDS:.0f} s: `sluice status {self.stack.option}` shows why",
+            f"accepted, but not settled after {patience:.0f} s: `sluice status {self.stack.option}` shows why",
         )
 
     def _find(self, mark: str, since: float, until: float) -> tuple[ChainId, Number] | None:

@@ -17,7 +17,7 @@ WAITING_SECONDS = 150.0
 """Rows that wait for longer are worth a word, whatever the reason; the alarm `waiting-warn` fires then too. Rows that were put on the
 stream again usually wait for some ten minutes."""
 BEHIND_SECONDS = 60.0
-"""A stack with records older than this is behind, whatever the worker logs."""
+"""A stack with records that are older than this once their batch is full is behind, whatever the worker logs."""
 
 _NAMED = 3  # accounts that a line names
 _HIDDEN_BY = {
@@ -90,7 +90,7 @@ def _books(state: StackState, option: str) -> Iterator[Finding]:
 
 def _stream(state: StackState, option: str) -> Iterator[Finding]:
     unread = state.unread
-    is_behind = bool(unread.on_stream) and unread.behind_seconds > BEHIND_SECONDS
+    is_behind = bool(unread.on_stream) and unread.behind_seconds > BEHIND_SECONDS + state.window
     if state.hold is not None:
         cause = hold_cause(state.hold.reason, state.hold.error, option)
         if is_behind:

@@ -83,6 +83,7 @@ class StackState:
         arrivals: the counts taken before the ledger, if requested and known.
         rejected: rejected events of the last day, by account, table and code.
         budgets: accounts that have spent much of their budgets, or more, within the last day.
+        window: how long records may wait for a batch to fill, in seconds.
     """
 
     unread: Unread = field(default_factory=Unread)
@@ -101,6 +102,7 @@ class StackState:
     at: float = field(default_factory=time.time)
     budgets: list[BudgetUse] = field(default_factory=list)
     checks: list[Finding] = field(default_factory=list)
+    window: float = 0.0
 
     def dead(self) -> Counter[str]:
         """Return the dead rows by reason."""
@@ -181,6 +183,7 @@ class StateReader:
             self._rejected() if balance is None else Counter(),
             self._clock.now(),
             self._budgets(unreadable),
+            window=self.stack.window_seconds,
         )
 
     def check(self) -> list[Finding]:

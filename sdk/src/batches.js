@@ -112,32 +112,34 @@ const trim = () => {
 };
 
 /**
- * Returns an event as JSON. Each column is serialized by itself, so that one that cannot be is left out alone.
+ * Replaces each value by its JSON, so that what the page later changes in it does not change the event. One that cannot be
+ * serialized becomes undefined.
  *
- * @param {Columns} event
+ * @param {Columns} columns
+ * @returns {Columns} The same columns.
  */
-const serialize = (event) => {
-  let text = '';
-  for (const name in event) {
-    const value = event[name];
-    const json = typeof value == 'bigint' ? '' + value : guard(JSON.stringify)(value);
-    if (json) text += `,${JSON.stringify(name)}:${json}`;
+export const serialize = (columns) => {
+  for (const name in columns) {
+    const value = columns[name];
+    columns[name] = typeof value == 'bigint' ? '' + value : guard(JSON.stringify)(value);
   }
-  return `{${text.slice(1)}}`;
+  return columns;
 };
 
 /**
  * Puts an event into the open batch, or into a new one if it does not fit.
  *
- * @param {Columns} event It may get another column.
- * @returns {boolean} Whether the batch is full.
+ * @param {Columns} event As `serialize` returns it. It may get another column.
+ * @returns {boolean | void} Whether the batch is full.
  */
 export const add = (event) => {
   if (dropped) event.sluice_dropped = dropped;
-  const text = serialize(event);
+  const text = `{${Object.keys(event)
+    .filter((name) => event[name])
+    .map((name) => JSON.stringify(name) + ':' + event[name])}}`;
   if (text.length > MAX_EVENT_CHARACTERS) {
-    dropped += 1;
-    return false;
+    dropped++;
+    return;
   }
   dropped = 0;
   if (open && events.length + text.length < MAX_CHARACTERS && age(open) < GATHER_MS) {

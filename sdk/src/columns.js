@@ -6,11 +6,11 @@ export const address = () => location.href.split('#')[0];
 
 /** Returns columns that identify the page, named as in Treasure Data's own SDK. */
 export const pageColumns = () => ({
-  td_url: address(),
+  td_referrer: document.referrer,
   td_host: location.host,
   td_path: location.pathname,
   td_title: document.title,
-  td_referrer: document.referrer,
+  td_url: address(),
 });
 
 /** Returns columns that are the same for all events of a page and may be slow to read. */

@@ -1,4 +1,4 @@
-import { close } from './batches.js';
+import { close, serialize } from './batches.js';
 import { authorColumns, browserColumns, pageColumns } from './columns.js';
 import { enqueue } from './delivery.js';
 import { isGranted } from './permission.js';
@@ -21,7 +21,7 @@ const MAX_HELD = 100;
  */
 let common = {};
 /**
- * Events not stored yet, because the page's own work has priority or the visitor has not decided.
+ * Serialized events not stored yet, because the page's own work has priority or the visitor has not decided.
  *
  * @type {Columns[]}
  */
@@ -38,7 +38,9 @@ export const release = guard(() => {
   held = [];
   if (granted) {
     events.forEach(
-      guard((event) => enqueue({ ...visitor(), ...(FULL && guard(browserColumns)()), ...event })),
+      guard((event) =>
+        enqueue({ ...serialize({ ...visitor(), ...(FULL && guard(browserColumns)()) }), ...event }),
+      ),
     );
   } else if (granted == null) {
     held = events.slice(-MAX_HELD);
@@ -64,8 +66,7 @@ export const unset = () => {
  */
 const record = (table, columns) => {
   if (isGranted() === false) return tell(false, 'not_recorded', table);
-  /** @type {Columns} */
-  const event = {
+  columns = {
     event_id: uuid(),
     time: Math.floor(Date.now() / 1000),
     td_version: VERSION,
@@ -75,8 +76,8 @@ const record = (table, columns) => {
     ...columns,
     table,
   };
-  held.push(event);
-  tell(false, 'event', table, event);
+  tell(false, 'event', table, { ...columns });
+  held.push(serialize(columns));
   // Browsers delay timers of hidden pages.
   if (document.hidden) release();
   else waiting = waiting || setTimeout(release);

@@ -261,6 +261,15 @@ test('a column that cannot be serialized is left out alone', async () => {
   );
 });
 
+test('what a page changes in a value after the call does not change the event', async () => {
+  const browser = new Browser();
+  const items = ['kettle'];
+  browser.open().sluice('track', 'visits', { items });
+  items.pop();
+  await browser.clock.advance(2000);
+  assert.deepEqual(browser.server.rows[0].items, ['kettle']);
+});
+
 test('a BigInt becomes a number with all its digits', async () => {
   const browser = new Browser();
   const page = browser.open();

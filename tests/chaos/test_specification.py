@@ -196,6 +196,9 @@ GOOD = {
     "the object of a chunk in doubt is gone; an operator asks": [
         *planned(), GONE, wrote(31 * DAY, SENDER, 1, a=Entry("dead", may_be_there=True)), asked(32 * DAY, OPERATOR, "counted none"), wrote(32 * DAY, OPERATOR, 2, a=Entry("waiting", None, 1)),
     ],
+    "the object of a chunk in doubt is gone; an operator drops it": [
+        *planned(), GONE, wrote(31 * DAY, SENDER, 1, a=Entry("dead", may_be_there=True)), wrote(32 * DAY, OPERATOR, 2, a=DROPPED),
+    ],
     "a copy takes a claim over from a record that was passed over": [claimed(1), *marker(S1, 2, 10), *takes_over(THERE, "s2")],
     "a copy takes a claim over from a record whose shard is gone": [claimed(7, shard="s7"), listed(19, WORKER), *takes_over(HERE, "s1")],
     "a person is forgotten in what was delivered, and the old object goes at once": [*DELIVERED, *FORGOTTEN, replace(GONE, what="object deleted", at=701, by=SENDER)],

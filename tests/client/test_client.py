@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -34,7 +35,7 @@ from tests.support.flaky_ingest import Fault, FlakyIngest
 from tests.support.ingest import KEY
 
 Make = Callable[..., Client]
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds that no test needs unless it fails."""
 REJECTED = {"event_id": "e" * 129, **{f"c{number}": 0 for number in range(509)}}
 """Columns of an event that only Sluice rejects: an id that is too long becomes a column, the 513th."""
@@ -69,7 +70,7 @@ def files(path: Path) -> list[str]:
 
 def test_a_with_block_delivers_everything(ingest: FlakyIngest, client: Make, tmp_path: Path) -> None:
     """At its end all events are rows with their ids and columns, in few requests (three would do), and no file is left."""
-    with client(batch_seconds=60.0) as one:
+    with client(batch_seconds=60.0, timeout=PATIENCE) as one:
         tracked = {(one.track("orders", {"n": number}, price=7800), number, 7800) for number in range(1200)}
 
     assert tracked == {(row["event_id"], row["n"], row["price"]) for row in ingest.rows()}
@@ -81,22 +82,26 @@ def test_a_batch_waits_for_more_events_for_batch_seconds(ingest: FlakyIngest, cl
     """Events that are tracked together are sent together, without a flush."""
     sent = threading.Event()
     ingest.on_request = sent.set
-    one = client(batch_seconds=0.2)
+    one = client(batch_seconds=0.2, timeout=PATIENCE)
+    began = time.monotonic()
     for number in range(10):
         one.track("orders", {"n": number})
+    is_together = time.monotonic() - began < 0.2
 
     assert sent.wait(PATIENCE)
     assert one.close(PATIENCE)
-    assert (10, 1) == (len(ingest.rows()), len(ingest.requests))
+    assert (10, True) == (len(ingest.rows()), len(ingest.requests) == 1 or not is_together)
 
 
 @pytest.mark.parametrize("fault", ["unavailable", "hanging", "deaf", "reset", "page"])
 def test_every_event_is_one_row_after_a_failure(ingest: FlakyIngest, client: Make, fault: Fault) -> None:
     """Whatever happens to requests and responses, the batch is retried until it is accepted, and counts once."""
     ingest.fault, ingest.retry_after = fault, "0"
-    one = client()
+    one = client(timeout=0.2 if fault in ("hanging", "deaf") else PATIENCE)
     ids = [one.track("orders", {"n": number}) for number in range(20)]
-    assert not one.flush(0.5)
+    deadline = time.monotonic() + PATIENCE
+    while not one.statistics().last_error and time.monotonic() < deadline:
+        assert not one.flush(0.1)
     failed = one.statistics()
     ingest.fault = "none"
 
@@ -290,7 +295,7 @@ def fill():
         return ids
 print(json.dumps(fill()), flush=True)
 sys.stdin.readline()
-print(json.dumps([client.flush(20), client.statistics().pending, len(fill()) > 0]), flush=True)
+print(json.dumps([client.flush(60), client.statistics().pending, len(fill()) > 0]), flush=True)
 os.kill(os.getpid(), 9)
 """
 _SMALL_DISK = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c")
@@ -312,7 +317,7 @@ def test_a_full_disk_does_not_stop_delivery(
     assert filling.stdout is not None
     stored = json.loads(filling.stdout.readline())
     ingest.fault = "none"
-    outcome, _ = filling.communicate("\n", timeout=60)
+    outcome, _ = filling.communicate("\n", timeout=120)
     rows = Counter(str(row["event_id"]) for row in ingest.rows())
 
     assert [True, 0, True] == json.loads(outcome)
@@ -348,7 +353,7 @@ def test_the_clients_own_records_do_not_wait_for_the_handler(client: Make) -> No
     handler.acquire()
     thread = threading.Thread(target=handler.handle, args=(own,), daemon=True)
     thread.start()
-    thread.join(2)
+    thread.join(PATIENCE)
 
     assert not thread.is_alive()
     handler.release()
@@ -360,7 +365,7 @@ Send = Callable[..., int]
 @pytest.fixture
 def send(ingest: FlakyIngest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Send:
     """Return a function that runs the command with these lines as its input, and returns its exit code."""
-    options = ["--endpoint", ingest.url, "--key", KEY, "--spool", str(tmp_path / "spool"), "--timeout", "1"]
+    options = ["--endpoint", ingest.url, "--key", KEY, "--spool", str(tmp_path / "spool"), "--timeout", "60"]
 
     def run(lines: bytes | io.BytesIO, *arguments: str) -> int:
         read = io.BytesIO(lines) if isinstance(lines, bytes) else lines
@@ -411,7 +416,7 @@ def test_the_command_keeps_events_while_the_endpoint_is_down(
 ) -> None:
     """The exit code is 75, and the next run sends the events. The message names what that run must use, too."""
     ingest.fault = "unavailable"
-    first = send(b'{"table": "orders"}\n')
+    first = send(b'{"table": "orders"}\n', "--timeout", "0.1")
     ingest.fault = "none"
 
     assert (
@@ -435,7 +440,7 @@ def test_the_command_keeps_events_if_it_is_interrupted(
 ) -> None:
     """Ctrl-C while it waits for more lines ends it with 130 and one line, and the next run sends what it has stored."""
     ingest.fault = "unavailable"
-    code = send(Interrupted(b'{"table": "orders"}\n'))
+    code = send(Interrupted(b'{"table": "orders"}\n'), "--timeout", "0.1")
     said = capsys.readouterr().err.splitlines()[-1]
     ingest.fault = "none"
 

@@ -176,11 +176,16 @@ def test_a_file_belongs_to_one_owner_until_that_ends(tmp_path: Path) -> None:
 
 
 def test_a_file_whose_lock_was_deleted_is_taken_over(tmp_path: Path) -> None:
-    """Unless its owner still has it open."""
+    """Unless its owner still has it, even if that has forked since. One that cannot be taken over keeps nobody from the others."""
     directory = SpoolDirectory(tmp_path / "spool", LIMITS)
     one = directory.own()
     one.append(b"a")
+    stuck = directory.path / "0.sqlite"
+    stuck.touch()
+    stuck.with_suffix(".lock").symlink_to("/dev/null/0")
     one.path.with_suffix(".lock").unlink()
+    one.before_fork()
+    one.after_fork_in_parent()
     with closing(directory.own()) as other:
         assert other.path != one.path
     one.close()

@@ -134,15 +134,12 @@ INVALID: list[Call] = [
     _get(_item("a", "1"), _item("a", "1")),
     _get(*(_item("a", str(i)) for i in range(101))),
 ]
+SHOWN = {"ReturnValues": "UPDATED_NEW"}
 ADDED: list[Call] = [
-    _put(
-        _item("a", "1", u=1)
-    ),  # of an item that an update creates, moto returns the key as well, DynamoDB does not
-    (
-        "update_item",
-        _update("ADD v :v, w :zero SET x = :v", v=2, zero=0)[1] | {"ReturnValues": "UPDATED_NEW"},
-    ),
-    ("update_item", _update("ADD v :v SET y = :y", v=3, y="a")[1] | {"ReturnValues": "UPDATED_NEW"}),
+    # of an item that an update creates, moto returns the key as well, DynamoDB does not
+    _put(_item("a", "1", u=1)),
+    ("update_item", _update("ADD v :v, w :zero SET x = :v", v=2, zero=0)[1] | SHOWN),
+    ("update_item", _update("ADD v :v SET y = :y", v=3, y="a")[1] | SHOWN),
     _update("ADD y :v", v=3),
     _update("ADD x :y", y="a"),
     _update("ADD v :v", key=("a", "2"), v=-1),

@@ -57,10 +57,8 @@ class Bench:
 
     def put(self, *texts: str, key: str = "a") -> list[str]:
         """Put records and return their sequence numbers."""
-        return [
-            self.client.put_record(StreamName="s", Data=text.encode(), PartitionKey=key)["SequenceNumber"]
-            for text in texts
-        ]
+        place = {"StreamName": "s", "PartitionKey": key}
+        return [self.client.put_record(Data=text.encode(), **place)["SequenceNumber"] for text in texts]
 
     def invoke(self, poller: StreamPoller) -> Invocation:
         """Return the invocation that is due now."""

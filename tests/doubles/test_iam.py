@@ -52,9 +52,7 @@ def refusal(client: Authorized, operation: str, **request: Any) -> tuple[str, in
         ({"Effect": "Deny", "Action": "s3:DeleteObject"}, "aside/a", True),
     ],
 )
-def test_a_role_allows_what_its_statements_match(
-    changes: dict[str, Any], resource: str, allowed: bool
-) -> None:
+def test_a_role_allows_what_statements_match(changes: dict[str, Any], resource: str, allowed: bool) -> None:
     """Action, in any case, and resource must match completely, with wildcards, and all conditions hold; a denial overrides."""
     statements = [PUT | changes, *([PUT] if "Effect" in changes else ())]
     some, context = role(*statements), {ACCOUNT: ACCOUNT_ID}

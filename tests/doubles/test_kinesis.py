@@ -42,10 +42,8 @@ def memory(clock: ManualClock) -> MemoryKinesis:
 
 def put(client: Any, *texts: str, key: str = "a/1") -> list[str]:
     """Put records one by one and return their sequence numbers."""
-    return [
-        client.put_record(StreamName="s", Data=text.encode(), PartitionKey=key)["SequenceNumber"]
-        for text in texts
-    ]
+    place = {"StreamName": "s", "PartitionKey": key}
+    return [client.put_record(Data=text.encode(), **place)["SequenceNumber"] for text in texts]
 
 
 def iterator(client: Any, shard_id: str = SHARD, **start: Any) -> str:

@@ -43,14 +43,10 @@ def read(td: TreasureData, target: str) -> Any:
 
 def test_a_recorded_request_is_accepted(td: TreasureData) -> None:
     """A request recorded from Fluent Bit is answered with five fields, with the checksum of the body as received."""
-    headers = (
-        ("User-Agent", "Fluent-Bit"),
-        ("AUTHORIZATION", f"TD1 {API_KEY}"),
-        ("Content-Type", "application/gzip"),
-    )
+    about = (("User-Agent", "Fluent-Bit"), ("Content-Type", "application/gzip"))
     packed = "83a474696d65ce6553f100a16101a162a17883a474696d65ce6553f101a16102a162c0"
     body = gzip.compress(bytes.fromhex(packed), mtime=0)
-    response = td.handle(Request("PUT", IMPORT, headers, body))
+    response = td.handle(Request("PUT", IMPORT, (*about, ("AUTHORIZATION", f"TD1 {API_KEY}")), body))
 
     rows = [{"time": 1_700_000_000, "a": 1, "b": "x"}, {"time": 1_700_000_001, "a": 2, "b": None}]
     assert rows == td.rows("shop", "views")

@@ -67,9 +67,7 @@ def test_a_request_makes_one_call(aws: Any, handler: app.Handler) -> None:
 
 @pytest.mark.parametrize("fault", [aws_server.close, BAD_GATEWAY], ids=["close", "502"])
 @pytest.mark.parametrize(("events", "operation"), [(EVENT, "PutRecord"), (LARGE, "PutRecords")])
-def test_the_client_never_retries_a_put(
-    aws: Any, handler: app.Handler, fault: Any, events: Any, operation: str
-) -> None:
+def test_no_put_is_retried(aws: Any, handler: app.Handler, fault: Any, events: Any, operation: str) -> None:
     """A put whose outcome is unknown is sent once; its envelopes go to the queue, after a notice."""
     aws.faults[operation] = [fault]
 
@@ -90,9 +88,7 @@ def test_the_edge_policy_is_read_while_the_sandbox_starts(aws: Any, environment:
     assert "disabled_account" == send(handler, EVENT).code
 
 
-def test_the_handler_reports_each_invocation_that_fails(
-    environment: dict[str, str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_each_failure_is_reported(environment: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     """Log lines have its request id, and metrics are written before the sandbox can be frozen. A success writes nothing."""
     # A service name of its own: Python caches loggers by name, and Powertools keeps a logger's first output.
     handler = app.build(environment | {"POWERTOOLS_SERVICE_NAME": "ingest-that-reports"})

@@ -153,9 +153,7 @@ def test_borders_depend_on_all_events_of_the_request(events: list[Any], data: st
     surroundings,
     st.sampled_from([(), ("_", "td_ip", "td_user_agent", "a")]),
 )
-def test_a_row_is_never_larger_than_estimated(
-    event: Any, around: dict[str, Any], hashed: tuple[str, ...]
-) -> None:
+def test_no_row_is_larger_than_estimated(event: Any, around: dict[str, Any], hashed: tuple[str, ...]) -> None:
     """Borders depend on events alone, so the estimate of a row's size must never be too low."""
     site = Site(hashed_columns=hashed)
     site.secret.text = json.dumps(SECRETS | {".hash": "key"})
@@ -171,9 +169,7 @@ def test_a_row_is_never_larger_than_estimated(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(odd_events, min_size=1, max_size=8), odd_events, st.data())
-def test_other_events_under_the_same_batch_id_have_other_request_ids(
-    events: list[Any], other: Any, data: st.DataObject
-) -> None:
+def test_other_events_have_other_request_ids(events: list[Any], other: Any, data: st.DataObject) -> None:
     """If an event is added, removed, moved or changed, or account or table differ, every envelope gets a new request id."""
     place = data.draw(st.integers(0, len(events) - 1))
     before, after = events[:place], events[place + 1 :]

@@ -33,10 +33,10 @@ def address_of(one: socket.socket) -> Address:
 
 
 @contextmanager
-def answering(pieces: Iterable[bytes], *, stays: bool = True, seconds: float = 5) -> Iterator[Connection]:
+def answering(pieces: Iterable[bytes], *, stays: bool = True, seconds: float = 60) -> Iterator[Connection]:
     """Yield a connection to a peer that reads some of a request, sends the pieces, and closes unless `stays`."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        connection = Connection(address_of(listener), 5, seconds)
+        connection = Connection(address_of(listener), 60, seconds)
         other, _ = listener.accept()
         other.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -105,7 +105,7 @@ def test_a_connection_that_closes_is_not_reused(pieces: list[bytes], stays: bool
         assert b"hello" == connection.exchange(REQUEST).body
         assert is_reusable == connection.is_reusable
         if not stays:
-            connection._readable.poll(5000)
+            connection._readable.poll(60_000)
         assert not connection.is_idle()
 
 
@@ -156,7 +156,7 @@ def test_a_failed_connection_differs_from_a_lost_response() -> None:
         nobody.bind(("127.0.0.1", 0))
         for address in (address_of(nobody), Address("127.0.0.256", 80, None)):
             with pytest.raises(ConnectionFailedError):
-                Connection(address, 5, 5)
+                Connection(address, 60, 60)
 
 
 def test_a_connection_attempt_times_out() -> None:
@@ -199,7 +199,7 @@ def test_all_addresses_share_one_deadline() -> None:
         names = [nobody.getsockname(), listener.getsockname()]
         places = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", name) for name in names]
         address = Address("127.0.0.1", 0, None)
-        Connection(address, 5, 5, resolve=lambda *_, **__: places).close()
+        Connection(address, 60, 60, resolve=lambda *_, **__: places).close()
         times = iter([0.0, 0.0, 0.0, 60.0])  # at the start, before resolving, before each address
         with pytest.raises(ConnectTimeoutError):
             Connection(address, 5, 5, resolve=lambda *_, **__: places, now=lambda: next(times))

@@ -32,12 +32,8 @@ class Container(HttpServer):
     def _key(self, request: Request) -> Response:
         self.asked.append(request.header("authorization"))
         expires = datetime.fromtimestamp(self.clock.now() + LIFE_SECONDS, UTC)
-        value = {
-            "AccessKeyId": f"key {len(self.asked)}",
-            "SecretAccessKey": "secret",
-            "Token": request.target,
-        }
-        value["Expiration"] = expires.isoformat().replace("+00:00", "Z")
+        value = {"Token": request.target, "Expiration": expires.isoformat().replace("+00:00", "Z")}
+        value |= {"AccessKeyId": f"key {len(self.asked)}", "SecretAccessKey": "secret"}
         return Response(200, self.change(json.dumps(value).encode()))
 
 

@@ -40,9 +40,7 @@ def status(site: Site) -> int:
     ],
 )
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
-def test_requests_that_the_policy_rejects_get_403(
-    entries: dict[str, PolicyEntry], code: str, dialect: Dialect
-) -> None:
+def test_rejected_requests_get_403(entries: dict[str, PolicyEntry], code: str, dialect: Dialect) -> None:
     """This holds in every dialect, and nothing is put on the stream."""
     site = Site()
     site.publish(**entries)

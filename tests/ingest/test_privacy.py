@@ -77,8 +77,9 @@ def test_privacy_signals_disable_cookies(path: str) -> None:
 
 @given(st.ip_addresses())
 def test_a_truncated_address_is_its_network(address: Any) -> None:
-    """The network is the IPv4 address's /24 or the IPv6 address's /48."""
+    """The network is the IPv4 address's /24, also in IPv6's notation, or the IPv6 address's /48."""
     kept = ip_address(privacy._network(str(address)))
+    address = getattr(address, "ipv4_mapped", None) or address
 
     assert kept.version == address.version
     network = ip_network(f"{kept}/{24 if address.version == 4 else 48}")
@@ -91,25 +92,24 @@ def test_addresses_are_truncated_wherever_they_come_from(path: str, placeholder:
     """This includes addresses that servers send for their visitors; a value that is not an address becomes null."""
     site = Site(visitor_ip="truncate")
 
-    site.get(path, f"k={KEY}&td_write_key={KEY}&t=pageviews&td_ip=td_ip&TD_IP=2001:db8:1:2::3&td_ip_7=text")
+    site.get(
+        path,
+        f"k={KEY}&td_write_key={KEY}&t=pageviews&td_ip=td_ip&TD_IP=2001:db8:1:2::3&td_ip_7=text&td_ip_8=::ffff:192.0.2.9",
+    )
 
     found = site.row()
-    assert (placeholder, "2001:db8:1::", None) == (found["td_ip"], found["td_ip_2"], found["td_ip_7"])
+    assert [placeholder, "2001:db8:1::", None, "192.0.2.0"] == [
+        found[name] for name in ("td_ip", "td_ip_2", "td_ip_7", "td_ip_8")
+    ]
 
 
 def test_addresses_and_columns_can_be_dropped() -> None:
     """Whether the event or API Gateway provided them. Settings name columns as the row does, whatever spelling the event used."""
     site = Site(visitor_ip="drop", dropped_columns=("email", "td_user_agent"))
-    event = {
-        "Email": "a",
-        "email": "b",
-        "E-Mail": "c",
-        "email_address": "d",
-        "email2": "e",
-        "td_ip": "192.0.2.9",
-    }
+    event = {"Email": "a", "email": "b", "E-Mail": "c", "email_address": "d", "email2": "e"}
+    more = {"email_2": "f", "td_ip": "192.0.2.9", "TD_IP": "192.0.2.9"}
 
-    found = row(site, event | {"TD_IP": "192.0.2.9"}, user_agent="UA")
+    found = row(site, event | more, user_agent="UA")
 
     assert {"time", "event_id", "received_at", "e_mail", "email_address", "email2"} == set(found)
     assert ("c", "d", "e") == (found["e_mail"], found["email_address"], found["email2"])
@@ -118,9 +118,10 @@ def test_addresses_and_columns_can_be_dropped() -> None:
 
 def test_columns_can_be_hashed() -> None:
     """The key is stored with the signing secrets, and without it they are dropped; equal values have equal hashes."""
-    site = Site(hashed_columns=("email", "user", "none", "td_url"))
+    site = Site(hashed_columns=("email", "user", "none", "td_url", "_gcl_au"))
     site.secret.text = '{"k1": "first secret", ".hash": "key"}'
     event = {"email": "a@a.example", "Email": "a@a.example", "user": 7, "none": None, "td_url": "/?gclid=1"}
+    event |= {"_gcl_au": "1"}
     hashed = ["email", "email_2", "user", "none", "td_url"]
 
     found, without = row(site, event, sec_gpc="1"), row(Site(hashed_columns=tuple(hashed)), event)
@@ -129,6 +130,7 @@ def test_columns_can_be_hashed() -> None:
     number, address = (hmac.digest(b"key", text, "sha256").hex()[:32] for text in (b"7", b"/"))
     assert [expected, expected, number, None, address] == [found[name] for name in hashed]
     assert without.keys().isdisjoint(hashed)
+    assert "_gcl_au" not in found  # what GPC removes is not hashed instead
 
 
 def test_a_truncated_address_is_hashed_as_its_network() -> None:

@@ -61,9 +61,7 @@ LARGE = {"table": "pageviews", "text": "x" * int(RATE * BURST_SECONDS * BYTES_PE
 @pytest.mark.parametrize(
     ("events", "status"), [([LARGE], 200), ([{}] * int(RATE * BURST_SECONDS), 400)], ids=["bytes", "rejected"]
 )
-def test_large_and_rejected_events_use_up_the_allowance_too(
-    events: list[dict[str, str]], status: int
-) -> None:
+def test_large_and_rejected_events_use_up_the_allowance(events: list[dict[str, str]], status: int) -> None:
     """They cost as much to process as others, and a few large ones as much as many small ones."""
     site = Site(key_events_per_second=RATE)
 

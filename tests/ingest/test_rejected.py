@@ -5,7 +5,7 @@ import json
 from doubles.aws_errors import client_error
 from ingest.rejected import MAX_BYTES
 from shared.envelope import MAX_ENVELOPE_BYTES
-from tests.support.ingest import Site
+from tests.support.ingest import START, Site
 
 GOOD = {"table": "pageviews"}
 DOWN = client_error("InternalFailure", "PutRecord", status=500)
@@ -34,6 +34,28 @@ def test_privacy_settings_apply_to_rejected_events() -> None:
     assert [b'{"td_ip":"198.51.100.0","td_client_id":"c1","a":1}', b'{"a":1}', b""] == [
         one.original for one in site.rejected()
     ]
+
+
+def test_the_copy_of_a_hashed_object_has_the_hash_of_its_row() -> None:
+    """Objects that are not hashed stay objects."""
+    site = Site(hashed_columns=("user",))
+    site.secret.text = '{"k1": "first secret", ".hash": "key"}'
+    event = {"user": {"a": 1}, "items": [1]}
+
+    site.post([{"table": "pageviews", **event}, event])
+
+    [copy] = site.rejected()
+    assert {"user": site.row()["user"], "items": [1]} == json.loads(copy.original)
+
+
+def test_the_copy_of_an_event_from_a_wrong_clock_has_the_corrected_time() -> None:
+    """Its repair does not know when the request was sent. What is no time stays as it was."""
+    site, day_ago = Site(), int(START) - 86_400
+
+    site.post({"sent_at": day_ago, "events": [{"time": day_ago - 9}, {"time": "x"}, {"a": 1}]})
+
+    copies = [json.loads(one.original) for one in site.rejected()]
+    assert [{"time": int(START) - 9}, {"time": "x"}, {"a": 1}] == copies
 
 
 def test_a_flood_is_counted_and_not_kept() -> None:
@@ -74,11 +96,14 @@ def test_messages_do_not_move_borders() -> None:
 
 
 def test_rejected_events_get_their_own_envelope_if_the_last_is_full() -> None:
-    """Rows take precedence over rejected events."""
-    site = Site()
+    """Rows take precedence over rejected events, which never go to the queue."""
+    site, events = Site(), [{**GOOD, "text": "x" * 230_000}] * 3 + [{"text": "x" * 100_000}]
 
-    site.post([{**GOOD, "text": "x" * 230_000}] * 3 + [{"text": "x" * 100_000}])
+    site.post(events)
+    site.kinesis.faults, site.kinesis.sticky = [DOWN], True
+    site.post(events)
 
+    assert [3] == [item.row_count for item in site.queued()]
     assert [(3, 0), (0, 1)] == [(item.row_count, len(item.rejected)) for item in site.envelopes()]
     assert all(len(item.encode()) <= MAX_ENVELOPE_BYTES for item in site.envelopes())
 

@@ -165,10 +165,8 @@ def test_nothing_personal_is_written() -> None:
     send("POST", "/v1/events", "", b'[{"table": "PERSONAL"}, "PERSONAL"]', authorization=f"Bearer {KEY}")
     send("GET", "/pixel.gif", f"k={KEY}&t={secret}&{secret}={secret}")
     send("GET", "/pixel.gif", f"k={secret}&t=pageviews")
-    site.kinesis.faults = [
-        RuntimeError(secret),
-        client_error("InternalFailure", "PutRecord", secret, 500),
-    ] * 2
+    down = client_error("InternalFailure", "PutRecord", secret, 500)
+    site.kinesis.faults = [RuntimeError(secret), down] * 2
     site.sqs.faults, site.sqs.sticky = [client_error("InternalFailure", "SendMessage", secret, 500)], True
     site.secrets.faults = [client_error("AccessDenied", "GetSecretValue", secret)]
     for seconds in (0, 0, 1000):

@@ -39,7 +39,7 @@ def test_the_recording_adds_up_until_a_row_is_lost(tmp_path: Path) -> None:
         demo.wait_for_outcomes(stack, count, lambda _: None)
         reconciled = copy.deepcopy(count)
         lose = {"database": "shop", "table": "lost", "begin": 1_764_000_000, "end": 1_764_000_001}
-        urlopen(f"{stack.addresses.treasure_data}/-/lose", json.dumps(lose).encode()).close()
+        urlopen(f"{stack.addresses.treasure_data}/-/lose", json.dumps(lose).encode(), timeout=60).close()
         demo.count_outcomes(stack, accounting(described(stack.describe())), count)
 
     assert reconciled.adds_up

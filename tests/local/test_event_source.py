@@ -27,9 +27,11 @@ def running(client: MemoryKinesis, function: Callable[..., Any], **options: Any)
     stop = threading.Event()
     thread = threading.Thread(target=source.run, args=(stop,))
     thread.start()
-    yield
-    stop.set()
-    thread.join()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 class Function:
@@ -53,7 +55,7 @@ class Function:
     def wait_for(self, count: int) -> None:
         """Wait until this many records have arrived, including repeated ones."""
         with self._changed:
-            assert self._changed.wait_for(lambda: sum(map(len, self.sent)) >= count, 20)
+            assert self._changed.wait_for(lambda: sum(map(len, self.sent)) >= count, 60)
 
 
 def stream(now: Callable[[], float], shards: int) -> MemoryKinesis:
@@ -73,7 +75,7 @@ def test_records_reach_the_function() -> None:
     """Records from before and after the start arrive in order, even while the function is busy with another shard."""
     client, busy = stream(SystemClock().now, 2), threading.Event()
     numbers = put(client, "d")
-    function = Function(lambda _: busy.wait(20) and None)
+    function = Function(lambda _: busy.wait(60) and None)
     with running(client, function):
         function.wait_for(1)
         numbers += put(client, count=12)

@@ -31,7 +31,7 @@ def part(tmp_path: Path) -> Iterator[Part]:
     made = Part("child", ["child"], environment, tmp_path)
     yield made
     made.stop()
-    made.wait(5)
+    made.wait(60)
 
 
 def test_a_part_reports_when_it_is_ready(part: Part) -> None:
@@ -53,6 +53,20 @@ def test_a_killed_part_is_reported(part: Part) -> None:
 
     with pytest.raises(PartError, match="child exited on signal 9"):
         part.check()
+
+
+def test_a_killer_waits_for_no_later_process(part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread may restart it as soon as it has ended."""
+    killpg = os.killpg
+
+    def strike(pid: int, number: int) -> None:
+        killpg(pid, number)
+        until(lambda: part.revive() == "on signal 9")
+
+    monkeypatch.setattr(os, "killpg", strike)
+    part.kill()
+
+    assert part.running
 
 
 def test_a_part_that_is_not_ready_in_time_is_an_error(tmp_path: Path) -> None:

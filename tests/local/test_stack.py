@@ -7,16 +7,15 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
-from typing import Any
+from typing import Any, override
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
 
 from local.accounts import KEYS
+from local.part import Part
 from local.stack import LocalStack, PartError
 from local.up import DESCRIPTION
 from tests.support.sluice import until
@@ -45,19 +44,18 @@ def test_a_failed_start_says_which_part_failed_and_why(tmp_path: Path) -> None:
 
 def test_a_part_that_is_killed_while_the_stack_starts_is_restarted(tmp_path: Path) -> None:
     """The machine may be short of memory for a moment."""
-    stack = LocalStack(tmp_path / "stack")
     killed: list[int] = []
 
-    def kill() -> None:
-        while not stack.parts:
-            time.sleep(0.01)
-        killed.append(stack.parts[0].pid)
-        stack.parts[0].kill()
+    class Struck(list[Part]):
+        @override
+        def append(self, part: Part) -> None:
+            super().append(part)
+            killed.append(part.pid)
+            self[0].kill()
 
-    killer = threading.Thread(target=kill)
-    killer.start()
+    stack = LocalStack(tmp_path / "stack")
+    stack.parts = Struck()
     with stack:
-        killer.join()
         running = [part.name for part in stack.parts if part.running]
 
     assert ("aws", [], False) == (running[0], stack.parts, Path(f"/proc/{killed[0]}").exists())

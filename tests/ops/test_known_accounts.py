@@ -37,7 +37,8 @@ def test_a_mistyped_account_is_an_error_that_names_similar_ones(stack: FaultySta
     unknown = stack.run(f"{line} shp")
 
     assert (1, False) == (mistyped.exit_code, LINES[line] in mistyped.stdout), mistyped.output
-    assert mistyped.stderr.startswith("Error: there is no account shp: the names most like it are shop, app.")
+    similar = f"the names most like it are shop, app. `sluice accounts list {stack.option}` lists all"
+    assert mistyped.stderr.startswith(f"Error: there is no account shp: {similar}")
     assert LINES[line] in unknown.stdout + unknown.stderr
     assert "there is no account" not in unknown.stderr
 

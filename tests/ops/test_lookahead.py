@@ -14,7 +14,7 @@ def test_results_come_in_the_order_of_the_work() -> None:
 
     def work(number: int) -> int:
         if number == 0:
-            last.wait(10)
+            last.wait(60)
         if number == 9:
             last.set()
         return number
@@ -33,7 +33,7 @@ def test_results_come_in_the_order_of_the_work() -> None:
 def test_who_stops_early_waits_for_nothing() -> None:
     """A call that hangs does not keep a command from ending."""
     release = threading.Event()
-    found = in_order(lambda number: number == 0 or release.wait(30), range(5))
+    found = in_order(lambda number: number == 0 or release.wait(60), range(5))
 
     assert next(found)
     found.close()

@@ -46,8 +46,12 @@ READING = [
 @pytest.fixture
 def filled(sluice: Sluice) -> Sluice:
     """The stack, with a dead row of long names, and with records on its first shard."""
-    while not sluice.json("replay --local --dry-run")["shards"]["shardId-000000000000"]:
+
+    def has_records() -> bool:
         sluice.send("shop", "on_any_shard", "a")
+        return bool(sluice.json("replay --local --dry-run")["shards"]["shardId-000000000000"])
+
+    until(has_records)
     listing = "dead list --local --account nobody_of_a_long_name"
     if not sluice.json(listing):
         sluice.produce("nobody_of_a_long_name", "a_table_with_a_name_that_is_long", "a")
@@ -130,6 +134,17 @@ def test_a_command_can_be_interrupted_while_it_is_imported() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False, timeout=60)
 
     assert (130, b"") == (done.returncode, done.stderr)
+
+
+def test_plans_are_written_and_read_in_utf_8_whatever_the_locale(tmp_path: Path) -> None:
+    """A value of a plan that is read in another encoding never matches."""
+    file = tmp_path / "plan.yaml"
+    code = f"""from pathlib import Path; from ops import accounts_file, screen; file = Path({str(file)!r})
+screen.write(file, "tables: {{visits: {{description: \\u8cfc}}}}"); accounts_file.read_plan(file)"""
+    ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=ascii_only, check=False, timeout=60)
+
+    assert (0, True) == (done.returncode, "\u8cfc".encode() in file.read_bytes())
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,8 @@ BY_LAMBDA: dict[str, set[Call]] = {
     },
 }
 
+SCHEDULED = {"version": "0", "source": "aws.events", "account": "123456789012"}  # what EventBridge sends
+
 
 class Recorded:
     """Starts functions and records their calls to AWS."""
@@ -192,7 +194,7 @@ def test_the_senders_role_matches_its_calls(
         client.hset(keys.of("stray"), mapping=Account("stray").to_fields())
         assert 1 == sender.invoke({"sweep": True})["deleted"]
         _append_copy(aws, chunk.span)
-        sender.invoke({"kinds": ["waiting", "again"]})
+        assert 1 == sender.invoke(SCHEDULED)["delivered"]
         edited = b64encode(gzip.compress(row)).decode()
         assert 1 == sender.invoke({"edit": {**place, "chunk": chunk.key.name, "rows": edited}})["delivered"]
         (rejected,) = [key.name for key in chunk.span.chunks if key.group.is_rejected]

@@ -81,6 +81,7 @@ def test_the_backlog_is_published_beside_the_accounts() -> None:
         made.backlog.run()
         found.append(EdgePolicy.parse(made.s3.get_object(Bucket=BUCKET, Key=policy.KEY)["Body"].read()))
 
+    assert {"ScalerFailures": 1} == made.telemetry.counts
     assert [1, *[NOW * 1000] * 3] == [one.published_at for one in found]
     limit = OverflowLimit(UNTIL, 0, MOST_MESSAGES + 1)
     assert [None, limit, limit, None] == [one.overflow for one in found]

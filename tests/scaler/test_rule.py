@@ -64,13 +64,10 @@ def test_a_stream_is_halved_within_a_window(shards: int, peak: float, now: float
     assert expected == target(shards, [busy(peak)] if peak else [], [], now, 16)
 
 
-@given(
-    st.integers(1, 200),
-    st.lists(minutes, max_size=30),
-    st.integers(0, 30),
-    st.floats(0, 1e9),
-    st.integers(1, 100),
-)
+days = st.lists(minutes, max_size=30)
+
+
+@given(st.integers(1, 200), days, st.integers(0, 30), st.floats(0, 1e9), st.integers(1, 100))
 def test_a_stream_never_shrinks_below_what_the_day_needed(
     shards: int, day: list[Minute], recent: int, now: float, most: int
 ) -> None:

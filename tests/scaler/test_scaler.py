@@ -90,9 +90,7 @@ def test_one_run_doubles_a_stream_several_times() -> None:
 
 
 @pytest.mark.parametrize(("records", "minutes_ago", "steps"), [(100, 60, [(8, 4)]), (240_000, 23 * 60, [])])
-def test_a_quiet_day_halves_the_stream_once(
-    records: int, minutes_ago: int, steps: list[tuple[int, int]]
-) -> None:
+def test_a_quiet_day_halves_the_stream(records: int, minutes_ago: int, steps: list[tuple[int, int]]) -> None:
     """Kinesis allows one step at a time. A peak 23 hours ago may come again, so it keeps the stream large."""
     made = Scaled(8)
     made.count("IncomingRecords", records, minutes_ago)
@@ -122,7 +120,10 @@ def test_incomplete_metrics_change_nothing(codes: list[str], more: dict[str, str
 
         assert 8 == made.run()
     message = "the stream's metrics are incomplete, so its size is not changed"
-    assert [message] == [line.message for line in made.telemetry.lines]
+    assert ([message], {"ScalerFailures": 1}) == (
+        [line.message for line in made.telemetry.lines],
+        made.telemetry.counts,
+    )
 
 
 def test_a_stream_that_is_being_resized_is_left_alone() -> None:
@@ -168,6 +169,7 @@ def test_a_change_that_kinesis_refuses_today_is_tried_again() -> None:
 
     assert made.run() is None
     assert {"reason": "LimitExceededException"} == made.telemetry.lines[-1].fields
+    assert {"ScalerFailures": 1} == made.telemetry.counts
     made.clock.time += 86_400
     assert 4 == made.run()
 

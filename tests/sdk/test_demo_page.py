@@ -21,7 +21,7 @@ from tests.support.tools import in_turn, needs_node
 
 pytestmark = [needs_node, in_turn]
 
-_SECONDS = 20.0
+_SECONDS = 60.0
 
 
 @pytest.fixture

@@ -17,8 +17,6 @@ from shared import names
         (names.is_table, ["pageviews", "a" * 128], ["a" * 129, "page views", "٣٣٣"]),
     ],
 )
-def test_names_are_checked_by_their_kind(
-    is_legal: Callable[[str], bool], legal: list[str], illegal: list[str]
-) -> None:
+def test_names_are_checked(is_legal: Callable[[str], bool], legal: list[str], illegal: list[str]) -> None:
     """A legal name has lower case ASCII letters, digits and `_`, and the length that its kind allows."""
     assert legal == [name for name in [*legal, *illegal] if is_legal(name)]

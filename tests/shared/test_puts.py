@@ -88,9 +88,7 @@ ENTRY = {"Data": b"", "PartitionKey": "shop/1"}
     [*[(one, Fate.REFUSED) for one in REFUSED], *[(one, Fate.DOUBTFUL) for one in DOUBTFUL]],
     ids=repr,
 )
-def test_only_throttling_or_no_connection_proves_that_nothing_was_stored(
-    answer: Any, fate: Fate, count: int
-) -> None:
+def test_only_throttling_or_no_connection_proves_nothing_stored(answer: Any, fate: Fate, count: int) -> None:
     """Whatever else is raised or answered in place of a sequence number leaves the whole call in doubt."""
     fates, code = put(answering(answer), "events", [ENTRY] * count)
 

@@ -22,19 +22,22 @@ PARSED = {"allowed_origins": ("https://a.example", "https://b.example"), "key_ev
     [("", "", {"allowed_origins": ("*",)}), ("https://A.example, https://b.example,", "4", PARSED)],
 )
 def test_settings_are_parsed(origins: str, rate: str, expected: dict[str, Any]) -> None:
-    """An empty variable has a default. Lists are separated by commas, with or without spaces; browsers write origins in lower case."""
-    given = INGEST | {"ALLOWED_ORIGINS": origins, "KEY_EVENTS_PER_SECOND": rate}
+    """An empty variable has a default. Lists are separated by commas, with or without spaces; browsers write origins in lower case.
 
-    assert IngestSettings(*INGEST.values(), **expected) == IngestSettings.from_environment(given)
+    The column `v` is stored as `_v`.
+    """
+    given = INGEST | {"ALLOWED_ORIGINS": origins, "KEY_EVENTS_PER_SECOND": rate, "DROPPED_COLUMNS": "v"}
+
+    assert IngestSettings(
+        *INGEST.values(), dropped_columns=("_v",), **expected
+    ) == IngestSettings.from_environment(given)
 
 
 @pytest.mark.parametrize(
     ("given", "rate", "missing"),
     [({"STREAM_NAME": "events"}, "many", REQUIRED[1:]), (INGEST, "0", ()), (INGEST, "-1", ())],
 )
-def test_the_error_names_every_invalid_setting(
-    given: dict[str, str], rate: str, missing: tuple[str, ...]
-) -> None:
+def test_the_error_names_invalid_settings(given: dict[str, str], rate: str, missing: tuple[str, ...]) -> None:
     """One message names all variables that are missing or invalid. A number of events must be positive."""
     with pytest.raises(SettingsError) as caught:
         IngestSettings.from_environment(given | {"KEY_EVENTS_PER_SECOND": rate})

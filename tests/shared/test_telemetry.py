@@ -101,11 +101,8 @@ def test_an_unforeseen_error_is_logged_by_type_and_stack(output: Output) -> None
     assert [
         f"test_telemetry.py:{code.co_firstlineno + lines} {code.co_name}" for code, lines in frames
     ] == places[-2:]
-    assert ("ERROR", "ValueError", "1") == (
-        line["level"],
-        line["exception_name"],
-        line["function_request_id"],
-    )
+    assert ("ERROR", "1") == (line["level"], line["function_request_id"])
+    assert "ValueError" == line["exception_name"]
     assert [1] == [line["UnforeseenErrors"] for line in output.metrics()]
     assert "203.0.113.9" not in json.dumps(output.lines())
 
@@ -134,7 +131,7 @@ def test_a_line_says_who_wrote_it_and_when(output: Output) -> None:
 
 def test_concurrent_invocations_are_distinguished(output: Output) -> None:
     """A local gateway serves several requests in one process, each in its own thread."""
-    barrier = Barrier(2, timeout=10)
+    barrier = Barrier(2, timeout=60)
 
     def invoke(request_id: str) -> None:
         with output.telemetry.invocation(context(request_id)):

@@ -181,8 +181,11 @@ class AwsAccount:
         found = [_found(self.groups, name, "InvalidGroup.NotFound") for name in asked["GroupIds"]]
         return {"SecurityGroups": [{"VpcId": vpc} for vpc in found]}
 
-    def _describe_serverless_caches(self, _asked: Any) -> Any:
-        return {"ServerlessCaches": [{"ServerlessCacheName": name} for name in self.caches]}
+    def _describe_serverless_caches(self, asked: Any) -> Any:
+        begin = int(asked.get("NextToken", 0))
+        end = begin + 20
+        more = {"NextToken": str(end)} if end < len(self.caches) else {}
+        return more | {"ServerlessCaches": [{"ServerlessCacheName": name} for name in self.caches[begin:end]]}
 
     def _describe_users(self, _asked: Any) -> Any:
         return {"Users": [{"UserId": name} for name in self.users]}

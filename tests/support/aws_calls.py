@@ -87,10 +87,8 @@ def _calls(request: Request, secrets: Mapping[str, str]) -> set[Call]:
 def _table_calls(operation: str, request: Mapping[str, Any]) -> set[Call]:
     """Return the calls of a request to DynamoDB."""
     if operation == "BatchExecuteStatement":
-        return {
-            (f"dynamodb:PartiQL{one['Statement'].split()[0].title()}", "Ledger")
-            for one in request["Statements"]
-        }
+        verbs = {one["Statement"].split()[0].title() for one in request["Statements"]}
+        return {(f"dynamodb:PartiQL{verb}", "Ledger") for verb in verbs}
     if operation == "TransactWriteItems":
         return {(f"dynamodb:{kind}Item", "Ledger") for action in request["TransactItems"] for kind in action}
     index = f"/index/{request['IndexName']}" if "IndexName" in request else ""

@@ -84,7 +84,8 @@ _PLACES = {
 }
 
 _OUTPUT = re.compile("<[^>]+>")
-_ANY_SECRET = "arn:aws:secretsmanager:*:*:secret:*"  # CloudFormation names them after their logical ids
+# Outputs that are ARNs, before there is a stack. CloudFormation names secrets after their logical ids.
+_BEFORE = {"<{}>": "arn:aws:secretsmanager:*:*:secret:*", "<AlarmTopic>": "arn:aws:sns:*:*:STACK-*"}
 
 
 def policy(commands: Iterable[str], *, is_deployed: bool = True) -> dict[str, Any]:
@@ -98,7 +99,7 @@ def policy(commands: Iterable[str], *, is_deployed: bool = True) -> dict[str, An
         place = _PLACES.get(right) or _PLACES.get(action) or _PLACES[action.partition(":")[0]]
         named = place.format(output)
         if not is_deployed:
-            named = _ANY_SECRET if place == "<{}>" else _OUTPUT.sub("STACK-*", named)
+            named = _BEFORE.get(place) or _OUTPUT.sub("STACK-*", named)
         places.setdefault(named, set()).add(action)
     statements = [
         {"Effect": "Allow", "Action": sorted(actions), "Resource": place}

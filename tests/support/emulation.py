@@ -237,7 +237,7 @@ def deployed(folder: Path, artifacts: Path) -> Iterator[Stack]:
     """Create the stack with a single deploy using samconfig.toml, and map the account `shop`. All parts write to a folder."""
     with ExitStack() as parts:
         redis_server, port = valkey.start(folder)
-        parts.callback(redis_server.wait, 10)
+        parts.callback(redis_server.wait, 60)
         parts.callback(redis_server.terminate)
         destination = parts.enter_context(Destination())
         front = parts.enter_context(TlsFront(port, folder))

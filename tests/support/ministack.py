@@ -30,8 +30,8 @@ class Ministack:
     """
 
     def __init__(self, folder: Path, cache_port: int = 6379) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self._port: int = probe.getsockname()[1]
+        self._listening = socket.create_server(("127.0.0.1", 0))  # nobody else may take the port
+        self._port: int = self._listening.getsockname()[1]
         self.url = f"https://127.0.0.1:{self._port}"
         self.certificate, self._key = certificate.make(folder)
         self.log = folder / "ministack.log"
@@ -76,13 +76,13 @@ class Ministack:
             "IOT_MTLS_ENABLED": "0",
         }
         # The emulator's own command would also serve on port 443.
-        command = [str(_SERVER), "tests.support.emulator_app:app", "--bind", f"127.0.0.1:{self._port}"]
-        command += ["--workers", "0", "--keep-alive", "75"]
+        command = [str(_SERVER), "tests.support.emulator_app:app", "--workers", "0", "--keep-alive", "75"]
+        command += ["--bind", f"fd://{self._listening.fileno()}"]
         command += ["--certfile", str(self.certificate), "--keyfile", str(self._key)]
-        with self.log.open("wb") as log:
-            self._process = subprocess.Popen(
-                command, cwd=scratch, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+        with self._listening as kept, self.log.open("wb") as log:
+            streams: Any = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+            streams["pass_fds"] = [kept.fileno()]
+            self._process = subprocess.Popen(command, cwd=scratch, env=environment, **streams)
         if listens(self._process, self._port, _START_SECONDS):
             return self
         self._end()

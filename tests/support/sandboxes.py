@@ -50,7 +50,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         client.hset(keys.sentinel, mapping={"at": "0", "count": str(len(ACCOUNTS))})
     yield url
     process.terminate()
-    process.wait(10)
+    process.wait(60)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def aws_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield part.ready(_START_SECONDS)["endpoint"]
     finally:
         part.stop()
-        part.wait(10)
+        part.wait(60)
 
 
 @pytest.fixture
@@ -93,9 +93,7 @@ def start(
     with ExitStack() as stack:
         server = stack.enter_context(HttpServer(treasure_data.handle))
 
-        def run(
-            function: functions.Function, endpoint: str | None = None, timeout: int = 60
-        ) -> LambdaRuntime:
+        def run(function: functions.Function, endpoint: str = "", timeout: int = 60) -> LambdaRuntime:
             folder = tmp_path / f"sandbox-{next(numbers)}"
             folder.mkdir()
             variables = functions.variables(function, aws, functions.treasure_data_at(server.url))
@@ -148,12 +146,9 @@ def stream_event(aws: Resources, *data: bytes) -> dict[str, Any]:
     """Put records on the stream, and return the event with which the event source mapping would deliver them."""
     kinesis, mapping, records = aws.client("kinesis"), EventSourceMapping(event_source_arn=aws.stream_arn), []
     for item in data:
-        put = kinesis.put_record(StreamName=aws.stream, Data=item, PartitionKey="shop/1")
-        read = put | {
-            "Data": item,
-            "PartitionKey": "shop/1",
-            "ApproximateArrivalTimestamp": datetime.now(UTC),
-        }
+        record = {"Data": item, "PartitionKey": "shop/1"}
+        put = kinesis.put_record(StreamName=aws.stream, **record)
+        read = put | record | {"ApproximateArrivalTimestamp": datetime.now(UTC)}
         records.append(mapping.record(put["ShardId"], read))
     return event_of(records)
 

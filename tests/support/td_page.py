@@ -31,7 +31,7 @@ _HTML = b"""<!doctype html><html><head><meta charset="utf-8"><title>T &amp; \xc3
 <link rel="icon" href="data:,"><meta name="description" content="desc"><script src="/td.js"></script></head>
 <body><a id="lnk" class="c" href="/next" target="_blank">next</a><button id="btn" name="b">go</button></body></html>"""
 _OWN = {"time", "event_id", "received_at", "bot"}
-_SECONDS = 10.0
+_SECONDS = 60.0
 
 
 class Visit:

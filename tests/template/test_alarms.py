@@ -13,7 +13,7 @@ from ops.cost.estimate import Setup
 from shared.telemetry import ATTENTION, METRICS, NOT_READY
 from tests.support.ingest import Site
 from tests.support.modes import Mode
-from tests.support.sam import properties, resources
+from tests.support.sam import properties, resources, template
 
 ALARMS = {name: one["Properties"] for name, one in resources("AWS::CloudWatch::Alarm").items()}
 THROTTLES = "StreamThrottlesAlarm"
@@ -124,6 +124,7 @@ def test_the_lag_alarms_are_early() -> None:
     hours = properties("Stream")["RetentionPeriodHours"]
 
     assert 1 == warn["EvaluationPeriods"]
+    assert 1000 * template()["Parameters"]["BatchWindowSeconds"]["MaxValue"] < warn["Threshold"]
     assert "FILL(age, REPEAT)" in page["Metrics"][0]["Expression"]
     assert f"/ ({hours} * 36000))" in page["Metrics"][0]["Expression"]  # 1 % of 24 h is 24 * 36000 ms
     assert 25 == page["Threshold"]
@@ -154,13 +155,18 @@ def test_a_function_that_does_not_run_raises_an_alarm() -> None:
 
 
 def test_health_checks_are_not_failed_requests() -> None:
-    """A check that is answered with 503 carries no event: the ingest counts it, and the alarm subtracts it."""
+    """A check that is answered with 503 carries no event: the ingest counts it, and the alarm subtracts it.
+
+    Five failures in a minute raise the alarm; fewer, if no other request succeeds.
+    """
     site = Site()
     site.kinesis.faults = [{}]
     assert 503 == site.get("/health/ready").status
 
     assert {NOT_READY: 1} == site.telemetry.counts
-    assert "FILL(failed, 0) - FILL(unready, 0)" == _expression(ALARMS["Ingest5xxAlarm"])
+    lost, alarm = "FILL(failed, 0) - FILL(unready, 0)", ALARMS["Ingest5xxAlarm"]
+    all_fail = f"FILL(requests, 0) > 0 AND {lost} >= FILL(requests, 0)"
+    assert (5, f"{lost} + IF({all_fail}, 4, 0)") == (alarm["Threshold"], _expression(alarm))
 
 
 def test_a_throttled_put_invokes_the_scaler() -> None:

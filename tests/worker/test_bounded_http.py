@@ -15,7 +15,7 @@ from urllib3.connection import HTTPConnection
 
 from worker import bounded_http
 
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n"
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +29,7 @@ def bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def serving(answer: Callable[[socket.socket, threading.Event], None]) -> Iterator[str]:
     """Serve one connection; an event is set when the client needs no more. Yield the URL."""
     listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(60)
     ended = threading.Event()
 
     def serve() -> None:
@@ -47,12 +48,12 @@ def serving(answer: Callable[[socket.socket, threading.Event], None]) -> Iterato
 
 
 def dripping(start: bytes) -> AbstractContextManager[str]:
-    """Serve one connection: send `start`, then one byte every 20 ms for at most 5 s."""
+    """Serve one connection: send `start`, then one byte every 20 ms for at most a minute."""
 
     def answer(connection: socket.socket, ended: threading.Event) -> None:
         connection.recv(65_536)
         connection.sendall(start)
-        for _ in range(250):
+        for _ in range(3000):
             if ended.wait(0.02):
                 return
             connection.sendall(b"x")
@@ -67,7 +68,7 @@ def test_a_dripping_response_ends_at_the_timeout(start: bytes) -> None:
     with dripping(start) as url, pytest.raises(requests.RequestException):
         bounded_http.session(1).get(url, timeout=0.3)
 
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 30
 
 
 def test_aws_responses_end_at_the_timeout() -> None:
@@ -83,7 +84,7 @@ def test_aws_responses_end_at_the_timeout() -> None:
             config=Config(read_timeout=0.3, retries={"total_max_attempts": 1}),
         ).get_item(TableName="t", Key={"pk": {"S": "k"}})
 
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 30
 
 
 def test_a_connection_is_kept_for_the_next_request() -> None:
@@ -96,4 +97,4 @@ def test_a_connection_is_kept_for_the_next_request() -> None:
 
     session = bounded_http.session(1)
     with serving(answer) as url:
-        assert ["ok", "ok"] == [session.get(url, timeout=5).text for _ in range(2)]
+        assert ["ok", "ok"] == [session.get(url, timeout=60).text for _ in range(2)]

@@ -192,6 +192,19 @@ def test_an_invocation_logs_one_line(way: Way) -> None:
     assert {} == way.telemetry.counts
 
 
+def test_envelopes_that_are_not_put_for_half_an_hour_raise_an_alarm(way: Way) -> None:
+    """SQS's own age of the oldest message leaves out messages that were received three times."""
+    refuse(way, "a", "b")
+    found = []
+    for seconds in (1700, 121):
+        way.wait(seconds)
+        way.kinesis.faults["put_records"] = [timeout()]
+        way.drain()
+        found.append(way.telemetry.counts)
+
+    assert [{}, {"EnvelopesOverdue": 2}] == found
+
+
 def _event(message: Message) -> dict[str, Any]:
     """Return Lambda's event with a message as the queue holds it."""
     return {"Records": [record_of(message.received(), "arn:aws:sqs:us-east-1:123456789012:overflow")]}

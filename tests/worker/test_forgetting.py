@@ -283,6 +283,14 @@ def test_rows_stay_in_their_object_until_a_count_finds_none_in_treasure_data() -
     assert {"delivered": 1} == forget(made)
 
 
+def test_what_was_deleted_is_noted_although_the_count_after_it_fails() -> None:
+    """An empty table shows no columns to count by. The next search counts nothing that it could note."""
+    made = delivered(envelope("shop", {"carts": rows("p1")}))
+
+    assert {} == forget(made)
+    assert {"shop_db.carts": 1} == receipt(made)["treasure_data"]
+
+
 def test_what_the_key_may_not_delete_is_told_before_the_rows_leave() -> None:
     """The receipt has the statement, by the ids of the rows: the value is nowhere."""
     made = delivered(envelope("shop", {"views": rows("a", "p1", "b")}))
@@ -329,6 +337,20 @@ def test_rejected_events_of_a_person_are_deleted_with_their_old_versions() -> No
     assert b"a@example.com" in everything(made)
     assert {"rejected": 2} == receipt(made)["forgotten"]
     assert {"rejected": 4} == books(made)
+
+
+def test_deleted_rejected_events_are_noted_although_others_cannot_be_deleted() -> None:
+    """They are gone: a search that is repeated does not find them."""
+    made = shops()
+    refused = RejectedEvent(0, "missing_table", "views", json.dumps({"email": P}).encode(), "no")
+    made.deliver_each(*(Envelope("shop", "k1", AT_MS, one, 0, (), (refused,)).encode() for one in "rst"))
+    ask(made, "note")
+    made.s3.before["list_object_versions"] = once(lose_answer)
+    asked = {"do": "rejected", "account": "shop", "forgets": True}
+
+    assert "unavailable" == made.invoke_sender({"forget": asked}).get("error")
+    assert {"rejected": 2} == receipt(made)["forgotten"]
+    assert 1 == ask(made, "rejected", forgets=True)["events"]
 
 
 def test_rows_of_tables_that_are_too_many_are_searched_too() -> None:
@@ -456,40 +478,58 @@ def test_a_put_that_is_repeated_after_it_succeeded_counts_nothing_twice() -> Non
 
 @pytest.mark.parametrize("counted", [1, 3])
 def test_rows_with_a_wrong_count_do_not_end_a_search(counted: int) -> None:
-    """Which of them would stay is unknown. Their object is left, and reported; all others are searched."""
+    """Which of them would stay is unknown. Their chunk is left, and reported; others of the same object are cut."""
     wrong = envelope("shop", {"views": rows("a", "p1")}, counted=counted, request_id="w")
-    made = shops()
-    made.deliver_each(wrong, envelope("shop", {"views": rows("p2")}))
+    made = shops(wrong, envelope("shop", {"carts": rows("b", "p2")}))
+    made.deliver()
     made.clock.sleep(2 * HOUR)
     ask(made, "note")
     [(hour, number, _)] = ask(made, "objects")["hours"]
     found = ask(made, "forget", hour=hour, after="")
 
-    assert (2, {"": 1}, {"delivered": 1}) == (number, found["left"], receipt(made)["forgotten"])
+    assert (1, {"": 1}, {"delivered": 1}) == (number, found["left"], receipt(made)["forgotten"])
 
 
-def test_a_span_that_cannot_be_written_does_not_end_a_search() -> None:
-    """Its item may have no room for the names of more chunks. It is left, and reported."""
+@pytest.mark.parametrize("trouble", ["full", "gone", "away"])
+def test_a_span_that_cannot_be_cut_does_not_end_a_search(trouble: str) -> None:
+    """Its item has no room, or its object is gone: it is left, and reported.
+
+    If the ledger is away, the search ends, and is repeated; what it has forgotten is noted before.
+    """
     made = shops()
     made.deliver_each(*(envelope("shop", {"views": rows(f"a{n}", f"p{n}")}) for n in range(3)))
     made.clock.sleep(2 * HOUR)
     ask(made, "note")
     [(hour, *_)] = ask(made, "objects")["hours"]
-    made.dynamodb.before["update_item"] = once(lose_answer)
-    found = ask(made, "forget", hour=hour, after="")
+    too_large = {
+        "Code": "ValidationException",
+        "Message": "Item size to update has exceeded the maximum allowed size",
+    }
 
-    assert ({"": 1}, {"delivered": 2}) == (found["left"], receipt(made)["forgotten"])
+    def refuse() -> None:
+        raise ClientError({"Error": too_large}, "UpdateItem")
+
+    def lose() -> None:
+        made.s3.client.delete_object(Bucket=BUCKET, Key=name_of(made.spans()[-1]))
+
+    troubles = {"full": refuse, "gone": lose, "away": lose_answer}
+    made.dynamodb.before["update_item"] = once(troubles[trouble])
+    found = made.invoke_sender({"forget": {"do": "forget", "hour": hour, "after": ""}})
+
+    assert (None if trouble == "away" else {"": 1}) == found.get("left")
+    assert {"delivered": 2} == receipt(made)["forgotten"]
 
 
 def test_waiting_rows_of_a_person_with_a_wrong_count_die() -> None:
     """They can be neither cut nor sent; nothing else of their span waits for them."""
     wrong = envelope("shop", {"views": rows("a", "p1")}, counted=3)
-    made = stored(429, wrong, envelope("blog", {"views": rows("b")}))
+    made = stored(429, wrong, envelope("shop", {"carts": rows("b", "p2")}))
     made.clock.sleep(HOUR)
     ask(made, "note")
     made.send()
 
-    assert {"shop/views/0": ("dead", "wrong_row_count", 3)} == made.chunks()
+    assert {"shop/views/0": ("dead", "wrong_row_count", 3)} == made.chunks(State.DEAD, State.WAITING)
+    assert ["b"] == made.ids("shop_db", "carts")
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,7 @@ MACHINE: dict[State, dict[Event, Any]] = {
         Event.ABSENT: (W, W),
         Event.NOT_DELIVERABLE: (D, W),
         Event.OBJECT_GONE: (D, D),
+        Event.NO_DATABASE: (D, D),
         Event.DROPPED: (DROPPED, W),
         Event.CUT_ANEW: (REPLACED, W),
     },

@@ -86,7 +86,7 @@ class PersonRows:
         span: as it is in the ledger now.
         rows: their rows, by state.
         gone: those of them that are forgotten now, by request and state.
-        left: rows that could not be forgotten now, by request.
+        left: rows that could not be forgotten now, by request; chunks with a wrong count under "".
         delivered: their rows that Treasure Data has.
     """
 
@@ -174,8 +174,8 @@ class Forgetting:
             InvalidObjectError: its object holds something else than was written.
             BucketUnavailableError: S3 does not answer.
         """
-        found = self._find(span, persons)
-        return PersonRows(span) if found is None else _counted(span, found[0])
+        pieces, left, *_ = self._find(span, persons)
+        return _counted(span, pieces, left)
 
     def forget(
         self, span: Span, persons: Persons, may: Callable[[Delivered], bool] = lambda _: True
@@ -200,10 +200,8 @@ class Forgetting:
                     raise
                 span = current
                 continue
-            if found is None:
-                return PersonRows(span)
-            pieces, index, bodies = found
-            plan = _Plan(_counted(span, pieces))
+            pieces, left, index, bodies = found
+            plan = _Plan(_counted(span, pieces, left))
             plan.refused = {row.chunk for row in plan.found.delivered if not may(row)}
             for key, of_chunk in pieces.items():
                 self._cut(span, key, of_chunk, index.members[key], plan)
@@ -219,22 +217,25 @@ class Forgetting:
 
     def _find(
         self, span: Span, persons: Persons
-    ) -> tuple[dict[ChunkKey, list[Piece]], Index, Mapping[ChunkKey, bytes]] | None:
-        """Return the chunks with rows of persons, in pieces, and the span's index and bodies; None if there are none."""
+    ) -> tuple[dict[ChunkKey, list[Piece]], Counter[str], Index, Mapping[ChunkKey, bytes]]:
+        """Return the chunks with rows of persons, in pieces, how many others have such rows and a wrong count, and the span's index and bodies."""
         matchers = {
             key: matcher
             for key in span.chunks
             if not key.group.is_rejected
             and (matcher := persons.of(key.account, span.received_at)) is not None
         }
+        pieces, left = dict[ChunkKey, list[Piece]](), Counter[str]()
         if span.object is None or not matchers:
-            return None
+            return pieces, left, Index(), {}
         index, bodies = self._objects.whole(span)
-        pieces = {}
         for key in matchers.keys() & bodies.keys():
-            if found := _pieces(matchers[key], span, key, bodies[key]):
-                pieces[key] = found
-        return (pieces, index, bodies) if pieces else None
+            try:
+                if found := _pieces(matchers[key], span, key, bodies[key]):
+                    pieces[key] = found
+            except WrongCountError:
+                left[""] += 1
+        return pieces, left, index, bodies
 
     def _cut(
         self,
@@ -331,9 +332,9 @@ def _name(span: Span, leaf: ChunkKey) -> str:
     return f"{span.place.name}/{leaf.name}"
 
 
-def _counted(span: Span, pieces: Mapping[ChunkKey, Sequence[Piece]]) -> PersonRows:
-    """Return what a span has of persons, given its chunks in pieces."""
-    cut = PersonRows(span)
+def _counted(span: Span, pieces: Mapping[ChunkKey, Sequence[Piece]], left: Counter[str]) -> PersonRows:
+    """Return what a span has of persons, given its chunks in pieces, and what must be left."""
+    cut = PersonRows(span, left=left)
     for planned, found in pieces.items():
         leaves = [(leaf, leaf.within(span.chunks[planned])) for leaf in span.leaves(planned)]
         row = 0

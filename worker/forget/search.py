@@ -16,7 +16,7 @@ import msgpack
 from requests import RequestException
 
 from shared.clock import Clock
-from shared.errors import InvalidObjectError, LedgerUnavailableError, SecretUnavailableError
+from shared.errors import InvalidObjectError, ItemTooLargeError, SecretUnavailableError, UnavailableError
 from worker.bucket import Bucket
 from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
@@ -126,13 +126,24 @@ class ForgetSearch:
             found.add_forgotten(searched.forgotten, now)
             found.add_deleted(searched.deleted)
 
-        for found in self._looks(hour, after, persons, searched, deadline):
-            gone = self._delete_delivered(found, document.seen, searched, deadline)
-            jobs = [partial(self._forget, cut, persons, gone) for cut in found]
-            for cut in run_parallel(self._executors, jobs, _AT_ONCE):
-                searched.add(cut)
+        failure: UnavailableError | None = None
+        try:
+            for found in self._looks(hour, after, persons, searched, deadline):
+                gone = self._delete_delivered(found, document.seen, searched, deadline)
+                jobs = [partial(self._forget, cut, persons, gone) for cut in found]
+                for cut in run_parallel(self._executors, jobs, _AT_ONCE):
+                    if isinstance(cut, PersonRows):
+                        searched.add(cut)
+                    else:
+                        failure = cut
+                if failure is not None:
+                    break
+        except UnavailableError as error:
+            failure = error
         if searched.forgotten or searched.deleted or searched.fresh - document.seen.keys():
-            self._requests.change(note)
+            self._requests.change(note)  # whatever fails later, this is done
+        if failure is not None:
+            raise failure
         return searched
 
     def _looks(
@@ -165,13 +176,17 @@ class ForgetSearch:
             found = self._forgetting.look(span, persons)
         except InvalidObjectError:
             return None
-        return [found] if found.rows else []
+        return [found] if found.rows or found.left else []
 
-    def _forget(self, cut: PersonRows, persons: Persons, gone: frozenset[Delivered]) -> PersonRows:
+    def _forget(
+        self, cut: PersonRows, persons: Persons, gone: frozenset[Delivered]
+    ) -> PersonRows | UnavailableError:
         try:
             return self._forgetting.forget(cut.span, persons, gone.__contains__)
-        except LedgerUnavailableError:  # one item may have no room for more names: the search goes on
+        except (ItemTooLargeError, InvalidObjectError):  # the search goes on
             return PersonRows(cut.span, cut.rows, left=Counter({"": 1}))
+        except UnavailableError as error:
+            return error
 
     def _delete_delivered(
         self,
@@ -200,9 +215,9 @@ class ForgetSearch:
         for database, table, part, condition, (end, number) in run_parallel(
             self._executors, jobs, _STATEMENTS_AT_ONCE
         ):
-            if end is End.SUCCESS:  # the command may have deleted some of them by the value
-                searched.deleted.update((one.row.request, f"{database}.{table}") for one in part[:number])
-            elif end is not End.UNKNOWN:
+            # the command may have deleted some of them by the value
+            searched.deleted.update((one.row.request, f"{database}.{table}") for one in part[:number])
+            if end not in (End.SUCCESS, End.UNKNOWN):
                 statement = f"{database}: {deleting(table, condition)}"
                 statements |= dict.fromkeys((one.row.request, statement) for one in part)
             if end is not End.UNKNOWN:
@@ -218,22 +233,23 @@ class ForgetSearch:
         return database, table, part, condition, self.delete(database, table, condition, deadline)
 
     def delete(self, database: str, table: str, condition: str, deadline: Deadline) -> tuple[End, int]:
-        """Delete rows in Treasure Data; return SUCCESS once a count finds none, UNKNOWN if that is not certain yet, and how many there were.
+        """Delete rows in Treasure Data; return SUCCESS once a count finds none, UNKNOWN if that is not certain yet, and how many it has deleted.
 
         A job may take longer than this invocation, so the count comes first: it may have ended since an earlier one.
         """
+        number = 0
         try:
             counted = self._statements.run(database, counting(table, condition), deadline)
-            number = counted.count or 0
             if counted.count == 0 or counted.end is End.FORBIDDEN:
                 return counted.end, 0
             job = self._statements.run(database, deleting(table, condition), deadline)
             if job.end is not End.SUCCESS:
                 return job.end, 0
+            number = counted.count or 0
             left = self._statements.run(database, counting(table, condition), deadline).count
         except (RequestException, SecretUnavailableError):
-            return End.UNKNOWN, 0
-        return (End.SUCCESS, number) if left == 0 else (End.UNKNOWN, 0)
+            return End.UNKNOWN, number
+        return (End.SUCCESS if left == 0 else End.UNKNOWN), max(0, number - (left or 0))
 
     # Rejected events
 
@@ -247,35 +263,45 @@ class ForgetSearch:
         matcher = persons.of(account)
         if matcher is None:
             return found
-        for page in self._bucket.pages(f"{REJECTED}{account}/"):
-            jobs = [
-                partial(self._rejected, item["Key"], matcher, forgets=forgets)
-                for item in page.get("Contents", ())
-            ]
-            for requests in run_parallel(self._executors, jobs, _AT_ONCE):
-                found.update((request, "rejected") for request in requests)
+        failure: UnavailableError | None = None
+        try:
+            for page in self._bucket.pages(f"{REJECTED}{account}/"):
+                jobs = [
+                    partial(self._rejected, item["Key"], matcher, forgets=forgets)
+                    for item in page.get("Contents", ())
+                ]
+                for requests in run_parallel(self._executors, jobs, _AT_ONCE):
+                    if isinstance(requests, UnavailableError):
+                        failure = requests
+                    else:
+                        found.update((request, "rejected") for request in requests)
+                if failure is not None:
+                    break
+        except UnavailableError as error:
+            failure = error
         if found and forgets:
             now = self._clock.now()
             self._requests.change(lambda document: document.add_forgotten(found, now))
+        if failure is not None:
+            raise failure
         return found
 
-    def _rejected(self, name: str, matcher: Matcher, *, forgets: bool) -> list[str]:
-        """Return the requests that events of an object match."""
-        data = self._bucket.get(name)
+    def _rejected(self, name: str, matcher: Matcher, *, forgets: bool) -> list[str] | UnavailableError:
+        """Return the requests that events of an object match, or why that is unknown or these could not be deleted."""
         try:
+            data = self._bucket.get(name)
             held = list(events(decompress(data))) if data is not None else []
+            requests = [matcher.request_of_event(one.original, one.received_at) for one in held]
+            if forgets and any(requests):
+                kept = [one for one, request in zip(held, requests, strict=True) if not request]
+                if kept:
+                    self._bucket.put(name, compress(b"".join(msgpack.packb(tuple(one)) for one in kept)))
+                self._bucket.erase(name, but_latest=bool(kept))
         except InvalidObjectError:
             return []
-        requests = [matcher.request_of_event(one.original, one.received_at) for one in held]
-        found = [request for request in requests if request]
-        if found and forgets:
-            kept = [
-                msgpack.packb(tuple(one)) for one, request in zip(held, requests, strict=True) if not request
-            ]
-            if kept:
-                self._bucket.put(name, compress(b"".join(kept)))
-            self._bucket.erase(name, but_latest=bool(kept))
-        return found
+        except UnavailableError as error:
+            return error
+        return [request for request in requests if request]
 
 
 def _began(hour: str) -> float:

@@ -9,7 +9,7 @@ from ops import accounts_file, screen
 from ops.failure import UNFINISHED, Failure
 from ops.known_accounts import one
 from ops.plans.arrived_events import events_since
-from ops.plans.plan_profile import Drifts
+from ops.plans.plan_profile import Drifts, changed_columns
 from ops.selecting import since_option
 from ops.stack import Stack, works_on_stack
 from shared.tracking_plan import TrackingPlan
@@ -34,7 +34,8 @@ def command(
 
     Exit code 3: some differ.
     """
-    drifts = Drifts(_plan(stack, account) if file is None else accounts_file.read_plan(file))
+    plan = _plan(stack, account) if file is None else accounts_file.read_plan(file)
+    drifts = Drifts(plan, changed_columns(stack.parameters))
     for event in events_since(stack, account, since):
         drifts.add(event.table, event.row, event.at)
     if as_json:

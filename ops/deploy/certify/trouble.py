@@ -129,7 +129,8 @@ def _restore_redis_user(stack: Stack, clock: Clock, pace: Pace, how: Mapping[str
 
 
 def _restore_parameter(change: ChangeSet, how: Mapping[str, str]) -> None:
-    """Deploy a parameter's old value."""
+    """Deploy a parameter's old value, once a deploy that was interrupted has ended."""
+    change.settle()
     if change.parameters()[how["name"]] != how["value"]:
         change.deploy(f"sluice-certify-{uuid4().hex[:8]}", {how["name"]: how["value"]})
 

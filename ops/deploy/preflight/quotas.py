@@ -114,7 +114,8 @@ def quotas(survey: Survey) -> Iterator[Finding]:
         for one in page["Quotas"]
         if one["QuotaName"].lower() == _CACHES.lower()
     ]
-    used = len(survey.client("elasticache").describe_serverless_caches()["ServerlessCaches"])
+    caches = survey.client("elasticache").get_paginator("describe_serverless_caches").paginate()
+    used = sum(len(page["ServerlessCaches"]) for page in caches)
     said = f"{used} of {found[0]:.0f} ({_CACHES}) in use" if found else ""
     if not found:
         yield unknown("quotas", f"Service Quotas does not list the quota {_CACHES}.")

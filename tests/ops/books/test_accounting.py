@@ -95,6 +95,17 @@ def test_counts_unread_records(delivery: Delivery) -> None:
     assert (3 + 4, 21 + 4, 30) == (unread.on_stream, unread.rows, unread.behind_seconds)
 
 
+def test_counts_messages_wherever_the_queue_keeps_them(delivery: Delivery) -> None:
+    """Those that SQS delays, or hides at present, are in the queue, too."""
+    queue: Any = MemorySQS(delivery.clock.now, visibility_seconds=60)
+    url = queue.create_queue(QueueName="overflow")["QueueUrl"]
+    for delay in (0, 0, 900):
+        queue.send_message(QueueUrl=url, MessageBody="x", DelaySeconds=delay)
+    queue.receive_message(QueueUrl=url)
+
+    assert 3 == accounting(delivery, sqs=queue, queue_url=url).unread().in_queue
+
+
 def test_counts_rows_in_flight(delivery: Delivery) -> None:
     """Rows of a span that its worker has not settled are in flight. They wait once the sender has looked at it, until it has sent them."""
     put(delivery, rows=4)
@@ -293,7 +304,8 @@ def test_spans_are_read_page_by_page_and_discarded(delivery: Delivery) -> None:
 
     endless: Any = SimpleNamespace(query=delivery.dynamodb.query, scan=scan)
     ledger = Ledger(endless, TABLE, delivery.clock, bytes, NullTelemetry())
-    assert 5000 == accounting(delivery, ledger=ledger).take().total.received
+    taken = accounting(delivery, ledger=ledger).take()
+    assert (5000, 5000) == (taken.spans, taken.total.received)
     assert [True] == [one < 300 for one in kept]
 
 

@@ -67,6 +67,7 @@ def test_a_chunk_tells_its_rows_its_reason_and_since_when(made: Delivery) -> Non
 
     assert (1, "unknown_account") == (dead.rows, dead.reason)
     assert dead.since == pytest.approx(START + 3600, abs=5)
+    assert 7.0 == ListedChunk(dead.span, dead.key, Entry(State.DEAD, at=7000)).since
     assert "http_429" == found["ill/views/0"].reason
     assert "put_again" == ListedChunk(dead.span, dead.key, Entry(State.AGAIN)).reason
 

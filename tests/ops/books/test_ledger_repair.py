@@ -1,6 +1,7 @@
 """A ledger that was restored from a backup: nothing moves until it was compared with the bucket; then every row arrives once."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import msgpack
 import pytest
@@ -11,6 +12,7 @@ from shared.envelope import marker
 from shared.errors import HeldError
 from tests.support.delivery import (
     BUCKET,
+    KEYS,
     TABLE,
     Delivery,
     KilledError,
@@ -22,7 +24,7 @@ from tests.support.delivery import (
 )
 from worker.bucket import Bucket
 from worker.restored import CHECK_SECONDS, is_restored
-from worker.states import State
+from worker.states import Decision, State
 
 Step = Callable[[Delivery], object]
 
@@ -279,6 +281,54 @@ def test_a_comparison_counts_what_the_ledger_does_not_know_until_a_repair_ends()
     assert IDS == sorted(made.ids("shop_db", "views"))
 
 
+def damage(made: Delivery, name: str, at: int) -> bytes:
+    """Change a byte of an object; return what it held."""
+    body = bytes(made.s3.objects(BUCKET)[name].body)
+    changed = bytearray(body)
+    changed[at] ^= 1
+    made.s3.put_object(Bucket=BUCKET, Key=name, Body=bytes(changed))
+    return body
+
+
+@pytest.mark.parametrize("is_restored_too", [False, True])
+def test_objects_that_cannot_be_read_hold_the_stack_until_each_is_restored_or_moved_away(
+    is_restored_too: bool,
+) -> None:
+    """All are named at once. What Treasure Data had of them stays there, and everything else arrives once."""
+    made = restored("delivered")
+    names = [made.span_objects()[n] for n in (1, 5, -1)]
+    bodies = [damage(made, name, -1) for name in names]
+    repair = repairs(made)
+    repair.repair()
+    assert (set(names), True) == (set(repair.unreadable), is_restored(made.ledger, made.objects))
+    for name, body in zip(names, bodies, strict=True):
+        made.s3.delete_object(Bucket=BUCKET, Key=name)
+        if is_restored_too:
+            made.s3.put_object(Bucket=BUCKET, Key=name, Body=body)
+    repairs(made).repair()
+    settle(made)
+    made.send(State.DEAD)
+
+    assert not is_restored(made.ledger, made.objects)
+    assert IDS == sorted(made.ids("shop_db", "views"))
+    assert {} == made.chunks(State.WAITING, State.AGAIN, State.DEAD)
+
+
+def test_a_span_with_damaged_rows_is_taken_up_and_only_these_wait() -> None:
+    """Its index can be read."""
+    made = restored("nothing")
+    body = damage(made, name := made.span_objects()[0], 20)
+    repairs(made).repair()
+    settle(made)
+    assert {"shop/views/0": ("waiting", "ledger_restored", 2)} == made.chunks(State.WAITING)
+    made.s3.put_object(Bucket=BUCKET, Key=name, Body=body)
+    made.start()
+    settle(made)
+
+    assert {} == made.chunks(State.WAITING)
+    assert IDS == sorted(made.ids("shop_db", "views"))
+
+
 def since_backup(made: Delivery, act: Callable[[], object]) -> None:
     """Restore the ledger as it was before something happened, long after that, repair it, and settle it."""
     items = list(made.dynamodb.items(TABLE))
@@ -342,6 +392,63 @@ def test_what_forgetting_left_of_a_chunk_is_sent_after_a_repair() -> None:
 
     assert ["b"] == made.ids("shop_db", "views")
     assert {"shop/views/3": ("forgotten", "", 1)} == made.chunks()
+
+
+def test_rows_in_doubt_of_an_account_that_is_gone_die_and_can_be_dropped() -> None:
+    """They have no database to ask for them, and never had one in the backup."""
+    made = Delivery()
+    put("a", account="gone")(made)
+    made.redis.flushall()
+    put("b", account="gone")(made.start())
+    made.redis.hset(KEYS.sentinel, mapping={"at": "now", "count": "0"})
+    since_backup(made, lambda: None)
+    found = sorted(made.chunks().values())
+    dropped = made.send(State.DEAD, decision=Decision.DROP).dropped
+
+    assert ([("dead", "unknown_account", 1)] * 2, 2) == (found, dropped)
+
+
+def test_an_edited_half_counts_once_after_a_repair() -> None:
+    """The ledger knows neither its chunk nor that this was split. The other half is found in Treasure Data."""
+    made = Delivery()
+    made.map(shop="shop_db")
+
+    def edit() -> None:
+        made.td.settings = replace(made.td.settings, rejects=lambda one: one["event_id"] == "b")
+        put("a", "b")(made)
+        made.clock.sleep(60)
+        made.send()
+        made.td.settings = replace(made.td.settings, rejects=lambda _: False)
+        [span] = made.spans()
+        [key] = [key for key, entry in span.all_leaves() if entry.state is State.DEAD]
+        old = msgpack.unpackb(made.objects.payload(span, key))
+        new = msgpack.packb(old | {"time": old["time"] + 1})
+        made.sender_wiring.replacements.edit(span.place, key, new)
+        made.send()
+
+    since_backup(made, edit)
+
+    assert {"shop/views/0.1": ("replaced", "", 1)} == made.chunks()
+    assert ["a", "b"] == made.ids("shop_db", "views")
+
+
+def test_an_edit_that_never_took_effect_is_left_aside_if_the_old_rows_were_sent() -> None:
+    """Its object was put, and the function killed; the ledger that was restored knows what was sent instead."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    made.fail(415)
+    put("a")(made)
+    made.td.faults.clear()
+    [span] = made.spans()
+    [key] = span.chunks
+    old = msgpack.unpackb(made.objects.payload(span, key))
+    made.dynamodb.before["transact_write_items"] = once(kill)
+    with pytest.raises(KilledError):
+        made.sender_wiring.replacements.edit(span.place, key, msgpack.packb(old | {"time": old["time"] + 1}))
+    made.start().send(State.DEAD)
+    since_backup(made, lambda: None)
+
+    assert (["a"], {}) == (made.ids("shop_db", "views"), made.chunks())
 
 
 def test_edited_rows_of_a_forced_replay_count_apart_after_a_repair() -> None:

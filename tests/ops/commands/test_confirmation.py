@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from doubles.treasure_data import Action, Fault, Kind
-from ops.sending import balanced
+from ops.sending import OUTCOMES, balanced, send
 from shared.envelope import RejectedEvent, decode
 from tests.ops.deploy.test_rights import waiting
 from tests.support.commands import all_commands
@@ -94,6 +94,18 @@ def test_what_arrives_meanwhile_is_left_alone(line: str, state: State) -> None:
     assert [touched, touched, (State.DEAD, 0)] == found
 
 
+@pytest.mark.parametrize("line", ["dead drop", "redrive --kind dead"])
+def test_each_option_narrows_the_selection(line: str) -> None:
+    """Otherwise rows that nobody has named would be given up, or sent."""
+    stack = FaultyStack()
+    stack.made.put(envelope("stray", {"views": [row("a")]}))
+    stack.made.put(envelope("nobody", {"carts": [row("b"), row("c")]}, request_id="b"))
+    stack.made.deliver()
+    options = ["account nobody", "table views", "reason http_422", "since 2999-01-01"]
+
+    assert [2, 1, 0, 0] == [stack.json(f"{line} --dry-run --{one}")["selected"] for one in options]
+
+
 def test_rows_that_wait_and_rejected_events_can_be_dropped() -> None:
     """Nobody may need them any more. Those of other states stay."""
     stack = FaultyStack()
@@ -138,7 +150,6 @@ def test_dead_rows_are_shown_dropped_and_sent_again() -> None:
     made.map(stray="stray_db")
     made.clock.sleep(120)
     made.start()
-    others = stack.json(f"{dead} --reason disabled_account")
     done = stack.json(f"{dead} --reason unknown_account --since 1h --account stray")
 
     assert shown.stdout.startswith("ATTENTION: 3 rows are dead (unknown_account).")
@@ -147,7 +158,6 @@ def test_dead_rows_are_shown_dropped_and_sent_again() -> None:
     assert "0 rows delivered, 0 kept, 0 newly dead, 2 dropped." == dropped.stdout.splitlines()[-1]
     assert "0 rows delivered, 1 kept, 0 newly dead." == again.stdout.splitlines()[-2]
     assert [3, 1, 0, 3] == [one.exit_code for one in (shown, kept, dropped, again)]
-    assert 0 == others["selected"]
     nothing = dict.fromkeys(("kept", "dead", "dropped", "copies", "untried"), 0)
     assert {"selected": 1, "delivered": 1, "complete": True, **nothing} == done
     assert ["a"] == made.ids("stray_db", "stray_rows")
@@ -165,6 +175,17 @@ def test_each_selected_row_counts_once() -> None:
 
     assert outcome | {"selected": 6, "untried": 2} == balanced(6, outcome)
     assert outcome | {"selected": 4, "untried": 0} == balanced(3, outcome)
+
+
+def test_the_sender_runs_until_everything_is_tried_or_nothing_changes() -> None:
+    """Each run selects again what the last one kept, so only the last count of kept rows matters."""
+    nothing = dict.fromkeys(OUTCOMES, 0) | {"complete": False}
+    runs = iter(nothing | one for one in ({"delivered": 2, "kept": 3}, {"dead": 1, "kept": 2}, {"kept": 2}))
+    stack, told = FaultyStack(), list[int]()
+    stack.break_(invoke=lambda *_: next(runs))
+
+    assert nothing | {"delivered": 2, "dead": 1, "kept": 2} == send(stack, {"chunks": [[]]}, told.append)
+    assert [2, 2, 2] == told
 
 
 def test_dead_rows_in_doubt_can_be_sent_without_asking() -> None:

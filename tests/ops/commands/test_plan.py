@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ops import accounts_file
 from ops.failure import Failure
-from ops.plans.plan_profile import MAX_DISTINCT, Drift, Drifts, Profile, is_personal
+from ops.plans.plan_profile import MAX_DISTINCT, Drift, Drifts, Profile, changed_columns, is_personal
 from ops.plans.plan_text import inferred
 from shared.tracking_plan import PlannedColumn, TrackingPlan
 from tests.support.sluice import Sluice
@@ -52,6 +52,7 @@ def test_a_plan_has_types_values_and_required_columns() -> None:
     """Each is inferred from enough events only. Comments show examples and frequencies."""
     found: list[dict[str, Any]] = [
         {"order": f"A-{n}", "amount": n / 2, "currency": "JPY" if n % 3 else "USD", "td_url": "x"}
+        | {"size": f"{n % 8} cm"}  # each too rarely to be a list
         for n in range(24)
     ]
     made = profile(*found, {"order": "A", "amount": 1, "currency": "JPY", "gift": True})
@@ -62,6 +63,7 @@ def test_a_plan_has_types_values_and_required_columns() -> None:
         "amount": PlannedColumn("number", required=True),
         "currency": PlannedColumn("string", required=True, values=("JPY", "USD")),
         "gift": PlannedColumn("boolean"),
+        "size": PlannedColumn("string"),
     } == made.plan().tables["orders"].columns
     assert PlannedColumn("string") == profile({"currency": "JPY"}).plan().tables["orders"].columns["currency"]
     assert "  orders:  # 25 events" in lines
@@ -110,14 +112,20 @@ COLUMNS = {
     "currency": {"values": ["JPY"]},
     "email": {"required": True, "personal": "drop"},
     "phone": {"type": "integer", "personal": "hash"},
+    "user": {"required": True},
+    "_v": {"required": True},
+    "card": "integer",
 }
 
 
 def test_a_drift_has_its_cause_start_count_and_pages() -> None:
     """One per unexpected value or type, with pages without their queries. What the ingest dropped or hashed is not checked."""
-    drifts = Drifts(TrackingPlan.parse({"tables": {"orders": {"columns": COLUMNS}}}))
+    drifts = Drifts(
+        TrackingPlan.parse({"tables": {"orders": {"columns": COLUMNS}}}),
+        changed_columns({"DroppedColumns": "user, v", "HashedColumns": "card,coupon"}),
+    )
     url, page = "https://shop.example/cart?visitor=1", "shop.example/cart"
-    drifts.add("orders", {"amount": 1, "currency": "JPY", "phone": "0f" * 16}, NOW)
+    drifts.add("orders", {"amount": 1, "currency": "JPY", "phone": "0f" * 16, "card": "0f" * 16}, NOW)
     drifts.add("orders", {"amount": "1", "currency": "EUR", "td_url": url}, NOW + 2)
     drifts.add("orders", {"amount": "2", "coupon": "x", "td_url": url}, NOW + 1)
     drifts.add("carts", {}, NOW + 3)

@@ -64,7 +64,7 @@ class Site:
 
     def run(self, *more: str, answer: str = "") -> Result:
         """Run the command with the operator's files."""
-        return self.stack.run(["setup", "--accounts", str(self.accounts), "--timeout", "20s", *more], answer)
+        return self.stack.run(["setup", "--accounts", str(self.accounts), "--timeout", "120s", *more], answer)
 
     def unattended(self, *more: str) -> Result:
         """Run it without questions, with all answers."""

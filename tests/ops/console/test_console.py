@@ -39,7 +39,7 @@ class Console:
         """Send a GET, or a POST if there is a document."""
         body = None if document is None else json.dumps(document).encode()
         headers = {"authorization": f"Bearer {self.token}", "content-type": "application/json"}
-        with urlopen(Request(f"{self.url}{path}", body, headers), timeout=30) as answer:
+        with urlopen(Request(f"{self.url}{path}", body, headers), timeout=60) as answer:
             return json.load(answer)
 
     def refused(self, path: str, document: dict[str, Any]) -> tuple[int, str]:
@@ -152,6 +152,7 @@ def test_dead_rows_are_dropped_only_as_confirmed() -> None:
     """If there are other rows by now than the operator saw, nothing is dropped."""
     stack = FaultyStack()
     stack.made.put(envelope("nobody_yet_again", {"dropped": [row("a"), row("b")]}))
+    stack.made.put(envelope("somebody_else", {"dropped": [row("c")]}, request_id="c"))
     stack.made.deliver()
     with console(stack, allow_changes=True) as page:
         asked = page.dead("nobody_yet_again")

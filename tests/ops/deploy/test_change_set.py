@@ -1,10 +1,13 @@
 """A change set: what it asks of CloudFormation, and what it says of the end."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from doubles.clock import ManualClock
+from ops.deploy.certify.stage import EMULATED
+from ops.deploy.certify.trouble import repairs_of
 from ops.deploy.change_set import ChangeSet
 from ops.failure import Failure
 from tests.support.modelled import DEPLOYED, Modelled
@@ -32,6 +35,29 @@ def test_a_change_keeps_every_other_parameter() -> None:
         {"ParameterKey": "LogLevel", "ParameterValue": "WARN"},
         {"ParameterKey": "Stage", "UsePreviousValue": True},
     ] == asked["Parameters"]
+
+
+def test_a_change_to_an_earlier_version_leaves_out_what_that_does_not_know() -> None:
+    """CloudFormation rejects a parameter that the template lacks."""
+    aws = Modelled(described("UPDATE_COMPLETE", Newer="on", Stage="dev"))
+    change = ChangeSet(aws("cloudformation"), "sluice-dev", ManualClock(), 0.001)
+
+    assert change.deploy("c", {}, "https://bucket.example/earlier", ["LogLevel", "Stage"])
+    kept = [{"ParameterKey": "Stage", "UsePreviousValue": True}]
+    assert kept == dict(aws.asked)["CreateChangeSet"]["Parameters"]
+
+
+def test_a_certification_restores_a_parameter_once_the_deploy_has_ended() -> None:
+    """Ctrl-C may have stopped it during the deploy. CloudFormation rejects a change until it has cleaned up after the last one."""
+    statuses = ("UPDATE_IN_PROGRESS", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS", "UPDATE_COMPLETE")
+    aws = Modelled(
+        DEPLOYED | {"DescribeStacks": [described(one, LogLevel="WARN")["DescribeStacks"] for one in statuses]}
+    )
+    stack: Any = SimpleNamespace(client=aws, name="sluice-dev")
+    repairs_of(stack, ManualClock(), EMULATED)["parameter"].restore({"name": "LogLevel", "value": "INFO"})
+
+    asked = [name for name, _ in aws.asked]
+    assert len(statuses) <= asked.index("CreateChangeSet")
 
 
 def test_a_rolled_back_change_says_why() -> None:

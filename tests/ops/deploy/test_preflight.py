@@ -309,6 +309,7 @@ WARNED: list[tuple[Seed, str, str]] = [
     (seed(given={"ThrottlingBurst": "501"} | RESERVED), "concurrency", ""),
     (seed(), "concurrency", ""),
     (seed(given=PROD), "concurrency", "IngestConcurrency=500 WorkerConcurrency=100"),  # fits quota and shards
+    (seed(given=PROD | {"MaxShards": "100"}), "concurrency", "WorkerConcurrency=200."),
     (seed(given=PROD | RESERVED), "concurrency", ""),
     (seed(distributions=[]), "CloudFront", "cloudfront-verification"),
     (seed(given={"StreamMode": "AUTO"}, shards=190), "stream", "cannot grow to MaxShards=16"),

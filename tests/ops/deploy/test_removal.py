@@ -45,6 +45,7 @@ class Aws:
         concurrency: what each function has reserved.
         lost: the functions for which the answer of Lambda is lost, once.
         written: called at each attempt to delete a bucket.
+        later: the name of the stack that was deleted last.
         log: the calls that change something.
     """
 
@@ -59,6 +60,7 @@ class Aws:
     lost: set[str] = field(default_factory=set)
     written: Callable[["Aws"], None] = lambda _: None
     region_name: str = REGION
+    later: str = "other"
     log: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -87,7 +89,10 @@ class Aws:
     def _paginate(self, name: str | list[str]) -> Any:
         if isinstance(name, list):
             found = {"StackName": "sluice-dev", "StackId": "arn:1", "DeletionTime": 1}
-            return [{"StackSummaries": [found | {"StackName": "other"}, found]}]
+            later = {"StackName": self.later, "StackId": "arn:2", "DeletionTime": 2}
+            return [{"StackSummaries": [found, later]}]
+        if name == "arn:2":
+            return [{"StackResourceSummaries": []}]
         assert name == ("sluice-dev" if self.in_stack else "arn:1")
         gone = ("DELETE_COMPLETE", "DELETE_SKIPPED")
         listed = [
@@ -155,7 +160,7 @@ class Aws:
 
     def _look(self, name: str, *_: Any) -> Any:
         if name in self.unreadable:
-            raise client_error("AccessDenied", "Describe", "you may not look")
+            raise client_error("AccessDenied", "Describe", "the account 123404567890 may not look")
         if name not in self.there:
             raise client_error("404", "Describe")
         return {}
@@ -242,32 +247,38 @@ def test_a_bucket_that_cannot_be_emptied_is_a_failure(state: dict[str, Any], why
 def test_what_is_left_and_what_cannot_be_checked_is_named() -> None:
     """Each resource is looked for by its id, whatever CloudFormation reports. Without the permission to look, it is not assumed gone.
 
-    A second attempt finishes the first, although the functions are gone already.
+    A second attempt finishes the first, although some functions are gone already.
     """
     assert (4, {"Role": "role"}, {}) == Aws(retained={"Role"}).removed()
     count, left, unseen = Aws(unreadable={"role"}).removed()
-    again = Aws(stubborn={"Role"})
+    again = Aws(
+        {**RESOURCES, "Worker": FUNCTION},
+        stubborn={"Role", "Worker"},
+        concurrency={"ingest": None, "worker": None},
+    )
     again.failed()
     again.stubborn.clear()
 
     assert (4, {}, ["Role"]) == (count, left, list(unseen))
-    assert ((2, {}, {}), set()) == (again.removed(), again.there)
+    assert ((3, {}, {}), set()) == (again.removed(), again.there)
+    assert 2 == again.log.count("worker 0")
 
 
 @pytest.mark.parametrize(
-    ("functions", "code", "said"),
+    ("functions", "later", "code", "said"),
     [
-        (("WorkerFunction", "AdminFunction"), 0, "2 resources removed. Nothing is left."),
-        (("Worker",), 1, "there is no stack sluice-dev in region eu-central-1"),
+        (("WorkerFunction", "AdminFunction"), "other", 0, "2 resources removed. Nothing is left."),
+        (("WorkerFunction", "AdminFunction"), "sluice-dev", 1, "there is no stack sluice-dev"),
+        (("Worker",), "other", 1, "there is no stack sluice-dev in region eu-central-1"),
     ],
 )
 def test_a_removal_that_failed_after_the_stack_was_gone_goes_on(
-    monkeypatch: pytest.MonkeyPatch, functions: tuple[str, ...], code: int, said: str
+    monkeypatch: pytest.MonkeyPatch, functions: tuple[str, ...], later: str, code: int, said: str
 ) -> None:
-    """What the deleted stack has retained is deleted, if it was a stack of Sluice's."""
+    """What the deleted stack has retained is deleted, if it was a stack of Sluice's, and the last one of its name."""
     reserved: dict[str, int | None] = dict.fromkeys(("ingest", *map(str.lower, functions)))
     more = RESOURCES | dict.fromkeys(functions, FUNCTION)
-    aws = Aws(more, retained={"Aside", "Stream"}, refused={"aside"}, concurrency=reserved)
+    aws = Aws(more, retained={"Aside", "Stream"}, refused={"aside"}, concurrency=reserved, later=later)
     assert "S3 did not delete" in aws.failed()
     aws.refused.clear()
     monkeypatch.setattr("ops.stack.session_in", lambda _: aws)
@@ -276,6 +287,14 @@ def test_a_removal_that_failed_after_the_stack_was_gone_goes_on(
 
     assert (code, True) == (result.exit_code, said in result.output), result.output
     assert (set() if code == 0 else {"aside", "stream"}) == aws.there
+
+
+def test_an_alarm_that_is_left_is_found() -> None:
+    """CloudWatch answers with several lists: composite alarms, of which there are none, come first."""
+    cloudwatch = SimpleNamespace(describe_alarms=lambda **_: {"CompositeAlarms": [], "MetricAlarms": [{}]})
+    stack: Any = SimpleNamespace(client=lambda _: cloudwatch)
+
+    assert LOOKS["AWS::CloudWatch::Alarm"](stack, "sluice-dev-lag-warn")
 
 
 def test_every_resource_type_is_looked_for() -> None:

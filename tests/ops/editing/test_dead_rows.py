@@ -202,7 +202,7 @@ def test_a_rejected_event_can_be_edited_to_fit_the_plan(
         f"{sluice.stack.addresses.gateway}/v1/events", body, {"x-write-key": sluice.key("outlet")}
     )
     with suppress(HTTPError):
-        urlopen(request, timeout=10)
+        urlopen(request, timeout=60)
     until(lambda: sluice.json("dead list --local --rejected --account outlet") != [])
     [listed] = sluice.json("dead list --local --rejected --account outlet")
     shown = sluice.run(f"dead show --local {listed['id']}")

@@ -10,7 +10,7 @@ from tests.support.spans import span
 from worker.span import ChunkKey, Group, RowSender
 from worker.states import Entry, State
 
-KEY = ChunkKey(Group(RowSender("shop"), TEST_TABLE), 0)
+KEY, OTHER = (ChunkKey(Group(RowSender("shop"), table), 0) for table in (TEST_TABLE, "views"))
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,8 @@ KEY = ChunkKey(Group(RowSender("shop"), TEST_TABLE), 0)
 )
 def test_an_event_that_waits_is_no_fault_of_its_own(entry: Entry, state: str, said: str) -> None:
     """The doctor says what it waits for, and whether somebody has to act, as `status` does of other rows."""
-    found = outcome(span(chunks={KEY: 1}, entries={KEY: entry}), 1.2, "--local")
+    entries = {KEY: entry, OTHER: Entry(State.DEAD)}
+    found = outcome(span(chunks=dict.fromkeys(entries, 1), entries=entries), 1.2, "--local")
 
     assert state == found.state
     assert said in found.line

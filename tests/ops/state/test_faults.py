@@ -289,7 +289,13 @@ def revoked(stack: FaultyStack) -> None:
     stack.api.revoked |= {"k1", "k1-2"}
 
 
-@pytest.mark.parametrize("seed", [lambda _: None, over, revoked], ids=["sound", "over", "revoked"])
+def filling(stack: FaultyStack) -> None:
+    """A record waits for its batch to fill, as the parameter allows."""
+    stack.break_(parameters={"BatchWindowSeconds": "240"})
+    unread(200)(stack)
+
+
+@pytest.mark.parametrize("seed", [lambda _: None, over, revoked, filling])
 def test_a_sound_stack_has_no_faults(seed: Seed) -> None:
     """Neither command invents one."""
     assert ([], []) == read(Case("", seed, "", ""))
@@ -330,16 +336,23 @@ def test_a_fault_is_named_with_one_step(case: Case) -> None:
 
 
 def test_the_doctor_repairs_a_restored_ledger_after_asking() -> None:
-    """Without an answer nothing changes; afterwards nothing is wrong, and there is nothing left to repair."""
+    """Without an answer nothing changes, nor with an object that cannot be read; afterwards nothing is wrong or left to repair."""
     stack = FaultyStack()
     stack.made.map(shop="shop_db")
     take(stack, "shop", ago=60)
     stack.made.clock.time = SystemClock().now()
     stack.made.dynamodb.restore(TABLE, [])
     line = "doctor --no-event --repair-ledger"
-    refused, done, again = stack.run(line, "n"), stack.run(f"{line} --yes"), stack.run(f"{line} --yes")
+    [name] = stack.made.span_objects()
+    refused = stack.run(line, "n")
+    of_client("s3", gone("AccessDenied"), "get_object")(stack)
+    unreadable = stack.run(f"{line} --yes")
+    del stack.made.s3.before["get_object"]
+    done, again = stack.run(f"{line} --yes"), stack.run(f"{line} --yes")
 
-    assert (1, 0, 0) == (refused.exit_code, done.exit_code, again.exit_code)
+    assert f"read: {name}: An error occurred (AccessDenied)" in unreadable.stdout
+    assert "docs/operations.md#restore" in unreadable.stdout
+    assert (1, 3, 0, 0) == (refused.exit_code, unreadable.exit_code, done.exit_code, again.exit_code)
     assert "The bucket has 1 object that the ledger does not know." in refused.stderr
     assert "1 span taken up, 0 objects left aside; Treasure Data is asked for 1 row" in done.stdout
     assert "nothing to repair" in again.stdout
