@@ -75,9 +75,7 @@ class Function:
                 waiting.pop()(outcome)
 
         def ended(value: Any, error: BaseException | None) -> None:
-            self.running.pop(process, None)
-            if not isinstance(error, Killed) and simulation.now - process.born < self.timeout:
-                self._idle.append(sandbox)  # for the next invocation
+            self._end(sandbox, process, alive=not isinstance(error, Killed))
             if isinstance(error, Killed):
                 tell(Raised("Runtime.ExitError"))
             elif error is not None:
@@ -107,6 +105,12 @@ class Function:
         simulation.at(context.deadline, time_out)
         if chances := self._trouble.strike(Kind.ABANDON):
             simulation.at(simulation.now + chances.random() * self.timeout, lambda: tell(TimedOut()))
+
+    def _end(self, sandbox: Sandbox, process: Process, *, alive: bool) -> None:
+        """End an invocation. The next one may have its sandbox, unless that died."""
+        self.running.pop(process, None)
+        if alive and self._simulation.now - process.born < self.timeout:
+            self._idle.append(sandbox)
 
     def _sandbox(self) -> Sandbox:
         if self._trouble.strike(Kind.COLD):

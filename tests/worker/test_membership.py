@@ -87,6 +87,20 @@ def test_a_record_is_in_the_span_whose_index_has_its_number(made: Made) -> None:
     assert [Gap(CHAIN.within(N[5]), START, N[n]) for n in (9, 11)] == [made.locate(n) for n in (8, 10)]
 
 
+def test_gaps_have_gaps(made: Made) -> None:
+    """A gap's chain grows like any other, up to the gap's limit, and a record that it passes over lies in a gap of its own."""
+    made.append(CHAIN, START, 2, 20, 30)
+    gap = CHAIN.within(START)
+    made.append(gap, START, 5, 7, 9)
+    expected = {
+        4: Gap(gap.before(START), START, N[5]),
+        6: Gap(gap.within(START), START, N[7]),
+        12: Gap(gap, N[9], N[20], 9),
+    }
+
+    assert expected == {n: made.locate(n) for n in expected}
+
+
 def test_a_redelivered_batch_needs_no_index(made: Made) -> None:
     """The item's count and digest show that all its records are there. With one more or less, or another, the index is read."""
     one = made.append(CHAIN, START, 3, 5, 7)
