@@ -27,12 +27,12 @@ from local.recording import RecordedRequest
 from local.stack import LocalStack, PartError
 
 _REVIVE_SECONDS = 0.1
-PATIENCE_SECONDS = 420.0
-"""How long to wait without any change: an envelope in the overflow queue may wait for two minutes, twice."""
+_PATIENCE_SECONDS = 420.0
+"""How long to wait without any change: an envelope in the overflow queue may wait for two minutes, twice; rows of a killed worker for three."""
 
 
 def run(
-    stack: LocalStack, *, events: int, threads: int, kills: int, seed: int, patience: float = PATIENCE_SECONDS
+    stack: LocalStack, *, events: int, threads: int, kills: int, seed: int
 ) -> tuple[Reconciliation, Counter[str]]:
     """Send events to a running stack while killing and restarting its parts. Return the counts, and the kills by part.
 
@@ -42,7 +42,6 @@ def run(
         threads: number of connections.
         kills: number of parts to kill with SIGKILL, evenly spread over the events.
         seed: determines which parts are killed.
-        patience: seconds without a change after which outstanding events count as missing.
 
     Raises:
         PartError: a part exited that was not killed.
@@ -70,7 +69,7 @@ def run(
     while not all(part.running for part in stack.parts):
         stack.revive()
         beat.wait(_REVIVE_SECONDS)
-    wait_for_outcomes(stack, count, lambda _: None, patience, is_over=adds_up)
+    wait_for_outcomes(stack, count, lambda _: None, _PATIENCE_SECONDS, is_over=adds_up)
     return count, killed
 
 
