@@ -39,14 +39,15 @@ class _Look:
         wanted: when the ingest received each, by request id, in UNIX milliseconds.
         found: those with a copy that counts.
         reached: by chain, the `after` of the last span that was looked at, from its end back; START if none is left.
-        obstacles: why indexes show nothing: they cannot be read now (UNANSWERED), are deleted (INDEX_GONE), or are deleted while not all rows
-            of their span are final, so that a first copy may still be restored and sent (OBJECT_GONE).
+        is_gone: an index has been deleted.
+        is_readable: all others could be read.
     """
 
     wanted: Mapping[str, int] = field(default_factory=dict)
     found: set[str] = field(default_factory=set)
     reached: dict[ChainId, Number] = field(default_factory=dict)
-    obstacles: set[Event] = field(default_factory=set)
+    is_gone: bool = False
+    is_readable: bool = True
 
 
 @dataclass(eq=False)
@@ -111,10 +112,9 @@ class Again:
             for some in batched(self._around(look, chain), _AT_ONCE, strict=False):
                 jobs = [partial(self._read, wanted, span) for span in some]
                 for span, shown in zip(some, run_parallel(self._executors, jobs, _AT_ONCE), strict=True):
-                    if isinstance(shown, Event):
-                        look.obstacles.add(shown)
-                    else:
-                        look.found |= shown
+                    look.is_gone |= shown is Event.INDEX_GONE
+                    look.is_readable &= shown is not Event.UNANSWERED
+                    look.found |= frozenset() if isinstance(shown, Event) else shown
                     look.reached[chain] = span.after
                 if deadline.near:
                     return {}
@@ -123,9 +123,8 @@ class Again:
                 return {}
         self._look = _Look()
         events = dict.fromkeys(look.found & wanted.keys(), Event.COPY_COUNTS)
-        if Event.UNANSWERED not in look.obstacles:
-            gone = (one for one in (Event.OBJECT_GONE, Event.INDEX_GONE) if one in look.obstacles)
-            rest = next(gone, Event.NO_COPY)
+        if look.is_readable:
+            rest = Event.INDEX_GONE if look.is_gone else Event.NO_COPY
             events |= dict.fromkeys(wanted.keys() - look.found, rest)
         return events
 
@@ -136,10 +135,9 @@ class Again:
         try:
             index = self._objects.index(span)
         except ObjectGoneError:
-            now = self._ledger.get(span.place) or span
-            if now.object != span.object:  # meanwhile, it was written anew
-                return Event.UNANSWERED
-            return Event.INDEX_GONE if now.is_final else Event.OBJECT_GONE
+            now = self._ledger.get(span.place)
+            is_moved = now is not None and now.object != span.object  # meanwhile, it was written anew
+            return Event.UNANSWERED if is_moved else Event.INDEX_GONE
         except (BucketUnavailableError, InvalidObjectError):
             return Event.UNANSWERED
         return {

@@ -314,12 +314,10 @@ def dead_in_doubt(*data: bytes, of: int) -> Delivery:
     made.s3.client.delete_object(Bucket=BUCKET, Key=name)
     wait(made)
     assert {"dead"} == {state for state, *_ in made.chunks().values()}
+    made.s3.client.put_object(Bucket=BUCKET, Key=name, Body=body)
     made.td.settings = replace(made.td.settings, rejects=lambda _: False)
     made.clock.sleep(2 * 3600)
     put(made, first("later"))  # so that the shard has passed
-    if of == 0:
-        made.send(State.DEAD)  # in vain, as long as the object may be restored
-    made.s3.client.put_object(Bucket=BUCKET, Key=name, Body=body)
     return made
 
 
