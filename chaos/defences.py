@@ -35,7 +35,6 @@ from worker.ledger import WORKLIST_KEYS, Claim, Gap, Ledger
 from worker.membership import Membership
 from worker.passing import MARGIN_SECONDS, Passing
 from worker.record import Record
-from worker.sender import Sender
 from worker.shards import Shards
 from worker.span import ChunkKey, Span
 from worker.span_object import SpanObjects
@@ -44,6 +43,7 @@ from worker.sweeper import Sweep, Sweeper
 from worker.treasure_data.answer import TdAnswer
 from worker.treasure_data.client import ACCEPTED, Meaning, Reply, TreasureDataClient
 from worker.treasure_data.statement import Statements
+from worker.turn import Turns
 from worker.watermark import CLOCK_SECONDS, INGEST_SECONDS, Watermarks
 from worker.worker import Worker
 
@@ -202,9 +202,9 @@ def _accepting(*reasons: str) -> Weakness:
     return _answering(lambda reply: ACCEPTED if reply.reason.startswith(reasons) else reply)
 
 
-def _todays_database(sender: Any, span: Span, key: ChunkKey, entry: Entry, _accounts: Any) -> Any:
-    accounts = sender._accounts.resolve([key.account])
-    return Sender._destination(sender, span, key, replace(entry, since=None), accounts)
+def _todays_database(turns: Any, span: Span, key: ChunkKey, entry: Entry, _accounts: Any) -> Any:
+    accounts = turns._accounts.resolve([key.account])
+    return Turns._destination(turns, span, key, replace(entry, since=None), accounts)
 
 
 def _no_columns_no_rows(client: Any, database: str, table: str, *args: Any) -> list[Presence]:
@@ -319,7 +319,7 @@ ALL: tuple[Defence, ...] = (
     Defence("worker/treasure_data/question.py", "a schema that does not show columns yet does not prove absence", _but(TreasureDataClient, ask=_no_columns_no_rows), f"TD_SCHEMA_LAGS {_ASKED}", 1),
     Defence("worker/treasure_data/question.py", "a schema that never shows columns does not prove absence", _but(TreasureDataClient, ask=_no_columns_no_rows), f"TD_NO_SCHEMA {_ASKED}", 1),
     Defence("worker/treasure_data/question.py", "a 404 means gone only if a listing confirms it", _around(TreasureDataClient, "_api", lambda api, method, *path, **options: _NO_NAMES if "list" in path else api(method, *path, **options)), f"TD_WRONG_HOST {_ASKED}", 3),
-    Defence("worker/sender.py", "a doubt keeps its database", _but(Sender, _destination=_todays_database), "REMAP TD_LOST_ANSWER KILL TD_5XX", 1),
+    Defence("worker/turn.py", "a doubt keeps its database", _but(Turns, _destination=_todays_database), "REMAP TD_LOST_ANSWER KILL TD_5XX", 1),
     Defence("worker/forced_replay.py", "a forced replay that is repeated appends nothing", _around(ForcedReplays, "run", lambda run, wanted, *args: run(replace(wanted, tag=f"{wanted.tag}-{next(_serial)}"), *args)), "FORCE", 1),
     Defence("worker/treasure_data/client.py", "every attempt uses the same unique_id", _around(TreasureDataClient, "send", lambda send, database, table, _id, *args: send(database, table, f"{next(_serial):032x}", *args)), "TD_LOST_ANSWER"),
     Defence("worker/treasure_data/client.py", "the MD5 of accepted bytes is checked", _answering(lambda reply: ACCEPTED if reply.meaning is Meaning.MISMATCH else reply), "TD_WRONG_MD5", 1),
@@ -347,7 +347,7 @@ ALL: tuple[Defence, ...] = (
     Defence("worker/forget/cut.py", "what is in doubt is not cut anew", _around(Forgetting, "_cut", _certain_cut), meets="a search for persons beside a sender in doubt"),
     Defence("worker/forget/search.py", "rows leave an object only after Treasure Data has deleted them", _but(ForgetSearch, _delete_delivered=lambda _self, cuts, *_: frozenset(row for cut in cuts for row in cut.delivered)), meets="a search for persons in what was delivered beside a forced replay"),
     Defence("worker/forget/search.py", "a statement is believed only once it is sure to find a row", _but(ForgetSearch, _shown_seconds=property(lambda _: 0.0, lambda *_: None)), meets="a search for persons beside the worker's own sends"),
-    Defence("worker/sender.py", "Treasure Data is asked by rows of others", _around(Sender, "_prepare", lambda prepare, work, *args: prepare(replace(work, persons=Persons(b"", ())), *args)), meets="persons are deleted by value beside a sender in doubt"),
+    Defence("worker/turn.py", "Treasure Data is asked by rows of others", _around(Turns, "_prepare", lambda prepare, work, *args: prepare(replace(work, persons=Persons(b"", ())), *args)), meets="persons are deleted by value beside a sender in doubt"),
     Defence("worker/forget/run.py", "persons are searched for again", _but(Forget, run_due=lambda *_: None), meets="a search for persons beside the worker's own sends"),
     Defence("worker/health.py", "a failing database gets no rows from the worker", _but(DatabaseHealth, reason=lambda *_: ""), "TD_BROKEN_DATABASE TD_5XX"),
 )

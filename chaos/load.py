@@ -38,9 +38,9 @@ from ops.cost.estimate import CORE_MB, WORKER_BATCH_CPU, WORKER_ROW_CPU
 from scaler.rule import GROW_ABOVE, SHARD_RECORDS
 from shared.envelope import Envelope, TableRows
 from worker.ledger import WORKLIST_KEYS
-from worker.sender import UNSETTLED_SECONDS
 from worker.shards import Shards
 from worker.states import State
+from worker.turn import UNSETTLED_SECONDS
 
 OUTAGES = ("hanging", "refusing", "redis")
 _KINDS = {

@@ -41,7 +41,6 @@ from worker.index import Index, decode, digest_of
 from worker.passing import MARGIN_SECONDS
 from worker.record import CLAIMED, DIGITS, NOBODY, Number
 from worker.rows import compress, decompress, sample
-from worker.sender import UNSETTLED_SECONDS
 from worker.span import ChunkKey, Database, NotDeliverable, Span
 from worker.span import Place as SpanPlace
 from worker.span import digest_of as digest_of_numbers
@@ -49,6 +48,7 @@ from worker.span_object import SpanObjects
 from worker.states import LONGEST_INVOCATION_SECONDS, State
 from worker.sweeper import INDEX_SECONDS, UNREFERENCED_SECONDS
 from worker.treasure_data.answer import TdAnswer, moment
+from worker.turn import UNSETTLED_SECONDS
 
 _MOST_TOLD, _MOST_RECENT, _MOST_SHOWN, _MOST_SIGNS = 5, 500, 6, 600
 _NOTHING = Event("", 0, "")

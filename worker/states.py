@@ -15,8 +15,6 @@ from enum import Enum, StrEnum
 
 LONGEST_INVOCATION_SECONDS = 15 * 60
 """Lambda's own limit: a send that began in time can still be running for this long."""
-IN_DOUBT = "in_doubt"
-"""Why a chunk is not dropped: Treasure Data may have it."""
 ACCOUNT_UNAVAILABLE = "account_unavailable"
 """The reason of rows that wait because Redis does not say where their account's rows go."""
 
@@ -226,6 +224,7 @@ class Action(Enum):
     ASK = "query Treasure Data for the rows"
     DECIDE = "find out whether another copy of its envelope counts"
     APPLY = "write the event to the ledger"
+    DROP = "drop it if nobody can be asked: Treasure Data may have it"
     WAIT = "leave it"
 
 
@@ -315,8 +314,7 @@ class Rules:
         `obstacle` says why the account's rows cannot be delivered today. It is empty if they go to a database, None if that is unknown.
         """
         if decision is Decision.DROP:  # what nobody wants any more is not sent because of that
-            is_known = entry.since is None
-            return Step(Action.APPLY, Event.DROPPED) if is_known else Step(Action.WAIT, reason=IN_DOUBT)
+            return Step(Action.APPLY if entry.since is None else Action.DROP, Event.DROPPED)
         match entry.state:
             case State.AGAIN:
                 return Step(Action.DECIDE)

@@ -59,6 +59,7 @@ from worker.states import Rules
 from worker.sweeper import Sweeper
 from worker.tables import Tables
 from worker.treasure_data.client import TreasureDataClient
+from worker.turn import Turns
 from worker.upload import MOST_SENDS, Uploader
 from worker.watermark import Watermarks
 from worker.watermark_rows import WatermarkRows
@@ -186,7 +187,7 @@ class Wiring:
         )
         self.again = make(Again)(self.passing, ledger, objects, executors)
         inquiries = Inquiries(td, self.again, self.forgetting, rules, executors, clock, telemetry)
-        self.sender = make(Sender)(
+        turns = make(Turns)(
             ledger,
             objects,
             self.claims,
@@ -196,11 +197,13 @@ class Wiring:
             accounts,
             uploader,
             settlement,
-            health,
             rules,
             executors,
             clock,
             telemetry,
+        )
+        self.sender = make(Sender)(
+            ledger, turns, inquiries, self.forgetting, health, executors, clock, telemetry
         )
         self.watermarks = make(Watermarks)(
             self.passing,

@@ -34,10 +34,11 @@ from worker.health import PROBE_TABLE
 from worker.inquiry import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, LONGEST_QUERY_SECONDS
 from worker.ledger import WORKLIST_KEYS
 from worker.selection import SCHEDULED, Selection
-from worker.sender import UNSETTLED_SECONDS, Report, Sender
+from worker.sender import Report, Sender
 from worker.span import ChunkKey, Span, milliseconds
 from worker.states import Decision, Entry, State
 from worker.treasure_data.client import Reply
+from worker.turn import UNSETTLED_SECONDS
 from worker.upload import Upload
 
 AT = 1_700_000_000
@@ -269,13 +270,13 @@ class Busy(Sender):
 
     held: ClassVar[list[int]] = []
 
-    def _pass(self, run: Any, turns: Any) -> Any:
+    def _pass(self, progress: Any, turns: Any) -> Any:
         others = [] if Busy.held else ["shop_db"] * SPANS_AT_ONCE
         for one in others:
-            run.admission.admit(one, set())
-        waiting = super()._pass(run, turns)
+            progress.run.admission.admit(one, set())
+        waiting = super()._pass(progress, turns)
         Busy.held.append(sum(hasattr(one, "span") for one in waiting))
-        run.admission.release(others)
+        progress.run.admission.release(others)
         return waiting
 
 

@@ -225,7 +225,7 @@ def test_a_doubt_ends_only_by_proof(first: Entry, story: list[Happening]) -> Non
 # The sender's next step
 
 SEND, ASK = Step(Action.SEND), Step(Action.ASK)
-TOO_EARLY, KEPT = Step(Action.WAIT, reason="too_early_to_ask"), Step(Action.WAIT, reason="in_doubt")
+TOO_EARLY, DROP_IF_GONE = Step(Action.WAIT, reason="too_early_to_ask"), Step(Action.DROP, Event.DROPPED)
 
 
 def step(one: Entry, obstacle: str | None = "", decision: Decision | None = None, after: float = 0.0) -> Step:
@@ -261,12 +261,12 @@ def test_the_next_step_without_a_doubt(
     [
         (W, REPEATABLE, None, SEND),
         (W, REPEATABLE, Decision.SEND, SEND),
-        (W, REPEATABLE, Decision.DROP, KEPT),
+        (W, REPEATABLE, Decision.DROP, DROP_IF_GONE),
         (W, REPEATABLE + 1, None, TOO_EARLY),
         (W, MEMORY + QUERY_DELAY, None, TOO_EARLY),
         (W, MEMORY + QUERY_DELAY + 1, None, ASK),
-        (W, MEMORY + QUERY_DELAY + 1, Decision.DROP, KEPT),
-        (D, MEMORY + QUERY_DELAY + 1, Decision.DROP, KEPT),
+        (W, MEMORY + QUERY_DELAY + 1, Decision.DROP, DROP_IF_GONE),
+        (D, MEMORY + QUERY_DELAY + 1, Decision.DROP, DROP_IF_GONE),
         (W, REPEATABLE + 1, Decision.SEND, Step(Action.SEND, Event.ABSENT)),
         (D, 0, None, TOO_EARLY),
         (D, MEMORY + QUERY_DELAY + 1, None, ASK),

@@ -29,9 +29,9 @@ from tests.support.delivery import (
 from tests.support.delivery import KilledError as Killed
 from tests.support.telemetry import Output
 from worker.plan import Cut
-from worker.sender import UNSETTLED_SECONDS
 from worker.span import ChunkKey
 from worker.states import Entry, State
+from worker.turn import UNSETTLED_SECONDS
 from worker.worker import SEND_SECONDS
 
 ROWS = [envelope("shop", {"views": [row(f"e{n}")]}) for n in range(3)]

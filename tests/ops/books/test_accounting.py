@@ -26,10 +26,10 @@ from tests.support.spans import key, span
 from worker.chain import ChainId
 from worker.ledger import Ledger
 from worker.record import CLAIMED
-from worker.sender import UNSETTLED_SECONDS
 from worker.shards import Shards
 from worker.span import Span
 from worker.states import Entry, State
+from worker.turn import UNSETTLED_SECONDS
 
 SHOP = ("shop", "pageviews")
 WAITING, DEAD, DELIVERED = State.WAITING, State.DEAD, State.DELIVERED

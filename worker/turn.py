@@ -1,0 +1,425 @@
+"""One span's turn in a run of the sender: decide about all its chunks at once, write what is about to be sent, send, and settle."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import batched
+from random import Random
+from typing import Any
+
+from shared.accounts import Account
+from shared.clock import Clock
+from shared.errors import InvalidObjectError, ObjectGoneError, UnavailableError, WrongCountError
+from shared.telemetry import Telemetry
+from worker.account_cache import AccountCache
+from worker.admission import Admission, MaySend
+from worker.again import Again, event_of
+from worker.claims import Claims
+from worker.deadline import Deadline
+from worker.executor import Executors, run_parallel
+from worker.forget.cut import Forgetting, has_person, others
+from worker.forget.person import Persons
+from worker.inquiry import Doubt, Inquiries, Inquiry
+from worker.ledger import Ledger
+from worker.plan import obstacle_of
+from worker.rows import decompress, sample
+from worker.selection import SCHEDULED, Selection
+from worker.settlement import TOO_LARGE, Outcome, Settlement
+from worker.span import ChunkKey, NotDeliverable, Place, Span, milliseconds
+from worker.span_object import SpanObjects
+from worker.states import Action, Entry, Event, Happening, Rules, State, Step
+from worker.treasure_data.client import READ_SECONDS
+from worker.upload import UNSENT, Upload, Uploader
+
+UNSETTLED_SECONDS = 180.0
+"""A span that nobody has settled is left to its worker for this long: longer than an invocation of the worker lasts."""
+
+_SENDS_AT_ONCE = 4  # of one span
+_ROUNDS = 12  # of one span, while its chunks are split or other invocations write it
+_WRONG_COUNT = "wrong_row_count"
+_SHUFFLED = 1000  # things at a time
+_SENDING = frozenset((Action.ASK, Action.SEND))
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What the turns of one run share.
+
+    Attributes:
+        persons: who is to be forgotten; None if nobody knows.
+    """
+
+    deadline: Deadline
+    selection: Selection
+    persons: Persons | None
+    admission: Admission
+    inquiry: Inquiry
+
+
+@dataclass(slots=True)
+class Turn:
+    """One span's turn in a run.
+
+    Attributes:
+        span: as it is in the ledger, once it was read.
+        selected: the entries that were selected when its turn began.
+        waits_for: a database that others are sending to or probing; then it needs another turn in this run.
+        closed: the databases that may get nothing, if all selected chunks are left for these; `?` and an account if Redis does not answer
+            for it.
+        asks: it has chunks that must be asked about; then it needs another turn once there are answers.
+        looked: copies of its envelopes that were put again have been looked for.
+        complete: everything selected was tried.
+    """
+
+    run: Run
+    place: Place
+    span: Span = field(init=False)
+    selected: dict[ChunkKey, Entry] = field(default_factory=dict)
+    waits_for: str = ""
+    closed: frozenset[str] = frozenset()
+    asks: bool = False
+    looked: bool = False
+    complete: bool = True
+
+
+@dataclass(slots=True)
+class _Work:
+    """What a turn is about to do with its span: the entries to write first, then the chunks to send, each with its database and body.
+
+    Attributes:
+        opened: chunks whose doubt it opens.
+        admitted: databases that it counts against.
+        again: chunks whose envelope was put again.
+        closed: the databases that may get nothing, by the chunks that are left for that.
+        forgets: a chunk has rows of a person, and must be cut before it is sent.
+    """
+
+    run: Run
+    turn: Turn
+    span: Span
+    persons: Persons
+    changes: dict[ChunkKey, Entry] = field(default_factory=dict)
+    sends: dict[ChunkKey, tuple[str, bytes]] = field(default_factory=dict)
+    opened: set[ChunkKey] = field(default_factory=set)
+    admitted: set[str] = field(default_factory=set)
+    again: list[ChunkKey] = field(default_factory=list)
+    closed: dict[ChunkKey, str] = field(default_factory=dict)
+    forgets: bool = False
+
+
+@dataclass(eq=False)
+class Turns:
+    """Takes turns."""
+
+    _ledger: Ledger
+    _objects: SpanObjects
+    _claims: Claims
+    _again: Again
+    _inquiries: Inquiries
+    _forgetting: Forgetting
+    _accounts: AccountCache
+    _uploader: Uploader
+    _settlement: Settlement
+    _rules: Rules
+    _executors: Executors
+    _clock: Clock
+    _telemetry: Telemetry
+
+    def take(self, turn: Turn) -> None:
+        """Handle what is selected of a span, and note in the turn what became of it.
+
+        Raises:
+            UnavailableError, HeldError: it has to wait.
+        """
+        run = turn.run
+        turn.waits_for, turn.asks, turn.closed = "", False, frozenset()
+        for _ in range(_ROUNDS):
+            span = self._ledger.get(turn.place)
+            if span is None or run.deadline.near:
+                break
+            if not span.settled and self._clock.now() - span.planned_at / 1000 < UNSETTLED_SECONDS:
+                break
+            turn.span, turn.waits_for = span, ""
+            selected = self._selected(run, span)
+            turn.selected = turn.selected or selected
+            if run.persons is None:
+                raise UnavailableError("nobody knows who is to be forgotten")
+            awaited = self._claims.awaited(span)
+            work = _Work(run, turn, replace(span, copies=awaited), run.persons)
+            try:
+                self._decide_all(work, selected)
+                if work.forgets:
+                    self._forgetting.forget_unsent(span, run.persons)
+                    turn.selected = {}
+                    continue  # with other chunks
+                is_left = work.closed.keys() == selected.keys()
+                turn.closed = frozenset(work.closed.values() if is_left else ())
+                if work.span == span and not work.changes:
+                    return
+                won, turn.span = self._ledger.update(work.span.with_entries(work.changes, settled=True))
+                if not won:
+                    continue  # another invocation has written the span: decide again
+                self._settlement.report(work.span, work.changes)
+                self._send(work)
+            finally:
+                run.admission.release(work.admitted)
+            if not self._has_more(work, turn.span):
+                return
+        turn.complete = False
+
+    def _selected(self, run: Run, span: Span) -> dict[ChunkKey, Entry]:
+        leaves = (
+            (key, entry)
+            for key, entry in span.all_leaves()
+            if run.selection.has(span.place, key, entry, span.planned_at)
+        )
+        return dict(shuffled(leaves, self._clock.now()))
+
+    @staticmethod
+    def _has_more(work: _Work, span: Span) -> bool:
+        """Return whether a round has made chunks that can be sent at once: halves, or rows that are no copy after all."""
+        states = {span.entry(key).state for key in (*work.sends, *work.changes)}
+        decided = any(span.entry(key).state is State.WAITING for key in work.again)
+        return State.SPLIT in states or decided
+
+    # Deciding
+
+    def _decide_all(self, work: _Work, selected: Mapping[ChunkKey, Entry]) -> None:
+        span, run = work.span, work.run
+        accounts = self._accounts.resolve(
+            dict.fromkeys(key.account for key, one in selected.items() if not _goes_to(span, key, one))
+        )
+        steps: dict[ChunkKey, tuple[Step, str, str | None]] = {}
+        for key, entry in selected.items():
+            database, obstacle = self._destination(span, key, entry, accounts)
+            step = self._rules.next_step(entry, obstacle, run.selection.decision, self._clock.now())
+            steps[key] = step, database, obstacle
+        run.admission.probe_untried(
+            dict.fromkeys(database for step, database, _ in steps.values() if step.action in _SENDING)
+        )
+        for key, (step, database, obstacle) in steps.items():
+            self._do(work, key, step, database, obstacle)
+        if work.again:
+            self._decide_again(work)
+
+    def _do(self, work: _Work, key: ChunkKey, step: Step, database: str, obstacle: str | None) -> None:
+        """Do the next step for a chunk, or note it to be done with those of the others."""
+        entry, is_unaskable = work.span.entry(key), bool(obstacle) and not database
+        match step.action:
+            case Action.APPLY if step.event is not None:
+                self._apply(work, key, entry, step.event, step.reason)
+            case Action.DECIDE:
+                work.again.append(key)
+            case Action.ASK if _is_undecided(work.run, key, entry):
+                work.again.append(key)
+            case Action.ASK | Action.SEND if is_unaskable:
+                self._apply(work, key, entry, Event.NO_DATABASE, obstacle or "")
+            case Action.ASK | Action.SEND if self._may_send(work, key, database):
+                self._prepare(work, key, step, database)
+            case Action.DROP if entry.state is State.DEAD and (is_unaskable or self._is_gone(work.span, key)):
+                self._apply(work, key, replace(entry, since=None), Event.DROPPED)
+            case Action.WAIT if obstacle is None:
+                work.closed[key] = f"?{key.account}"
+                work.run.admission.close(work.closed[key], step.reason)
+
+    def _destination(
+        self, span: Span, key: ChunkKey, entry: Entry, accounts: Mapping[str, Account | str]
+    ) -> tuple[str, str | None]:
+        """Return the database that a chunk goes to, and what prevents its delivery: empty for nothing, None if that is unknown."""
+        planned = span.destination(key)
+        if key.group.code and isinstance(planned, NotDeliverable):
+            return "", planned.reason
+        if database := _goes_to(span, key, entry):
+            return database, ""
+        account = accounts.get(key.account)
+        if isinstance(account, Account):
+            return account.database, obstacle_of(account, key.group.sender.key_id)
+        return "", account
+
+    def _is_gone(self, span: Span, key: ChunkKey) -> bool:
+        """Return whether a chunk's object is gone."""
+        try:
+            self._objects.body(span, key)
+        except InvalidObjectError as error:
+            return isinstance(error, ObjectGoneError)
+        return False
+
+    def _may_send(self, work: _Work, key: ChunkKey, database: str) -> bool:
+        """Return whether a database may get rows of this span now; note why it may not."""
+        if database and not work.run.deadline.near:
+            match work.run.admission.admit(database, work.admitted):
+                case MaySend.YES:
+                    return True
+                case MaySend.LATER:
+                    work.turn.waits_for = database
+                    return False
+                case MaySend.NO:
+                    work.closed[key] = database
+        work.turn.complete = False
+        return False
+
+    def _prepare(self, work: _Work, key: ChunkKey, step: Step, database: str) -> None:
+        """Read a chunk, and note it to be sent; or to be asked about, if that is due and there is no answer yet."""
+        run, span, entry, event = work.run, work.span, work.span.entry(key), step.event
+        if step.action is Action.ASK:
+            event = run.inquiry.answers.get((span.place, key, entry))
+            if event is None and self._inquiries.is_paused(span.place, key):
+                work.turn.complete = False
+                return
+            if event is Event.ACCEPTED:
+                self._apply(work, key, entry, event)
+                return
+        body = self._read(work, key, entry)
+        if body is None:
+            return
+        if step.action is Action.ASK and event is None:
+            rows = sample(others(work.persons, key, decompress(body)))
+            run.inquiry.ask_about(Doubt(span, key, entry, database, rows))
+            work.turn.asks = True
+            return
+        renewed = entry if event is None else self._follow(entry, event)
+        if self._must_cut(work, key, renewed, body):
+            return
+        if event is Event.ABSENT:
+            work.changes[key] = renewed
+            database = self._anew(work, key, renewed, entry.reason)
+            if not database:
+                return
+        is_planned = not renewed.database and span.destination(key).text == database
+        work.changes[key] = self._follow(renewed, Event.OPENED, database="" if is_planned else database)
+        work.sends[key] = database, body
+        if renewed.since is None:
+            work.opened.add(key)
+
+    def _must_cut(self, work: _Work, key: ChunkKey, renewed: Entry, body: bytes) -> bool:
+        """Return whether a chunk has rows of persons, and no doubt any more, so that it is not sent before it is cut."""
+        try:
+            if renewed.since is not None or not has_person(work.persons, work.span, key, body):
+                return False
+        except InvalidObjectError:  # it cannot be cut
+            self._apply(work, key, renewed, Event.NOT_DELIVERABLE, _WRONG_COUNT)
+            return True
+        if work.span.entry(key).since is None:
+            work.forgets = True
+        else:  # in a later run: first, the ledger must know that its doubt is over
+            work.changes[key], work.turn.complete = renewed, False
+        return True
+
+    def _read(self, work: _Work, key: ChunkKey, entry: Entry) -> bytes | None:
+        """Return a chunk's import body; note why there is none."""
+        try:
+            return self._objects.body(work.span, key)
+        except ObjectGoneError:
+            self._apply(work, key, entry, Event.OBJECT_GONE, "object_gone")
+        except WrongCountError:
+            self._apply(work, key, entry, Event.NOT_DELIVERABLE, _WRONG_COUNT)
+        except InvalidObjectError as error:
+            self._telemetry.error("a span object cannot be read", error)
+            work.turn.complete = False
+        return None
+
+    def _anew(self, work: _Work, key: ChunkKey, renewed: Entry, reason: str) -> str:
+        """Decide about a chunk whose doubt is over; return the database to send it to now, an empty string for none.
+
+        `reason` is that of its last refusal. Its account is looked up again: it may have another database, or none.
+        """
+        span = work.span
+        if reason == TOO_LARGE and span.rows(key) > 1 and span.can_split(key):
+            # a proxy said so, or Treasure Data while there was a doubt
+            halved = self._follow(renewed, Event.PARTLY_REFUSED, divisible=True)
+            work.changes[key] = halved
+            work.changes |= dict.fromkeys(key.halves, self._rules.half(halved))
+            return ""
+        accounts = self._accounts.resolve([key.account])
+        database, obstacle = self._destination(span, key, renewed, accounts)
+        if obstacle:
+            self._apply(work, key, renewed, Event.NOT_DELIVERABLE, obstacle)
+        if obstacle == "" and self._may_send(work, key, database):
+            return database
+        work.turn.complete &= bool(obstacle)
+        return ""
+
+    def _apply(self, work: _Work, key: ChunkKey, entry: Entry, event: Event, reason: str = "") -> None:
+        """Note an event that needs no send."""
+        changed = self._follow(entry, event, reason=reason)
+        if changed != entry:
+            work.changes[key] = changed
+
+    def _follow(self, entry: Entry, event: Event, **details: Any) -> Entry:
+        return self._rules.follow(entry, Happening(event, milliseconds(self._clock.now()), **details))
+
+    def _decide_again(self, work: _Work) -> None:
+        """Decide about envelopes that were put again, or note them: for all that a run finds, copies are looked for at once."""
+        run, turn, left = work.run, work.turn, []
+        for key in work.again:
+            event = run.inquiry.answers.get(key.group.request_id)
+            if event is None:
+                left.append(key)
+            else:
+                self._apply_again(work, key, event)
+        if not left or turn.asks:
+            return
+        if turn.looked or run.inquiry.is_full:
+            turn.complete = False
+            return
+        try:
+            receipts = self._again.receipts(work.span)
+        except ObjectGoneError:
+            for key in left:
+                self._apply_again(work, key, Event.OBJECT_GONE)
+        except (UnavailableError, InvalidObjectError) as error:
+            turn.complete = False
+            self._telemetry.info("rows that were put again wait", reason=str(error))
+        else:
+            run.inquiry.look_for({key.group.request_id: receipts[key.group.request_id] for key in left})
+            turn.asks = turn.looked = True
+
+    def _apply_again(self, work: _Work, key: ChunkKey, found: Event) -> None:
+        event = event_of(key, found)
+        is_kept = event in {Event.NO_COPY, Event.NOT_RECORDED}
+        self._apply(work, key, work.span.entry(key), event, "" if is_kept else event.name.lower())
+
+    # Sending
+
+    def _send(self, work: _Work) -> None:
+        """Send the chunks that the ledger says are about to be sent, and settle them."""
+        turn, span = work.turn, work.turn.span
+        if not work.sends:
+            return
+        jobs = [
+            partial(self._attempt, work.run, span, Upload(key, to, span.unique_id(key, to), body))
+            for key, (to, body) in work.sends.items()
+        ]
+        outcomes = dict(run_parallel(self._executors, jobs, _SENDS_AT_ONCE))
+        turn.span = span = self._settlement.settle(span, work.opened, outcomes)
+        turn.complete &= all(span.entry(key).state not in SCHEDULED for key in work.sends)
+
+    def _attempt(self, run: Run, span: Span, upload: Upload) -> tuple[ChunkKey, Outcome]:
+        closed = run.admission.reason(upload.database)
+        since, reply = span.entry(upload.key).since, UNSENT
+        if closed:
+            return upload.key, Outcome(Event.UNANSWERED, closed, surely_not=True)
+        if since is not None and self._rules.may_repeat(since, self._clock.now()):
+            reply = self._uploader.attempt(upload, READ_SECONDS, run.deadline)
+        outcome = upload.outcome(reply)
+        run.admission.note(upload.database, outcome, reply)
+        return upload.key, outcome
+
+
+def _is_undecided(run: Run, key: ChunkKey, entry: Entry) -> bool:
+    """Return whether indexes may still decide about rows that were put again and died before: Treasure Data does not have a copy that waits."""
+    was_never_sent = bool(key.group.request_id) and entry.state is State.DEAD and not entry.database
+    return was_never_sent and run.inquiry.answers.get(key.group.request_id) is not Event.INDEX_GONE
+
+
+def _goes_to(span: Span, key: ChunkKey, entry: Entry) -> str:
+    """Return the database that a chunk goes to while it is in doubt; empty if it is in none."""
+    return span.database(key) if entry.since is not None else ""
+
+
+def shuffled[T](things: Iterable[T], now: float) -> Iterator[T]:
+    """Yield things in a different order in each run, so that a chunk that always fails is not always the first."""
+    for part in batched(things, _SHUFFLED, strict=False):
+        found = list(part)
+        Random(now).shuffle(found)  # noqa: S311 -- the order is no secret
+        yield from found
