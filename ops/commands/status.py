@@ -12,7 +12,7 @@ from ops.failure import UNFINISHED
 from ops.moment import MOMENT
 from ops.stack import Stack, works_on_stack
 from ops.state import completeness
-from ops.state.faults import findings, summary
+from ops.state.faults import findings, records, summary
 from ops.state.stack_state import StackState, StateReader
 from ops.state.state_document import document, error_rows
 from worker.states import State
@@ -163,10 +163,7 @@ def _balanced(balance: Balance) -> Iterator[Section]:
     lines.append(line("all", "", balance.total))
     unread = balance.unread
     waiting = (
-        (
-            "on the stream",
-            f"{screen.plural(unread.on_stream, 'record')}{'' if unread.is_complete else ' or more'}",
-        ),
+        ("on the stream", records(unread)),
         ("in the queue", screen.plural(unread.in_queue, "envelope")),
     )
     blank = [""] * (len(names) - 3)
