@@ -61,9 +61,7 @@ _WAIT_SECONDS = 15.0  # between two looks at what still waits
 @screen.dry_run_option
 @screen.yes_option
 @screen.json_option
-@click.pass_context
 def command(
-    ctx: click.Context,
     stack: Stack,
     *,
     start: RangeEnd,
@@ -102,7 +100,7 @@ def command(
         if only is not None:
             raise click.UsageError("--force reads S3, not shards: leave out --shard")
         wanted = _wanted(clock, (_fixed(start), _fixed(end)), tag, (account, table, database))
-        ctx.exit(_force(stack, wanted, dry_run=dry_run, yes=yes, as_json=as_json))
+        raise click.exceptions.Exit(_force(stack, wanted, dry_run=dry_run, yes=yes, as_json=as_json))
     reader = StreamReader(stack.shards(), clock)
     reader.check(start)
     shards = reader.shards(only)
@@ -114,7 +112,7 @@ def command(
     if dry_run:
         _count(reader, shards, start, end, as_json=as_json)
         return
-    ctx.exit(_run(stack, reader, shards, start, end, waits=waits, as_json=as_json))
+    raise click.exceptions.Exit(_run(stack, reader, shards, start, end, waits=waits, as_json=as_json))
 
 
 def _is_reversed(start: RangeEnd, end: RangeEnd) -> bool:

@@ -40,9 +40,7 @@ Section = tuple[str, tuple[str, ...], list[tuple[object, ...]]]
     "--complete", is_flag=True, help="Also show, by account and table, up to when rows are complete."
 )
 @screen.json_option
-@click.pass_context
 def command(
-    ctx: click.Context,
     stack: Stack,
     *,
     since: float | None,
@@ -71,7 +69,7 @@ def command(
             if rows:
                 screen.say(f"\n{title}")
                 screen.show_table(columns, rows)
-    ctx.exit(0 if all(one.is_sound for one in found) else UNFINISHED)
+    raise click.exceptions.Exit(0 if all(one.is_sound for one in found) else UNFINISHED)
 
 
 def _tables(state: StackState) -> Iterator[Section]:
