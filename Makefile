@@ -179,10 +179,6 @@ build: .venv/installed ## build the functions for Lambda: ARCH=arm64 (default) o
 package: .venv/installed sdk ## build one artifact per processor, and a wheel with all of them, into dist/, to deploy without this repository
 	@$(RUN) -m release.artifact
 
-.PHONY: certify
-certify: .venv/installed ## try Sluice's promises on a deployed stage and write a report: STACK=, ARGS=
-	@$(RUN) -m ops certify --stack "$(STACK)" $(ARGS)
-
 .PHONY: lock
 lock: $(UV) ## update all dependencies and the hashed requirement files
 	@for name in requirements/dev requirements/emulator requirements/checkov requirements/mutate requirements/trackers requirements/twine requirements/client-build requirements/uv; do $(call compile,$$name) || exit; done
@@ -212,29 +208,17 @@ endef
 
 define environment
 @test -n "$(PYTHON)" || { $(no_python); }
-@echo 'setting up: $(1) from $(2)'
-@test -x $(1)/bin/python || $(UV) venv -q --no-project --python "$(PYTHON)" $(1)
-@$(UV) pip sync -q --require-hashes --python $(1)/bin/python $(2)
-@touch $(1)/installed
+@echo 'setting up: $(@D) from $<'
+@test -x $(@D)/bin/python || $(UV) venv -q --no-project --python "$(PYTHON)" $(@D)
+@$(UV) pip sync -q --require-hashes --python $(@D)/bin/python $<
+@touch $@
 endef
 
 .venv/installed: requirements/dev.txt | $(UV)
-	$(call environment,.venv,requirements/dev.txt)
+	$(environment)
 
-.venv-emulator/installed: requirements/emulator.txt | $(UV)
-	$(call environment,.venv-emulator,requirements/emulator.txt)
-
-.venv-checkov/installed: requirements/checkov.txt | $(UV)
-	$(call environment,.venv-checkov,requirements/checkov.txt)
-
-.venv-mutate/installed: requirements/mutate.txt | $(UV)
-	$(call environment,.venv-mutate,requirements/mutate.txt)
-
-.venv-trackers/installed: requirements/trackers.txt | $(UV)
-	$(call environment,.venv-trackers,requirements/trackers.txt)
-
-.venv-twine/installed: requirements/twine.txt | $(UV)
-	$(call environment,.venv-twine,requirements/twine.txt)
+.venv-%/installed: requirements/%.txt | $(UV)
+	$(environment)
 
 sdk/node_modules/.package-lock.json: sdk/package-lock.json
 	@command -v node >/dev/null || { echo 'Node.js 20 or later was not found (Debian, Ubuntu: apt install nodejs npm).'; exit 1; }

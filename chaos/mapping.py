@@ -7,7 +7,7 @@ from zlib import crc32
 
 from chaos.simulation import Simulation
 from chaos.trouble import Kind, Trouble
-from doubles.event_source import Outcome, Raised, Returned, settled_count
+from doubles.event_source import Failed, Outcome, Returned, settled_count
 
 _LANES = 3
 
@@ -33,7 +33,7 @@ class ChangedMapping:
         if len(records) > 1 and (chances := self._trouble.strike(Kind.PASSED_OVER)):
             # later records are delivered first; then the whole batch is sent again
             self._invoke(
-                {"Records": records[chances.randrange(1, len(records)) :]}, lambda _outcome: done(Raised())
+                {"Records": records[chances.randrange(1, len(records)) :]}, lambda _outcome: done(Failed())
             )
             return
         lanes: dict[int, list[Any]] = defaultdict(list)
@@ -57,7 +57,7 @@ class ChangedMapping:
         def one_ended(outcome: Outcome, lane: list[Any]) -> None:
             ended.append(_whole(outcome, lane))
             if len(ended) == len(lanes):
-                done(next((one for one in ended if isinstance(one, Raised)), ended[0]))
+                done(next((one for one in ended if isinstance(one, Failed)), ended[0]))
 
         for lane in lanes:
             self._invoke({"Records": lane}, lambda outcome, lane=lane: one_ended(outcome, lane))  # type: ignore[misc]  # a default binds it
@@ -72,4 +72,4 @@ def _whole(outcome: Outcome, records: list[Any]) -> Outcome:
     numbers = [record["kinesis"]["sequenceNumber"] for record in records]
     if settled_count(outcome, numbers) == len(numbers):
         return Returned({"batchItemFailures": []})
-    return Raised()
+    return Failed()

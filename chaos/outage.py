@@ -25,7 +25,7 @@ from ops import screen
 from ops.books import planned_spans
 from ops.books.replayed import Planned, Replayed
 from ops.stream.reader import RangeEnd, StreamReader
-from ops.stream.replayer import Replay, Stretch
+from ops.stream.replayer import Replay
 from worker.membership import Membership
 from worker.shards import Shards
 from worker.states import State
@@ -99,8 +99,8 @@ class Story:
         stream = StreamReader(Shards(self.world.stream, STREAM, moment), moment)  # type: ignore[arg-type]  # a double
         planned = Planned(Membership(audit.ledger, audit.objects))
         replay = Replay(stream, partial(self._invoke, self.pipeline.worker), self, planned)
-        stretch = Stretch(RangeEnd(), RangeEnd())
-        rows = sum(replay.shard(name, stretch, lambda _: None).rows for name in stream.shards())
+        whole = RangeEnd(), RangeEnd()
+        rows = sum(replay.shard(name, *whole, lambda _: None).rows for name in stream.shards())
         while waiting := planned.waiting():
             chunks = [name for names in waiting.values() for name in names]
             self._invoke(self.pipeline.sender, {"chunks": chunks})

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from chaos.effects import Effects
 from chaos.simulation import Killed, Process, Simulation
 from chaos.trouble import Kind, Trouble
-from doubles.event_source import Outcome, Raised, Returned, TimedOut
+from doubles.event_source import Failed, Outcome, Returned
 from doubles.lambda_context import Context
 
 LONGEST_OVERRUN = 8 * 3600.0
@@ -77,11 +77,11 @@ class Function:
         def ended(value: Any, error: BaseException | None) -> None:
             self._end(sandbox, process, alive=not isinstance(error, Killed))
             if isinstance(error, Killed):
-                tell(Raised("Runtime.ExitError"))
+                tell(Failed())
             elif error is not None:
                 self.errors.append((type(error).__name__, f"{process.name}: {error!r}"))
                 simulation.note(f"raised {error!r}")
-                tell(Raised(type(error).__name__, str(error)))
+                tell(Failed())
             else:
                 tell(Returned(json.loads(json.dumps(value))))
 
@@ -89,7 +89,7 @@ class Function:
             if process in self.running and waiting:
                 self._trouble.count(Kind.TIMEOUT)
                 self.timed_out[process.name] = process.born
-                tell(TimedOut())
+                tell(Failed())
             if process.overruns:
                 simulation.at(process.born + LONGEST_OVERRUN, lambda: simulation.kill(process))
             else:
@@ -104,7 +104,7 @@ class Function:
         simulation.spawn(process, lambda: sandbox.handler(event, context), ended)
         simulation.at(context.deadline, time_out)
         if chances := self._trouble.strike(Kind.ABANDON):
-            simulation.at(simulation.now + chances.random() * self.timeout, lambda: tell(TimedOut()))
+            simulation.at(simulation.now + chances.random() * self.timeout, lambda: tell(Failed()))
 
     def _end(self, sandbox: Sandbox, process: Process, *, alive: bool) -> None:
         """End an invocation. The next one may have its sandbox, unless that died."""

@@ -47,22 +47,6 @@ _ROUNDED = 0.001  # more than all that is lost when numbers are rounded to micro
 class Spending:
     """What one account has spent, as far as this instance knows, in seconds of its budget."""
 
-    __slots__ = (
-        *(
-            "_budgets",
-            "_last_large",
-            "_last_small",
-            "_minute",
-            "_most",
-            "_own_large",
-            "_pending_large",
-            "_pending_small",
-            "_per_byte",
-        ),
-        *("_per_event", "_refused_events", "_refused_requests", "_report_at", "_this_large", "_this_small"),
-        *("_told", "account", "large_shut_until", "limits", "shut_until"),
-    )
-
     def __init__(self, budgets: "Budgets", account: str, limits: AccountLimits) -> None:
         self._budgets = budgets
         self.account = account

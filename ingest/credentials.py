@@ -1,12 +1,9 @@
-"""AWS credentials: from the environment, as in Lambda, or from the endpoint that Lambda gives to functions restored from a snapshot.
-
-Elsewhere, for example on a developer's machine, botocore finds and renews them, if it is installed.
-"""
+"""AWS credentials: from the environment, as in Lambda, or from the endpoint that Lambda gives to functions restored from a snapshot."""
 
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import orjson
@@ -32,14 +29,12 @@ class Credentials(NamedTuple):
 def credentials_from(
     environment: Mapping[str, str], now: Callable[[], float] = time.time
 ) -> Callable[[], Credentials]:
-    """Return a source of credentials; it raises AwsError, or an error of botocore, while there are none."""
+    """Return a source of credentials; it raises AwsError while there are none."""
     key, secret = environment.get("AWS_ACCESS_KEY_ID"), environment.get("AWS_SECRET_ACCESS_KEY")
     if key and secret:
         fixed = Credentials(key, secret, environment.get("AWS_SESSION_TOKEN") or None)
         return lambda: fixed
-    if environment.get(_URL):
-        return _Container(environment, now)
-    return _elsewhere()
+    return _Container(environment, now)
 
 
 class _Container:
@@ -60,7 +55,9 @@ class _Container:
         return self._found[0]
 
     def _fetch(self) -> tuple[Credentials, float]:
-        url = urlsplit(self._environment[_URL])
+        url = urlsplit(self._environment.get(_URL, ""))
+        if not url.netloc:
+            raise NoCredentialsError("there are no AWS credentials in the environment")
         head = (
             f"GET {url.path}{f'?{url.query}' if url.query else ''} HTTP/1.1\r\nhost:{url.netloc}\r\n"
             f"authorization:{self._environment.get(_TOKEN, '')}\r\nconnection:close\r\n\r\n"
@@ -77,20 +74,3 @@ class _Container:
             return Credentials(found["AccessKeyId"], found["SecretAccessKey"], found["Token"]), expires
         except (ValueError, KeyError, TypeError) as error:
             raise NoCredentialsError(f"{address.url} returned no credentials: {answer.status}") from error
-
-
-def _elsewhere() -> Callable[[], Credentials]:
-    try:
-        import botocore.session  # noqa: PLC0415 -- not in the function's zip, which never needs it
-    except ImportError:
-        found: Any = None
-    else:
-        found = botocore.session.get_session().get_credentials()
-
-    def current() -> Credentials:
-        if found is None:
-            raise NoCredentialsError("there are no AWS credentials in the environment")
-        frozen = found.get_frozen_credentials()
-        return Credentials(frozen.access_key, frozen.secret_key, frozen.token)
-
-    return current

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from threading import Event
 from typing import Any
 
-from doubles.event_source import Invocation, Outcome, Raised, Returned, TimedOut, settled_count
+from doubles.event_source import Failed, Invocation, Outcome, Returned, settled_count
 from doubles.event_source.pollers import StreamPoller
 from doubles.lambda_context import Context
 from shared.clock import Clock
@@ -74,9 +74,9 @@ class EventSource:
             # As in Lambda, a result that cannot be encoded as JSON is an error.
             outcome = Returned(json.loads(json.dumps(self.invoke(invocation.event, context))))
         except BaseException as error:  # noqa: BLE001 -- Lambda survives whatever a function raises
-            outcome = Raised(type(error).__name__, str(error))
+            outcome = Failed(f"{type(error).__name__}: {error}")
         if self.clock.now() >= context.deadline:
-            outcome = TimedOut()
+            outcome = Failed("it timed out")
         left = len(invocation.records) - settled_count(outcome, invocation.sequence_numbers)
         if left:
             _log.warning("%s: %d records will be sent again: %s", invocation.shard_id, left, outcome)

@@ -10,8 +10,8 @@ def in_background(job: Callable[[], None]) -> None:
     threading.Thread(target=job, daemon=True).start()
 
 
-def within[T](seconds: float, job: Callable[[], T]) -> T | None:
-    """Run a job and return its result, or raise its error; return None after that many seconds, while the job goes on."""
+def begun[T](job: Callable[[], T]) -> Future[T]:
+    """Run a job in a daemon thread, and return what will have its result, or raise its error."""
     coming: Future[T] = Future()
 
     def run() -> None:
@@ -21,5 +21,11 @@ def within[T](seconds: float, job: Callable[[], T]) -> T | None:
             coming.set_exception(error)
 
     in_background(run)
+    return coming
+
+
+def within[T](seconds: float, job: Callable[[], T]) -> T | None:
+    """Run a job and return its result, or raise its error; return None after that many seconds, while the job goes on."""
+    coming = begun(job)
     done, _ = wait([coming], timeout=max(0.0, seconds))
     return coming.result() if done else None

@@ -1,7 +1,9 @@
 """The accounts that a stack's Redis holds."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
+from typing import Any
 
 import click
 
@@ -108,9 +110,10 @@ def _text(account: Account) -> str:
     return ", ".join(parts)
 
 
-def update(stack: Stack, name: str, account: Account, *, dry_run: bool) -> None:
-    """Change one account, and print a reminder to change accounts.yaml too."""
-    changes = list(differences({name: one(stack, name)}, {name: account}))
+def update(stack: Stack, name: str, old: Account, *, dry_run: bool, **fields: Any) -> None:
+    """Change fields of one account, and print a reminder to change accounts.yaml too."""
+    account = replace(old, **fields)
+    changes = list(differences({name: old}, {name: account}))
     if not changes:
         screen.say("No changes.")
         return

@@ -21,9 +21,8 @@ from ops.books.budget_uses import BudgetUses
 from ops.deploy.stack_status import obstacle
 from ops.failure import Failure
 from ops.help_page import DEPLOY
-from ops.stream.reader import StreamReader
 from shared.aws_clients import method_makes_client
-from shared.clock import Clock, SystemClock
+from shared.clock import SystemClock
 from shared.telemetry import NullTelemetry
 from worker.bucket import Bucket
 from worker.ledger import Ledger
@@ -140,10 +139,6 @@ class Stack:
     def bucket(self) -> Bucket:
         """Return the bucket of span objects and rejected events."""
         return Bucket(self.client("s3"), self.outputs["DataBucket"])
-
-    def reader(self, clock: Clock) -> StreamReader:
-        """Return a reader of the stream."""
-        return StreamReader(self.shards(), clock)
 
     def invoke(self, output: str, event: Mapping[str, Any]) -> dict[str, Any]:
         """Invoke the function that an output names, and return its response.

@@ -80,7 +80,16 @@ def _one_of(*values: str) -> Callable[[str], str]:
     return parse
 
 
+@dataclass(frozen=True, slots=True)
 class _Settings:
+    stream_name: str = _setting("STREAM_NAME", "Kinesis stream for the envelopes")
+    overflow_queue_url: str = _setting(
+        "OVERFLOW_QUEUE_URL", "SQS queue for envelopes that the stream did not acknowledge"
+    )
+    data_bucket: str = _setting(
+        "DATA_BUCKET", "S3 bucket of span objects, rejected events and the edge policy"
+    )
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
         """Read the settings from the environment; an empty variable counts as not set.
@@ -89,7 +98,7 @@ class _Settings:
             SettingsError: settings are missing or invalid.
         """
         values, faults = {}, []
-        for setting in fields(cls):  # type: ignore[arg-type]  # every subclass is a dataclass
+        for setting in fields(cls):
             text = environment.get(setting.metadata["name"], "")
             if text:
                 try:
@@ -107,15 +116,8 @@ class _Settings:
 class IngestSettings(_Settings):
     """Settings of the ingest."""
 
-    stream_name: str = _setting("STREAM_NAME", "Kinesis stream for the envelopes")
-    overflow_queue_url: str = _setting(
-        "OVERFLOW_QUEUE_URL", "SQS queue for envelopes that the stream did not acknowledge"
-    )
     write_key_secret: str = _setting(
         "WRITE_KEY_SECRET", "Secrets Manager secret with the signing secrets, as JSON by id"
-    )
-    data_bucket: str = _setting(
-        "DATA_BUCKET", "S3 bucket of span objects, rejected events and the edge policy"
     )
     overflow_notices_url: str = _setting(
         "OVERFLOW_NOTICES_URL", "SQS queue of notices, which say that the overflow queue was used minutes ago"
@@ -183,13 +185,6 @@ class IngestSettings(_Settings):
 class ScalerSettings(_Settings):
     """Settings of the scaler."""
 
-    stream_name: str = _setting("STREAM_NAME", "Kinesis stream for the envelopes")
-    overflow_queue_url: str = _setting(
-        "OVERFLOW_QUEUE_URL", "SQS queue for envelopes that the stream did not acknowledge"
-    )
-    data_bucket: str = _setting(
-        "DATA_BUCKET", "S3 bucket of span objects, rejected events and the edge policy"
-    )
     stream_mode: str = _setting(
         "STREAM_MODE",
         "`AUTO` adjusts the number of shards to the traffic, `PROVISIONED` keeps SHARD_COUNT, `ON_DEMAND` leaves it to Kinesis",
@@ -204,17 +199,10 @@ class ScalerSettings(_Settings):
 class WorkerSettings(_Settings):
     """Settings of the worker, the sender and the drainer."""
 
-    stream_name: str = _setting("STREAM_NAME", "Kinesis stream for the envelopes")
-    overflow_queue_url: str = _setting(
-        "OVERFLOW_QUEUE_URL", "SQS queue for envelopes that the stream did not acknowledge"
-    )
     overflow_notices_url: str = _setting(
         "OVERFLOW_NOTICES_URL", "SQS queue of notices, which say that the overflow queue was used minutes ago"
     )
     ledger_table: str = _setting("LEDGER_TABLE", "DynamoDB table that holds the ledger")
-    data_bucket: str = _setting(
-        "DATA_BUCKET", "S3 bucket of span objects, rejected events and the edge policy"
-    )
     td_api_key_secret: str = _setting(
         "TD_API_KEY_SECRET", "Secrets Manager secret with the Treasure Data API key, as plain text"
     )

@@ -136,19 +136,13 @@ class Returned:
 
 
 @dataclass(frozen=True, slots=True)
-class Raised:
-    """The function raised an exception, ran out of memory or ended its process, or Lambda throttled the invocation."""
+class Failed:
+    """The function raised an exception, ran out of memory or time, or ended its process. Nothing that it returns later counts."""
 
-    error_type: str = "Exception"
-    message: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class TimedOut:
-    """The function was still running at its time-out. Nothing that it returns later counts."""
+    why: str = ""
 
 
-Outcome = Returned | Raised | TimedOut
+Outcome = Returned | Failed
 
 
 def settled_count(outcome: Outcome, sequence_numbers: Sequence[str]) -> int:

@@ -7,17 +7,16 @@ The worker may keep running. The end of each chain is read first: spans appended
 unread. A span is one item, read atomically, so the sums hold at any time.
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 
-from shared import envelope
+from ops.stream import overflow_queue
 from shared.clock import Clock
 from worker.chain import ChainId
 from worker.ledger import BEHIND_ALL, Ledger
-from worker.record import START, Number
+from worker.record import START, Number, decode
 from worker.shards import Position, Shards
 from worker.span import Group, Span
 from worker.span_object import SpanObjects
@@ -27,11 +26,6 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
 _MOST_CHECKED = 200
-_QUEUE_COUNTS: Final = (
-    "ApproximateNumberOfMessages",
-    "ApproximateNumberOfMessagesNotVisible",
-    "ApproximateNumberOfMessagesDelayed",
-)
 
 
 @dataclass(slots=True)
@@ -221,13 +215,8 @@ class Accounting:
     def _ends(self) -> dict[ChainId, Number]:
         """Return the last sequence number in each shard's chain."""
         chains = [self.shards.chain(shard.shard_id) for shard in self.shards.all()]
-        found = {}
-        for chain in chains:
-            end = self.ledger.end(chain)
-            if end is not None and end.last == BEHIND_ALL:  # the sender has closed the chain
-                end = self.ledger.preceding(chain, end.after)
-            found[chain] = START if end is None else end.last
-        return found
+        ends = {chain: last_planned(self.ledger, chain) for chain in chains}
+        return {chain: START if end is None else end.last for chain, end in ends.items()}
 
     def _find_unbacked(
         self,
@@ -250,8 +239,7 @@ class Accounting:
 
     def _unread(self, ends: Mapping[ChainId, Number], deadline: float) -> Unread:
         shards = {chain: self._unread_shard(chain.shard, end, deadline) for chain, end in ends.items()}
-        counts = self.sqs.get_queue_attributes(QueueUrl=self.queue_url, AttributeNames=list(_QUEUE_COUNTS))
-        return Unread(sum(int(counts["Attributes"][name]) for name in _QUEUE_COUNTS), shards)
+        return Unread(sum(overflow_queue.counts(self.sqs, self.queue_url)), shards)
 
     def _unread_shard(self, shard: str, end: Number, deadline: float) -> UnreadShard:
         records, rows, behind = 0, 0, 0.0
@@ -268,14 +256,18 @@ class Accounting:
         return UnreadShard(records, behind_seconds=behind, rows=rows, after=end)
 
 
+def last_planned(ledger: Ledger, chain: ChainId) -> Span | None:
+    """Return the last span of a chain that has records: the one at its end may only close it."""
+    end = ledger.end(chain)
+    if end is not None and end.last == BEHIND_ALL:
+        return ledger.preceding(chain, end.after)
+    return end
+
+
 def row_count(data: bytes) -> int:
     """Return the number of rows in a record: 0 if it only has rejected events, 1 if it cannot be decoded."""
-    try:
-        if data.startswith(b"{"):
-            return len(json.loads(data)["events"])
-        return envelope.decode(data).row_count
-    except (ValueError, KeyError, TypeError):
-        return 1
+    record = decode(data, "", START, 0.0)
+    return sum(count for _, count, _ in (*record.blocks, *record.refused))
 
 
 def by_group(span: Span) -> dict[Group, Counter[State]]:

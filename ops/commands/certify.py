@@ -8,7 +8,7 @@ import click
 
 from ops import screen
 from ops.commands import doctor
-from ops.deploy.certify.certification import Certification
+from ops.deploy.certify.certification import carry_out
 from ops.deploy.certify.certification_report import (
     PROMISES,
     CertificationReport,
@@ -54,9 +54,7 @@ _NAMES = [one.name for one in STEPS]
 )
 @screen.yes_option
 @screen.json_option
-@click.pass_context
 def command(
-    ctx: click.Context,
     stack: Stack,
     *,
     account: str | None,
@@ -102,8 +100,7 @@ def command(
     )
     run = CertifyRun.new(clock.now())
     stage = open_stage(stack, account, run, repairs, clock, endpoint=endpoint)
-    certification = Certification(stage, STEPS, hidden=as_json)
-    certification.carry_out(wanted)
+    is_interrupted = carry_out(stage, [one for one in STEPS if one.name in wanted], hidden=as_json)
     report = _report(stack, run, endpoint, clock)
     files = _write(report, folder)
     if as_json:
@@ -112,10 +109,10 @@ def command(
         _summarize(report, files)
     if repairs.broken:
         repairs.restore_all()
-    if certification.is_interrupted:
+    if is_interrupted:
         say("stopped; everything is restored. --only STEP runs a step alone")
-        ctx.exit(INTERRUPTED)
-    ctx.exit(UNFINISHED if report.failed else 0)
+        raise click.exceptions.Exit(INTERRUPTED)
+    raise click.exceptions.Exit(UNFINISHED if report.failed else 0)
 
 
 def _report(stack: Stack, run: CertifyRun, endpoint: str, clock: Clock) -> CertificationReport:

@@ -37,9 +37,7 @@ _EMULATED_POLL_SECONDS = 0.3
 @setup.answers_options
 @screen.yes_option
 @screen.json_option
-@click.pass_context
 def command(
-    ctx: click.Context,
     *,
     plan: Deployment,
     answers: SetupAnswers,
@@ -66,7 +64,7 @@ def command(
         for one in faults if as_json else ():
             click.echo(one.line, err=True)
         click.echo(f"\n{preflight.repeat(len(faults))}", err=True)
-        ctx.exit(UNFINISHED)
+        raise click.exceptions.Exit(UNFINISHED)
     bucket = CodeBucket(survey.client("s3"), plan.stack, survey.account, survey.plan.region)
     is_new_bucket = not bucket.is_there()
     click.echo(

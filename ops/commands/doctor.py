@@ -30,9 +30,7 @@ account_option = click.option(
 )
 @screen.yes_option
 @screen.json_option
-@click.pass_context
 def command(
-    ctx: click.Context,
     stack: Stack,
     *,
     account: str | None,
@@ -67,7 +65,7 @@ def command(
         waiting = "" if all(one.is_sound or one.state == "fault" for one in found) else " Something waits."
         said = screen.plural(faults, "fault") if faults else "No faults"
         screen.say(f"\n{said}.{waiting}", "bold red" if faults else "yellow" if waiting else "green")
-    ctx.exit(0 if all(one.is_sound for one in found) else UNFINISHED)
+    raise click.exceptions.Exit(0 if all(one.is_sound for one in found) else UNFINISHED)
 
 
 def _state(reader: StateReader) -> StackState:

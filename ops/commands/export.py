@@ -40,10 +40,7 @@ _END = 1 << 62
 @click.argument("person", metavar="COLUMN=VALUE", type=ColumnCondition())
 @click.option("--account", required=True, help="The account whose rows are searched.")
 @screen.output_option
-@click.pass_context
-def command(
-    ctx: click.Context, stack: Stack, *, person: tuple[str, str], account: str, file: Path | None
-) -> None:
+def command(stack: Stack, *, person: tuple[str, str], account: str, file: Path | None) -> None:
     """Show what is held of a person: the rows in which a column has a value, as JSON lines with where each was.
 
     Rows in Treasure Data, in span objects, rejected events and the overflow queue are searched. Nothing is changed.
@@ -67,7 +64,7 @@ def command(
         )
     for problem in unread:
         click.echo(problem, err=True)
-    ctx.exit(UNFINISHED if unread or held.unread else 0)
+    raise click.exceptions.Exit(UNFINISHED if unread or held.unread else 0)
 
 
 def _found(stack: Stack, wanted: WantedPersons, held: Held, unread: list[str]) -> Iterator[dict[str, Any]]:

@@ -56,9 +56,7 @@ _GIGABYTES, _SECONDS_AN_OBJECT = 0.5, 0.02  # of the function
 @screen.dry_run_option
 @screen.yes_option
 @screen.json_option
-@click.pass_context
 def command(
-    ctx: click.Context,
     stack: Stack,
     *,
     person: tuple[str, str] | None,
@@ -77,7 +75,7 @@ def command(
     are kept, unless you --refuse them. A receipt, which --list shows again, says what was deleted where, and what waits until when.
     """
     if lists:
-        ctx.exit(_list(stack, as_json=as_json))
+        raise click.exceptions.Exit(_list(stack, as_json=as_json))
     if lifted:
         _lift(stack, lifted, as_json=as_json)
         return
@@ -95,7 +93,7 @@ def command(
             screen.show_json([_held(one) for one in found])
         else:
             screen.say(screen.DRY_RUN)
-        ctx.exit(_unread(found))
+        raise click.exceptions.Exit(_unread(found))
     total = sum(held.total for held in found)
     people = screen.plural(sum(len(one.values) for one in wanted), "person", "persons")
     refusing = ", and refuse new events" if refuse else ""
@@ -106,7 +104,7 @@ def command(
     # a request itself knows only what searches that follow leave
     made = [one | {"left": left[one["id"]]} for one in receipts(stack) if one["id"] in left]
     _print(made, as_json=as_json)
-    ctx.exit(UNFINISHED if any(one["statements"] for one in made) else 0)
+    raise click.exceptions.Exit(UNFINISHED if any(one["statements"] for one in made) else 0)
 
 
 def _wanted(account: str | None, person: tuple[str, str] | None, file: Path | None) -> list[WantedPersons]:

@@ -76,14 +76,13 @@ def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--database", default="", help="Treasure Data database that the API key must be able to write to."
 )
 @screen.json_option
-@click.pass_context
-def command(ctx: click.Context, *, plan: Deployment, database: str, as_json: bool) -> None:
+def command(*, plan: Deployment, database: str, as_json: bool) -> None:
     """Check, before anything is created, what would make a deploy fail.
 
     This checks your permissions, quotas, names, the domain, the parameters and, with TD_API_KEY in the environment, the Treasure
     Data API key. It changes nothing.
     """
-    ctx.exit(check(plan, os.environ.get("TD_API_KEY", ""), database, as_json=as_json))
+    raise click.exceptions.Exit(check(plan, os.environ.get("TD_API_KEY", ""), database, as_json=as_json))
 
 
 def check(plan: Deployment, td_api_key: str, database: str, *, as_json: bool) -> int:

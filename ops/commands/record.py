@@ -13,7 +13,7 @@ from ops.events.seen_event import unpacked
 from ops.failure import Failure
 from ops.stack import Stack, works_on_stack
 from ops.stream.place import PLACE
-from ops.stream.reader import RangeEnd, Read, batches_of, member
+from ops.stream.reader import RangeEnd, Read, StreamReader, batches_of, member
 from shared import envelope
 from shared.clock import SystemClock
 from shared.envelope import Envelope, TableRows
@@ -51,7 +51,7 @@ def command(
     stack: Stack, *, shard: str | None, start: RangeEnd, count: int, file: Path, scrub: bool, as_json: bool
 ) -> None:
     """Save records of the stream to a file, as an event for `sam local invoke` and for tests."""
-    reader = stack.reader(SystemClock())
+    reader = StreamReader(stack.shards(), SystemClock())
     reader.check(start)
     shard = reader.shards(shard)[0]
     found = list(islice(chain.from_iterable(reader.read(shard, start, RangeEnd())), count))

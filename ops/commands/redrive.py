@@ -46,10 +46,7 @@ from worker.states import State
 @screen.dry_run_option
 @screen.yes_option
 @screen.json_option
-@click.pass_context
 def command(
-    ctx: click.Context,
-    /,
     stack: Stack,
     *,
     names: tuple[str, ...],
@@ -70,14 +67,16 @@ def command(
     if not opened:
         return
     if edits:
-        ctx.exit(_edit(stack, opened, rejected=State.REJECTED in states, yes=yes))
+        raise click.exceptions.Exit(_edit(stack, opened, rejected=State.REJECTED in states, yes=yes))
     if sends:
         rows = screen.plural(sum(one.rows for one in opened), "row")
         question = (
             f"This sends {rows} that Treasure Data may already have, and would then have twice. Continue?"
         )
         screen.confirm(question, yes=yes)
-    ctx.exit(carry_out(stack, states, opened, {"decision": "send"} if sends else {}, as_json=as_json))
+    raise click.exceptions.Exit(
+        carry_out(stack, states, opened, {"decision": "send"} if sends else {}, as_json=as_json)
+    )
 
 
 def shown(stack: Stack, selection: Selection, *, dry_run: bool, as_json: bool) -> list[ListedChunk]:

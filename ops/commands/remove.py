@@ -17,8 +17,7 @@ _POLL_SECONDS = 10.0
 @partial(works_on_deployed_stack, or_deleted=True)
 @screen.yes_option
 @screen.json_option
-@click.pass_context
-def command(ctx: click.Context, stack: Stack, *, yes: bool, as_json: bool) -> None:
+def command(stack: Stack, *, yes: bool, as_json: bool) -> None:
     """Remove a stack and its data, in every stage, and check that nothing is left.
 
     It stops the functions, deletes the stack, and then empties and deletes the buckets and whatever else the stack retains. If
@@ -41,4 +40,4 @@ def command(ctx: click.Context, stack: Stack, *, yes: bool, as_json: bool) -> No
         screen.show_table(("resource", "id, or why it was not checked"), list(rest.items()))
     else:
         screen.say(f"{screen.plural(removed.total, 'resource')} removed. Nothing is left.")
-    ctx.exit(UNFINISHED if rest else 0)
+    raise click.exceptions.Exit(UNFINISHED if rest else 0)

@@ -20,7 +20,7 @@ from ops.sending import send
 from ops.stack import Stack, works_on_stack
 from ops.stream.place import PLACE
 from ops.stream.reader import RangeEnd, StreamReader
-from ops.stream.replayer import HoldsError, Progressing, Replay, Stretch
+from ops.stream.replayer import HoldsError, Progressing, Replay
 from shared.clock import Clock, SystemClock
 from shared.errors import InvalidReplayError
 from worker.chain import ChainId
@@ -61,9 +61,7 @@ _WAIT_SECONDS = 15.0  # between two looks at what still waits
 @screen.dry_run_option
 @screen.yes_option
 @screen.json_option
-@click.pass_context
 def command(
-    ctx: click.Context,
     stack: Stack,
     *,
     start: RangeEnd,
@@ -102,20 +100,19 @@ def command(
         if only is not None:
             raise click.UsageError("--force reads S3, not shards: leave out --shard")
         wanted = _wanted(clock, (_fixed(start), _fixed(end)), tag, (account, table, database))
-        ctx.exit(_force(stack, wanted, dry_run=dry_run, yes=yes, as_json=as_json))
-    reader = stack.reader(clock)
+        raise click.exceptions.Exit(_force(stack, wanted, dry_run=dry_run, yes=yes, as_json=as_json))
+    reader = StreamReader(stack.shards(), clock)
     reader.check(start)
     shards = reader.shards(only)
-    stretch = Stretch(start, end)
     if not as_json:
         screen.say(
             f"Replaying {screen.plural(len(shards), 'shard')} from {_text(start, 'the oldest record')} to {_text(end, 'now')}. "
             "Rows already delivered are skipped."
         )
     if dry_run:
-        _count(reader, shards, stretch, as_json=as_json)
+        _count(reader, shards, start, end, as_json=as_json)
         return
-    ctx.exit(_run(stack, reader, clock, shards, stretch, waits=waits, as_json=as_json))
+    raise click.exceptions.Exit(_run(stack, reader, shards, start, end, waits=waits, as_json=as_json))
 
 
 def _is_reversed(start: RangeEnd, end: RangeEnd) -> bool:
@@ -130,8 +127,8 @@ def _text(border: RangeEnd, otherwise: str) -> str:
     return otherwise if border.at is None else screen.utc(border.at)
 
 
-def _count(reader: StreamReader, shards: list[str], stretch: Stretch, *, as_json: bool) -> None:
-    counts = {shard: sum(map(len, reader.read(shard, stretch.start, stretch.end))) for shard in shards}
+def _count(reader: StreamReader, shards: list[str], start: RangeEnd, end: RangeEnd, *, as_json: bool) -> None:
+    counts = {shard: sum(map(len, reader.read(shard, start, end))) for shard in shards}
     if as_json:
         screen.show_json({"shards": counts, "records": sum(counts.values()), "dry_run": True})
     else:
@@ -142,16 +139,16 @@ def _count(reader: StreamReader, shards: list[str], stretch: Stretch, *, as_json
 def _run(
     stack: Stack,
     reader: StreamReader,
-    clock: Clock,
     shards: list[str],
-    stretch: Stretch,
+    start: RangeEnd,
+    end: RangeEnd,
     *,
     waits: bool,
     as_json: bool,
 ) -> int:
     """Replay shards, have the sender take what waits, and report what became of each row; return the exit code."""
     planned, done = Planned(stack.membership()), dict[str, Progressing]()
-    replay = Replay(reader, lambda event: stack.invoke("WorkerFunction", event), clock, planned)
+    replay = Replay(reader, lambda event: stack.invoke("WorkerFunction", event), reader.clock, planned)
     code, stopped = 0, ""
     with screen.progress("reading", hidden=as_json, unit="records read") as show:
 
@@ -162,13 +159,13 @@ def _run(
 
         try:
             for shard in shards:
-                replay.shard(shard, stretch, settled)
+                replay.shard(shard, start, end, settled)
         except KeyboardInterrupt:
             code, stopped = INTERRUPTED, "interrupted"
         except HoldsError as error:
             code, stopped = UNFINISHED, f"{error} (`sluice status {stack.option}` shows why)"
     if not code:
-        _send_waiting(stack, planned, clock, waits=waits, as_json=as_json)
+        _send_waiting(stack, planned, reader.clock, waits=waits, as_json=as_json)
     replayed = planned.replayed(sum(one.rows for one in done.values()))
     records = sum(one.records for one in done.values())
     if as_json:

@@ -72,9 +72,7 @@ def answers_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @answers_options
 @screen.yes_option
 @screen.json_option
-@click.pass_context
 def command(
-    ctx: click.Context,
     *,
     plan: Deployment,
     before: bool,
@@ -89,7 +87,7 @@ def command(
     """
     if before:
         key = read_key(answers.key_file) if answers.key_file else ("" if yes else ask_key(yes=False))
-        ctx.exit(check(plan, key, answers.database, as_json=as_json))
+        raise click.exceptions.Exit(check(plan, key, answers.database, as_json=as_json))
     stack = deployed(plan.stack, plan.region or None)
     set_up(stack, answers, as_json=as_json)
 

@@ -12,7 +12,7 @@ from ops.failure import UNFINISHED
 from ops.moment import MOMENT
 from ops.stack import Stack, works_on_stack
 from ops.state import completeness
-from ops.state.faults import findings, summary
+from ops.state.faults import findings, records, summary
 from ops.state.stack_state import StackState, StateReader
 from ops.state.state_document import document, error_rows
 from worker.states import State
@@ -40,9 +40,7 @@ Section = tuple[str, tuple[str, ...], list[tuple[object, ...]]]
     "--complete", is_flag=True, help="Also show, by account and table, up to when rows are complete."
 )
 @screen.json_option
-@click.pass_context
 def command(
-    ctx: click.Context,
     stack: Stack,
     *,
     since: float | None,
@@ -71,7 +69,7 @@ def command(
             if rows:
                 screen.say(f"\n{title}")
                 screen.show_table(columns, rows)
-    ctx.exit(0 if all(one.is_sound for one in found) else UNFINISHED)
+    raise click.exceptions.Exit(0 if all(one.is_sound for one in found) else UNFINISHED)
 
 
 def _tables(state: StackState) -> Iterator[Section]:
@@ -163,10 +161,7 @@ def _balanced(balance: Balance) -> Iterator[Section]:
     lines.append(line("all", "", balance.total))
     unread = balance.unread
     waiting = (
-        (
-            "on the stream",
-            f"{screen.plural(unread.on_stream, 'record')}{'' if unread.is_complete else ' or more'}",
-        ),
+        ("on the stream", records(unread)),
         ("in the queue", screen.plural(unread.in_queue, "envelope")),
     )
     blank = [""] * (len(names) - 3)

@@ -31,9 +31,7 @@ from worker.watermark import Completeness
     help="Give up after this time, but not before 5s, with exit code 4. Default: never.",
 )
 @screen.json_option
-@click.pass_context
 def command(
-    ctx: click.Context,
     stack: Stack,
     *,
     account: str,
@@ -77,7 +75,7 @@ def command(
         screen.show_json({"complete": is_complete} | table_document(found, account, table))
     else:
         screen.say(_sentence(found, account, table, until, is_complete=is_complete))
-    ctx.exit(UNFINISHED if is_complete and dead else 0 if is_complete else TIMED_OUT)
+    raise click.exceptions.Exit(UNFINISHED if is_complete and dead else 0 if is_complete else TIMED_OUT)
 
 
 def _sentence(found: Completeness, account: str, table: str, until: float, *, is_complete: bool) -> str:

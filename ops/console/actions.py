@@ -6,6 +6,7 @@ The page sends the number of rows that the operator agreed to, and what identifi
 import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import click
@@ -24,6 +25,7 @@ REDRIVABLE = tuple(name for name in KINDS if name != "rejected")
 """Kinds of rows that can be sent as they are."""
 DROPPABLE = ("dead", "waiting", "rejected")
 """Kinds of rows that can be dropped."""
+_ACTIONS = {"redrive": REDRIVABLE, "drop": DROPPABLE}
 _KEPT = 20
 
 
@@ -62,25 +64,19 @@ class Actions:
 
     def by_path(self) -> Doing:
         """Return the page's actions, by path."""
-        return {"/redrive": self.redrive, "/drop": self.drop}
+        return {f"/{what}": partial(self.begin, what) for what in _ACTIONS}
 
-    def redrive(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Start to send rows.
+    def begin(self, what: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Start to send or to drop rows.
 
         Args:
+            what: `redrive` or `drop`.
             asked: `kind`, `account` and `reason` select the rows; `rows` is the number that the operator agreed to, and `which`
                 identifies them.
 
         Raises:
             RefusedError: the request is invalid, another action is running, or the rows are others by now.
         """
-        return self._begin("redrive", asked, REDRIVABLE)
-
-    def drop(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Start to drop rows; otherwise as `redrive`."""
-        return self._begin("drop", asked, DROPPABLE)
-
-    def _begin(self, what: str, asked: Mapping[str, Any], kinds: Collection[str]) -> dict[str, Any]:
         match asked:
             case {
                 "kind": str(kind),
@@ -92,8 +88,8 @@ class Actions:
                 pass
             case _:
                 raise RefusedError(400, "send kind, account, reason, rows and which")
-        if kind not in kinds:
-            raise RefusedError(400, f"{what} works for {', '.join(kinds)}, not for {kind!r}")
+        if kind not in _ACTIONS[what]:
+            raise RefusedError(400, f"{what} works for {', '.join(_ACTIONS[what])}, not for {kind!r}")
         selection = Selection((KINDS[kind],), account)
         action = ConsoleAction(what, kind, account, reason, rows, self.clock.now())
         with self._lock:

@@ -10,6 +10,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Self
 
 from ops.books import planned_spans
+from ops.books.accounting import last_planned
 from ops.events.event_query import INACCURACY_SECONDS, EventQuery
 from ops.events.found_event import FoundEvent, Stage
 from ops.events.seen_event import Kind, events_of
@@ -18,10 +19,10 @@ from ops.lookahead import in_order
 from ops.stack import Stack
 from ops.stream import overflow_queue
 from shared.clock import Clock
-from worker.ledger import BEHIND_ALL, Ledger
+from worker.ledger import Ledger
 from worker.record import Record, from_stream
 from worker.rejected_events import RejectedEvents
-from worker.shards import Position, Shard, Shards
+from worker.shards import Position, Shards
 from worker.span import Span
 from worker.span_object import SpanObjects
 
@@ -90,7 +91,8 @@ class Finder:
     def __iter__(self) -> Iterator[FoundEvent]:
         """Yield events as they are found."""
         # what is planned during the search is then found on the stream, if not in a span
-        unplanned = [(shard.shard_id, self._end(shard)) for shard in self.places.shards.all()]
+        shards, ledger = self.places.shards, self.places.ledger
+        unplanned = [(one.shard_id, last_planned(ledger, shards.chain_of(one))) for one in shards.all()]
         yield from self._in_spans()
         yield from self._on_stream(unplanned)
         yield from self.queued()
@@ -145,13 +147,6 @@ class Finder:
             places.ledger, places.objects, since, until, held=held, enough=self._enough
         )
 
-    def _end(self, shard: Shard) -> Span | None:
-        """Return the last span of a shard that has records."""
-        end = self.places.ledger.end(self.places.shards.chain_of(shard))
-        if end is not None and end.last == BEHIND_ALL:
-            return self.places.ledger.preceding(end.chain, end.after)
-        return end
-
     def _on_stream(self, unplanned: Iterable[tuple[str, Span | None]]) -> Iterator[FoundEvent]:
         for found in in_order(lambda one: list(self._in_shard(*one)), unplanned):
             yield from found
@@ -179,7 +174,7 @@ class Finder:
     def queued(self) -> Iterator[FoundEvent]:
         """Yield only the events in the overflow queue."""
         sqs, url = self.places.sqs, self.places.queue_url
-        self.searched.hidden = overflow_queue.hidden(sqs, url)
+        _, self.searched.hidden = overflow_queue.counts(sqs, url)
         for record in overflow_queue.peeked(sqs, url, self._began, self._is_time_up):
             yield from self._in_records([record], "", Stage.QUEUED)
 

@@ -165,10 +165,10 @@ def unpacked(data: bytes) -> Iterator[Any]:
         raise InvalidObjectError(f"what follows value {number} is not MessagePack")
 
 
-def json_object(original: Any) -> dict[str, Any]:
-    """Return a sender's original if it is a JSON object, else an empty one: personal data cannot be told apart in other text."""
+def json_object(text: Any) -> dict[str, Any]:
+    """Return a text if it is a JSON object, else an empty one. In a sender's other text, personal data cannot be told apart."""
     try:
-        value = json.loads(original)
+        value = json.loads(text)
     except (ValueError, TypeError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -1,20 +1,10 @@
-"""Lines of the functions' logs, and the log group that has them."""
+"""The time of a line of the functions' logs, and the log group that has them."""
 
-import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
-
-
-def parsed(line: str) -> dict[str, Any]:
-    """Return the JSON object in a line; an empty one if there is none."""
-    try:
-        said = json.loads(line)
-    except ValueError:
-        return {}
-    return said if isinstance(said, dict) else {}
 
 
 def seconds_of(text: str) -> float:

@@ -9,7 +9,8 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ops import screen
-from ops.logs.log_line import group_of, parsed, seconds_of
+from ops.events.seen_event import json_object
+from ops.logs.log_line import group_of, seconds_of
 from ops.stack import Stack
 from ops.template import sluice_template
 from shared.errors import error_code
@@ -135,7 +136,7 @@ def _note(service: str, line: str) -> Note | None:
 
     Sluice's own lines name their service, which counts if the log does not name the function.
     """
-    said = parsed(line)
+    said = json_object(line)
     service = service or str(said.get("service") or "?")
     record = said.get("record")
     record = record if isinstance(record, dict) else {}

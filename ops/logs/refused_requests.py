@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops.events.seen_event import Kind, Notice, SeenEvent, Trouble
-from ops.logs.log_line import group_of, parsed, seconds_of
+from ops.events.seen_event import Kind, Notice, SeenEvent, Trouble, json_object
+from ops.logs.log_line import group_of, seconds_of
 from shared.clock import Clock
 from shared.errors import error_code
 from shared.rows import Code, PlanCode
@@ -134,7 +134,7 @@ def refused_request(line: str) -> SeenEvent | None:
 
     Lines with an event's code are skipped: they report a request with one rejected event, which is on the stream.
     """
-    said = parsed(line)
+    said = json_object(line)
     if said.get("message") != "refused" or said.get("code") in _EVENT_CODES:
         return None
     return SeenEvent(

@@ -15,6 +15,7 @@ from ops.signing_secrets import newest_key, signing_secrets
 from ops.stack import Stack, advised
 from ops.state.causes import log_of, restored_cause, td_cause
 from ops.state.finding import Finding, fault, ok, unknown, warning
+from ops.stream import overflow_queue
 from ops.stream.event_source import mapping_faults, unknown_shards
 from ops.template import sluice_template
 from shared.accounts import Account
@@ -281,10 +282,8 @@ class Checks:
         yield ok("bucket")
 
     def _queue(self) -> Iterator[Finding]:
-        attributes = self.stack.client("sqs").get_queue_attributes(
-            QueueUrl=self.stack.outputs["OverflowQueueUrl"], AttributeNames=["ApproximateNumberOfMessages"]
-        )["Attributes"]
-        yield ok("queue", screen.plural(int(attributes["ApproximateNumberOfMessages"]), "envelope"))
+        shown, _ = overflow_queue.counts(self.stack.client("sqs"), self.stack.outputs["OverflowQueueUrl"])
+        yield ok("queue", screen.plural(shown, "envelope"))
 
     def _alarms(self) -> Iterator[Finding]:
         if self.stack.is_local:

@@ -8,17 +8,15 @@ from ops.help_page import TROUBLESHOOTING, with_page
 
 NO_ACTION = "No action needed: delivery resumes on its own."
 
-_MARKS = {
-    "ok": "ok",
-    "fault": "FAULT",
-    "holding": "hold",
-    "waiting": "wait",
-    "warning": "note",
-    "unknown": "?",
+_STATES = {
+    "fault": ("FAULT", "ATTENTION", "bold red"),
+    "holding": ("hold", "HOLDING", "bold yellow"),
+    "waiting": ("wait", "WAITING", "bold yellow"),
+    "warning": ("note", "Note", ""),
+    "unknown": ("?", "Note", "yellow"),
+    "ok": ("ok", "HEALTHY", ""),
 }
-_VERDICTS = {"ok": "HEALTHY", "fault": "ATTENTION", "holding": "HOLDING", "waiting": "WAITING"}
-_ORDER = ("fault", "holding", "waiting", "warning", "unknown", "ok")
-_STYLES = {"fault": "bold red", "holding": "bold yellow", "waiting": "bold yellow", "unknown": "yellow"}
+"""How each state, the worst first, is called in a list of checks and in a first line, and the style of both."""
 _PAGES = {
     "API key": "docs/deploying.md#treasure-data",
     "RedisUrlSecretArn": "docs/deploying.md#existing-secrets",
@@ -73,7 +71,7 @@ class Finding:
         said = self._said
         if self.state == "fault":
             said = with_page(said, _PAGES.get(self.what, TROUBLESHOOTING))
-        return f"{_MARKS[self.state]:7}{self.what}{f': {said}' if said else ''}"
+        return f"{_STATES[self.state][0]:7}{self.what}{f': {said}' if said else ''}"
 
     @property
     def verdict(self) -> str:
@@ -82,7 +80,7 @@ class Finding:
         said = f"{self._said.rstrip('.')}."
         if self.state in ("fault", "holding", "waiting") and "No action needed" not in said:
             said = with_page(said, TROUBLESHOOTING)
-        return f"{_VERDICTS.get(self.state, 'Note')}{lasting}: {said}"
+        return f"{_STATES[self.state][1]}{lasting}: {said}"
 
     @property
     def _said(self) -> str:
@@ -98,17 +96,17 @@ class Finding:
     @property
     def health(self) -> str:
         """The state in one word: `attention`, `holding`, `waiting` or `healthy`."""
-        return "healthy" if self.is_sound else _VERDICTS[self.state].lower()
+        return "healthy" if self.is_sound else _STATES[self.state][1].lower()
 
     @property
     def rank(self) -> int:
         """Sorts the worst first."""
-        return _ORDER.index(self.state)
+        return list(_STATES).index(self.state)
 
     @property
     def style(self) -> str:
         """The style of its line."""
-        return _STYLES.get(self.state, "")
+        return _STATES[self.state][2]
 
     def show(self) -> None:
         """Print the line of a list of checks."""

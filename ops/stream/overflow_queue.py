@@ -13,16 +13,18 @@ if TYPE_CHECKING:
 _PEEKS = 3  # consecutive receives without a new message after which the queue counts as read
 _MOST_PEEKS = 500
 _PEEK_SECONDS = 5  # how long a received message is hidden, so that the next receive returns others
-_QUEUE_COUNTS: Final = (
+_COUNTS: Final = (
+    "ApproximateNumberOfMessages",
     "ApproximateNumberOfMessagesNotVisible",
     "ApproximateNumberOfMessagesDelayed",
 )
 
 
-def hidden(sqs: "SQSClient", url: str) -> int:
-    """Return how many messages SQS hides at present, about."""
-    answer = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=list(_QUEUE_COUNTS))
-    return sum(int(answer["Attributes"][name]) for name in _QUEUE_COUNTS)
+def counts(sqs: "SQSClient", url: str) -> tuple[int, int]:
+    """Return how many messages SQS shows at present, and how many it hides, about."""
+    answer = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=list(_COUNTS))
+    shown, *hidden = (int(answer["Attributes"][name]) for name in _COUNTS)
+    return shown, sum(hidden)
 
 
 def peeked(sqs: "SQSClient", url: str, sent_by: float, is_time_up: Callable[[], bool]) -> Iterator[Record]:

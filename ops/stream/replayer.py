@@ -24,14 +24,6 @@ class HoldsError(SluiceError):
     """The worker has taken no record for PATIENCE_SECONDS."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """The range that is replayed."""
-
-    start: RangeEnd
-    end: RangeEnd
-
-
 @dataclass(slots=True)
 class Progressing:
     """The progress of one shard's replay: records in a span now, when the last arrived (UNIX seconds), and rows in what was read."""
@@ -51,19 +43,21 @@ class Replay:
     clock: Clock
     planned: Planned
 
-    def shard(self, shard: str, stretch: Stretch, settled: Callable[[Progressing], None]) -> Progressing:
-        """Replay a stretch of one shard. The next batch is read while the worker handles the current one.
+    def shard(
+        self, shard: str, start: RangeEnd, end: RangeEnd, settled: Callable[[Progressing], None]
+    ) -> Progressing:
+        """Replay a range of one shard. The next batch is read while the worker handles the current one.
 
         `settled` is called with the progress after every batch and every response of the worker.
 
         Raises:
             HoldsError: the worker takes no record.
-            Failure: the stretch has expired, or the worker failed.
+            Failure: the range has expired, or the worker failed.
         """
         progress = Progressing(shard)
         settled(progress)
         chain = self.stream.stream.chain(shard)
-        for batch in _ahead(batches_of(self.stream.read(shard, stretch.start, stretch.end))):
+        for batch in _ahead(batches_of(self.stream.read(shard, start, end))):
             progress.rows += sum(row_count(record["Data"]) for record in batch)
             numbers = [number(record["SequenceNumber"]) for record in batch]
             members = self.planned.note_before(chain, numbers)

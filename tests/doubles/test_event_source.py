@@ -20,11 +20,10 @@ from doubles.aws_errors import client_error
 from doubles.event_source import (
     EVENT_BYTES,
     EventSourceMapping,
+    Failed,
     Invocation,
     Outcome,
-    Raised,
     Returned,
-    TimedOut,
     exponential_backoff,
     settled_count,
 )
@@ -97,8 +96,7 @@ def report(*failures: Any) -> Outcome:
     [
         *((Returned(value), 3) for value in EMPTY),  # six of them recorded
         *((report(item), 0) for item in ODD),  # recorded
-        (Raised(), 0),
-        (TimedOut(), 0),
+        (Failed(), 0),
         (report("10"), 0),
         (report({"itemIdentifier": "10"}, {}), 0),
         (Returned({"batchItemFailures": "10"}), 0),
@@ -116,7 +114,7 @@ def test_a_failing_batch_is_sent_eight_times_in_a_minute() -> None:
     bench.put("a", "b")
     poller, end = bench.poller(), bench.now + 60
     while bench.now < end:
-        bench.run(poller, lambda _: Raised(), calls=1)
+        bench.run(poller, lambda _: Failed(), calls=1)
         bench.put("late")
         bench.now = poller.ready_at
     invocation = bench.invoke(poller)
@@ -191,12 +189,12 @@ def test_unsettled_records_expire_with_the_retention() -> None:
     bench.put("a")
     bench.now += 30
     bench.put("b")
-    poller.complete(bench.invoke(poller), Raised(), bench.now)
+    poller.complete(bench.invoke(poller), Failed(), bench.now)
     bench.now += 1
     bench.put("c")
     bench.now += DAY - 31
     again = bench.invoke(poller)
-    poller.complete(again, Raised(), bench.now)
+    poller.complete(again, Failed(), bench.now)
     bench.now += 30
 
     assert (["b"], ["c"]) == (data_of(again), data_of(poller.poll(bench.now)))
@@ -210,7 +208,7 @@ def test_an_invocation_that_timed_out_cannot_be_completed() -> None:
     old = bench.invoke(poller)
     with pytest.raises(ValueError, match="in progress"):
         poller.pollers[SHARD].rewind(number)
-    poller.complete(old, TimedOut(), bench.now)
+    poller.complete(old, Failed(), bench.now)
     bench.now += 1
     new = bench.invoke(poller)
 
@@ -273,7 +271,7 @@ def test_shards_take_turns() -> None:
     bench.put("low 1", "low 2", "bad", key="a")
     bench.put("high 1", "high 2", "high 3", "high 4", key="d")
     poller = bench.poller(batch_size=1)
-    bench.run(poller, lambda invocation: Raised() if data_of(invocation) == ["bad"] else DONE, calls=7)
+    bench.run(poller, lambda invocation: Failed() if data_of(invocation) == ["bad"] else DONE, calls=7)
 
     assert ["low 1", "high 1", "low 2", "high 2", "bad", "high 3", "high 4"] == [one[0] for one in bench.sent]
 
@@ -281,7 +279,7 @@ def test_shards_take_turns() -> None:
 HASHES = st.integers(1, 15).map(lambda sixteenth: sixteenth * (HASH_KEYS // 16))
 # How an invocation ends: with the places of the records that it reports (none for success), or as a whole.
 ENDINGS = st.sets(st.integers(0, 3), max_size=2) | st.sampled_from(
-    [Raised(), TimedOut(), Returned({"batchItemFailures": [{"itemIdentifier": ""}]})]
+    [Failed(), Returned({"batchItemFailures": [{"itemIdentifier": ""}]})]
 )
 SECONDS = st.sampled_from([0, 0, 1, 60, 400])
 PARENTS = ("ParentShardId", "AdjacentParentShardId")

@@ -10,7 +10,6 @@ from doubles.clock import ManualClock
 from doubles.http_server import HttpServer, Request, Response
 from ingest.credentials import RENEW_SECONDS, Credentials, credentials_from
 from shared.errors import ConnectionFailedError, NoCredentialsError
-from tests.support import aws_server
 
 START = 1_800_000_000
 LIFE_SECONDS = 3600
@@ -89,9 +88,8 @@ def test_an_unreadable_answer_gives_no_credentials(container: Container, body: b
         credentials_from(container.environment, container.clock.now)()
 
 
-def test_missing_credentials_fail_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_credentials_fail_each_call() -> None:
     """A sandbox can start without credentials, or with an endpoint on which nothing listens; only its calls fail."""
-    aws_server.unset_variables(monkeypatch)
     nowhere = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:1/keys"}
 
     for environment, error in (({}, NoCredentialsError), (nowhere, ConnectionFailedError)):

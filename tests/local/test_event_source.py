@@ -119,4 +119,4 @@ def test_a_result_after_the_timeout_does_not_count(caplog: pytest.LogCaptureFixt
         function.wait_for(2)
 
     assert ([("Worker", 1024, 36), 3000, 1000, 0], [[number]] * 2) == (seen, function.sent)
-    assert "TimedOut" in caplog.text
+    assert "it timed out" in caplog.text

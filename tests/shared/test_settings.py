@@ -8,7 +8,7 @@ from shared.errors import SettingsError
 from shared.settings import IngestSettings, WorkerSettings
 
 REQUIRED = (
-    *("STREAM_NAME", "OVERFLOW_QUEUE_URL", "WRITE_KEY_SECRET", "DATA_BUCKET"),
+    *("STREAM_NAME", "OVERFLOW_QUEUE_URL", "DATA_BUCKET", "WRITE_KEY_SECRET"),
     *("OVERFLOW_NOTICES_URL", "COUNTERS_TABLE"),
 )
 INGEST = {name: name.lower() for name in REQUIRED}

@@ -1,7 +1,5 @@
 """`sluice accounts disable`: refuses an account's events."""
 
-from dataclasses import replace
-
 import click
 
 from ops import screen
@@ -15,4 +13,4 @@ from ops.stack import Stack, works_on_stack
 @screen.dry_run_option
 def command(stack: Stack, account: str, *, dry_run: bool) -> None:
     """Disable an account: within a minute its events are refused; accepted rows that were not sent yet become dead, and stay in S3."""
-    update(stack, account, replace(one(stack, account), status="disabled"), dry_run=dry_run)
+    update(stack, account, one(stack, account), dry_run=dry_run, status="disabled")

@@ -1,7 +1,5 @@
 """`sluice accounts enable`: delivers an account's rows again."""
 
-from dataclasses import replace
-
 import click
 
 from ops import screen
@@ -15,4 +13,4 @@ from ops.stack import Stack, works_on_stack
 @screen.dry_run_option
 def command(stack: Stack, account: str, *, dry_run: bool) -> None:
     """Enable an account: its rows are delivered from now on. `sluice redrive --kind dead` sends earlier ones."""
-    update(stack, account, replace(one(stack, account), status="active"), dry_run=dry_run)
+    update(stack, account, one(stack, account), dry_run=dry_run, status="active")

@@ -25,10 +25,7 @@ from worker.states import State
 @screen.dry_run_option
 @screen.yes_option
 @screen.json_option
-@click.pass_context
 def command(
-    ctx: click.Context,
-    /,
     stack: Stack,
     *,
     rejected: bool,
@@ -51,4 +48,6 @@ def command(
     if opened:
         rows = screen.plural(sum(one.rows for one in opened), "row")
         screen.confirm(f"This gives up {rows}: they are never sent. Continue?", yes=yes)
-        ctx.exit(redrive.carry_out(stack, (state,), opened, {"decision": "drop"}, as_json=as_json))
+        raise click.exceptions.Exit(
+            redrive.carry_out(stack, (state,), opened, {"decision": "drop"}, as_json=as_json)
+        )

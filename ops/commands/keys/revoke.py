@@ -1,7 +1,5 @@
 """`sluice keys revoke`: revokes a write key."""
 
-from dataclasses import replace
-
 import click
 
 from ops import known_accounts, screen
@@ -30,5 +28,5 @@ def command(stack: Stack, account: str, key_id: str, *, dry_run: bool) -> None:
             f"no signing secret has the id {write_key.secret_id(key_id)}: the valid ones are {', '.join(signing)}. "
             "Keys of a retired secret are invalid already"
         )
-    revoked = replace(current, revoked_key_ids=current.revoked_key_ids | {key_id})
-    known_accounts.update(stack, account, revoked, dry_run=dry_run)
+    revoked = current.revoked_key_ids | {key_id}
+    known_accounts.update(stack, account, current, dry_run=dry_run, revoked_key_ids=revoked)

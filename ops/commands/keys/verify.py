@@ -15,8 +15,7 @@ from shared.errors import InvalidKeyError
 @click.argument("key")
 @works_on_stack
 @screen.json_option
-@click.pass_context
-def command(ctx: click.Context, stack: Stack, key: str, *, as_json: bool) -> None:
+def command(stack: Stack, key: str, *, as_json: bool) -> None:
     """Check a key: its signature, its account, and whether it is revoked.
 
     If Redis does not answer, only the signature is checked (exit code 3).
@@ -37,7 +36,7 @@ def command(ctx: click.Context, stack: Stack, key: str, *, as_json: bool) -> Non
                 f"The signature is valid: account {found.account}, key id {found.key_id}. Whether the account is active, and the key not "
                 f"revoked, could not be checked: {why}"
             )
-        ctx.exit(UNFINISHED)
+        raise click.exceptions.Exit(UNFINISHED) from None
     account = found_in(stack, accounts, found.account)
     if account.status != "active":
         raise Failure(

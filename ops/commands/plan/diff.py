@@ -26,10 +26,7 @@ from shared.tracking_plan import TrackingPlan
 )
 @since_option
 @screen.json_option
-@click.pass_context
-def command(
-    ctx: click.Context, stack: Stack, account: str, *, file: Path | None, since: float, as_json: bool
-) -> None:
+def command(stack: Stack, account: str, *, file: Path | None, since: float, as_json: bool) -> None:
     """Show how events of ACCOUNT differ from its plan: what, since when, how often, and from which pages.
 
     Exit code 3: some differ.
@@ -42,7 +39,7 @@ def command(
         screen.show_json(_as_value(drifts))
     else:
         _show(drifts)
-    ctx.exit(UNFINISHED if drifts.fitting < drifts.events else 0)
+    raise click.exceptions.Exit(UNFINISHED if drifts.fitting < drifts.events else 0)
 
 
 def _plan(stack: Stack, account: str) -> TrackingPlan:

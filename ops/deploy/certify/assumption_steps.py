@@ -8,6 +8,7 @@ from ops.deploy.certify.stage import DeployedStage
 from ops.deploy.certify.step import StepFinding
 from ops.deploy.certify.trouble import deployed_with
 from ops.failure import Failure
+from ops.logs.log_line import group_of
 
 _PERIOD = 60
 
@@ -19,10 +20,7 @@ def _lines(stage: DeployedStage, group: str, pattern: str) -> Iterator[str]:
 
 
 def _log_group(stage: DeployedStage, output: str) -> str:
-    settings = stage.stack.client("lambda").get_function_configuration(
-        FunctionName=stage.stack.outputs[output]
-    )
-    return str(settings["LoggingConfig"]["LogGroup"])
+    return group_of(stage.stack.client("lambda"), stage.stack.outputs[output])
 
 
 def idle(stage: DeployedStage) -> StepFinding:

@@ -19,10 +19,9 @@ from ops.deploy.td_client import TreasureDataQueries
 from ops.failure import INTERRUPTED, Failure
 from ops.stack import Stack
 from ops.stream.reader import RangeEnd, StreamReader
-from shared import envelope
 from shared.accounts import Account
 from shared.clock import Clock
-from shared.errors import EnvelopeError
+from worker.record import NOBODY, START, decode
 
 if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 TABLE = "sluice_certify"
 """The table that most rows go to."""
 OUR_PREFIX = "sluice_"
-"""The prefix of the tables and accounts of Sluice's own checks."""
+"""The prefix of the tables of Sluice's own checks."""
 
 _READ_SECONDS = 60.0
 _TRAFFIC_SECONDS = 3600.0
@@ -206,18 +205,10 @@ def foreign_traffic(stack: Stack, clock: Clock) -> str:
 
 def _foreign(data: bytes) -> str:
     """Return the sender of a record; empty if it is one of Sluice's checks."""
-    if data.startswith(b"{"):
-        try:
-            name = str(json.loads(data).get("account", "nobody"))
-        except ValueError:
-            return "a record that is not an envelope"
-        return "" if name.startswith(OUR_PREFIX) else f"the account {name}"
-    try:
-        found = envelope.decode(data)
-    except EnvelopeError:
-        return "a record that is not an envelope"
-    is_ours = all(one.table.startswith(OUR_PREFIX) for one in found.tables)
-    return "" if is_ours else f"the account {found.account}"
+    found = decode(data, "", START, 0.0)
+    if not found.refused and all(table.startswith(OUR_PREFIX) for table, *_ in found.blocks):
+        return ""
+    return "somebody unknown" if found.account == NOBODY else f"the account {found.account}"
 
 
 def account_of(stack: Stack, named: str | None) -> tuple[str, Account]:

@@ -38,7 +38,7 @@ class World:
         site: returns Treasure Data, given the endpoint for imports, the endpoint for everything else, and a key.
     """
 
-    client: MakesClient[[str]]
+    client: MakesClient
     regions: Callable[[str], list[str]]
     lookup: Callable[[str, str], list[str] | None]
     site: Callable[[str, str, str], TreasureDataClient]

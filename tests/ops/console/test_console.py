@@ -195,12 +195,12 @@ def test_only_one_action_runs_at_a_time() -> None:
     with console(stack, allow_changes=True) as page:
         asked = page.dead("nobody")
     errors.append(client_error("AccessDenied", "Invoke"))
-    actions.drop(asked)
+    actions.begin("drop", asked)
     with pytest.raises(RefusedError, match="another action is running"):
-        actions.redrive(asked)
+        actions.begin("redrive", asked)
     jobs.pop()()
     failed = actions.shown()[0]
-    actions.drop(asked)
+    actions.begin("drop", asked)
     jobs.pop()()
 
     assert ("failed", True) == (failed["state"], "do not allow Invoke" in failed["error"])

@@ -13,12 +13,12 @@ from ops.books.replayed import Planned
 from ops.commands import replay as command
 from ops.failure import INTERRUPTED, Failure
 from ops.stream.reader import EVENT_BYTES, RangeEnd, StreamReader, batches_of, size
-from ops.stream.replayer import HoldsError, Progressing, Replay, Stretch
+from ops.stream.replayer import HoldsError, Progressing, Replay
 from tests.support.delivery import SHARD, STREAM, Delivery, envelope, row
 from worker.membership import Membership
 from worker.shards import Shards
 
-EVERYTHING = Stretch(RangeEnd(), RangeEnd())
+EVERYTHING = RangeEnd(), RangeEnd()
 
 
 def ignore(_: Progressing) -> None:
@@ -65,12 +65,12 @@ def test_numbers_and_times_can_be_the_borders() -> None:
     """Numbers include both records, times exclude the end. What is in a span is not passed to the worker again."""
     delivery = skipped(*"abcd")
     first, second, third, *_ = (int(record["SequenceNumber"]) for record in delivery.records())
-    stretches = [
-        Stretch(RangeEnd(at=START + 3600), RangeEnd(at=START + 7200)),
-        Stretch(RangeEnd(number=second), RangeEnd(number=third)),
-        Stretch(RangeEnd(number=first), RangeEnd(number=first)),
+    ranges = [
+        (RangeEnd(at=START + 3600), RangeEnd(at=START + 7200)),
+        (RangeEnd(number=second), RangeEnd(number=third)),
+        (RangeEnd(number=first), RangeEnd(number=first)),
     ]
-    read = [replay(delivery).shard(SHARD, one, ignore).records for one in stretches]
+    read = [replay(delivery).shard(SHARD, *one, ignore).records for one in ranges]
 
     assert ([1, 2, 1], [*"zbca"]) == (read, delivery.ids("shop", "views"))
 
@@ -86,7 +86,7 @@ def test_a_replay_waits_for_the_event_source() -> None:
         assert delivery.deliver() is None
         return answer
 
-    assert 3 == replay(delivery, invoke).shard(SHARD, EVERYTHING, ignore).records
+    assert 3 == replay(delivery, invoke).shard(SHARD, *EVERYTHING, ignore).records
     assert [["x"], ["x", "held", "later"]] == pauses
 
 
@@ -96,13 +96,13 @@ def test_the_last_records_of_a_closed_shard_can_be_replayed() -> None:
     delivery.records()
     delivery.split()
     with pytest.raises(HoldsError):
-        replay(delivery).shard(SHARD, EVERYTHING, ignore)
+        replay(delivery).shard(SHARD, *EVERYTHING, ignore)
     halves = {"ShardToMerge": "shardId-000000000001", "AdjacentShardToMerge": "shardId-000000000002"}
     delivery.kinesis.client.merge_shards(StreamName=STREAM, **halves)
     put(delivery, "later", seconds=0)
     assert [] == delivery.deliver_all({"shardId-000000000003"})
 
-    assert 3 == replay(delivery).shard(SHARD, EVERYTHING, ignore).records
+    assert 3 == replay(delivery).shard(SHARD, *EVERYTHING, ignore).records
     assert [] == delivery.deliver_all()
     assert ["x", "later", "passed", "over"] == delivery.ids("shop", "views")
 
@@ -120,13 +120,13 @@ def test_records_that_the_worker_does_not_store_are_passed_to_it_again() -> None
         return {"batchItemFailures": [{"itemIdentifier": held.pop(0)}] if held else []}
 
     before = delivery.clock.now()
-    assert 4 == replay(delivery, invoke).shard(SHARD, EVERYTHING, ignore).records
+    assert 4 == replay(delivery, invoke).shard(SHARD, *EVERYTHING, ignore).records
     assert [numbers, numbers[1:], numbers[1:], numbers[2:]] == asked
     assert delivery.clock.now() > before
     progress: list[Progressing] = []
     holds = replay(delivery, lambda _: {"batchItemFailures": [{"itemIdentifier": numbers[0]}]})
     with pytest.raises(HoldsError, match="taken no record for 5 min"):
-        holds.shard(SHARD, EVERYTHING, progress.append)
+        holds.shard(SHARD, *EVERYTHING, progress.append)
     assert 1 == progress[-1].records
 
 
@@ -189,7 +189,7 @@ def test_memory_does_not_grow_with_the_stretch() -> None:
     counted = Replay(filled(*[b"x" * 700] * 20_000), lambda _: {}, ManualClock(START + 1), planned)
 
     tracemalloc.start()
-    records = counted.shard(SHARD, EVERYTHING, ignore).records
+    records = counted.shard(SHARD, *EVERYTHING, ignore).records
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
 
@@ -202,7 +202,7 @@ def run(delivery: Delivery, invoke: Callable[[str, Any], Any], *, waits: bool = 
     membership, ledger = Membership(delivery.ledger, delivery.objects), delivery.ledger
     found = {"ledger": lambda: ledger, "membership": lambda: membership}
     stack: Any = SimpleNamespace(option="--local", invoke=invoke, **found)
-    arguments = (stack, stream_of(delivery), delivery.clock, [SHARD], EVERYTHING)
+    arguments = (stack, stream_of(delivery), [SHARD], *EVERYTHING)
     return command._run(*arguments, waits=waits, as_json=False)
 
 
