@@ -24,7 +24,7 @@ IDENTIFYING = (
     "td_session_id",
     "td_global_id",
     "td_ssc_id",
-    *("gclid", "gbraid", "wbraid", "dclid", "_gcl", "_ga", "msclkid", "ttclid", "td_maid"),
+    *("gclid", "gbraid", "wbraid", "dclid", "_gcl", "_gl", "_ga", "msclkid", "ttclid", "td_maid"),
     *("fbclid", "_fbp", "_fbc", "twclid", "_twclid", "yclid", "epik", "_epik"),
     *("sccid", "_ttp", "_mkto_trk", "ly_c", "ly_r", "ly_su", "__lt_cid", "__lt_sid", "ldtag_cl", "shbid"),
     *("shbts", "ds_user_id", "ig_did", "utag_main", "yj_r", "_ycl_yjad", "_yjr_yjad", "_yjsu_yjad"),
@@ -41,7 +41,8 @@ Screen = Callable[[dict[str, Any]], None]
 _ADDRESSES = ("td_url", "td_referrer")
 """Columns with URLs, whose parameters may be such ids too."""
 _GOOGLE_CLICKS = "_gcl"
-_PARAMETERS = re.compile(r"\?[^#]*")
+_SEPARATOR = re.compile("([?#&]|%(?:25)*(?:3f|23|26))", re.IGNORECASE)
+_EQUALS = re.compile("=|%(?:25)*3d", re.IGNORECASE)
 _IPV4_BITS = 24
 _IPV6_BITS = 48
 
@@ -175,16 +176,25 @@ def _address_rule(then: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
     """Return a rule that removes identifying parameters from a URL, and then applies another rule, if any."""
 
     def change(value: Any) -> Any:
-        address = _PARAMETERS.sub(_kept_parameters, value) if isinstance(value, str) else value
+        address = _without_identifying(value) if isinstance(value, str) else value
         return then(address) if then is not None else address
 
     return change
 
 
-def _kept_parameters(query: re.Match[str]) -> str:
-    """Return a URL's parameters, with the question mark, without those that identify the visitor."""
-    kept = [one for one in query[0][1:].split("&") if not _is_identifying(one.partition("=")[0])]
-    return f"?{'&'.join(kept)}" if kept else ""
+def _without_identifying(address: str) -> str:
+    """Return a URL without the parameters that identify the visitor, also of its fragment and of URLs in its parameters."""
+    kept, *rest = _SEPARATOR.split(address)
+    removed = ""  # the separator of the parameter that was removed last
+    for separator, parameter in zip(rest[::2], rest[1::2], strict=True):
+        if removed and len(separator) > len(removed):  # encoded more often: it belongs to the removed value
+            continue
+        if len(separator) == len(removed) and separator.endswith(("&", "26")):
+            separator = removed  # noqa: PLW2901 -- the next parameter takes the place of the removed one
+        removed = separator if _is_identifying(_EQUALS.split(parameter, 1)[0]) else ""
+        if not removed:
+            kept += separator + parameter
+    return kept
 
 
 def _is_identifying(parameter: str) -> bool:
