@@ -51,7 +51,7 @@ class Visitor(NamedTuple):
     """The sender of a request, as far as the stack may know.
 
     Attributes:
-        ip: the address or its network; empty if it is not kept.
+        ip: the address, perhaps empty. The screen reduces it to what is kept.
         user_agent: as sent, up to MAX_USER_AGENT_BYTES.
         anonymous: whether the visitor asked not to be identified.
         bot: the name of a known bot, else empty.
@@ -98,7 +98,7 @@ class Privacy:
         sent = headers.get("user-agent", "").encode(errors="replace")
         user_agent = sent[:MAX_USER_AGENT_BYTES].decode(errors="ignore")
         return Visitor(
-            ip="" if anonymous or self._ip == "drop" else self._kept_address(request.ip),
+            ip=request.ip,
             user_agent=user_agent,
             anonymous=anonymous,
             bot=bot_name(user_agent) if self._bots != "keep" else "",
@@ -141,9 +141,6 @@ class Privacy:
             rules |= {name: _address_rule(rules.get(name)) for name in _ADDRESSES}
         rules |= dict.fromkeys(dropped)
         return lambda row: _screen(row, rules)
-
-    def _kept_address(self, address: Any) -> Any:
-        return _network(address) if self._ip == "truncate" else address
 
 
 def _is_one(header: str) -> bool:
