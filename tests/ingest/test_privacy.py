@@ -17,7 +17,7 @@ from shared.settings import IngestSettings
 from tests.support.ingest import KEY, Site, http_event
 
 IDS = {"td_client_id": "c", "td_global_id": "g", "td_ssc_id": "s", "gclid": "1", "_fbp": "2", "ScCid": "3"}
-IDS |= {"_gcl_aw": "GCL.1.1", "_gcl_au": "1.1.1", "gbraid": "4", "td_maid": "5"}
+IDS |= {"_gcl_aw": "GCL.1.1", "_gcl_au": "1.1.1", "gbraid": "4", "td_maid": "5", "mc_eid": "6"}
 PIXEL_PATHS = ["/pixel.gif", "/postback/v3/event/shop/pageviews"]
 CHROME = (
     "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 Safari/537.36"
