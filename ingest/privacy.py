@@ -28,7 +28,8 @@ IDENTIFYING = (
     *("fbclid", "_fbp", "_fbc", "twclid", "_twclid", "yclid", "epik", "_epik"),
     *("sccid", "_ttp", "_mkto_trk", "ly_c", "ly_r", "ly_su", "__lt_cid", "__lt_sid", "ldtag_cl", "shbid"),
     *("shbts", "ds_user_id", "ig_did", "utag_main", "yj_r", "_ycl_yjad", "_yjr_yjad", "_yjsu_yjad"),
-    *("li_fat_id", "rdt_cid", "irclickid", "mc_eid", "mkt_tok", "vero_id", "_hsenc", "oly_anon_id", "oly_enc_id"),
+    *("li_fat_id", "rdt_cid", "irclickid", "mc_eid", "mkt_tok", "vero_id", "_hsenc"),
+    *("oly_anon_id", "oly_enc_id"),
 )
 """Columns removed from the rows of visitors who asked not to be identified: addresses, ids, ad click ids. `_gcl` stands for
 all columns whose names begin like that: td-js-sdk sends every cookie of Google's with such a name."""
@@ -39,7 +40,7 @@ MAX_USER_AGENT_BYTES = 512
 Screen = Callable[[dict[str, Any]], None]
 """Removes or changes columns of a row, in place."""
 
-_ADDRESSES = ("td_url", "td_referrer")
+_ADDRESSES = ("td_url", "td_referrer", "href", "ping_to")
 """Columns with URLs, whose parameters may be such ids too."""
 _GOOGLE_CLICKS = "_gcl"
 _SEPARATOR = re.compile("([?#&]|%(?:25)*(?:3f|23|26))", re.IGNORECASE)

@@ -58,6 +58,7 @@ def test_privacy_signals_remove_identifying_columns(
         "td_url": "https://a.example/?b=2&c=4#d",
         "td_referrer": "https://b.example/?u=https%3A%2F%2Fc.example%2F%3fe%3D2&f=",
     }
+    sent["href"], kept["href"] = sent["td_url"], kept["td_url"]
     found = row(Site(**settings), {"td_ip": "192.0.2.9", **sent, **IDS}, user_agent="UA", **headers)
 
     identifying = set() if is_honored else {"td_ip", *map(str.lower, IDS)}
