@@ -320,5 +320,5 @@ class Intake:
 
 
 def _screen_of_copies(check: PlanCheck, persons: RefusedPersons | None, table: str) -> Screen | None:
-    screen = check.privacy_of_copies(table)
+    screen = check.privacy(table)
     return screen if screen is None or persons is None else persons.after(screen)

@@ -47,14 +47,14 @@ class PlanCheck:
         return check
 
     def privacy(self, table: str) -> Screen | None:
-        """Return the screen that removes personal data from a table's rows, without a check."""
-        planned = self._plan.tables.get(table) if self._plan is not None else None
-        return self._privacy(planned.personal if planned is not None else {})
+        """Return the screen that removes personal data from a table's rows, without a check.
 
-    def privacy_of_copies(self, table: str) -> Screen | None:
-        """Return the screen for copies of rejected events. If the plan does not have the table, any table may be meant."""
-        if self._plan is None or table in self._plan.tables:
-            return self.privacy(table)
+        If the plan does not have the table, its name may be a mistake for any that it has.
+        """
+        if self._plan is None:
+            return self._privacy({})
+        if table in self._plan.tables:
+            return self._privacy(self._plan.tables[table].personal)
         personal: dict[str, Personal] = {}
         for planned in self._plan.tables.values():
             personal |= {name: how for name, how in planned.personal.items() if personal.get(name) != "drop"}

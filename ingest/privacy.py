@@ -24,10 +24,12 @@ IDENTIFYING = (
     "td_session_id",
     "td_global_id",
     "td_ssc_id",
-    *("gclid", "gbraid", "wbraid", "dclid", "_gcl", "_ga", "msclkid", "ttclid", "td_maid"),
+    *("gclid", "gbraid", "wbraid", "dclid", "_gcl", "_gl", "_ga", "msclkid", "ttclid", "td_maid"),
     *("fbclid", "_fbp", "_fbc", "twclid", "_twclid", "yclid", "epik", "_epik"),
     *("sccid", "_ttp", "_mkto_trk", "ly_c", "ly_r", "ly_su", "__lt_cid", "__lt_sid", "ldtag_cl", "shbid"),
     *("shbts", "ds_user_id", "ig_did", "utag_main", "yj_r", "_ycl_yjad", "_yjr_yjad", "_yjsu_yjad"),
+    *("li_fat_id", "rdt_cid", "irclickid", "mc_eid", "mkt_tok", "vero_id", "_hsenc"),
+    *("oly_anon_id", "oly_enc_id"),
 )
 """Columns removed from the rows of visitors who asked not to be identified: addresses, ids, ad click ids. `_gcl` stands for
 all columns whose names begin like that: td-js-sdk sends every cookie of Google's with such a name."""
@@ -38,10 +40,11 @@ MAX_USER_AGENT_BYTES = 512
 Screen = Callable[[dict[str, Any]], None]
 """Removes or changes columns of a row, in place."""
 
-_ADDRESSES = ("td_url", "td_referrer")
+_ADDRESSES = ("td_url", "td_referrer", "href", "ping_to")
 """Columns with URLs, whose parameters may be such ids too."""
 _GOOGLE_CLICKS = "_gcl"
-_PARAMETERS = re.compile(r"\?[^#]*")
+_SEPARATOR = re.compile("([?#&]|%(?:25)*(?:3f|23|26))", re.IGNORECASE)
+_EQUALS = re.compile("=|%(?:25)*3d", re.IGNORECASE)
 _IPV4_BITS = 24
 _IPV6_BITS = 48
 
@@ -50,7 +53,7 @@ class Visitor(NamedTuple):
     """The sender of a request, as far as the stack may know.
 
     Attributes:
-        ip: the address or its network; empty if it is not kept.
+        ip: the address, perhaps empty. The screen reduces it to what is kept.
         user_agent: as sent, up to MAX_USER_AGENT_BYTES.
         anonymous: whether the visitor asked not to be identified.
         bot: the name of a known bot, else empty.
@@ -97,7 +100,7 @@ class Privacy:
         sent = headers.get("user-agent", "").encode(errors="replace")
         user_agent = sent[:MAX_USER_AGENT_BYTES].decode(errors="ignore")
         return Visitor(
-            ip="" if anonymous or self._ip == "drop" else self._kept_address(request.ip),
+            ip=request.ip,
             user_agent=user_agent,
             anonymous=anonymous,
             bot=bot_name(user_agent) if self._bots != "keep" else "",
@@ -141,9 +144,6 @@ class Privacy:
         rules |= dict.fromkeys(dropped)
         return lambda row: _screen(row, rules)
 
-    def _kept_address(self, address: Any) -> Any:
-        return _network(address) if self._ip == "truncate" else address
-
 
 def _is_one(header: str) -> bool:
     """Return whether a header's value is `1`; the gateway joins the values of a repeated header with commas."""
@@ -175,16 +175,25 @@ def _address_rule(then: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
     """Return a rule that removes identifying parameters from a URL, and then applies another rule, if any."""
 
     def change(value: Any) -> Any:
-        address = _PARAMETERS.sub(_kept_parameters, value) if isinstance(value, str) else value
+        address = _without_identifying(value) if isinstance(value, str) else value
         return then(address) if then is not None else address
 
     return change
 
 
-def _kept_parameters(query: re.Match[str]) -> str:
-    """Return a URL's parameters, with the question mark, without those that identify the visitor."""
-    kept = [one for one in query[0][1:].split("&") if not _is_identifying(one.partition("=")[0])]
-    return f"?{'&'.join(kept)}" if kept else ""
+def _without_identifying(address: str) -> str:
+    """Return a URL without the parameters that identify the visitor, also of its fragment and of URLs in its parameters."""
+    kept, *rest = _SEPARATOR.split(address)
+    removed = ""  # the separator of the parameter that was removed last
+    for separator, parameter in zip(rest[::2], rest[1::2], strict=True):
+        if removed and len(separator) > len(removed):  # encoded more often: it belongs to the removed value
+            continue
+        if len(separator) == len(removed) and separator.endswith(("&", "26")):
+            separator = removed  # noqa: PLW2901 -- the next parameter takes the place of the removed one
+        removed = separator if _is_identifying(_EQUALS.split(parameter, 1)[0]) else ""
+        if not removed:
+            kept += separator + parameter
+    return kept
 
 
 def _is_identifying(parameter: str) -> bool:

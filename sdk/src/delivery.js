@@ -39,7 +39,7 @@ let retrying;
  */
 const ahead = (time) => {
   const wait = time - Date.now();
-  return wait > 0 && wait < HOUR_MS ? wait : 0;
+  return wait < HOUR_MS && wait > 0 ? wait : 0;
 };
 
 const pause = () => ahead(/** @type {any} */ (read(keyOf('pause'))));
@@ -87,7 +87,7 @@ const send = async (key) => {
       done = rejected && (ok || status == 400 || status == 403 || status == 413);
       const all = JSON.parse(`[${events}]`);
       tell(ok ? rejected[0] : status < 500 && status != 429, 'answer', status, error || rejected, all);
-      if (done) drop(ok ? rejected.map((/** @type {{index: number}} */ { index }) => all[index]) : all);
+      if (done) drop(ok ? rejected.map((/** @type {{index: number}} */ one) => all[one.index]) : all);
     } catch (error) {
       tell(false, 'no_answer', error);
     }

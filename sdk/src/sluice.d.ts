@@ -49,8 +49,8 @@ export interface Commands {
   track<Name extends TableName>(name: Name, ...columns: Given<ColumnsOf<Name>>): void;
   /** Adds columns to all later events on this page. */
   set(columns: Columns): void;
-  /** Adds the column `user_id` to all later events, including on later pages. */
-  identify(user: string | number): void;
+  /** Adds the column `user_id` to all later events, including on later pages. An empty value changes nothing. */
+  identify(user?: string | number | null): void;
   /** Sets the visitor's consent. */
   consent(state: 'granted' | 'denied'): void;
   /** Forgets the visitor id, the user and the columns of `set`. */

@@ -11,7 +11,7 @@ export const memory = {};
 /** Returns the text that the browser has stored, or null or undefined if there is none. */
 export const stored = guard((/** @type {string} */ key) => localStorage.getItem(key));
 
-/** Returns the text, or null or undefined if there is none. @param {string} key */
+/** Returns the text, or undefined if there is none. @param {string} key */
 export const read = (key) => stored(key) || memory[key];
 
 export const remove = guard((/** @type {string} */ key) => {

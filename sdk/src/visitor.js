@@ -37,9 +37,9 @@ const setCookie = (value, seconds) => {
     (location.protocol == 'https:' ? ';secure' : '');
 };
 
-/** Stores the user's name. @param {unknown} name */
+/** Stores the user's name. An empty one, such as null, changes nothing. @param {any} name */
 export const identify = (name) => {
-  user = '' + name;
+  if (name) user = '' + name;
 };
 
 /** Returns the columns that identify the visitor. They are read each time: another page may have reset them. */
@@ -54,13 +54,13 @@ export const visitor = () => {
     } else if (!stored) write(keyOf('id'), id);
   }
   if (user) write(keyOf('user'), user);
-  user = undefined;
-  return { td_client_id: id, user_id: read(keyOf('user')) || undefined };
+  user = '';
+  return { td_client_id: id, user_id: read(keyOf('user')) };
 };
 
 /** Deletes the visitor's id and user; the next event gets a new id. */
 export const forget = () => {
-  own = user = undefined;
+  own = user = '';
   remove(keyOf('id'));
   remove(keyOf('user'));
   if (FULL && settings.id == 'cookie') guard(setCookie)('', 0);

@@ -17,7 +17,7 @@ from shared.settings import IngestSettings
 from tests.support.ingest import KEY, Site, http_event
 
 IDS = {"td_client_id": "c", "td_global_id": "g", "td_ssc_id": "s", "gclid": "1", "_fbp": "2", "ScCid": "3"}
-IDS |= {"_gcl_aw": "GCL.1.1", "_gcl_au": "1.1.1", "gbraid": "4", "td_maid": "5"}
+IDS |= {"_gcl_aw": "GCL.1.1", "_gcl_au": "1.1.1", "gbraid": "4", "td_maid": "5", "mc_eid": "6"}
 PIXEL_PATHS = ["/pixel.gif", "/postback/v3/event/shop/pageviews"]
 CHROME = (
     "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 Safari/537.36"
@@ -48,13 +48,17 @@ def test_privacy_signals_remove_identifying_columns(
 ) -> None:
     """By default GPC is honored and DNT is not; either counts only if it is 1. The event itself is stored.
 
-    URLs lose the parameters that are identifying columns.
+    URLs lose the parameters that are identifying columns, also in fragments and in URLs within them.
     """
     sent = {
-        "td_url": "https://a.example/?FBCLID=1&b=2&%5Fgcl_aw=3&c=4#d",
-        "td_referrer": "https://b.example/?gclid=1",
+        "td_url": "https://a.example/?FBCLID=1%26x&b=2&%5Fgcl_aw=3&c=4#_gl=1*5&d",
+        "td_referrer": "https://b.example/?u=https%3A%2F%2Fc.example%2F%3fgclid%3D1%2526x%26e%3D2%26_ga%3D3&f=%2523gbraid%253D1",
     }
-    kept = {"td_url": "https://a.example/?b=2&c=4#d", "td_referrer": "https://b.example/"}
+    kept = {
+        "td_url": "https://a.example/?b=2&c=4#d",
+        "td_referrer": "https://b.example/?u=https%3A%2F%2Fc.example%2F%3fe%3D2&f=",
+    }
+    sent["href"], kept["href"] = sent["td_url"], kept["td_url"]
     found = row(Site(**settings), {"td_ip": "192.0.2.9", **sent, **IDS}, user_agent="UA", **headers)
 
     identifying = set() if is_honored else {"td_ip", *map(str.lower, IDS)}
