@@ -99,7 +99,7 @@ def test_a_deployment_only_moves_the_ingests_alias() -> None:
     (trust,) = role["AssumeRolePolicyDocument"]["Statement"]
 
     assert {"Service": "codedeploy.amazonaws.com"} == trust["Principal"]
-    assert {"StringEquals": OWN_ACCOUNT} == trust["Condition"]
+    assert {"StringEqualsIfExists": OWN_ACCOUNT} == trust["Condition"]
     assert (actions, live) == (move["Action"], move["Resource"])
     assert ("cloudwatch:DescribeAlarms", "*") == (look["Action"], look["Resource"])
 
