@@ -1,8 +1,8 @@
 """Decides how many shards a stream should have, from what it was sent.
 
-Kinesis allows ten changes of a stream in 24 hours, each to at most twice or at least half of its shards. Growing is immediate.
-Shrinking waits for one of four windows a day, and for a day whose busiest minute would fill at most half of the smaller stream. This
-leaves six of the ten changes for growth.
+Kinesis allows ten changes of a stream in 24 hours, each to at most twice or at least half of its shards. Growing is immediate, and so is
+following a lower limit. Otherwise, shrinking waits for one of four windows a day, and for a day whose busiest minute would fill at most
+half of the smaller stream. This leaves six of the ten changes for growth.
 """
 
 import math
@@ -58,13 +58,15 @@ def target(shards: int, day: Sequence[Minute], recent: Sequence[Minute], now: fl
         now: UNIX seconds.
         most: maximum number of shards.
     """
+    if shards > most:
+        return most
     needed = math.ceil(max((minute.shards for minute in day), default=0.0) / SHRINK_BELOW)
     wanted = math.ceil(max((minute.shards for minute in recent), default=0.0) / GROW_ABOVE)
-    if any(minute.throttled for minute in recent) and shards < 2 * max(wanted, 1):
+    if any(minute.throttled for minute in recent):
         # at twice the size that is needed, one key is too hot for any shard, and more shards would not help
-        wanted = max(wanted, 2 * shards)
-    if wanted > shards:
-        return max(shards, min(wanted, most))
+        wanted *= 2
+    if wanted >= shards:
+        return min(wanted, most)
     if needed <= shards // 2 and now % WINDOWS_APART_SECONDS < SHRINK_WINDOW_SECONDS:
         return math.ceil(shards / 2)
     return shards

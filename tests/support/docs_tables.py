@@ -65,17 +65,21 @@ def codes_list(codes: Iterable[AnyCode]) -> str:
 
 
 def roles() -> str:
-    """Return as JSON what the functions' roles allow with default parameters, and why."""
+    """Return as JSON what the functions' roles, and CodeDeploy's, allow if everything optional is used, and why."""
     found: dict[str, list[dict[str, Any]]] = {}
-    mode = Mode({})
-    for function in FUNCTIONS:
-        role = mode.resources()[function.replace("Function", "Role")]
+    made = Mode({"SubnetIds": "subnet-0a", "WatermarkTable": "marks"}).resources()
+    of_all = {
+        "Log": "Write logs, with metrics in them.",
+        "JoinNetwork": "If SubnetIds is set, Lambda joins them.",
+    }
+    for function in (*FUNCTIONS, "DeploymentRole"):
+        role = made[function.replace("Function", "Role")]
         for policy in role["Properties"]["Policies"]:
             for statement in policy["PolicyDocument"]["Statement"]:
-                if statement["Sid"] == "Log" or statement["Effect"] == "Deny":
+                if statement["Effect"] == "Deny":
                     continue
                 allowed = {
-                    "why": role["Metadata"]["Why"][statement["Sid"]],
+                    "why": (of_all | role["Metadata"]["Why"])[statement["Sid"]],
                     "actions": sorted(listed(statement["Action"])),
                     "on": [named(place) for place in listed(statement["Resource"])],
                 }

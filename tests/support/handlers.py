@@ -103,6 +103,9 @@ _UNUSED: Mapping[str, Mapping[str, str]] = {
 
 BEYOND: Mapping[str, Mapping[str, str]] = {
     "ApiGatewayV2": {"logs:*": "API Gateway's guide lists them for whoever switches on an access log"},
+    "CertificateManager": {
+        "iam:CreateServiceLinkedRole": "the first custom domain of an account creates API Gateway's role"
+    },
     "ElastiCache": {
         "iam:CreateServiceLinkedRole": "the first cache of an account creates ElastiCache's role"
     },

@@ -3,11 +3,13 @@
 tests/runtime/test_rights.py compares what each function's role allows with the calls that the function makes.
 """
 
+import json
 import re
 from typing import Any
 
 import pytest
 
+from tests.support import docs_tables
 from tests.support.modes import Mode
 from tests.support.rights import granted, listed
 from tests.support.sam import FUNCTIONS, properties, resources, template, transformed
@@ -99,9 +101,24 @@ def test_a_deployment_only_moves_the_ingests_alias() -> None:
     (trust,) = role["AssumeRolePolicyDocument"]["Statement"]
 
     assert {"Service": "codedeploy.amazonaws.com"} == trust["Principal"]
-    assert {"StringEquals": OWN_ACCOUNT} == trust["Condition"]
+    assert {"StringEqualsIfExists": OWN_ACCOUNT} == trust["Condition"]
     assert (actions, live) == (move["Action"], move["Resource"])
     assert ("cloudwatch:DescribeAlarms", "*") == (look["Action"], look["Resource"])
+
+
+def test_a_boundary_can_be_written_from_the_list_of_actions() -> None:
+    """functions.json has every action that a role allows in any mode: one that a boundary lacks fails deliveries or deploys."""
+    found = json.loads(docs_tables.roles())
+    told = {action for statements in found.values() for one in statements for action in one["actions"]}
+    modes = [
+        Mode(parameters).resources()
+        for parameters in (PLAIN, EXISTING, MANAGED | {"WatermarkTable": "marks"})
+    ]
+    roles = [one["Properties"] for mode in modes for one in mode.values() if one["Type"] == "AWS::IAM::Role"]
+
+    assert told == {
+        action for role in roles for _, one in _statements(role) for action in listed(one["Action"])
+    }
 
 
 def test_no_action_is_a_wildcard() -> None:

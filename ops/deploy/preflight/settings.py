@@ -1,5 +1,6 @@
 """Checks that need no AWS credentials: the parameters, the region and the build."""
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import fields
@@ -16,12 +17,16 @@ _SERVICES = {
     *("Events", "Kinesis", "Lambda", "SQS", "SecretsManager"),
 }
 """The services that some regions lack."""
+_MOST_VARIABLES = 4096
+"""Bytes of all environment variables of a function, as JSON, that Lambda accepts."""
+_NOT_A_PARAMETER = "x" * 40
+"""Stands for the value of a variable that is not a parameter's, such as a queue's URL: they have so many bytes on average."""
 _MACHINES = {62: "x86_64", 183: "arm64"}
 
 
 def parameters(survey: Survey) -> Iterator[Finding]:
     """Check the parameters against the template, and against each other."""
-    objections = survey.template.objections(survey.overrides) or list(_unreadable(survey))
+    objections = survey.template.objections(survey.overrides) or [*_unreadable(survey), *_too_long(survey)]
     for said in objections:
         yield fault("parameters", said, "Correct parameter_overrides in samconfig.toml.")
     if not _STACK_NAME.fullmatch(survey.plan.stack):
@@ -53,6 +58,19 @@ def _unreadable(survey: Survey) -> Iterator[str]:
                     setting.metadata["parse"](text)
                 except ValueError as error:
                     yield f"{name} cannot be {text!r}: {error}."
+
+
+def _too_long(survey: Survey) -> Iterator[str]:
+    """Yield which parameter makes the ingest's environment variables too large: only it has lists of any length."""
+    variables = survey.template.variables("IngestFunction")
+    sources = {name: value["Ref"] for name, value in variables.items() if "Ref" in value}
+    values = {name: survey.values.get(sources.get(name, ""), _NOT_A_PARAMETER) for name in variables}
+    if (size := len(json.dumps(values, separators=(",", ":")))) > _MOST_VARIABLES:
+        longest = max(sources, key=lambda name: len(values[name]))
+        yield (
+            f"{sources[longest]} is too long: the ingest's environment variables have about {size:,} bytes, and Lambda accepts "
+            f"{_MOST_VARIABLES:,}."
+        )
 
 
 def cost(survey: Survey) -> Iterator[Finding]:

@@ -192,6 +192,10 @@ SEEDED: dict[str, tuple[Seed, str]] = {
         ),
         "parameters: DroppedColumns; parameters: HashedColumns; parameters: RedirectHosts",
     ),
+    "more variables than Lambda takes": (
+        seed(given={"RedirectHosts": ",".join(["shop.example.com"] * 200)}),
+        "parameters: RedirectHosts is too long",
+    ),
     # the stack
     "failed first deploy": (seed("ROLLBACK_COMPLETE"), "stack: delete-stack --stack-name sluice-dev"),
     "failed deletion": (seed("DELETE_FAILED"), "stack: delete-stack"),
