@@ -179,6 +179,7 @@ screen.write(file, "tables: {{visits: {{description: \\u8cfc}}}}"); accounts_fil
         ("replay --local --from yesterday", "'yesterday' is not a time"),
         ("status --local --since 1h --until 2h", "--since is not before --until: swap them"),
         ("tail --local page", "write COLUMN=VALUE, such as page=home"),
+        ("find --local ''", "'' is not a condition"),
         ("wait --local --account Shop --table pageviews --until 1h", "'Shop' is not a valid account name"),
         ("wait --local --account shop --table p --until 1h", "'p' is not a valid table name"),
     ],
