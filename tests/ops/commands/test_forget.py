@@ -1,6 +1,7 @@
 """`sluice forget` and `sluice export` over the local stack."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import msgpack
 import pytest
 from redis import Redis
 
+from ops import screen
 from tests.support.sluice import Sluice, until
 from worker.rows import compress
 
@@ -81,6 +83,9 @@ def test_persons_are_forgotten_everywhere_and_nobody_else(sluice: Sluice, tmp_pa
         for one in lines_of(sluice.run("export email=q@example.com --account shop --local").stdout)
         if one.get("table") == "forget_dead"
     ]
+    since, now = (screen.utc(int(time.time()) - ago) for ago in (600, 0))
+    forced = f"replay --force --from {since} --to {now} --account shop --table forget_sent --local --yes"
+    assert 0 == sluice.json(forced)["rows"]["passed_over"]  # nothing was sent before under this tag
 
 
 def test_a_rejected_event_is_exported_whatever_its_sender_wrote(sluice: Sluice) -> None:
