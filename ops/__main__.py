@@ -2,12 +2,16 @@
 
 import os
 import signal
+import sys
 from importlib import import_module
+from io import TextIOWrapper
 
 
 def main() -> None:
     """Run the command."""
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # INTERRUPTED, which is not imported yet
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as standard error
     cli = import_module("ops.cli")
     signal.signal(signal.SIGINT, signal.default_int_handler)
     cli.main(prog_name="sluice")

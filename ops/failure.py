@@ -109,7 +109,7 @@ def explained(error: Exception, rights: str = RIGHTS) -> Failure:
             return Failure(f"your AWS session has expired: {_NEW_CREDENTIALS}")
         case exceptions.ConnectionError() | HTTPClientError():
             return Failure(
-                f"{_plain(cause)}: check your network, and with --local, that the local stack is running (`sluice local`)"
+                f"{_plain(cause)}: check your network and the region, and with --local, that the local stack is running (`sluice local`)"
             )
     if isinstance(error, SluiceError):
         return Failure(_plain(error))

@@ -109,9 +109,9 @@ def write(file: Path, text: str) -> None:
 
 
 def put(text: str, file: Path | None, said: str) -> None:
-    """Print a text. If a file is given, write the text there and print `said` instead."""
+    """Print a text in UTF-8, as others read it from files. If a file is given, write the text there and print `said` instead."""
     if file is None:
-        click.echo(text, nl=False)
+        click.echo(text.encode(), nl=False)
     else:
         write(file, text)
         say(said)

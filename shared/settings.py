@@ -36,7 +36,12 @@ def _lower_list(text: str) -> tuple[str, ...]:
     return _list(text.lower())
 
 
-def _columns(text: str) -> tuple[str, ...]:
+def columns(text: str) -> tuple[str, ...]:
+    """Return the columns that DroppedColumns or HashedColumns names.
+
+    Raises:
+        ValueError: one cannot be dropped or hashed.
+    """
     names = _list(text)
     for name in names:
         if name in ROW_COLUMNS or not _COLUMN.fullmatch(name):
@@ -145,13 +150,13 @@ class IngestSettings(_Settings):
         "VISITOR_COOKIES", "`on`: the id endpoints for Treasure Data's SDKs set cookies", "off"
     )
     dropped_columns: tuple[str, ...] = _setting(
-        "DROPPED_COLUMNS", "Columns to remove from every row, separated by commas", (), _columns
+        "DROPPED_COLUMNS", "Columns to remove from every row, separated by commas", (), columns
     )
     hashed_columns: tuple[str, ...] = _setting(
         "HASHED_COLUMNS",
         "Columns to replace with a keyed hash, separated by commas",
         (),
-        _columns,
+        columns,
     )
     bots: str = _setting(
         "BOTS",

@@ -118,6 +118,12 @@ def delivered_in(spans: Iterable[Span]) -> int:
     return sum(_states(span)[State.DELIVERED] for span in spans)
 
 
+def kept_in(spans: Iterable[Span]) -> int:
+    """Return how many rows of spans are not those of forgotten persons."""
+    leaves = ((span, *leaf) for span in spans for leaf in span.all_leaves())
+    return sum(span.rows(key) for span, key, entry in leaves if entry.state is not State.FORGOTTEN)
+
+
 def _states(span: Span) -> Counter[State]:
     total: Counter[State] = Counter()
     for group, states in by_group(span).items():

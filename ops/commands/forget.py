@@ -104,7 +104,7 @@ def command(
     # a request itself knows only what searches that follow leave
     made = [one | {"left": left[one["id"]]} for one in receipts(stack) if one["id"] in left]
     _print(made, as_json=as_json)
-    raise click.exceptions.Exit(UNFINISHED if any(one["statements"] for one in made) else 0)
+    raise click.exceptions.Exit(_code(made))
 
 
 def _wanted(account: str | None, person: tuple[str, str] | None, file: Path | None) -> list[WantedPersons]:
@@ -241,7 +241,13 @@ def _list(stack: Stack, *, as_json: bool) -> int:
     if not made and not as_json:
         screen.say("Nobody was forgotten.")
     _print(made, as_json=as_json)
-    return UNFINISHED if any(one["statements"] and not one["done"] for one in made) else 0
+    return _code(made)
+
+
+def _code(made: Iterable[Mapping[str, Any]]) -> int:
+    """Return the exit code: whether a receipt says what is to do."""
+    to_do = any(not one["done"] and (one["statements"] or not one["cleared"]) for one in made)
+    return UNFINISHED if to_do else 0
 
 
 def _print(made: list[dict[str, Any]], *, as_json: bool) -> None:

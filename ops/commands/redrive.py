@@ -222,7 +222,12 @@ class _Editor:
 
     def open(self, text: str) -> str | None:
         """Let the operator edit a text; return None if it was not saved."""
-        edited = click.edit(text, extension=".jsonl")
+        try:
+            edited = click.edit(text, extension=".jsonl")
+        except click.ClickException as error:
+            raise Failure(
+                f"{error.message}: name an editor that works here in the variable VISUAL"
+            ) from error
         self._saved = self._saved if edited is None else edited
         return edited
 

@@ -14,7 +14,7 @@ import click
 
 from ops import known_accounts, screen
 from ops.books import planned_spans
-from ops.books.replayed import Planned, Replayed, delivered_in, outcome
+from ops.books.replayed import Planned, Replayed, delivered_in, kept_in, outcome
 from ops.failure import INTERRUPTED, UNFINISHED, Failure
 from ops.sending import send
 from ops.stack import Stack, works_on_stack
@@ -294,8 +294,8 @@ def _send_forced(
     found = ledger.get_all(places)
     names = [[place.chain.name, START, key.name] for place, span in found.items() for key in span.chunks]
     send(stack, {"chunks": names}, tell)
-    rows = sum(sum(span.chunks.values()) for span in found.values())
-    return outcome(rows, ledger.get_all(places).values(), before)
+    after = ledger.get_all(places).values()
+    return outcome(kept_in(after), after, before)
 
 
 def _append(stack: Stack, wanted: Wanted, spans: Iterable[Span]) -> Counter[str]:

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from ops import personal_data, screen
-from shared.rows import PlanCode, column_name
+from shared.rows import PlanCode
+from shared.settings import columns
 from shared.tracking_plan import (
     STANDARD_COLUMNS,
     PlannedColumn,
@@ -154,8 +155,8 @@ class Profile:
 
 def changed_columns(parameters: Mapping[str, str]) -> frozenset[str]:
     """Return the columns that a stack with these parameters drops or hashes after it has compared events with the plan."""
-    named = ",".join([parameters.get(name, "") for name in ("DroppedColumns", "HashedColumns")])
-    return frozenset(column_name(name.strip()) for name in named.split(",") if name.strip())
+    named = (parameters.get(name, "") for name in ("DroppedColumns", "HashedColumns"))
+    return frozenset(column for text in named for column in columns(text))
 
 
 class Drift(NamedTuple):

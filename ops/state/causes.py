@@ -25,6 +25,7 @@ class Cause(NamedTuple):
 _STATUS = re.compile(r"http_(\d{3})")
 _TRIED_AGAIN = ("http_401", "http_403", "http_404", "http_408", "http_413", "http_425", "http_429")
 """Refusals after which the same rows are sent again, all at once or in parts."""
+_NOT_CREATED = re.compile(r"may_not_create|create_http_4(?!04|08|29)\d\d")
 _NETWORK = ("connect_timeout", "connection_refused", "undocumented_answer", "not_json", "md5_mismatch")
 _TD = {
     "timeout": "does not answer in time",
@@ -79,6 +80,12 @@ def wait_cause(reason: str, database: str, option: str) -> Cause:
         said = f"Treasure Data answers {reason[5:]}: it rejects rows"
         advice = f"Those that it rejects will be dead; then fix them with `sluice redrive {option} --edit --reason {reason}`."
         return Cause("rows_refused", said, advice)
+    if _NOT_CREATED.fullmatch(reason):
+        said = f"Treasure Data has no such table, and does not create it ({reason})"
+        advice = (
+            f"Create it in Treasure Data: `sluice status {option} --all` names the tables of rows that wait."
+        )
+        return Cause("table_refused", said, advice)
     return td_cause(reason, database, option)
 
 

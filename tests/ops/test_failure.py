@@ -53,6 +53,10 @@ def caused_by(cause: Exception) -> Exception:
         ),
         (refused("Odd", "two\nlines"), "AWS rejected GetRecords: Odd: two lines"),
         (exceptions.NoCredentialsError(), f"no AWS credentials were found: {NEW}"),
+        (
+            exceptions.EndpointConnectionError(endpoint_url="https://sqs.us-esat-1"),
+            'Could not connect to the endpoint URL: "https://sqs.us-esat-1": check your network and the region, and with --local, that the local stack is running (`sluice local`)',
+        ),
         (IndexDamagedError("the index of a span cannot be read"), "the index of a span cannot be read"),
         (InvalidObjectError("it holds other bytes"), "it holds other bytes"),
         (Failure("a\n b"), "a b"),

@@ -136,6 +136,16 @@ def test_a_command_can_be_interrupted_while_it_is_imported() -> None:
     assert (130, b"") == (done.returncode, done.stderr)
 
 
+def test_output_is_printed_whatever_the_encoding() -> None:
+    """Characters that the terminal's encoding lacks are escaped: a command does not end in the middle of its work."""
+    line, latin = [sys.executable, "-m", "ops", "certify", "--help"], {"PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(
+        line, cwd=ROOT, env=os.environ | latin, capture_output=True, check=False, timeout=60
+    )
+
+    assert (0, b"", True) == (done.returncode, done.stderr, rb"sluice_certify\u2026" in done.stdout)
+
+
 def test_plans_are_written_and_read_in_utf_8_whatever_the_locale(tmp_path: Path) -> None:
     """A value of a plan that is read in another encoding never matches."""
     file = tmp_path / "plan.yaml"
@@ -179,6 +189,7 @@ screen.write(file, "tables: {{visits: {{description: \\u8cfc}}}}"); accounts_fil
         ("replay --local --from yesterday", "'yesterday' is not a time"),
         ("status --local --since 1h --until 2h", "--since is not before --until: swap them"),
         ("tail --local page", "write COLUMN=VALUE, such as page=home"),
+        ("find --local ''", "'' is not a condition"),
         ("wait --local --account Shop --table pageviews --until 1h", "'Shop' is not a valid account name"),
         ("wait --local --account shop --table p --until 1h", "'p' is not a valid table name"),
     ],

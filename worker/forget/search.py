@@ -126,24 +126,15 @@ class ForgetSearch:
             found.add_forgotten(searched.forgotten, now)
             found.add_deleted(searched.deleted)
 
-        failure: UnavailableError | None = None
         try:
             for found in self._looks(hour, after, persons, searched, deadline):
                 gone = self._delete_delivered(found, document.seen, searched, deadline)
                 jobs = [partial(self._forget, cut, persons, gone) for cut in found]
-                for cut in run_parallel(self._executors, jobs, _AT_ONCE):
-                    if isinstance(cut, PersonRows):
-                        searched.add(cut)
-                    else:
-                        failure = cut
-                if failure is not None:
-                    break
-        except UnavailableError as error:
-            failure = error
-        if searched.forgotten or searched.deleted or searched.fresh - document.seen.keys():
-            self._requests.change(note)  # whatever fails later, this is done
-        if failure is not None:
-            raise failure
+                for cut in _known(run_parallel(self._executors, jobs, _AT_ONCE)):
+                    searched.add(cut)
+        finally:
+            if searched.forgotten or searched.deleted or searched.fresh - document.seen.keys():
+                self._requests.change(note)  # whatever fails, this is done
         return searched
 
     def _looks(
@@ -263,27 +254,18 @@ class ForgetSearch:
         matcher = persons.of(account)
         if matcher is None:
             return found
-        failure: UnavailableError | None = None
         try:
             for page in self._bucket.pages(f"{REJECTED}{account}/"):
                 jobs = [
                     partial(self._rejected, item["Key"], matcher, forgets=forgets)
                     for item in page.get("Contents", ())
                 ]
-                for requests in run_parallel(self._executors, jobs, _AT_ONCE):
-                    if isinstance(requests, UnavailableError):
-                        failure = requests
-                    else:
-                        found.update((request, "rejected") for request in requests)
-                if failure is not None:
-                    break
-        except UnavailableError as error:
-            failure = error
-        if found and forgets:
-            now = self._clock.now()
-            self._requests.change(lambda document: document.add_forgotten(found, now))
-        if failure is not None:
-            raise failure
+                for requests in _known(run_parallel(self._executors, jobs, _AT_ONCE)):
+                    found.update((request, "rejected") for request in requests)
+        finally:
+            if found and forgets:
+                now = self._clock.now()
+                self._requests.change(lambda document: document.add_forgotten(found, now))
         return found
 
     def _rejected(self, name: str, matcher: Matcher, *, forgets: bool) -> list[str] | UnavailableError:
@@ -302,6 +284,18 @@ class ForgetSearch:
         except UnavailableError as error:
             return error
         return [request for request in requests if request]
+
+
+def _known[T](results: Iterable[T | UnavailableError]) -> Iterator[T]:
+    """Yield all results but those that are errors; then raise the last of these."""
+    failure: UnavailableError | None = None
+    for result in results:
+        if isinstance(result, UnavailableError):
+            failure = result
+        else:
+            yield result
+    if failure is not None:
+        raise failure
 
 
 def _began(hour: str) -> float:

@@ -11,6 +11,7 @@ from ops.plans.plan_profile import Profile
 from ops.plans.plan_text import inferred
 from ops.selecting import since_option
 from ops.stack import Stack, works_on_stack
+from shared.tracking_plan import TrackingPlan
 
 
 @click.command("infer")
@@ -34,3 +35,7 @@ def command(stack: Stack, account: str, *, since: float, file: Path | None) -> N
         raise Failure(f"no events of {account} were found: use an earlier --since")
     said = f"{screen.plural(len(profile.tables), 'table')} of {account} in {file}."
     screen.put(inferred(profile), file, said)
+    try:
+        TrackingPlan.parse(profile.plan().to_value())
+    except ValueError as error:
+        click.echo(f"Note: `sluice accounts apply` refuses this plan until you shorten it: {error}", err=True)

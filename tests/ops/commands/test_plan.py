@@ -159,12 +159,18 @@ def test_a_plan_may_be_a_file_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.xdist_group("ops")
-def test_a_plan_is_inferred_applied_and_compared(sluice: Sluice, tmp_path: Path) -> None:
+def test_a_plan_is_inferred_applied_and_compared(
+    sluice: Sluice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The commands read the events of the last day from S3."""
     sluice.produce("planned", "first_rows", "a", "b")
     sluice.settled()
     plan = tmp_path / "planned.yaml"
     assert "1 table of planned" in sluice.run(f"plan infer planned --local -o {plan}").stdout
+    with monkeypatch.context() as fewer:
+        fewer.setattr("shared.tracking_plan.MAX_TABLES", 0)
+        long = sluice.run("plan infer planned --local")
+    assert (0, True) == (long.exit_code, "until you shorten it: a plan has at most 0 tables" in long.stderr)
     fitting = sluice.run(f"plan diff planned --plan {plan} --local")
     again = sluice.run(f"plan infer planned --local -o {plan}")
     assert (1, True) == (again.exit_code, "exists, and may have been edited: use another" in again.stderr)

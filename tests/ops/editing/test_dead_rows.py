@@ -162,6 +162,8 @@ def test_edited_rows_are_delivered(sluice: Sluice, edits: Callable[[str], None])
     dry = sluice.run(f"{line} --dry-run")
     edits("text")
     left = sluice.run(line)
+    edits("1 / 0")
+    broken = sluice.run(line)
     edits("text[:-20]")
     mistaken = sluice.run(line, answer="n\n")
     edits("""text.replace('"mended": true', '"mended": "yes"')""")
@@ -174,6 +176,7 @@ def test_edited_rows_are_delivered(sluice: Sluice, edits: Callable[[str], None])
         (0, "2 rows delivered, 0 kept, 0 newly dead."),
     ] == [(one.exit_code, one.stdout.splitlines()[-1]) for one in (still, left, done)]
     assert (0, "2 rows.") == (dry.exit_code, dry.stdout.splitlines()[0])
+    assert (1, True) == (broken.exit_code, "name an editor that works here in the variable" in broken.stderr)
     assert (1, True) == (mistaken.exit_code, "nothing was changed" in mistaken.stderr)
     for one, said in ((mistaken, '"received_'), (declined, '"mended": "yes"')):
         kept = Path(one.stderr.partition("Your edits are in ")[2].partition(".jsonl")[0] + ".jsonl")

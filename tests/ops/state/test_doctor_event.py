@@ -22,6 +22,12 @@ KEY, OTHER = (ChunkKey(Group(RowSender("shop"), table), 0) for table in (TEST_TA
         (Entry(State.WAITING, reason="http_503"), "waiting", "Treasure Data answers 503. No action needed"),
         (Entry(State.WAITING, reason="http_401"), "fault", "it rejects the API key. Store a valid one"),
         (Entry(State.WAITING, reason="http_422"), "fault", "fix them with `sluice redrive --local --edit --"),
+        (
+            Entry(State.WAITING, reason="may_not_create"),
+            "fault",
+            "(may_not_create). Create it in Treasure Data",
+        ),
+        (Entry(State.WAITING, reason="create_http_503"), "waiting", "No action needed"),
         (Entry(State.DEAD, reason="http_422"), "fault", "dead after 1.2 s (http_422)"),
     ],
 )
