@@ -52,7 +52,10 @@ def caused_by(cause: Exception) -> Exception:
             "a resource of the stack is gone (GetRecords: no): run `sam deploy` to recreate it",
         ),
         (refused("Odd", "two\nlines"), "AWS rejected GetRecords: Odd: two lines"),
-        (exceptions.NoCredentialsError(), f"no AWS credentials were found: {NEW}"),
+        (
+            exceptions.NoCredentialsError(),
+            "no AWS credentials were found: set a profile up (`aws configure`, or `aws configure sso`), and repeat the command",
+        ),
         (IndexDamagedError("the index of a span cannot be read"), "the index of a span cannot be read"),
         (InvalidObjectError("it holds other bytes"), "it holds other bytes"),
         (Failure("a\n b"), "a b"),
