@@ -64,7 +64,7 @@ ANSWERS: Mapping[AnyCode, Answer] = {
     "invalid_redirect": Answer(400, "the redirect does not point to a host that this stack allows"),
     "missing_key": Answer(401, "the request has no write key"),
     "invalid_key": Answer(401, "the write key is not signed with a currently valid secret"),
-    "wrong_database": Answer(403, "the database in the path is not the write key's account"),
+    "wrong_database": Answer(403, "the request must name the write key's account in place of a database"),
     "unknown_account": Answer(403, "the write key's account does not exist in this stack"),
     "disabled_account": Answer(403, "the account is disabled"),
     "revoked_key": Answer(403, "the write key has been revoked"),

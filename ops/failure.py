@@ -102,7 +102,9 @@ def explained(error: Exception, rights: str = RIGHTS) -> Failure:
         return Failure(_refused(cause, rights))
     match cause:
         case NoCredentialsError() | PartialCredentialsError():
-            return Failure(f"no AWS credentials were found: {_NEW_CREDENTIALS}")
+            return Failure(
+                "no AWS credentials were found: set a profile up (`aws configure`, or `aws configure sso`), and repeat the command"
+            )
         case ProfileNotFound():
             return Failure(f"{cause}: set AWS_PROFILE to a profile in `aws configure list-profiles`")
         case SSOError() | TokenRetrievalError() | UnauthorizedSSOTokenError():

@@ -72,7 +72,7 @@ def ask_key(*, yes: bool) -> str:
     Raises:
         Failure: nothing may be asked, or there is nobody to answer.
     """
-    question = "Treasure Data API key (it may import and query; hidden)"
+    question = "Treasure Data API key (a Master key, not Write-only; hidden)"
     return screen.ask(
         question, "`--td-key-file FILE` gives the Treasure Data API key", yes=yes, hidden=True
     ).strip()
@@ -237,6 +237,6 @@ class StackSetup:
             return warning(
                 "first row",
                 f"Accepted. The API key may not query, so look for it in Treasure Data's console: {where}.",
-                "docs/deploying.md#treasure-data says what such a key cannot do.",
+                f"To exclude duplicates, store a Master key with `sluice setup {self.stack.option} --td-key-file FILE`.",
             )
         return ok("first row", f"seen by a query after {screen.lasting(seconds)}: {where}")

@@ -52,10 +52,13 @@ def caused_by(cause: Exception) -> Exception:
             "a resource of the stack is gone (GetRecords: no): run `sam deploy` to recreate it",
         ),
         (refused("Odd", "two\nlines"), "AWS rejected GetRecords: Odd: two lines"),
-        (exceptions.NoCredentialsError(), f"no AWS credentials were found: {NEW}"),
         (
             exceptions.EndpointConnectionError(endpoint_url="https://sqs.us-esat-1"),
             'Could not connect to the endpoint URL: "https://sqs.us-esat-1": check your network and the region, and with --local, that the local stack is running (`sluice local`)',
+        ),
+        (
+            exceptions.NoCredentialsError(),
+            "no AWS credentials were found: set a profile up (`aws configure`, or `aws configure sso`), and repeat the command",
         ),
         (IndexDamagedError("the index of a span cannot be read"), "the index of a span cannot be read"),
         (InvalidObjectError("it holds other bytes"), "it holds other bytes"),

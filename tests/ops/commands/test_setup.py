@@ -130,6 +130,15 @@ def test_it_runs_without_questions(site: Site) -> None:
     assert 1 == len(site.rows())
 
 
+def test_a_key_that_may_not_query_ends_with_the_command_that_stores_another(site: Site) -> None:
+    """The row is sent all the same."""
+    site.sluice.td("faults", {"kind": "status", "status": 403, "action": "query"})
+    result = site.unattended()
+
+    assert 0 == result.exit_code, result.stderr
+    assert "`sluice setup --stack sluice-dev --region us-east-1 --td-key-file FILE`" in result.output
+
+
 class StoppedError(Exception):
     """The setup was stopped here."""
 
