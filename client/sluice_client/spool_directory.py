@@ -17,8 +17,8 @@ from uuid import uuid4
 from sluice_client.errors import SpoolError
 from sluice_client.spool_file import Limits, SpoolFile
 
-_DAMAGED = ("malformed", "not a database", "no such column")
-"""What SQLite says of a damaged file."""
+_DAMAGED = ("malformed", "not a database", "unsupported file format", "no such column", "can't decode")
+"""What SQLite, or Python of SQLite's message, says of a damaged file."""
 
 _log = logging.getLogger("sluice_client")
 

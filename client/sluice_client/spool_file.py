@@ -28,6 +28,9 @@ _CHECKPOINT_WRITES = 4000
 _MAX_LOG_FRAMES = 65_536
 """Pages of the write-ahead log, 64 MiB, above which writers wait until all of it is copied."""
 
+_FAILURES = (sqlite3.Error, UnicodeDecodeError)
+"""What a damaged file raises, too: a message that quotes a damaged name cannot be decoded."""
+
 _SCHEMA = """
     CREATE TABLE IF NOT EXISTS event (seq INTEGER PRIMARY KEY, body BLOB NOT NULL);
     CREATE TABLE IF NOT EXISTS batch (
@@ -38,6 +41,10 @@ _SCHEMA = """
 _CHECKS = (
     ("PRAGMA quick_check(1)", ("ok",)),
     ("SELECT count(*) FROM batch WHERE length(id) != 32 OR id GLOB '*[^0-9a-f]*'", (0,)),
+    (
+        "SELECT count(*) FROM batch WHERE events > (SELECT count(*) FROM event WHERE seq BETWEEN first AND last)",
+        (0,),
+    ),
 )
 """Queries that find damage, and what each gives of a sound file."""
 
@@ -382,7 +389,7 @@ class SpoolFile:
         with self._lock:
             try:
                 yield self._writer or self._open_writer()
-            except sqlite3.Error as error:
+            except _FAILURES as error:
                 raise SpoolError(f"cannot {action} the spool {self.path}: {error}") from error
 
     @contextmanager
@@ -392,7 +399,7 @@ class SpoolFile:
                 if self._reader is None:
                     self._reader = self._connect()
                 yield self._reader
-            except sqlite3.Error as error:
+            except _FAILURES as error:
                 raise SpoolError(f"cannot read the spool {self.path}: {error}") from error
 
     def _open_writer(self) -> sqlite3.Connection:

@@ -201,7 +201,9 @@ class LedgerRepair:
     def _rewritten(self, span: Span, found: _Unknown) -> Span:
         """Return a known span with the chunks that its new object has: other ones, if forgetting has cut some anew."""
         members = found.index.members
-        chunks = {key: member.rows for key, member in members.items()}
+        # rejected events have objects of their own
+        chunks = {key: rows for key, rows in span.chunks.items() if key.group.is_rejected}
+        chunks |= {key: member.rows for key, member in members.items()}
         entries = {key: entry for key, entry in span.entries.items() if key.planned in chunks}
         open_groups = {key.group for key, entry in span.all_leaves() if entry.state in _DOUBTFUL}
         for key in chunks.keys() - span.chunks.keys():
@@ -216,7 +218,7 @@ class LedgerRepair:
         gone = [
             key
             for key, entry in span.all_leaves()
-            if entry.state in _DOUBTFUL and not index.members[key.planned].length
+            if entry.state in _DOUBTFUL and (member := index.members.get(key.planned)) and not member.length
         ]
         return {key: Entry(State.DROPPED if key.group.code else State.DELIVERED) for key in gone}
 
@@ -242,11 +244,12 @@ class LedgerRepair:
         return True
 
     def _has_rows(self, span: Span, key: ChunkKey) -> bool:
-        """Return whether a chunk is in its object, so that this repair cannot be what has called it final."""
+        """Return whether a chunk has not left its object, so that this repair cannot be what has called it final."""
         try:
-            return self.objects.index(span).members[key.planned].length > 0
+            member = self.objects.index(span).members.get(key.planned)
         except InvalidObjectError:
             return False
+        return member is None or member.length > 0
 
     def _read(self, stored: Stored) -> _Unknown | None:
         """Read an object whose parts no item names: its index is the last gzip member, with the digest in its name. Note if that fails."""

@@ -193,7 +193,7 @@ def test_a_file_whose_lock_was_deleted_is_taken_over(tmp_path: Path) -> None:
         assert (one.path, [[b"a"]]) == (file.path, drained(file))
 
 
-@pytest.mark.parametrize("damaged", ["file", "page", "id", "column"])
+@pytest.mark.parametrize("damaged", ["file", "page", "id", "column", "name", "format", "count"])
 def test_a_corrupt_file_is_renamed(tmp_path: Path, damaged: str) -> None:
     """It does not prevent a client from starting, even if only a part is damaged, which would hold all events; it is kept for inspection."""
     directory = SpoolDirectory(tmp_path / "spool", Limits(500, 900_000, 1_000_000))
@@ -206,6 +206,8 @@ def test_a_corrupt_file_is_renamed(tmp_path: Path, damaged: str) -> None:
     text = left.path.read_bytes()
     damages = {"file": b"none" * 1000, "page": text[:page] + bytes(1024) + text[page + 1024 :]}
     damages |= {"id": text.replace(id_, b"\xff" + id_[1:]), "column": text.replace(b"id TEXT", b"hd TEXT")}
+    damages |= {"name": text.replace(b"batch", b"b\xe1tch", 1), "format": text[:47] + b"\5" + text[48:]}
+    damages |= {"count": text.replace(b"d\x4e\x84" + id_, b"e\x4e\x84" + id_)}  # 101 events
     left.path.write_bytes(damages[damaged])
     Path(f"{left.path}-wal").write_bytes(b"of that one")
     with closing(directory.own()) as file:

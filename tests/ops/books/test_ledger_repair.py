@@ -8,7 +8,7 @@ import pytest
 
 from doubles.treasure_data.fault import Action, Fault, Kind
 from ops.books.ledger_repair import LedgerRepair
-from shared.envelope import marker
+from shared.envelope import decode, marker
 from shared.errors import HeldError
 from tests.support.delivery import (
     BUCKET,
@@ -22,6 +22,7 @@ from tests.support.delivery import (
     once,
     row,
 )
+from tests.worker.test_rejected import AT, delivered, event, rejecting
 from worker.bucket import Bucket
 from worker.restored import CHECK_SECONDS, is_restored
 from worker.states import Decision, State
@@ -341,10 +342,10 @@ def since_backup(made: Delivery, act: Callable[[], object]) -> None:
 
 
 def delivered_and_dead(made: Delivery) -> None:
-    """Have a span delivered, and sent again by a forced replay; of its two tables, the second one's rows are dead then."""
+    """Have a span with a rejected event delivered, and sent again by a forced replay; of its two tables, the second one's rows are dead then."""
     rows = {"views": [row("a")], "carts": [row("b", email="p"), row("c", email="q")]}
     made.map(shop="shop_db")
-    made.put(envelope("shop", rows, request_id="r"))
+    made.put(decode(envelope("shop", rows, request_id="r"))._replace(rejected=(event(),)).encode())
     made.deliver()
     [span] = made.spans()
     made.fail(415, table="carts")
@@ -370,6 +371,7 @@ def test_what_was_swept_since_the_backup_is_neither_dead_nor_lost() -> None:
 
     assert {"shop/carts/0": ("dead", "http_415", 2)} == dead
     assert {} == made.chunks(State.WAITING, State.DEAD)
+    assert {"shop/views!too_deep/0": ("rejected", "", 1)} == made.chunks(State.REJECTED)
     assert ["a", "a", "d"] == made.ids("shop_db", "views")
 
 
@@ -449,6 +451,20 @@ def test_an_edit_that_never_took_effect_is_left_aside_if_the_old_rows_were_sent(
     since_backup(made, lambda: None)
 
     assert (["a"], {}) == (made.ids("shop_db", "views"), made.chunks())
+
+
+def test_a_repair_of_rejected_events_that_never_took_effect_is_left_aside_if_they_were_dropped() -> None:
+    """No span object has them, so whether it has lost them says nothing."""
+    made = delivered(rejecting(event(), rows=1))
+    [span] = made.spans()
+    [key] = [key for key in span.chunks if key.group.is_rejected]
+    made.dynamodb.before["transact_write_items"] = once(kill)
+    with pytest.raises(KilledError):
+        made.sender_wiring.replacements.repair(span.place, key, [(AT, '{"table":"views"}')])
+    made.start().send(State.REJECTED, decision=Decision.DROP)
+    since_backup(made, lambda: None)
+
+    assert (["e0"], {key.name: ("dropped", "", 1)}) == (made.ids("shop_db", "views"), made.chunks())
 
 
 def test_edited_rows_of_a_forced_replay_count_apart_after_a_repair() -> None:
