@@ -10,4 +10,4 @@ export const settings = {};
  *
  * @param {string} name
  */
-export const keyOf = (name) => `sluice.${('' + settings.key).split('.')[0]}.${name}`;
+export const keyOf = (name) => 'sluice.' + ('' + settings.key).split('.')[0] + '.' + name;
