@@ -92,7 +92,7 @@ class _Auto:
         if at % 300 == 0 or alarm:
             recent = [minute for begin, minute in known if begin >= at - RECENT_SECONDS]
             day = [minute for _, minute in known]
-            self.wanted = target(self.shards, day, recent, at, MOST_SHARDS)
+            self.wanted = min(target(self.shards, day, recent, at), MOST_SHARDS)
 
     def step(self, at: float) -> None:
         """Take one step towards the wanted number of shards, if Kinesis allows one now."""

@@ -213,7 +213,7 @@ class _Run:
         minutes = {at * 60: Minute(*map(float, of)) for at, of in self.stream.minutes.items()}
         recent = [minute for at, minute in minutes.items() if at >= now - RECENT_SECONDS]
         shards = self.stream.shards
-        wanted = min(target(shards, list(minutes.values()), recent, now + 3600, 16), 2 * shards)
+        wanted = min(target(shards, list(minutes.values()), recent, now + 3600), 16, 2 * shards)
         if wanted != shards:
             kind = "UNIFORM_SCALING"
             world.stream.update_shard_count(StreamName=STREAM, TargetShardCount=wanted, ScalingType=kind)

@@ -1,8 +1,8 @@
 """Decides how many shards a stream should have, from what it was sent.
 
-Kinesis allows ten changes of a stream in 24 hours, each to at most twice or at least half of its shards. Growing is immediate, and so is
-following a lower limit. Otherwise, shrinking waits for one of four windows a day, and for a day whose busiest minute would fill at most
-half of the smaller stream. This leaves six of the ten changes for growth.
+Kinesis allows ten changes of a stream in 24 hours, each to at most twice or at least half of its shards. Growing is immediate.
+Shrinking waits for one of four windows a day, and for a day whose busiest minute would fill at most half of the smaller stream. This
+leaves six of the ten changes for growth.
 """
 
 import math
@@ -48,25 +48,22 @@ class Minute:
         return max(records / SHARD_RECORDS, size / SHARD_BYTES) / 60
 
 
-def target(shards: int, day: Sequence[Minute], recent: Sequence[Minute], now: float, most: int) -> int:
-    """Return how many shards a stream should have.
+def target(shards: int, day: Sequence[Minute], recent: Sequence[Minute], now: float) -> int:
+    """Return how many shards a stream should have, whatever its limit is.
 
     Args:
         shards: current number of shards.
         day: the last 24 hours; minutes without traffic may be missing.
         recent: those of them that are at most RECENT_SECONDS old.
         now: UNIX seconds.
-        most: maximum number of shards.
     """
-    if shards > most:
-        return most
     needed = math.ceil(max((minute.shards for minute in day), default=0.0) / SHRINK_BELOW)
     wanted = math.ceil(max((minute.shards for minute in recent), default=0.0) / GROW_ABOVE)
     if any(minute.throttled for minute in recent):
         # at twice the size that is needed, one key is too hot for any shard, and more shards would not help
         wanted *= 2
     if wanted >= shards:
-        return min(wanted, most)
+        return wanted
     if needed <= shards // 2 and now % WINDOWS_APART_SECONDS < SHRINK_WINDOW_SECONDS:
         return math.ceil(shards / 2)
     return shards

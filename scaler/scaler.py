@@ -106,18 +106,19 @@ class Scaler:
         return summary if summary["StreamStatus"] == "ACTIVE" else None
 
     def _needed(self, shards: int) -> int | None:
-        """Return how many shards the traffic needs; None if the metrics do not say."""
+        """Return how many shards the traffic needs, at most MaxShards; None if the metrics do not say."""
         day = self._day()
         if day is None:
             return None
         now, most = self._clock.now(), self._settings.max_shards
         recent = [minute for at, minute in day.items() if at.timestamp() >= now - RECENT_SECONDS]
-        if shards >= most and any(minute.throttled for minute in recent):
+        wanted = target(shards, list(day.values()), recent, now)
+        if wanted > most and any(minute.throttled for minute in recent):
             self._telemetry.count("ShardsExhausted")
             self._telemetry.warning(
                 "the stream throttles puts, and MaxShards does not allow more shards", shards=shards
             )
-        return target(shards, list(day.values()), recent, now, most)
+        return min(wanted, most)
 
     def _resize(self, shards: int, to: int, until: float) -> int | None:
         self._kinesis.update_shard_count(

@@ -89,6 +89,16 @@ def test_one_run_doubles_a_stream_several_times() -> None:
     assert [(1, 2), (2, 4), (4, 8), (8, 12)] == made.steps
 
 
+@pytest.mark.parametrize(("records", "counts"), [(60_000, {}), (120_000, {"ShardsExhausted": 1})])
+def test_max_shards_is_too_few_only_if_more_are_needed(records: float, counts: dict[str, int]) -> None:
+    """A burst that MaxShards is enough for raises no alarm, although it was throttled. A lower MaxShards applies at once."""
+    made = Scaled(8, max_shards=4)
+    made.count("IncomingRecords", records, 3)
+    made.count("WriteProvisionedThroughputExceeded", 1, 3)
+
+    assert (4, counts) == (made.run(), made.telemetry.counts)
+
+
 @pytest.mark.parametrize(("records", "minutes_ago", "steps"), [(100, 60, [(8, 4)]), (240_000, 23 * 60, [])])
 def test_a_quiet_day_halves_the_stream(records: int, minutes_ago: int, steps: list[tuple[int, int]]) -> None:
     """Kinesis allows one step at a time. A peak 23 hours ago may come again, so it keeps the stream large."""

@@ -116,6 +116,14 @@ def test_data_outlives_the_stack_in_prod_only() -> None:
     assert [] == [name for name, one in prod.items() if one["Properties"].get("DeletionProtectionEnabled")]
 
 
+def test_each_lifecycle_rule_expires_something() -> None:
+    """CloudFormation rejects a rule that has nothing but ExpiredObjectDeleteMarker, although S3 accepts it."""
+    acts = {"AbortIncompleteMultipartUpload", "ExpirationInDays", "NoncurrentVersionExpiration"}
+    rules = properties("DataBucket")["LifecycleConfiguration"]["Rules"]
+
+    assert [] == [one["Id"] for one in rules if not acts & one.keys()]
+
+
 def test_resources_have_no_fixed_names() -> None:
     """CloudFormation names everything, so stages can coexist and a retained resource blocks no deployment."""
     names = {"BucketName", "StreamName", "TableName", "QueueName", "FunctionName", "RoleName", "LogGroupName"}
