@@ -122,7 +122,7 @@ def carry_out(
     if as_json:
         screen.show_json(totals)
         return _code(totals)
-    return _report(stack, totals)
+    return _report(stack, totals, drops="drop" in decision.values())
 
 
 def _states(names: tuple[str, ...], *, sends: bool, edits: bool, as_json: bool) -> tuple[State, ...]:
@@ -141,7 +141,7 @@ def _states(names: tuple[str, ...], *, sends: bool, edits: bool, as_json: bool) 
     return tuple(KINDS[name] for name in names or default)
 
 
-def _report(stack: Stack, totals: Mapping[str, int]) -> int:
+def _report(stack: Stack, totals: Mapping[str, int], *, drops: bool = False) -> int:
     dropped = f", {totals['dropped']:,} dropped" if totals["dropped"] else ""
     if totals.get("replaced"):
         dropped += f", {totals['replaced']:,} split by table and waiting"
@@ -152,7 +152,11 @@ def _report(stack: Stack, totals: Mapping[str, int]) -> int:
         f"{screen.plural(totals['delivered'], 'row')} delivered, {totals['kept']:,} kept, "
         f"{totals['dead']:,} newly dead{dropped}{untried}."
     )
-    if totals["kept"]:
+    if totals["kept"] and drops and totals["complete"]:
+        screen.say(
+            f"Treasure Data may have what is kept. It is asked for rows that wait; `sluice redrive {stack.option} --kind dead` asks for dead ones."
+        )
+    elif totals["kept"]:
         screen.say(f"`sluice status {stack.option}` shows why rows are kept.")
     elif not totals["complete"]:
         screen.say("Some rows were not tried. Run the command again.")

@@ -201,7 +201,9 @@ class Checks:
         databases = said.get("databases", {})
         for database, why in databases.items():
             if why:
-                yield td_cause(why, database, self.stack.option).finding("import permission", database)
+                cause = td_cause(why, database, self.stack.option)
+                named = cause.said if database in cause.said else f"{database}: {cause.said}"
+                yield cause._replace(said=named).finding("import permission", database)
         working = [database for database, why in databases.items() if not why]
         if working:
             yield ok("import permission", f"to {', '.join(working)}")

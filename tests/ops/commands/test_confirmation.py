@@ -107,12 +107,13 @@ def test_each_option_narrows_the_selection(line: str) -> None:
 
 
 def test_rows_that_wait_and_rejected_events_can_be_dropped() -> None:
-    """Nobody may need them any more. Those of other states stay."""
+    """Nobody may need them any more. Those of other states stay, and those that Treasure Data may have."""
     stack = FaultyStack()
     made = stack.made
-    made.map(shop="shop_db")
+    made.map(shop="shop_db", app="app_db")
     made.td.create("shop_db", "views")
-    made.fail(429)
+    made.td.create("app_db", "views")
+    made.fail(429, database="shop_db")
     rejected = RejectedEvent(0, "too_deep", "views", b"{}")
     sent = decode(envelope("shop", {"views": [row("a")]}))
     made.put(sent._replace(rejected=(rejected,)).encode())
@@ -127,6 +128,11 @@ def test_rows_that_wait_and_rejected_events_can_be_dropped() -> None:
 
         assert 1 == stack.json(f"dead drop --all {kind} --yes")["dropped"]
         assert states == {key.name: entry.state for span in made.spans() for key, entry in span.all_leaves()}
+    made.fail(503, database="app_db")
+    made.put(envelope("app", {"views": [row("c")]}, request_id="c"))
+    made.deliver(-1)
+    doubtful = stack.run("dead drop --all --waiting --yes")
+    assert (3, True) == (doubtful.exit_code, "Treasure Data may have what is kept" in doubtful.stdout)
 
 
 def test_dead_rows_are_shown_dropped_and_sent_again() -> None:

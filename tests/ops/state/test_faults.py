@@ -332,6 +332,7 @@ def test_a_fault_is_named_with_one_step(case: Case) -> None:
     assert {case.name} == names(by_status) == names(by_doctor)
     (one,) = by_status
     assert case.step in one["line"]
+    assert case.name.partition(":")[2] in one["line"]  # which database, account or reason it is about
     assert (one["health"] == "attention") is (RESUMES not in one["line"])
 
 
