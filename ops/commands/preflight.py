@@ -48,7 +48,6 @@ def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option(
         "--stack",
         "name",
-        envvar="SLUICE_STACK",
         default="",
         metavar="NAME",
         help="Name of the stack. Default: the section's.",

@@ -387,7 +387,7 @@ def test_the_stages_of_samconfig_have_no_fault(here: Surroundings, environment: 
 def test_the_commands_find_what_a_deploy_needs(
     here: Surroundings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """`preflight` exits with 3 if there is a fault; `setup --before` finds the same, takes the key from a file, and says the cost."""
+    """`preflight` exits with 3 if there is a fault; `setup --before` finds the same, and says the cost. samconfig.toml names the stack."""
     session = SimpleNamespace(
         region_name=REGION,
         get_available_regions=lambda _service: [REGION],
@@ -396,6 +396,7 @@ def test_the_commands_find_what_a_deploy_needs(
     monkeypatch.setattr(planning, "td_client", here.sites.site)
     monkeypatch.setattr(planning, "session_in", lambda _: session)
     monkeypatch.setenv("TD_API_KEY", TD_KEY)
+    monkeypatch.setenv("SLUICE_STACK", "sluice-prod")
     environment = ["--config-file", str(ROOT / "samconfig.toml"), "--region", REGION]
     run = partial(CliRunner(mix_stderr=False).invoke, main)
     wrong = ["--parameter-overrides", "StreamMode=PROVISIONED TdSite=eu01"]
