@@ -749,15 +749,19 @@ def test_a_frozen_sender_sends_nothing_under_a_forgotten_id() -> None:
 
 
 def test_rows_whose_object_is_gone_die_and_delay_no_others() -> None:
-    """Their entry says so, and keeps a doubt. Nobody can ask for them, so an operator may give them up."""
+    """Their entry says so, and keeps a doubt. As long as nobody can ask for them, an operator may give them up."""
     made = failed(500, *(envelope(name, {"views": [row(name)]}) for name in ("shop", "blog")))
     (gone,) = made.span_objects()
     made.s3.delete_object(Bucket=BUCKET, Key=gone)
     since = entry(made).since
+    assert Report(kept=2) == made.send(State.WAITING, decision=Decision.DROP)
 
     assert Report(dead=2) == made.send()
     assert {("dead", "object_gone", 1)} == set(made.chunks().values())
     assert since == entry(made).since
+    made.s3.put_object(Bucket=BUCKET, Key=gone, Body=b"damaged")
+    assert Report(kept=2) == made.send(State.DEAD, decision=Decision.DROP)
+    made.s3.delete_object(Bucket=BUCKET, Key=gone)
     assert Report(dropped=2) == made.send(State.DEAD, decision=Decision.DROP)
 
 
