@@ -107,4 +107,4 @@ def _handler(clock: SystemClock, planned: Sequence[str] = ()) -> Ingest:
         telemetry=_Silent(),
         start=at_once if planned else never,
     )
-    return Ingest(IngestSettings("events", "", "keys", "aside", "", "counters"), effects)
+    return Ingest(IngestSettings("events", "", "aside", "keys", "", "counters"), effects)

@@ -75,15 +75,12 @@ class MemoryS3:
         checksum = base64.b64encode(zlib.crc32(body).to_bytes(4)).decode()
         if request.get("IfNoneMatch", "*") != "*":
             raise NotImplementedError("the S3 double supports only If-None-Match: *, as S3 does")
-        if "IfNoneMatch" in request and key in bucket:
+        if "IfMatch" in request and key not in bucket:
+            raise client_error("NoSuchKey", "PutObject", "The specified key does not exist.", 404)
+        etag = bucket[key].described()["ETag"] if key in bucket else ""
+        if ("IfNoneMatch" in request and etag) or request.get("IfMatch", etag) != etag:
             message = "At least one of the pre-conditions you specified did not hold"
             raise client_error("PreconditionFailed", "PutObject", message, 412)
-        if "IfMatch" in request:
-            if key not in bucket:
-                raise client_error("NoSuchKey", "PutObject", "The specified key does not exist.", 404)
-            if bucket[key].described()["ETag"] != request["IfMatch"]:
-                message = "At least one of the pre-conditions you specified did not hold"
-                raise client_error("PreconditionFailed", "PutObject", message, 412)
         if len(key.encode()) > _MAX_KEY_BYTES:
             raise client_error("KeyTooLongError", "PutObject", "Your key is too long")
         headers = {name: str(request[name]) for name in _HEADERS if name in request}

@@ -142,31 +142,23 @@ class MemorySQS:
         return queue
 
 
-@dataclass(frozen=True, slots=True)
-class QueueSource:
-    """Calls a function with a queue's messages, up to `batch_size` in an event, and deletes those that it settles."""
+def pass_on(
+    client: Any, url: str, queue_arn: str, invoke: Callable[[dict[str, Any]], Any], batch_size: int = 10
+) -> int:
+    """Invoke a function with visible messages of a queue, and return how many were deleted.
 
-    client: Any
-    queue_url: str
-    queue_arn: str
-    invoke: Callable[[dict[str, Any]], Any]
-    batch_size: int = 10
-
-    def poll(self) -> int:
-        """Invoke the function with visible messages, and return how many were deleted.
-
-        Messages that the function reports as failed become visible again after the queue's time-out. If it raises, or
-        reports a message that is not in the batch, all of them do.
-        """
-        messages = receive(self.client, self.queue_url, self.batch_size)
-        if not messages:
-            return 0
-        try:
-            result = self.invoke({"Records": [record_of(message, self.queue_arn) for message in messages]})
-            return settle(self.client, self.queue_url, messages, result)
-        except Exception:  # noqa: BLE001 -- whatever a function raises, its messages are delivered again
-            _log.exception("%d messages will be sent again", len(messages))
-            return 0
+    Messages that the function reports as failed become visible again after the queue's time-out. If it raises, or
+    reports a message that is not in the batch, all of them do.
+    """
+    messages = receive(client, url, batch_size)
+    if not messages:
+        return 0
+    try:
+        result = invoke({"Records": [record_of(message, queue_arn) for message in messages]})
+        return settle(client, url, messages, result)
+    except Exception:  # noqa: BLE001 -- whatever a function raises, its messages are delivered again
+        _log.exception("%d messages will be sent again", len(messages))
+        return 0
 
 
 def receive(client: Any, queue_url: str, most: int) -> list[dict[str, Any]]:

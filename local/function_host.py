@@ -24,7 +24,7 @@ from doubles.http_server import Request, Response
 from doubles.iam import ACCOUNT_ID, REGION
 from doubles.invocation_api import InvocationApi
 from doubles.lambda_context import Context
-from doubles.sqs import QueueSource
+from doubles.sqs import pass_on
 from local import functions
 from local.bad import FILE, bad_lines
 from local.event_source import EventSource
@@ -101,13 +101,13 @@ def serve(function: Function, handler: Handler, parent: ParentWatch, options: ar
         )
         return handler(event, context)
 
-    source = QueueSource(resources.client("sqs"), resources.queue_url, resources.queue_arn, invoke)
+    queue = resources.client("sqs"), resources.queue_url, resources.queue_arn
 
     def beat() -> None:
         try:
             if function is SENDER:
                 invoke(_scheduled_event())
-            while function is DRAIN and source.poll():
+            while function is DRAIN and pass_on(*queue, invoke):
                 pass
         except Exception:  # noqa: BLE001 -- Lambda survives any exception of a function
             _log.exception("a run failed; the next one starts on schedule")

@@ -24,7 +24,7 @@ from rich.console import Console
 
 from doubles.event_source import EventSourceMapping, event_of
 from doubles.kinesis import FREE_NUMBER
-from doubles.sqs import MemorySQS, QueueSource
+from doubles.sqs import MemorySQS, pass_on
 from local import recording
 from local.accounts import KEYS
 from local.recording import EVENTS, RecordedRequest
@@ -306,7 +306,7 @@ def _queue_event(record: Mapping[str, Any], queue_arn: str) -> Mapping[str, Any]
         QueueUrl=url, MessageBody=b64encode(record["Data"]).decode(), MessageAttributes=attributes
     )
     events: list[Mapping[str, Any]] = []
-    QueueSource(sqs, url, queue_arn, events.append).poll()
+    pass_on(sqs, url, queue_arn, events.append)
     return events[0]
 
 

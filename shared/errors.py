@@ -1,44 +1,4 @@
-"""Every error that Sluice's functions raise, as one tree.
-
-    SluiceError
-        UnavailableError: a retry may succeed
-            LedgerUnavailableError
-                ItemTooLargeError
-            BucketUnavailableError
-            PolicyContestedError
-            ShardUnreadableError
-                NoSuchRecordError
-                ShardGoneError
-            SecretUnavailableError
-            UnprovenError
-        HeldError
-            IndexLostError
-            IndexDamagedError
-        UnforeseenError
-        EditRefusedError
-        SettingsError
-        AwsError: a call to AWS failed
-            NotSentError: the request was not sent
-                ConnectTimeoutError
-                ConnectionFailedError
-                TlsError
-            ReadTimeoutError
-            ConnectionClosedError
-            UnreadableAnswerError
-            ErrorAnswerError
-            NoCredentialsError
-        InvalidError: a retry never succeeds
-            EnvelopeError
-            InvalidAccountError
-            InvalidPolicyError
-            InvalidKeyError
-                UnknownSecretError
-            InvalidJsonError
-            TooDeepError
-            InvalidReplayError
-            InvalidObjectError
-                ObjectGoneError
-                WrongCountError
+"""Every error that Sluice's functions raise. All derive from SluiceError.
 
 Commands in `ops` and `local` derive their own errors from SluiceError. Rejecting a request or an event is a response, not an
 error: `ingest.refusal.Refused` and `shared.rows.Rejected` are not part of the tree.

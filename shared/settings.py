@@ -103,7 +103,7 @@ class _Settings:
             SettingsError: settings are missing or invalid.
         """
         values, faults = {}, []
-        for setting in fields(cls):
+        for setting in (one for one in fields(cls) if one.metadata):
             text = environment.get(setting.metadata["name"], "")
             if text:
                 try:
@@ -256,11 +256,8 @@ class WorkerSettings(_Settings):
         "send",
         _one_of("send", "keep"),
     )
-    upload_threads: int = _setting("UPLOAD_THREADS", "Maximum concurrent uploads", 32, int)
-    uploads_per_database: int = _setting(
-        "UPLOADS_PER_DATABASE", "Maximum concurrent uploads to one database", 4, int
-    )
-    chunk_max_rows: int = _setting("CHUNK_MAX_ROWS", "Maximum rows in one import request", 50_000, int)
-    chunk_max_bytes: int = _setting(
-        "CHUNK_MAX_BYTES", "Maximum bytes in one import request, before compression", 16 << 20, int
-    )
+    # what no variable sets
+    upload_threads: int = 32
+    uploads_per_database: int = 4
+    chunk_max_rows: int = 50_000
+    chunk_max_bytes: int = 16 << 20

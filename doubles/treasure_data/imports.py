@@ -4,7 +4,9 @@ import gzip
 import math
 import re
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 import msgpack
@@ -148,29 +150,22 @@ class ImportLog:
 
     def delete(self, database: str, table: str, moment: float, numbers: set[int]) -> None:
         """Delete rows by their numbers, from 1, among those of imports that were accepted until a moment, UNIX seconds."""
-        number = 0
-        for place, one in enumerate(self._imports):
-            if (one.database, one.table) == (database, table) and one.at <= moment:
-                kept = []
-                for row in one.rows:
-                    number += 1
-                    if number not in numbers:
-                        kept.append(row)
-                self._replace(place, one, kept)
+        number = count(1)
+        self._delete(database, table, moment, lambda _: next(number) in numbers)
 
     def lose(self, database: str, table: str, begin: int, end: int) -> int:
         """Delete the rows of a table whose `time` is in [begin, end), and return how many."""
         before = self._counts[database][table]
-        for place, one in enumerate(self._imports):
-            if (one.database, one.table) == (database, table):
-                kept = [row for row in one.rows if not begin <= row["time"] < end]
-                self._replace(place, one, kept)
+        self._delete(database, table, math.inf, lambda row: begin <= row["time"] < end)
         return before - self._counts[database][table]
 
-    def _replace(self, place: int, one: Import, kept: list[Row]) -> None:
-        self._counts[one.database][one.table] -= len(one.rows) - len(kept)
-        body = gzip.compress(b"".join(msgpack.packb(row) for row in kept), mtime=0)
-        self._imports[place] = replace(one, body=body)
+    def _delete(self, database: str, table: str, moment: float, is_gone: Callable[[Row], bool]) -> None:
+        for place, one in enumerate(self._imports):
+            if (one.database, one.table) == (database, table) and one.at <= moment:
+                kept = [row for row in one.rows if not is_gone(row)]
+                self._counts[database][table] -= len(one.rows) - len(kept)
+                body = gzip.compress(b"".join(msgpack.packb(row) for row in kept), mtime=0)
+                self._imports[place] = replace(one, body=body)
 
 
 def _check_name(name: str) -> None:

@@ -9,7 +9,7 @@ import click
 from ops import screen
 from ops.cost.estimate import IDLE, Setup, Workload, estimate, total
 from ops.cost.prices import DEFAULT_REGION, READ_ON, REGIONS, unconfirmed
-from ops.cost.worst import Bounds, as_object
+from ops.cost.worst import as_object
 from ops.failure import Failure
 from ops.stack import deployed
 from ops.template import overrides_in, sluice_template
@@ -106,7 +106,7 @@ def command(
         )
     setup = Setup.of(parameters)
     if events is None:
-        most = as_object(Bounds.of(parameters, accounts), setup, REGIONS[region])
+        most = as_object(setup, REGIONS[region], accounts)
         screen.show_json(most | {"region": region}) if as_json else _show_worst(most, region)
         return
     told = tell(Workload(events, events_per_request, batch_ids=batch_ids), setup, region)

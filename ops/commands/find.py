@@ -9,7 +9,7 @@ import click
 from ops import known_accounts, personal_data, screen
 from ops.events.condition import ColumnCondition
 from ops.events.event_query import INACCURACY_SECONDS, EventQuery
-from ops.events.finder import Finder, Places, Searched
+from ops.events.finder import Finder, Searched
 from ops.events.found_event import FoundEvent, Stage
 from ops.events.seen_event import text_of
 from ops.failure import UNFINISHED, Failure
@@ -100,7 +100,7 @@ def command(
     count = 0
     with screen.progress("searching", hidden=as_json) as show:
         finder = Finder(
-            Places.of(stack),
+            stack,
             query,
             since=since,
             seconds=seconds,

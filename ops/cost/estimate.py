@@ -118,7 +118,9 @@ class Setup:
     Attributes:
         network: `managed`, or `existing` or `external`, of which the estimate includes no cost.
         stream_mode: `AUTO`, `PROVISIONED` or `ON_DEMAND`.
-        shards: the minimum for a provisioned stream.
+        shards: of a provisioned stream.
+        max_shards: of any other stream.
+        throttling_rate: the most requests per second.
         window: how long a batch may fill, in seconds.
         alarms: metrics watched by alarms; AWS charges for each.
         is_prod: whether the ledger has point-in-time recovery.
@@ -128,6 +130,8 @@ class Setup:
     network: str = "managed"
     stream_mode: str = "AUTO"
     shards: int = 1
+    max_shards: int = 16
+    throttling_rate: int = 1000
     archive_days: int = 30
     window: int = 15
     ingest_mb: int = 512
@@ -150,6 +154,11 @@ class Setup:
         }
         return cls(**found)
 
+    @property
+    def most_shards(self) -> int:
+        """The most shards that the stream may have."""
+        return self.shards if self.stream_mode == "PROVISIONED" else self.max_shards
+
 
 def _is_on(value: str) -> bool:
     return value == "on"
@@ -159,6 +168,8 @@ PARAMETERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "Network": ("network", str),
     "StreamMode": ("stream_mode", str),
     "ShardCount": ("shards", int),
+    "MaxShards": ("max_shards", int),
+    "ThrottlingRate": ("throttling_rate", int),
     "ArchiveDays": ("archive_days", int),
     "BatchWindowSeconds": ("window", int),
     "Architecture": ("x86", lambda value: value == "x86_64"),

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from ops.cost.estimate import IDLE, Setup, Workload, total
 from ops.cost.prices import REGIONS
-from ops.cost.worst import Bounds, as_object
+from ops.cost.worst import as_object
 
 EXPECTED = Workload(10e6, 10.0)
 """The traffic for which the cost is shown: events a month, and events per request."""
@@ -21,7 +21,7 @@ def monthly_cost(parameters: Mapping[str, str], region: str) -> dict[str, float]
     return {
         "idle": round(total(IDLE, setup, prices), 2),
         "expected": round(total(EXPECTED, setup, prices), 2),
-        "worst": as_object(Bounds.of(parameters), setup, prices)["usd_per_month"],
+        "worst": as_object(setup, prices)["usd_per_month"],
     }
 
 

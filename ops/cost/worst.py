@@ -6,8 +6,7 @@ that no compression makes smaller. Rates and measured CPU times are those of `op
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from ops.cost.estimate import (
     ANSWER_BYTES,
@@ -43,46 +42,24 @@ COUNTER_CALLS_PER_HOUR = 12_000
 CACHE_UNITS, CACHE_GB = 5000, 1
 """The template's limits of the managed Redis: processing units per second, and data."""
 
-_DEFAULT = AccountLimits()
+_BUDGET = AccountLimits()
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What limits a stack: ThrottlingRate, MaxShards or ShardCount, and each account's budget."""
-
-    requests_per_second: int = 1000
-    max_shards: int = 16
-    accounts: int = 1
-    bytes_per_hour: int = _DEFAULT.bytes_per_hour
-    events_per_hour: int = _DEFAULT.events_per_hour
-
-    @classmethod
-    def of(cls, parameters: Mapping[str, str], accounts: int = 1) -> Self:
-        """Return the bounds of a stack with these parameters of the template; missing ones have their defaults."""
-        default = cls()
-        is_fixed = parameters.get("StreamMode") == "PROVISIONED"
-        shards = (
-            parameters.get("ShardCount", "1") if is_fixed else parameters.get("MaxShards", default.max_shards)
-        )
-        rate = parameters.get("ThrottlingRate", default.requests_per_second)
-        return cls(int(rate), int(shards), accounts)
+def worst(setup: Setup, prices: Mapping[str, float], accounts: int = 1) -> list[Line]:
+    """Return what each component costs per day at most, most expensive first. Each account has the default budget."""
+    return sorted(_Worst(setup, prices, accounts).lines(), key=lambda line: -line.usd)
 
 
-def worst(bounds: Bounds, setup: Setup, prices: Mapping[str, float]) -> list[Line]:
-    """Return what each component costs per day at most, most expensive first."""
-    return sorted(_Worst(bounds, setup, prices).lines(), key=lambda line: -line.usd)
-
-
-def as_object(bounds: Bounds, setup: Setup, prices: Mapping[str, float]) -> dict[str, Any]:
+def as_object(setup: Setup, prices: Mapping[str, float], accounts: int = 1) -> dict[str, Any]:
     """Return the whole estimate as a JSON object."""
-    lines = worst(bounds, setup, prices)
+    lines = worst(setup, prices, accounts)
     day = sum(line.usd for line in lines)
     return {
-        "requests_per_second": bounds.requests_per_second,
-        "max_shards": bounds.max_shards,
-        "accounts": bounds.accounts,
-        "bytes_per_hour": bounds.bytes_per_hour,
-        "events_per_hour": bounds.events_per_hour,
+        "requests_per_second": setup.throttling_rate,
+        "max_shards": setup.most_shards,
+        "accounts": accounts,
+        "bytes_per_hour": _BUDGET.bytes_per_hour,
+        "events_per_hour": _BUDGET.events_per_hour,
         "components": [
             {"component": line.component, "usd_per_day": line.usd, "of": line.of} for line in lines
         ],
@@ -92,14 +69,14 @@ def as_object(bounds: Bounds, setup: Setup, prices: Mapping[str, float]) -> dict
 
 
 class _Worst:
-    def __init__(self, bounds: Bounds, setup: Setup, prices: Mapping[str, float]) -> None:
+    def __init__(self, setup: Setup, prices: Mapping[str, float], accounts: int) -> None:
         self._s = setup
         self._p = prices
-        self._requests = bounds.requests_per_second * DAY_SECONDS
-        self._bytes = bounds.accounts * bounds.bytes_per_hour * 24
-        self._events = min(bounds.accounts * bounds.events_per_hour * 24, self._requests * 500)
-        self._shards = bounds.max_shards
-        self._accounts = bounds.accounts
+        self._requests = setup.throttling_rate * DAY_SECONDS
+        self._bytes = accounts * _BUDGET.bytes_per_hour * 24
+        self._events = min(accounts * _BUDGET.events_per_hour * 24, self._requests * 500)
+        self._shards = setup.most_shards
+        self._accounts = accounts
         self._spans = self._shards * DAY_SECONDS / max(setup.window, 1) + self._bytes / EVENT_BYTES
 
     def lines(self) -> Iterator[Line]:

@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError
 
 from ops import personal_data, screen
 from ops.events.seen_event import EventFilter, Notice, SeenEvent, Trouble, events_of
+from ops.failure import is_down
 from ops.logs.refused_requests import CloudWatchLog, LocalLog
 from ops.stack import Stack
 from shared.clock import Clock, SystemClock
@@ -123,10 +124,7 @@ class LiveShard:
     def _wait(self, error: ShardUnreadableError) -> Notice:
         """Schedule a retry, unless Kinesis answered with a 4xx status."""
         cause = error.__cause__
-        status = 500
-        if isinstance(cause, ClientError):
-            status = cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
-        if status < 500:
+        if isinstance(cause, ClientError) and not is_down(cause):
             raise error
         self._cursor = self._shards.cursor(self.shard.shard_id, self._cursor.position)
         self.due = self._clock.now() + _PATIENCE_SECONDS

@@ -7,7 +7,7 @@ the overflow queue. A search consumes and changes nothing, and ends at the momen
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass, field
 from threading import Lock
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from ops.books import planned_spans
 from ops.books.accounting import last_planned
@@ -19,15 +19,12 @@ from ops.lookahead import in_order
 from ops.stack import Stack
 from ops.stream import overflow_queue
 from shared.clock import Clock
-from worker.ledger import Ledger
 from worker.record import Record, from_stream
-from worker.rejected_events import RejectedEvents
-from worker.shards import Position, Shards
+from worker.shards import Position
 from worker.span import Span
-from worker.span_object import SpanObjects
 
 if TYPE_CHECKING:
-    from mypy_boto3_sqs import SQSClient
+    pass
 
 
 @dataclass(slots=True)
@@ -49,29 +46,11 @@ class Searched:
     is_complete: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
-    """Where events are."""
-
-    shards: Shards
-    ledger: Ledger
-    objects: SpanObjects
-    rejected: RejectedEvents
-    sqs: "SQSClient"
-    queue_url: str
-
-    @classmethod
-    def of(cls, stack: Stack) -> Self:
-        """Return those of a stack."""
-        sqs, url = stack.client("sqs"), stack.outputs["OverflowQueueUrl"]
-        return cls(stack.shards(), stack.ledger(), stack.objects(), stack.rejected_events(), sqs, url)
-
-
 @dataclass
 class Finder:
     """Finds events from a time on, UNIX seconds, within some seconds. `progress` is called after each span and each read."""
 
-    places: Places
+    stack: Stack
     query: EventQuery
     _: KW_ONLY
     since: float
@@ -81,6 +60,8 @@ class Finder:
     searched: Searched = field(default_factory=Searched)
 
     def __post_init__(self) -> None:
+        stack = self.stack
+        self._shards, self._ledger, self._objects = stack.shards(), stack.ledger(), stack.objects()
         self._began = self.clock.now()
         self._until = self._began + self.seconds
         self._missing = set(self.query.ids)
@@ -91,8 +72,8 @@ class Finder:
     def __iter__(self) -> Iterator[FoundEvent]:
         """Yield events as they are found."""
         # what is planned during the search is then found on the stream, if not in a span
-        shards, ledger = self.places.shards, self.places.ledger
-        unplanned = [(one.shard_id, last_planned(ledger, shards.chain_of(one))) for one in shards.all()]
+        shards = self._shards
+        unplanned = [(one.shard_id, last_planned(self._ledger, shards.chain_of(one))) for one in shards.all()]
         yield from self._in_spans()
         yield from self._on_stream(unplanned)
         yield from self.queued()
@@ -109,8 +90,7 @@ class Finder:
         return float("inf")
 
     def _in_spans(self) -> Iterator[FoundEvent]:
-        places = self.places
-        search = SpanSearch(self.query, places.ledger, places.objects, places.rejected)
+        search = SpanSearch(self.query, self._ledger, self._objects, self.stack.rejected_events())
         for spans in self._spans():
             for span, result in in_order(lambda span: (span, search.search(span)), spans):
                 if self._is_time_up():
@@ -141,11 +121,8 @@ class Finder:
             yield (span for span in later if span.earliest >= soon * 1000 or not span.records)
 
     def _planned(self, since: float, until: float) -> Iterator[Span]:
-        places = self.places
-        held = places.shards.retention_seconds()
-        return planned_spans.spans(
-            places.ledger, places.objects, since, until, held=held, enough=self._enough
-        )
+        held = self._shards.retention_seconds()
+        return planned_spans.spans(self._ledger, self._objects, since, until, held=held, enough=self._enough)
 
     def _on_stream(self, unplanned: Iterable[tuple[str, Span | None]]) -> Iterator[FoundEvent]:
         for found in in_order(lambda one: list(self._in_shard(*one)), unplanned):
@@ -158,7 +135,7 @@ class Finder:
         position = Position(moment=self.since)
         if end is not None and end.latest >= self.since * 1000:
             position = Position(after=end.last)
-        for page in self.places.shards.pages(shard, position, self._until):
+        for page in self._shards.pages(shard, position, self._until):
             if page is None or self._is_time_up():
                 self.searched.is_complete = False
                 return
@@ -173,7 +150,7 @@ class Finder:
 
     def queued(self) -> Iterator[FoundEvent]:
         """Yield only the events in the overflow queue."""
-        sqs, url = self.places.sqs, self.places.queue_url
+        sqs, url = self.stack.client("sqs"), self.stack.outputs["OverflowQueueUrl"]
         _, self.searched.hidden = overflow_queue.counts(sqs, url)
         for record in overflow_queue.peeked(sqs, url, self._began, self._is_time_up):
             yield from self._in_records([record], "", Stage.QUEUED)

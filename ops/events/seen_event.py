@@ -99,23 +99,18 @@ def text_of(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=repr)
 
 
-def common_of(record: Record, shard: str | None) -> SeenEvent:
-    """Return what all events of a record have in common. `shard` is None for a record that is not on the stream."""
-    return SeenEvent(
+def events_of(record: Record, shard: str) -> Iterator[SeenEvent]:
+    """Yield the events of a record, including those that could not become rows. Damaged rows are one undecodable event."""
+    common = SeenEvent(
         kind=Kind.EVENT,
         at=record.received_at / 1000,
         arrived_at=record.arrived_at,
         account=record.account,
         key_id=record.key_id,
         request_id=record.request_id,
-        shard=shard or "",
-        sequence_number="" if shard is None else sequence_number(record.number),
+        shard=shard,
+        sequence_number=sequence_number(record.number),
     )
-
-
-def events_of(record: Record, shard: str) -> Iterator[SeenEvent]:
-    """Yield the events of a record, including those that could not become rows. Damaged rows are one undecodable event."""
-    common = common_of(record, shard)
     for table, _, rows in record.blocks:
         try:
             for row in unpacked(rows):

@@ -13,13 +13,13 @@ from typing import Any
 import click
 
 from ops import personal_data
+from ops.command_group import LONGEST_SENTENCE
 from ops.mcp.fitting import as_text, fitted
 from ops.moment import length
 
 MOST_BYTES = 7500
 """The most that an answer takes in a message, so that the message stays below 8 kB."""
 _MOST_SECONDS = 50  # many clients give up after a minute
-_LONGEST_SENTENCE = 200
 _alone = Lock()  # standard output belongs to one command at a time
 
 
@@ -48,7 +48,7 @@ class CommandTool:
 
     def description(self, root: click.Command) -> str:
         """Return what the tool does. `root` is the group of all commands."""
-        return f"{self._found(root).get_short_help_str(_LONGEST_SENTENCE)} {self.hint}"
+        return f"{self._found(root).get_short_help_str(LONGEST_SENTENCE)} {self.hint}"
 
     def schema(self, root: click.Command) -> dict[str, Any]:
         """Return the JSON Schema of the tool's arguments."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from ops import screen
 from ops.events.event_query import EventQuery
-from ops.events.finder import Finder, Places
+from ops.events.finder import Finder
 from ops.events.found_event import FoundEvent
 from ops.failure import Failure
 from ops.signing_secrets import secret_members, signing_of, store_members
@@ -205,7 +205,7 @@ def check_account(stack: Stack, account: str, found: Iterable[Held]) -> None:
 def in_queue(stack: Stack, wanted: WantedPersons) -> Iterator[FoundEvent]:
     """Yield the events of persons in the overflow queue, as far as SQS shows it. It stays as it is."""
     everything = EventQuery(wanted.account)
-    finder = Finder(Places.of(stack), everything, since=0, seconds=_QUEUE_SECONDS, clock=SystemClock())
+    finder = Finder(stack, everything, since=0, seconds=_QUEUE_SECONDS, clock=SystemClock())
     for found in finder.queued():
         value = found.seen.row.get(wanted.column)
         if value is not None and text_of(value).decode() in wanted.values:

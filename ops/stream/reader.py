@@ -36,15 +36,14 @@ class RangeEnd:
     number: int | None = None
     is_fixed: bool = False
 
-    def is_before(self, record: Read) -> bool:
-        """Return whether a range that ends here excludes a record: ends are inclusive as numbers, exclusive as times."""
+    def is_before(self, record: Read, began: float) -> bool:
+        """Return whether a range that ends here excludes a record: ends are inclusive as numbers, exclusive as times.
+
+        Without an end, it excludes what arrived after the read began, UNIX seconds.
+        """
         if self.number is not None:
             return int(record["SequenceNumber"]) > self.number
-        return self.at is not None and arrival(record) >= self.at
-
-
-class ExpiredError(Failure):
-    """The start of the range has expired."""
+        return arrival(record) > began if self.at is None else arrival(record) >= self.at
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +68,13 @@ class StreamReader:
         """Check that the start of a range has not expired. If it is a sequence number, `read` checks it.
 
         Raises:
-            ExpiredError: it has expired.
+            Failure: it has expired.
         """
         summary = self.stream.summary()
         oldest = self.clock.now() - summary["RetentionPeriodHours"] * 3600
         is_trimmed = summary["StreamCreationTimestamp"].timestamp() < oldest
         if is_trimmed and start.at is not None and start.at < oldest - _TRIMMED_MARGIN_SECONDS:
-            raise ExpiredError(
+            raise Failure(
                 f"the stream has no records from {screen.utc(start.at)}: use --from {screen.utc(int(oldest) + 1)} or later. "
                 "Older rows are in Treasure Data or wait in S3"
             )
@@ -86,7 +85,7 @@ class StreamReader:
         Without an end, this stops after the last record that arrived before it began.
 
         Raises:
-            ExpiredError: the first record of the range has expired, or never existed.
+            Failure: the first record of the range has expired, or never existed.
         """
         began = self.clock.now()
         is_checked = start.number is None
@@ -98,27 +97,22 @@ class StreamReader:
                 if page.records and not is_checked:
                     self._check_first(shard, start, page.records[0])
                     is_checked = True
-                inside = [record for record in page.records if not self._is_behind(record, end, began)]
+                inside = [record for record in page.records if not end.is_before(record, began)]
                 yield inside
                 if len(inside) < len(page.records) or page.at_tip:
                     break
         except ShardUnreadableError as error:
             if not is_checked and _is_invalid(error):
-                raise ExpiredError(
+                raise Failure(
                     f"{start.number} is not a sequence number of {shard}, or has expired: use a time with --from"
                 ) from error
             raise
         if not is_checked:
-            raise ExpiredError(f"the record {start.number} of {shard} has expired: use a time with --from")
-
-    def _is_behind(self, record: Read, end: RangeEnd, began: float) -> bool:
-        if end.at is None and end.number is None:
-            return arrival(record) > began
-        return end.is_before(record)
+            raise Failure(f"the record {start.number} of {shard} has expired: use a time with --from")
 
     def _check_first(self, shard: str, start: RangeEnd, record: Read) -> None:
         if start.number is not None and int(record["SequenceNumber"]) > start.number:
-            raise ExpiredError(
+            raise Failure(
                 f"the record {start.number} of {shard} has expired. The oldest record is "
                 f"{record['SequenceNumber']}, of {screen.utc(int(arrival(record)))}: use this with --from"
             )

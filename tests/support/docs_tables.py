@@ -19,7 +19,7 @@ from benchmarks.alternatives import ALTERNATIVES
 from ingest.refusal import ANSWERS, EVENT_CODES, AnyCode, RequestCode
 from ops.cost.estimate import Setup, Workload, total
 from ops.cost.prices import US_EAST_1
-from ops.cost.worst import Bounds, worst
+from ops.cost.worst import worst
 from ops.deploy.certify.steps import STEPS
 from shared.telemetry import COUNTERS, METRICS
 from shared.tracking_plan import STANDARD_COLUMNS
@@ -147,7 +147,7 @@ def states_diagram() -> str:
 
 def worst_table() -> str:
     """Return what each component costs at most on a day of a stack with the default parameters."""
-    lines = worst(Bounds(), Setup(), US_EAST_1)
+    lines = worst(Setup(), US_EAST_1)
     day = sum(line.usd for line in lines)
     rows = [(line.component, f"{line.usd:,.2f}") for line in lines]
     return _table(("component", "USD a day, at most"), [*rows, ("**together**", f"**{day:,.2f}**")])

@@ -168,7 +168,7 @@ class Site:
         )
         self.handler = Ingest(
             IngestSettings(
-                STREAM, QUEUE_URL, "keys", BUCKET, NOTICES_URL, COUNTERS, allowed_origins, **settings
+                STREAM, QUEUE_URL, BUCKET, "keys", NOTICES_URL, COUNTERS, allowed_origins, **settings
             ),
             effects,
         )

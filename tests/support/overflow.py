@@ -9,7 +9,7 @@ from botocore.exceptions import ReadTimeoutError
 from doubles.aws_errors import client_error
 from doubles.clock import START, ManualClock
 from doubles.iam import Authorized
-from doubles.sqs import MemorySQS, QueueSource
+from doubles.sqs import MemorySQS, pass_on
 from ingest.overflow import Overflow
 from ingest.stream import Stream
 from local.functions import DRAIN, INGEST
@@ -87,13 +87,12 @@ class Way:
 
     def drain(self, remaining_ms: float = 60_000) -> int:
         """Invoke the drainer with the visible messages. Return how many were deleted."""
-        return self._source(
-            lambda event: self.drainer().run(event, self.delivery.deadline(remaining_ms))
-        ).poll()
 
-    def _source(self, invoke: Callable[[dict[str, Any]], Any]) -> QueueSource:
+        def invoke(event: dict[str, Any]) -> Any:
+            return self.drainer().run(event, self.delivery.deadline(remaining_ms))
+
         arn = "arn:aws:sqs:us-east-1:123456789012:overflow"
-        return QueueSource(self.sqs, self.queue_url, arn, invoke, 1000)
+        return pass_on(self.sqs, self.queue_url, arn, invoke, 1000)
 
     def deliver(self, *shards: str) -> None:
         """Invoke the worker with everything on the stream, or on some shards, from the beginning, shard by shard."""

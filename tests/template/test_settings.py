@@ -17,8 +17,6 @@ from tests.support.sam import FUNCTIONS, ROOT, properties, template
 # Variables of every function; Powertools reads those that begin with its name.
 COMMON = {"STAGE", "RES_OPTIONS"}
 COMMON |= {"POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE", "POWERTOOLS_LOG_LEVEL"}
-# How the worker splits and parallelizes its uploads: set in code, not by a parameter.
-INNER = {"UPLOAD_THREADS", "UPLOADS_PER_DATABASE", "CHUNK_MAX_ROWS", "CHUNK_MAX_BYTES"}
 # The network's mode decides which of the two is set.
 REDIS = {"REDIS_URL", "REDIS_URL_SECRET"}
 CODE = ("benchmarks", "doubles", "ingest", "local", "ops", "release", "scaler", "shared", "worker")
@@ -36,16 +34,16 @@ READS = {
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_a_function_gets_its_settings(function: str) -> None:
-    """Its variables are its declared settings but those set in code, and AWS_ENDPOINT_URL, which only `sam local` sets."""
+    """Its variables are its declared settings, and AWS_ENDPOINT_URL, which only `sam local` sets."""
     variables = Mode({}).properties(function)["Environment"]["Variables"]
-    settings = {one.metadata["name"]: one.default for one in fields(READS[function])}
+    settings = {one.metadata["name"]: one.default for one in fields(READS[function]) if one.metadata}
     declared = properties(function)["Environment"]["Variables"]
 
-    assert COMMON | (settings.keys() - INNER) == variables.keys()
+    assert COMMON | settings.keys() == variables.keys()
     assert {"AWS_ENDPOINT_URL": {"Ref": "AWS::NoValue"}}.items() <= declared.items()
     assert function.removesuffix("Function").lower() == variables["POWERTOOLS_SERVICE_NAME"]
     assert {"Ref": "AWS::StackName"} == variables["POWERTOOLS_METRICS_NAMESPACE"]
-    for name in settings.keys() - INNER - REDIS:
+    for name in settings.keys() - REDIS:
         if (default := settings[name]) is not MISSING:
             text = ",".join(default) if isinstance(default, tuple) else str(default)
             assert text == str(variables[name])

@@ -19,7 +19,7 @@ from ops.cost import prices
 from ops.cost.estimate import Setup, Workload, batches, estimate, shard_count, total
 from ops.cost.monthly import cost_line, monthly_cost
 from ops.cost.prices import REGIONS, US_EAST_1, unconfirmed
-from ops.cost.worst import CACHE_GB, CACHE_UNITS, Bounds, worst
+from ops.cost.worst import CACHE_GB, CACHE_UNITS, worst
 from ops.template import sluice_template
 from scaler.rule import GROW_ABOVE
 from tests.support.delivery import TABLE, Delivery, envelope, row
@@ -249,40 +249,37 @@ def test_a_mistake_is_explained(line: str, code: int, said: str) -> None:
 
 
 def test_the_bounds_are_the_templates() -> None:
-    """They have the template's defaults, and a stack's own parameters."""
-    template = sluice_template()
-    defaults = template.parameters({})
-    cache = template.properties("Redis")["CacheUsageLimits"]
+    """The cache's limits are the template's, and the stream's a stack's own parameters."""
+    cache = sluice_template().properties("Redis")["CacheUsageLimits"]
 
-    assert Bounds() == Bounds.of(defaults)
-    assert Bounds(50, 7, 3) == Bounds.of({"ThrottlingRate": "50", "MaxShards": "7"}, 3)
-    assert 4 == Bounds.of({"StreamMode": "PROVISIONED", "ShardCount": "4"}).max_shards
+    assert 7 == Setup.of({"MaxShards": "7"}).most_shards
+    assert 4 == Setup.of({"StreamMode": "PROVISIONED", "ShardCount": "4"}).most_shards
     assert (CACHE_GB, CACHE_UNITS) == (cache["DataStorage"]["Maximum"], cache["ECPUPerSecond"]["Maximum"])
 
 
 @pytest.mark.parametrize(
     ("changed", "component"),
     [
-        (Bounds(requests_per_second=2000), "API Gateway"),
-        (Bounds(max_shards=32), "Kinesis"),
-        (Bounds(accounts=2), "S3"),
-        (Bounds(accounts=50), "SQS"),
-        (Bounds(bytes_per_hour=2**40), "SQS"),
+        ({"throttling_rate": 2000}, "API Gateway"),
+        ({"max_shards": 32}, "Kinesis"),
+        ({"accounts": 2}, "S3"),
+        ({"accounts": 50}, "SQS"),
     ],
 )
-def test_a_higher_limit_costs_more(changed: Bounds, component: str) -> None:
+def test_a_higher_limit_costs_more(changed: dict[str, int], component: str) -> None:
     """Each limit bounds what it is for."""
 
-    def usd(bounds: Bounds) -> float:
-        return next(line.usd for line in worst(bounds, Setup(), US_EAST_1) if line.component == component)
+    def usd(accounts: int = 1, **limits: int) -> float:
+        lines = worst(Setup(**limits), US_EAST_1, accounts)
+        return next(line.usd for line in lines if line.component == component)
 
-    assert usd(changed) > usd(Bounds())
+    assert usd(**changed) > usd()
 
 
 def test_the_command_shows_the_worst_day() -> None:
     """It needs no number of events, and adds up. One account's budget fits into the stream, so nothing overflows for long."""
     told = json.loads(run("--worst", "--json"))
-    usd = {line.component: line.usd for line in worst(Bounds(), Setup(), US_EAST_1)}
+    usd = {line.component: line.usd for line in worst(Setup(), US_EAST_1)}
 
     assert (True, 0.0) == (usd["Kinesis"] < 10, usd["SQS"])
     assert round(sum(line["usd_per_day"] for line in told["components"]), 2) == told["usd_per_day"]

@@ -21,7 +21,7 @@ from doubles.clock import ManualClock
 from doubles.http_server import HttpServer
 from doubles.treasure_data import API_KEY, TreasureData
 from ops.deploy.certify import request_steps
-from ops.deploy.certify.certification import Certification
+from ops.deploy.certify.certification import carry_out
 from ops.deploy.certify.certification_report import (
     PROMISES,
     CertificationReport,
@@ -207,11 +207,9 @@ def test_a_step_has_a_verdict_however_it_ends(
     stage: Any = SimpleNamespace(clock=ManualClock(), run=run)
     outcomes = {"first": lambda _: StepFinding("well"), "second": second, "third": third}
     steps = [CertifyStep(name, "proves something", one) for name, one in outcomes.items()]
-    certification = Certification(stage, steps, hidden=True)
-    certification.carry_out([*outcomes])
     is_interrupted = isinstance(outcome, signal.Signals | KeyboardInterrupt)
 
-    assert is_interrupted == certification.is_interrupted
+    assert is_interrupted == carry_out(stage, steps, hidden=True)
     last = NOT_TRIED if is_interrupted else FAILED
     assert [PASSED, verdict, last] == [one.verdict for one in run.reports.values()]
 

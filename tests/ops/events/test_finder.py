@@ -6,6 +6,7 @@ from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import replace
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from doubles.clock import START
 from doubles.sqs import MemorySQS
 from ops.commands.find import default_since, described, lines_of
 from ops.events.event_query import EventQuery
-from ops.events.finder import Finder, Places, Searched
+from ops.events.finder import Finder, Searched
 from ops.events.found_event import FoundEvent, Stage
 from ops.events.seen_event import Kind
 from shared.envelope import RejectedEvent, decode
@@ -41,15 +42,15 @@ class Found:
     def finder(self, query: EventQuery, since: float, seconds: float) -> Finder:
         """Return a finder."""
         made = self.delivery
-        places = Places(
-            Shards(made.kinesis, STREAM, made.clock),
-            made.ledger,
-            made.objects,
-            RejectedEvents(Bucket(made.s3, BUCKET)),
-            self.queue,
-            self.url,
+        stack: Any = SimpleNamespace(
+            shards=lambda: Shards(made.kinesis, STREAM, made.clock),
+            ledger=lambda: made.ledger,
+            objects=lambda: made.objects,
+            rejected_events=lambda: RejectedEvents(Bucket(made.s3, BUCKET)),
+            client=lambda _: self.queue,
+            outputs={"OverflowQueueUrl": self.url},
         )
-        return Finder(places, query, since=since, seconds=seconds, clock=made.clock)
+        return Finder(stack, query, since=since, seconds=seconds, clock=made.clock)
 
     def put(self, *event_ids: str, request_id: str = "r", claim: int = 0, **columns: Any) -> str:
         """Put an envelope; return its sequence number."""
