@@ -279,7 +279,7 @@ def plural(count: int, noun: str, nouns: str = "") -> str:
 def short(number: float) -> str:
     """Return a number with three digits: `1.74 M`."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
+        if number >= 0.9995 * size:  # where three digits are rounded up to it
             return f"{number / size:.3g} {letter}"
     return f"{number:.3g}"
 

@@ -269,7 +269,7 @@ class _Estimate:
                 f"{short(visits)} downloads of the script",
             )
         out = (requests * ANSWER_BYTES + self._compressed) / 1e9
-        yield Line("Data transfer out", out * p["data_out"], f"{out:.2g} GB of responses and imports")
+        yield Line("Data transfer out", out * p["data_out"], f"{short(out)} GB of responses and imports")
         if self._s.network == "managed":
             yield Line(
                 "ElastiCache Serverless",
@@ -318,7 +318,7 @@ class _Estimate:
             usd = shard_hours * p["shard_hours"] + units / 1e6 * p["put_units"]
             return Line("Kinesis", usd, plural(self._shards, "shard"))
         usd = HOURS * p["stream_hours"] + written * (p["stream_in"] + p["stream_out"])
-        return Line("Kinesis", usd, f"on demand, {written:.2g} GB")
+        return Line("Kinesis", usd, f"on demand, {short(written)} GB")
 
     def _dynamodb(self) -> Line:
         p, claims = self._p, self._w.requests if self._w.batch_ids else 0.0
@@ -329,7 +329,7 @@ class _Estimate:
         usd += looks / 1e6 * 0.5 * p["reads"]
         usd += claims / 1e6 * CLAIM_WRITES * p["writes"]
         usd += kept * (p["table_storage"] + p["table_backup"] * self._s.is_prod)
-        of = f"{short(self._batches)} spans, {short(claims)} claims; {kept:.2g} GB after a year"
+        of = f"{short(self._batches)} spans, {short(claims)} claims; {short(kept)} GB after a year"
         return Line("DynamoDB", usd, of)
 
     def _s3(self) -> Line:
@@ -338,7 +338,7 @@ class _Estimate:
         reads = min(self._w.requests, SECONDS / POLICY_SECONDS * self._instances)
         usd = (0.1 + stored) * p["s3_storage"] + reads / 1000 * p["s3_gets"]
         usd += (1 + self._batches / 1000) * p["s3_puts"]
-        return Line("S3", usd, f"{short(self._batches)} objects a month, {stored:.2g} GB for {days} days")
+        return Line("S3", usd, f"{short(self._batches)} objects a month, {short(stored)} GB for {days} days")
 
     @property
     def _instances(self) -> float:
@@ -357,7 +357,7 @@ class _Estimate:
         taken = self._w.requests * of_request + self._batches * BATCH_LOG_BYTES + runs * RUN_LOG_BYTES
         taken /= 1e9
         usd = taken * (self._p["logs_in"] + 0.15 * self._p["logs_stored"])  # stored compressed, for a month
-        return Line("CloudWatch logs", usd, f"{taken:.2g} GB")
+        return Line("CloudWatch logs", usd, f"{short(taken)} GB")
 
 
 def elapsed(cpu: float, megabytes: int) -> float:

@@ -103,7 +103,7 @@ def _stream(state: StackState, option: str) -> Iterator[Finding]:
             one = Finding("stream", said, advice, "waiting", "worker_silent")
             yield replace(one, seconds=unread.behind_seconds)
         elif rate:
-            said = f"{records(unread)} waiting, and the worker takes {rate:,.2g} rows a second"
+            said = f"{records(unread)} waiting, and the worker takes {screen.short(rate)} rows a second"
             one = Finding("stream", said, "No action needed: it is catching up.", "waiting", "catching_up")
             yield replace(one, seconds=unread.behind_seconds)
         else:

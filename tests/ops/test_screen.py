@@ -97,3 +97,10 @@ def test_output_that_nobody_takes_ends_the_command(kind: str, monkeypatch: pytes
             show(kind)
 
     assert 141 == unread.value.exit_code
+
+
+def test_a_short_number_has_three_digits_and_no_exponent() -> None:
+    """Also where it is rounded up to the next letter."""
+    assert ["0.21", "999", "1 k", "130 k", "1 M", "2.5 G"] == [
+        screen.short(number) for number in (0.21, 999.4, 999.6, 129_999, 999_950, 2.5e9)
+    ]
