@@ -30,7 +30,6 @@ const COMMANDS = ['init', 'page', 'track', 'set', 'identify', 'consent', 'reset'
  */
 const ADVICE = {
   invalid_key: 'Issue a key with "sluice keys issue", or check that it belongs to this endpoint.',
-  wrong_database: 'The key belongs to another account.',
   unwanted_bot: 'This stack does not accept bots, and this browser says that it is one.',
   invalid_table: 'The table is the name passed to "track", or the option pageTable or eventTable.',
   404: 'There is no Sluice at this URL. Check the option endpoint.',

@@ -71,14 +71,14 @@ test('each rejection is logged with its code', async () => {
     { unreadable: true },
     { status: 503, body: { error: { code: 'stream_unavailable', message: 'later' } } },
     { status: 200, body: { accepted: 0, rejected: [{ index: 0, code: 'invalid_table', message: 'no' }] } },
-    { status: 403, body: { error: { code: 'wrong_database', message: 'no' } } },
+    { status: 403, body: { error: { code: 'revoked_key', message: 'no' } } },
   ];
   browser.server.decide = () => fates.shift() || 'take';
   page.sluice('track', 'visits');
   await browser.clock.advance(60_000);
   page.sluice('track', 'visits');
   await browser.clock.advance(60_000);
-  for (const code of ['invalid_key', '404', 'no_answer', 'stream_unavailable', 'invalid_table', 'wrong_database'])
+  for (const code of ['invalid_key', '404', 'no_answer', 'stream_unavailable', 'invalid_table', 'revoked_key'])
     assert.ok(says(told(), `${code}: `), `${code}: ${told()}`);
 });
 
