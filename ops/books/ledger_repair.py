@@ -114,7 +114,9 @@ class LedgerRepair:
                 heapreplace(coming, (at, number))
         if self.unreadable:
             return counts
-        for gap in sorted(gaps, key=lambda one: len(one.gaps), reverse=True):
+        # an earlier run, which was interrupted, may have taken up others
+        latest = {end.chain.before(end.last) for end in self._ends()}
+        for gap in sorted(latest.union(gaps), key=lambda one: len(one.gaps), reverse=True):
             self._end(gap)
         self._doubt(counts)
         self.ledger.adopt(self.ledger.tables_created()[0])
@@ -122,10 +124,13 @@ class LedgerRepair:
 
     def _hours(self) -> list[str]:
         """Return the hours in which unknown objects may be: a span that was planned well before the last known one is in the backup."""
-        ends = [self.ledger.end(chain) for chain in self.ledger.chains()]
-        latest = max((end.planned_at for end in ends if end is not None), default=0)
+        latest = max((end.planned_at for end in self._ends()), default=0)
         since = hour_of(max(0.0, latest / 1000 - _EARLIER_SECONDS))
         return [hour for hour in self.objects.hours() if hour >= since]
+
+    def _ends(self) -> Iterator[Span]:
+        """Yield the last spans of the shards' chains."""
+        return filter(None, map(self.ledger.end, self.ledger.chains()))
 
     @staticmethod
     def _is_unknown(stored: Stored, end: Span | None) -> bool:
