@@ -17,14 +17,7 @@ from shared.clock import Clock, SystemClock
 from shared.tracking_plan import TrackingPlan
 
 _FIRST_COUNT_SECONDS = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Counted:
-    """Counts over the whole ledger."""
-
-    balance: Balance
-    history: History
+_COUNTS = ("received", "delivered", "in_flight", "waiting", "dead")
 
 
 @dataclass
@@ -90,9 +83,9 @@ class ConsoleView:
             "accounts": _accounts(known),
         }
 
-    def _count(self) -> _Counted:
+    def _count(self) -> tuple[Balance, History]:
         history = History(self.clock.now())
-        return _Counted(accounting(self.stack).take(each=history.add), history)
+        return accounting(self.stack).take(each=history.add), history
 
     def _looked(self, reading: Reading[StackState]) -> dict[str, Any]:
         shown = _dated(reading)
@@ -107,12 +100,12 @@ def _dated(reading: Reading[Any]) -> dict[str, Any]:
     return {"at": reading.at, "error": reading.error, "known": reading.value is not None}
 
 
-def _counts(reading: Reading[_Counted]) -> dict[str, Any]:
+def _counts(reading: Reading[tuple[Balance, History]]) -> dict[str, Any]:
     """Return what was received and what happened to it."""
     shown = _dated(reading)
     if reading.value is None:
         return shown
-    balance, history = reading.value.balance, reading.value.history
+    balance, history = reading.value
     sums = balance.total
     waiting = balance.unread.rows
     return shown | {
@@ -124,15 +117,8 @@ def _counts(reading: Reading[_Counted]) -> dict[str, Any]:
         "is_complete": balance.unread.is_complete,
         "adds_up": balance.adds_up,
         "tables": [
-            {
-                "account": account,
-                "table": table,
-                "received": rows.received,
-                "delivered": rows.delivered,
-                "in_flight": rows.in_flight,
-                "waiting": rows.waiting,
-                "dead": rows.dead,
-            }
+            {"account": account, "table": table}
+            | {name: getattr(rows, name) for name in _COUNTS}
             | _history(history, account, table)
             for (account, table), rows in sorted(balance.tables.items())
         ],

@@ -7,7 +7,6 @@ the overflow queue. A search consumes and changes nothing, and ends at the momen
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass, field
 from threading import Lock
-from typing import TYPE_CHECKING
 
 from ops.books import planned_spans
 from ops.books.accounting import last_planned
@@ -22,9 +21,6 @@ from shared.clock import Clock
 from worker.record import Record, from_stream
 from worker.shards import Position
 from worker.span import Span
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(slots=True)
