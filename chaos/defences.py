@@ -34,7 +34,7 @@ from worker.health import DatabaseHealth
 from worker.ledger import WORKLIST_KEYS, Claim, Gap, Ledger
 from worker.membership import Membership
 from worker.passing import MARGIN_SECONDS, Passing
-from worker.record import Record
+from worker.record import Records
 from worker.shards import Shards
 from worker.span import ChunkKey, Span
 from worker.span_object import SpanObjects
@@ -135,12 +135,11 @@ def _empty_if_lost(numbers: Any, *args: Any) -> Any:
         return frozenset()
 
 
-def _nothing_is_late(decide: Any, records: Sequence[Record], gap: Gap, shard: Any) -> Any:
+def _nothing_is_late(decide: Any, records: Records, gap: Gap, shard: Any) -> Any:
     """Claim nothing for a record because it is late, by its own arrival and those before it."""
-    true = {record.number: record for record in records}
-    prompt = [record._replace(arrived_at=record.received_at / 1000) for record in records]
+    prompt = Records.of([record._replace(arrived_at=record.received_at / 1000) for record in records])
     decided = decide(prompt, replace(gap, latest=0), shard)
-    return replace(decided, records=[true[record.number] for record in decided.records])
+    return replace(decided, records=records[: len(decided.records)])
 
 
 _CLAIMS_FIRST = _but(

@@ -18,8 +18,6 @@ from shared.errors import EnvelopeError
 VERSION = 1
 MAX_ENVELOPE_BYTES = 700 * 1024
 """In base64, an envelope must fit into a message of the overflow queue (1 MiB)."""
-FIRST_BYTE = 0x98
-"""A MessagePack array of eight elements; distinguishes an envelope from a JSON record, which starts with `{`."""
 
 MAX_MESSAGE = 256
 """Maximum characters of a rejected event's message."""

@@ -5,11 +5,11 @@ that its envelope may have been put again meanwhile, and every record in a gap. 
 its request id. The worker decides that once, before it appends a span; the span's index keeps the answer.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import batched
-from operator import itemgetter
 from typing import NamedTuple
 
 from shared.clock import Clock
@@ -18,7 +18,7 @@ from worker.chain import ChainId, Owner
 from worker.executor import Executors, run_parallel
 from worker.ledger import MOST_CLAIMS, MOST_CLAIMS_WITH_APPEND, Claim, Claiming, Gap, Ledger
 from worker.membership import Membership
-from worker.record import NOBODY, Number, Record
+from worker.record import NOBODY, Number, Records
 from worker.shards import Shards
 from worker.span import Span
 
@@ -42,10 +42,12 @@ FROM_JSON = "json#"
 
 
 class _Wish(NamedTuple):
-    """A record that must own a claim, under this request id."""
+    """A record that must own a claim, under this request id. `claim` is its envelope's."""
 
-    record: Record
+    number: Number
     request_id: str
+    claim: int
+    arrived_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class Decided:
             request id and that record.
     """
 
-    records: Sequence[Record]
+    records: Records
     uncounted: frozenset[Number] = frozenset()
     claimed: frozenset[Number] = frozenset()
     with_append: dict[str, Claiming] = field(default_factory=dict)
@@ -105,7 +107,7 @@ class Claims:
         """Return how long a claim is kept: longer than a copy of its envelope can still be planned."""
         return _REPEATED_SECONDS + round(self._shards.retention_seconds()) + _QUEUED_SECONDS
 
-    def decide(self, records: Sequence[Record], gap: Gap, shard: ChainId) -> Decided:
+    def decide(self, records: Records, gap: Gap, shard: ChainId) -> Decided:
         """Decide which records count.
 
         Args:
@@ -118,17 +120,17 @@ class Claims:
             LedgerUnavailableError, ShardUnreadableError: the ledger, or the list of shards, cannot be reached.
         """
         in_gap = gap.chain != shard
-        wishes = {wish.record.number: wish for wish in _wishes(records, gap, in_gap=in_gap)}
+        wishes = {wish.number: wish for wish in _wishes(records, gap, in_gap=in_gap)}
         if not wishes:
             return Decided(records)
         if in_gap and len(wishes) > MOST_CLAIMS_WITH_APPEND:
             last = sorted(wishes)[MOST_CLAIMS_WITH_APPEND]
-            records = [record for record in records if record.number < last]
+            records = records[: bisect_left(records.numbers, last)]
             wishes = {number: wish for number, wish in wishes.items() if number < last}
         first: dict[str, _Wish] = {}  # the lowest of two copies in one batch claims
         for wish in wishes.values():
             first.setdefault(wish.request_id, wish)
-        owners = {one: Owner(shard, wish.record.number) for one, wish in first.items()}
+        owners = {one: Owner(shard, wish.number) for one, wish in first.items()}
         claims = self._claims_of(owners, in_gap=in_gap)
         others = {
             owners[one].number: claim.owner
@@ -137,25 +139,25 @@ class Claims:
         }
         if len(others) > MOST_LOOKUPS:
             last = sorted(others)[MOST_LOOKUPS]
-            records = [record for record in records if record.number < last]
+            records = records[: bisect_left(records.numbers, last)]
             others = {number: owner for number, owner in others.items() if number < last}
         gaps = self._membership.gaps_of(set(others.values()), self._executors)
         uncounted: set[Number] = set()
-        batch = _Batch(shard, gap, records[0].number, first, claims, gaps)
-        for position, record in enumerate(records):
-            answer = self._counts(wishes.get(record.number), batch, in_gap=in_gap)
+        batch = _Batch(shard, gap, records.numbers[0], first, claims, gaps)
+        for position, number in enumerate(records.numbers):
+            answer = self._counts(wishes.get(number), batch, in_gap=in_gap)
             if answer is None or len(batch.made) > MOST_CLAIMS_WITH_APPEND:
                 if not position:
                     raise HeldError(HeldError.UNDECIDED_COPY)
                 records = records[:position]
                 break
             if not answer:
-                uncounted.add(record.number)
-        kept = {record.number for record in records}
+                uncounted.add(number)
+        kept = set(records.numbers)
         return Decided(
             records,
             frozenset(uncounted),
-            frozenset(number for number in wishes.keys() & kept if not wishes[number].record.claim),
+            frozenset(number for number in wishes.keys() & kept if not wishes[number].claim),
             {one: claim for one, claim in batch.made.items() if claim.owner.number in kept},
             _not_planned(batch, {number: wishes[number].request_id for number in uncounted}, kept),
         )
@@ -186,7 +188,7 @@ class Claims:
         if wish.request_id not in batch.claims:
             return None
         claim, is_first = batch.claims[wish.request_id], batch.first[wish.request_id] is wish
-        me = Owner(batch.shard, wish.record.number)
+        me = Owner(batch.shard, wish.number)
         if claim is None:
             if is_first:
                 batch.made[wish.request_id] = Claiming(me)
@@ -197,7 +199,7 @@ class Claims:
             return wish.request_id not in batch.made or batch.made[wish.request_id].owner == me
         if not is_first or claim.is_fixed:
             return False
-        is_passed = self._is_passed(claim.owner, wish.record, batch)
+        is_passed = self._is_passed(claim.owner, wish, batch)
         if is_passed:
             batch.made[wish.request_id] = Claiming(me, claim.owner)
         return is_passed
@@ -215,7 +217,7 @@ class Claims:
             found |= answer
         return found
 
-    def _is_passed(self, owner: Owner, record: Record, batch: _Batch) -> bool | None:
+    def _is_passed(self, owner: Owner, wish: _Wish, batch: _Batch) -> bool | None:
         """Return whether a claim's owner is in no span, and can only be appended in a gap any more, where it must claim again.
 
         That is so if its chain has gone on behind it, or does so by this very append; or if its shard is gone for certain. None while
@@ -228,7 +230,7 @@ class Claims:
             return False
         place = batch.gaps[owner]
         if place is None:
-            return None if self._clock.now() - record.arrived_at < DAMAGED_SECONDS else False
+            return None if self._clock.now() - wish.arrived_at < DAMAGED_SECONDS else False
         if place.chain != owner.chain:
             return True
         if owner.chain not in batch.gone:
@@ -250,16 +252,15 @@ def _not_planned(
     return found
 
 
-def _wishes(records: Sequence[Record], gap: Gap, *, in_gap: bool) -> list[_Wish]:
+def _wishes(records: Records, gap: Gap, *, in_gap: bool) -> list[_Wish]:
     """Return the records that must own a claim; in a gap, that is every record."""
     late = LATE_SECONDS * 1000
-    arrivals, receipts = map(itemgetter(1), records), map(itemgetter(4), records)
-    latest = max(max(arrivals) * 1000, gap.latest)
-    if not in_gap and latest - min(receipts) <= late and not any(map(itemgetter(6), records)):
+    latest = max(max(records.arrivals) * 1000, gap.latest)
+    if not in_gap and latest - min(records.receipts) <= late and not any(records.claims):
         return []
+    columns = zip(*records.fields[:7], strict=True)
     return [
-        _Wish(record, record.request_id or f"{FROM_JSON}{record.number}")
-        for record in records
-        if record.account != NOBODY
-        and (record.claim or in_gap or max(record.arrived_at * 1000, gap.latest) - record.received_at > late)
+        _Wish(number, request_id or f"{FROM_JSON}{number}", claim, arrived_at)
+        for number, arrived_at, account, _, received_at, request_id, claim in columns
+        if account != NOBODY and (claim or in_gap or max(arrived_at * 1000, gap.latest) - received_at > late)
     ]

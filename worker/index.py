@@ -4,7 +4,7 @@ It is stored in columns, as one MessagePack array in one gzip member:
 
     [1, numbers, arrivals, receipts, request ids, claims, uncounted, chunks, plan]
 
-- `numbers`: the sequence numbers as Kinesis writes them, joined by spaces; ordered.
+- `numbers`: the sequence numbers, as text that sorts, joined by spaces; ordered.
 - `arrivals` and `receipts`: for each record, the UNIX milliseconds at which it arrived on the stream and at the ingest.
 - `claims`: for each record, 0; 1 if its rows count only if it owns the claim of its request id; if it was put again, the UNIX milliseconds at
   which its envelope was sent to the overflow queue.
@@ -25,7 +25,7 @@ from typing import NamedTuple
 import msgpack
 
 from shared.errors import InvalidObjectError
-from worker.record import DIGITS, START, Number, number
+from worker.record import START, Number
 from worker.span import ChunkKey
 
 VERSION = 1
@@ -103,7 +103,7 @@ class Index:
         data: bytes = msgpack.packb(
             (
                 VERSION,
-                " ".join([one[DIGITS] for one in self.numbers]),
+                " ".join(self.numbers),
                 self.arrivals,
                 self.receipts,
                 self.request_ids,
@@ -132,7 +132,7 @@ def decode(data: bytes) -> Index:
         numbers, arrivals, receipts, request_ids, claims, uncounted, members, plan = rest
         after, planned_at, destinations, origin, received_at = plan
         found = Index(
-            [number(digits) for digits in numbers.split()],
+            numbers.split(),
             arrivals,
             receipts,
             request_ids,

@@ -1,16 +1,19 @@
 """Plans a span before anything is sent: where it ends, where its rows go, and the chunks that they are sent in."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from math import inf
+from typing import NamedTuple
 
 import msgpack
 
 from shared.accounts import Account
+from shared.envelope import RejectedEvent
 from shared.tracking_plan import COLUMN_CODES
 from worker.index import Index
-from worker.record import CLAIMED, NOBODY, Block, Number, Record
+from worker.record import CLAIMED, NOBODY, Block, Number, Records
 from worker.span import (
     MAX_PLAN_BYTES,
     TOO_MANY_TABLES,
@@ -54,12 +57,18 @@ class Cut:
     bytes: int
 
 
-@dataclass(slots=True)
-class _Part:
-    """Blocks of one group, with the positions of their records."""
+class _Part(NamedTuple):
+    """Blocks of one group: the position of each one's record, its number of rows, and the rows."""
 
-    blocks: list[Block]
     positions: list[int]
+    counts: list[int]
+    data: list[bytes]
+
+    def add(self, position: int, count: int, data: bytes) -> None:
+        """Add a block."""
+        self.positions.append(position)
+        self.counts.append(count)
+        self.data.append(data)
 
 
 _Groups = dict[Group, _Part]
@@ -78,7 +87,7 @@ class Plan:
         index: of the span, without the chunks.
     """
 
-    records: Sequence[Record]
+    records: Records
     chunks: Sequence[Chunk]
     rejected: Mapping[Group, Block]
     destinations: Mapping[RowSender, Destination]
@@ -112,7 +121,7 @@ class Plan:
 
 
 def plan(
-    records: Sequence[Record],
+    records: Records,
     answers: Answers,
     cut: Cut,
     *,
@@ -135,39 +144,39 @@ def plan(
     most = inf
     while True:
         senders, destinations = _destinations(records, answers, failing)
-        groups, rejected = _grouped(records, senders, uncounted, most)
+        numbers = enumerate(records.numbers if uncounted else ())
+        passed_over = frozenset([position for position, number in numbers if number in uncounted])
+        groups, rejected = _grouped(records, senders, passed_over, most)
         if excess is not None and (surplus := _surplus(groups, answers, excess)):
             groups = _gathered(groups, surplus)
         chunks = [chunk for group, part in groups.items() for chunk in _chunks(group, part, cut)]
         keys = [*(chunk.key for chunk in chunks), *(ChunkKey(group, 0) for group in rejected)]
         if most < inf or plan_bytes(keys, destinations) <= MAX_PLAN_BYTES:
-            return Plan(records, chunks, rejected, destinations, _index(records, uncounted, claimed))
+            return Plan(records, chunks, rejected, destinations, _index(records, passed_over, claimed))
         if len(records) > 1:
             records = records[: len(records) // 2]
         else:
             most = MAX_REJECTED_GROUPS
 
 
-def _index(records: Sequence[Record], uncounted: frozenset[Number], claimed: frozenset[Number]) -> Index:
-    numbers, arrivals, _accounts, _keys, receipts, ids, claims, *_ = zip(*records, strict=True)
+def _index(records: Records, uncounted: frozenset[int], claimed: frozenset[Number]) -> Index:
+    numbers, claims = records.numbers, records.claims
     if claimed:
-        claims = tuple(claim or int(number in claimed) for number, claim in zip(numbers, claims, strict=True))
-    places = frozenset(
-        position for position, number in enumerate(numbers if uncounted else ()) if number in uncounted
-    )
-    return Index(numbers, [round(one * 1000) for one in arrivals], receipts, ids, claims, places, {})
+        claims = [claim or int(number in claimed) for number, claim in zip(numbers, claims, strict=True)]
+    arrivals = [round(one * 1000) for one in records.arrivals]
+    return Index(numbers, arrivals, records.receipts, records.request_ids, claims, uncounted, {})
 
 
 _Senders = dict[tuple[str, str], RowSender]
 
 
 def _destinations(
-    records: Iterable[Record], answers: Answers, failing: Callable[[str], str]
+    records: Records, answers: Answers, failing: Callable[[str], str]
 ) -> tuple[_Senders, dict[RowSender, Destination]]:
     """Return the sender of each account and key, and where each sender's rows go."""
     senders: _Senders = {}
     destinations: dict[RowSender, Destination] = {}
-    for account, key_id in dict.fromkeys([(record[2], record[3]) for record in records]):
+    for account, key_id in dict.fromkeys(zip(records.accounts, records.key_ids, strict=True)):
         sender, destination = RowSender(account), _destination(answers.get(account), key_id, failing)
         # a key may still decide whether the rows are delivered
         if account not in answers or destination == NotDeliverable(REVOKED):
@@ -197,40 +206,51 @@ def obstacle_of(account: Account, key_id: str) -> str:
 
 
 def _grouped(
-    records: Sequence[Record], senders: _Senders, uncounted: frozenset[Number], most: float
+    records: Records, senders: _Senders, uncounted: Collection[int], most: float
 ) -> tuple[_Groups, dict[Group, Block]]:
     """Return the records' blocks by group, and their rejected events in up to `most` groups by table and code."""
-    found: dict[tuple[RowSender, str, str, str], _Part] = {}
-    rejected: list[tuple[RowSender, str, Record]] = []
-    for position, record in enumerate(records):
-        number, _at, account, key_id, _received, request_id, claim, blocks, refused, events = record
-        if uncounted and number in uncounted:
-            continue
-        sender, again = senders[account, key_id], ""
-        if claim > CLAIMED:
-            sender, again = RowSender(account, key_id), request_id
-        for block in blocks:
-            key = (sender, block[0], "", again)
-            try:
-                part = found[key]
-            except KeyError:
-                part = found[key] = _Part([], [])
-            part.blocks.append(block)
-            part.positions.append(position)
-        for block in refused:
-            part = found.setdefault((sender, "", block[0], ""), _Part([], []))
-            part.blocks.append(block)
-            part.positions.append(position)
-        if events:
-            rejected.append((sender, again, record))
+
+    def sender_of(position: int) -> tuple[RowSender, str]:
+        owner = records.accounts[position], records.key_ids[position]
+        if records.claims[position] > CLAIMED:
+            return RowSender(*owner), records.request_ids[position]
+        return senders[owner], ""
+
+    found: dict[tuple[RowSender, str], dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    usual = {owner: found[sender, ""] for owner, sender in senders.items()}
+    tables = list(map(usual.__getitem__, zip(records.accounts, records.key_ids, strict=True)))
+    for position in [position for position, claim in enumerate(records.claims) if claim > CLAIMED]:
+        tables[position] = found[sender_of(position)]
+    for position in uncounted:
+        tables[position] = defaultdict(list)  # of no group
+    for place, (own, table) in enumerate(
+        zip(map(tables.__getitem__, records.positions), records.tables, strict=True)
+    ):
+        own[table].append(place)
+    positions, _, counts, payloads = records.blocks
     groups = {
-        Group(sender, table, code, request_id=again): part
-        for (sender, table, code, again), part in found.items()
+        Group(sender, table, request_id=again): _Part(
+            *(list(map(column.__getitem__, places)) for column in (positions, counts, payloads))
+        )
+        for (sender, again), own in found.items()
+        for table, places in own.items()
     }
-    return groups, _rejected(rejected, most) if rejected else {}
+    for position, originals in compress(enumerate(records.refused), records.refused):
+        if position not in uncounted:
+            sender, _ = sender_of(position)
+            for code, count, data in originals:
+                groups.setdefault(Group(sender, "", code), _Part([], [], [])).add(position, count, data)
+    events = [
+        (*sender_of(position), records.receipts[position], some)
+        for position, some in compress(enumerate(records.rejected), records.rejected)
+        if position not in uncounted
+    ]
+    return groups, _rejected(events, most)
 
 
-def _rejected(records: Iterable[tuple[RowSender, str, Record]], most: float) -> dict[Group, Block]:
+def _rejected(
+    found: Iterable[tuple[RowSender, str, int, Sequence[RejectedEvent]]], most: float
+) -> dict[Group, Block]:
     """Return a block for each table and code of rejected events, up to `most`: their number, and the events that are kept.
 
     A kept event is `[received_at, original, message]` as MessagePack; they stand back to back.
@@ -239,8 +259,8 @@ def _rejected(records: Iterable[tuple[RowSender, str, Record]], most: float) -> 
     kept: dict[Group, list[bytes]] = {}
     tables: dict[RowSender, set[str]] = {}
     room: dict[RowSender, tuple[int, int]] = {}
-    for sender, again, record in records:
-        for _index, code, table, original, message in record.rejected:
+    for sender, again, received_at, events_of_one in found:
+        for _index, code, table, original, message in events_of_one:
             named = tables.setdefault(sender, set())
             if code not in COLUMN_CODES and len(named) < MAX_REJECTED_TABLES:
                 named.add(table)
@@ -252,7 +272,7 @@ def _rejected(records: Iterable[tuple[RowSender, str, Record]], most: float) -> 
             events, size = room.get(sender, (MAX_KEPT_EVENTS, MAX_KEPT_BYTES))
             if original and events and len(original) + len(message) <= size:
                 room[sender] = events - 1, size - len(original) - len(message)
-                kept.setdefault(key, []).append(msgpack.packb((record.received_at, original, message)))
+                kept.setdefault(key, []).append(msgpack.packb((received_at, original, message)))
     return {key: (key.label, number, b"".join(kept.get(key, ()))) for key, number in counts.items()}
 
 
@@ -283,9 +303,9 @@ def _gathered(groups: _Groups, surplus: Collection[Group]) -> _Groups:
     gathered: _Groups = {}
     for key, part in groups.items():
         if key in surplus:
-            mixed = gathered.setdefault(Group(key.sender, "", TOO_MANY_TABLES), _Part([], []))
-            mixed.blocks += [(TOO_MANY_TABLES, block[1], msgpack.packb(block)) for block in part.blocks]
-            mixed.positions += part.positions
+            mixed = gathered.setdefault(Group(key.sender, "", TOO_MANY_TABLES), _Part([], [], []))
+            for position, count, data in zip(*part, strict=True):
+                mixed.add(position, count, msgpack.packb((key.table, count, data)))
         else:
             kept[key] = part
     return kept | gathered
@@ -293,20 +313,17 @@ def _gathered(groups: _Groups, surplus: Collection[Group]) -> _Groups:
 
 def _chunks(group: Group, part: _Part, cut: Cut) -> Iterator[Chunk]:
     """Yield a group's chunks. Blocks are never cut, so a large one exceeds the limits."""
-    blocks = part.blocks
-    counts = [block[1] for block in blocks]
-    data = [block[2] for block in blocks]
-    if sum(counts) <= cut.rows and sum(map(len, data)) <= cut.bytes:
-        yield Chunk(ChunkKey(group, 0), data, sum(counts), part.positions, counts)
+    positions, counts, data = part
+    sizes = list(map(len, data))
+    if sum(counts) <= cut.rows and sum(sizes) <= cut.bytes:
+        yield Chunk(ChunkKey(group, 0), data, sum(counts), positions, counts)
         return
     begin = number = rows = size = 0
-    for end, (count, one) in enumerate(zip(counts, data, strict=True)):
-        if end > begin and (rows + count > cut.rows or size + len(one) > cut.bytes):
+    for end, (count, length) in enumerate(zip(counts, sizes, strict=True)):
+        if end > begin and (rows + count > cut.rows or size + length > cut.bytes):
             cut_off = slice(begin, end)
-            yield Chunk(
-                ChunkKey(group, number), data[cut_off], rows, part.positions[cut_off], counts[cut_off]
-            )
+            yield Chunk(ChunkKey(group, number), data[cut_off], rows, positions[cut_off], counts[cut_off])
             begin, number, rows, size = end, number + 1, 0, 0
-        rows, size = rows + count, size + len(one)
+        rows, size = rows + count, size + length
     rest = slice(begin, None)
-    yield Chunk(ChunkKey(group, number), data[rest], rows, part.positions[rest], counts[rest])
+    yield Chunk(ChunkKey(group, number), data[rest], rows, positions[rest], counts[rest])

@@ -8,12 +8,14 @@ writes it. The ledger's sort keys are the same text.
 """
 
 from binascii import Error as Base64Error
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from itertools import chain, repeat
-from operator import itemgetter, lt
-from typing import Any, NamedTuple
+from itertools import batched, chain, compress, islice, repeat
+from operator import add, lt, not_
+from typing import Any, NamedTuple, Self
 
 import msgpack
 from msgpack import unpackb
@@ -71,13 +73,8 @@ was put again, because an earlier put of it may have landed."""
 MAX_BLOCKS = 300
 """The most tables in one record, so that its span fits the ledger's item. An envelope of the ingest has far fewer."""
 
+_AT_ONCE = 250  # records: their objects stay in the processor's caches, and one that is not an envelope slows down only these
 _LENGTHS = [f"{length:03d}" for length in range(1000)]
-_ENVELOPE = bytes((envelope.FIRST_BYTE,))
-_TUPLE: set[type] = {tuple}
-_BYTES: set[type] = {bytes}
-_STR: set[type] = {str}
-_INT: set[type] = {int}
-_new = tuple.__new__
 
 
 def number(sequence_number: str) -> Number:
@@ -90,161 +87,180 @@ def sequence_number(number: Number) -> str:
     return number[DIGITS]
 
 
-def from_event(event: Mapping[str, Any]) -> dict[str, list[Record]]:
+class Records:
+    """Records of one shard, in its order, in columns: what is done for each record takes most of a batch's time.
+
+    Attributes:
+        fields: the columns of what Record says of each, but for the blocks: numbers, arrivals, accounts, key_ids, receipts, request_ids,
+            claims, refused and rejected.
+        blocks: those of the blocks: positions (of each one's record; ordered), tables, counts and payloads.
+    """
+
+    def __init__(self, fields: Sequence[Sequence[Any]], blocks: Sequence[Sequence[Any]]) -> None:
+        self.fields = fields
+        self.blocks = blocks
+        self.numbers: Sequence[Number] = fields[0]
+        self.arrivals: Sequence[float] = fields[1]
+        self.accounts: Sequence[str] = fields[2]
+        self.key_ids: Sequence[str] = fields[3]
+        self.receipts: Sequence[int] = fields[4]
+        self.request_ids: Sequence[str] = fields[5]
+        self.claims: Sequence[int] = fields[6]
+        self.refused: Sequence[tuple[Refused, ...]] = fields[7]
+        self.rejected: Sequence[tuple[envelope.RejectedEvent, ...]] = fields[8]
+        self.positions: Sequence[int] = blocks[0]
+        self.tables: Sequence[str] = blocks[1]
+
+    @classmethod
+    def of(cls, records: Iterable[Record]) -> Self:
+        """Return these records, at least one, which are in the shard's order."""
+        *fields, blocks, refused, rejected = zip(*records, strict=True)
+        return cls([*fields, refused, rejected], _flat(blocks))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Return the records of all parts, at least one."""
+        fields: list[list[Any]] = [[] for _ in parts[0].fields]
+        blocks: list[list[Any]] = [[] for _ in parts[0].blocks]
+        for part in parts:
+            positions = [len(fields[0]) + position for position in part.positions]
+            found = (*part.fields, positions, *part.blocks[1:])
+            for column, more in zip((*fields, *blocks), found, strict=True):
+                column.extend(more)
+        return cls(fields, blocks)
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self.numbers)
+
+    def __iter__(self) -> Iterator[Record]:
+        """Yield each."""
+        sizes, blocks = Counter(self.positions), zip(*self.blocks[1:], strict=True)
+        for position, (*fields, refused, rejected) in enumerate(zip(*self.fields, strict=True)):
+            yield Record._make((*fields, tuple(islice(blocks, sizes[position])), refused, rejected))
+
+    def __getitem__(self, places: slice) -> "Records":
+        """Return those in these places, which follow one another."""
+        begin, end, _ = places.indices(len(self))
+        if end - begin == len(self):
+            return self
+        own = slice(bisect_left(self.positions, begin), bisect_left(self.positions, end))
+        positions = [position - begin for position in self.positions[own]]
+        others = [column[own] for column in self.blocks[1:]]
+        return Records([column[places] for column in self.fields], [positions, *others])
+
+
+def _flat(blocks: Iterable[Iterable[Block]]) -> list[Sequence[Any]]:
+    """Return records' blocks in columns: the positions of their records, their tables, counts and payloads."""
+    positions = [position for position, some in enumerate(blocks) for _ in some]
+    return [positions, *(zip(*chain.from_iterable(blocks), strict=True) if positions else ((), (), ()))]
+
+
+def from_event(event: Mapping[str, Any]) -> dict[str, Records]:
     """Return the records of a Lambda event by shard, in the shard's order, without duplicates."""
-    items = event["Records"]
-    shards = [item["eventID"].partition(":")[0] for item in items]  # Lambda's events are of one
-    return {
-        shard: _records(
-            [item["kinesis"] for item, one in zip(items, shards, strict=True) if one == shard], shard
-        )
-        for shard in dict.fromkeys(shards)
-    }
+    shards: dict[str, list[Any]] = defaultdict(list)  # Lambda's events are of one
+    for item in event["Records"]:
+        shards[item["eventID"].partition(":")[0]].append(item["kinesis"])
+    return {shard: _from_kinesis(items, shard) for shard, items in shards.items()}
 
 
-def _records(items: list[Mapping[str, Any]], shard: str) -> list[Record]:
-    digits = [item["sequenceNumber"] for item in items]
-    numbers = [_LENGTHS[len(one)] + one for one in digits]
-    arrivals = [item["approximateArrivalTimestamp"] for item in items]
-    records = _envelopes(items, numbers, arrivals)
-    if records is None:
-        data = [_bytes(item["data"]) for item in items]
-        records = [decode(*one) for one in zip(data, repeat(shard), numbers, arrivals, strict=False)]
-    return records if all(map(lt, numbers, numbers[1:])) else _ordered(records)
+def _from_kinesis(items: list[Any], shard: str) -> Records:
+    parts = []
+    for some in batched(items, _AT_ONCE, strict=False):
+        numbers = [_LENGTHS[len(digits := item["sequenceNumber"])] + digits for item in some]
+        arrivals = [item["approximateArrivalTimestamp"] for item in some]
+        parts.append(_records(numbers, arrivals, _bytes([item["data"] for item in some]), shard))
+    records = Records.joined(parts)
+    return records if all(map(lt, records.numbers, records.numbers[1:])) else _ordered(records)
 
 
-def _bytes(text: str) -> bytes:
+def _bytes(texts: Iterable[str]) -> list[bytes]:
+    validate = repeat(True)  # noqa: FBT003 -- by keyword, it takes half as long again
     try:
-        return b64decode(text, validate=True)
+        return list(map(b64decode, texts, repeat(None), validate))
     except Base64Error:  # only hand-made events get here
-        return text.encode()
+        return [text.encode() for text in texts]
 
 
-def _envelopes(
-    items: list[Mapping[str, Any]], numbers: list[Number], arrivals: list[float]
-) -> list[Record] | None:
-    """Return what `decode` does if every record is an envelope without rejected events; else None.
+def _ordered(records: Records) -> Records:
+    """Sort the records of a hand-made event and drop duplicates."""
+    once = dict(zip(records.numbers, records, strict=True))
+    return Records.of([once[key] for key in sorted(once)])
 
-    It checks the envelopes' members by column, which takes half of the time.
+
+def from_stream(records: Sequence[Mapping[str, Any]], shard: str) -> list[Record]:
+    """Return the records of a GetRecords response."""
+    if not records:
+        return []
+    stamps: list[datetime] = [item["ApproximateArrivalTimestamp"] for item in records]
+    numbers = [number(item["SequenceNumber"]) for item in records]
+    arrivals = [stamp.timestamp() for stamp in stamps]
+    return list(_records(numbers, arrivals, [item["Data"] for item in records], shard))
+
+
+def decode(data: bytes, shard: str, this: Number, arrived_at: float) -> Record:
+    """Return the record, whatever its bytes are. The same bytes with the same shard, number and arrival always give the same record."""
+    if (records := _envelopes([this], [arrived_at], [data])) is not None:
+        (record,) = records
+        return record
+    record = Record(this, arrived_at, NOBODY, "", round(arrived_at * 1000), "", 0, ())
+    found = _from_json(data, shard, record) if data[:1] == b"{" else None
+    return found or record._replace(refused=((UNDECODABLE, 1, packed(data)),))
+
+
+def _records(numbers: list[Number], arrivals: list[float], data: list[bytes], shard: str) -> Records:
+    records = _envelopes(numbers, arrivals, data)
+    return records or Records.of(map(decode, data, repeat(shard), numbers, arrivals))
+
+
+def _envelopes(numbers: list[Number], arrivals: list[float], data: list[bytes]) -> Records | None:
+    """Return the records; None if one is not an envelope.
+
+    This is the check of `envelope.decode`, by column, which takes a fraction of the time.
     """
     try:
-        # one after the other: to free each text's bytes before the next is decoded has the heap shrink and grow, which takes longer
-        texts, validate = map(itemgetter("data"), items), repeat(True)  # noqa: FBT003 -- by keyword, it takes half as long again
-        data = list(map(b64decode, texts, repeat(None), validate))
         contents = [unpackb(one, use_list=False) for one in data]
-        columns = list(zip(*contents, strict=True))
-        versions, accounts, key_ids, received_at, request_ids, claims, blocks, rejected = columns
-        if _kinds(contents) != _TUPLE or set(versions) != {envelope.VERSION} or set(rejected) != {()}:
-            return None
-        if _kinds(blocks) != _TUPLE or not 0 < min(map(len, blocks)) <= max(map(len, blocks)) <= MAX_BLOCKS:
-            return None
-        tables, counts, payloads = zip(*chain.from_iterable(blocks), strict=True)
-        owners = chain.from_iterable(map(repeat, accounts, map(len, blocks)))
-        named = set(zip(owners, tables, strict=True))
-    except (ValueError, TypeError, msgpack.UnpackException):
+        columns: Any = zip(*contents, strict=True)
+        versions, accounts, key_ids, receipts, request_ids, claims, blocks, rejected = columns
+        positions, tables, counts, payloads = _flat(blocks)
+        known: dict[str, str] = {}  # equal names become one object, which stays in the caches
+        accounts, key_ids, tables = (
+            list(map(known.setdefault, column, column)) for column in (accounts, key_ids, tables)
+        )
+        has_events = list(map(add, blocks, rejected))  # true if there are any
+        is_legal = (
+            _kinds(contents) == _kinds(blocks) == _kinds(rejected) == {tuple}
+            and set(versions) == {envelope.VERSION}
+            and set(compress(accounts, map(not_, has_events))) <= {NOBODY}
+            and all(map(names.is_account, set(compress(accounts, has_events))))
+            and all(map(names.is_table, set(tables)))
+            and _kinds(payloads) <= {bytes}
+            and all(payloads)
+            and _kinds(counts) <= {int}
+            and min(counts, default=1) > 0
+            and max(map(len, blocks)) <= MAX_BLOCKS
+            and _kinds(key_ids) == _kinds(request_ids) == {str}
+            and _kinds(receipts) == _kinds(claims) == {int}
+            and all(map(envelope.are_ids, set(key_ids), repeat(max(request_ids, key=len))))
+            and envelope.has_only_id_characters("".join(request_ids))
+        )
+        if any(rejected):
+            rejected = tuple([tuple(map(envelope.rejected_event, events)) for events in rejected])
+    except (ValueError, TypeError, msgpack.UnpackException):  # EnvelopeError is one
         return None
-    if not all(one in _known_names or _learn(*one) for one in named):
-        return None
-    if _kinds(payloads) != _BYTES or not all(payloads) or _kinds(counts) != _INT or min(counts) < 1:
-        return None
-    if _kinds(key_ids) | _kinds(request_ids) != _STR or _kinds(received_at) | _kinds(claims) != _INT:
-        return None
-    if not all(map(envelope.are_ids, set(key_ids), repeat(max(request_ids, key=len)))):
-        return None
-    if not envelope.has_only_id_characters("".join(request_ids)):
-        return None
-    fields = (numbers, arrivals, *columns[1:-1], repeat(()), repeat(()))
-    return list(map(_new, repeat(Record), zip(*fields, strict=False)))
+    refused = [()] * len(data)
+    fields = [numbers, arrivals, accounts, key_ids, receipts, request_ids, claims, refused, rejected]
+    return Records(fields, [positions, tables, counts, payloads]) if is_legal else None
 
 
 def _kinds(column: Iterable[object]) -> set[type]:
     return set(map(type, column))
 
 
-def from_stream(records: Iterable[Mapping[str, Any]], shard: str) -> list[Record]:
-    """Return the records of a GetRecords response."""
-    result: list[Record] = []
-    for item in records:
-        stamp: datetime = item["ApproximateArrivalTimestamp"]
-        this = number(item["SequenceNumber"])
-        result.append(decode(item["Data"], shard, this, stamp.timestamp()))
-    return result
-
-
-def decode(data: bytes, shard: str, this: Number, arrived_at: float) -> Record:
-    """Return the record, whatever its bytes are. The same bytes with the same shard, number and arrival always give the same record."""
-    if data[:1] == _ENVELOPE:
-        try:
-            content = unpackb(data, use_list=False)
-        except (ValueError, TypeError, msgpack.UnpackException):
-            pass
-        else:
-            if _is_envelope(content):
-                events = content[-1] and _events(content[-1])
-                return _new(Record, (this, arrived_at, *content[1:-1], (), events))
-    record = Record(this, arrived_at, NOBODY, "", round(arrived_at * 1000), "", 0, ())
-    found = _from_json(data, shard, record) if data[:1] == b"{" else None
-    return found or record._replace(refused=((UNDECODABLE, 1, packed(data)),))
-
-
 def packed(data: bytes) -> bytes:
     """Return original bytes as one MessagePack value, so that several can be joined."""
     value: bytes = msgpack.packb(data)
     return value
-
-
-def _ordered(records: list[Record]) -> list[Record]:
-    """Sort the records of a hand-made event and drop duplicates."""
-    once = {record.number: record for record in records}
-    return [once[key] for key in sorted(once)]
-
-
-_known_names: set[tuple[str, str]] = set()
-_KNOWN_NAMES = 10_000
-
-
-def _is_envelope(content: Any) -> bool:
-    """Return whether these are an envelope's members. This is the check of `envelope.decode`, which is too slow here."""
-    try:
-        version, account, key_id, received_at, request_id, claim, blocks, rejected = content
-        if version != envelope.VERSION or blocks.__class__ is not tuple or len(blocks) > MAX_BLOCKS:
-            return False
-        if rejected != ():
-            if rejected.__class__ is not tuple or not names.is_account(account):
-                return False
-            _events(rejected)
-        elif not blocks and account != NOBODY:
-            return False
-        for table, count, data in blocks:
-            if (account, table) not in _known_names and not _learn(account, table):
-                return False
-            if data.__class__ is not bytes or not data or count.__class__ is not int or count < 1:
-                return False
-    except (TypeError, ValueError):  # EnvelopeError is one
-        return False
-    return (
-        key_id.__class__ is str
-        and request_id.__class__ is str
-        and envelope.are_ids(key_id, request_id)
-        and received_at.__class__ is int
-        and claim.__class__ is int
-    )
-
-
-def _events(items: Iterable[object]) -> tuple[envelope.RejectedEvent, ...]:
-    """Return the rejected events of an envelope."""
-    return tuple([envelope.rejected_event(item) for item in items])
-
-
-def _learn(account: object, table: object) -> bool:
-    if not isinstance(account, str) or not isinstance(table, str):
-        return False
-    if not names.is_account(account) or not names.is_table(table):
-        return False
-    if len(_known_names) >= _KNOWN_NAMES:
-        _known_names.clear()
-    _known_names.add((account, table))
-    return True
 
 
 def _from_json(data: bytes, shard: str, empty: Record) -> Record | None:

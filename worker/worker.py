@@ -5,11 +5,11 @@ becomes of the rows: whoever sends them reads them in S3. docs/internals/deliver
 """
 
 import gc
-from collections.abc import Callable, Iterable, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial, wraps
 from itertools import batched
-from operator import itemgetter
 from typing import Any, NamedTuple
 
 from shared.accounts import Account
@@ -25,7 +25,7 @@ from worker.health import WORKER_PROBE_SECONDS, DatabaseHealth
 from worker.ledger import ClaimsRefused, Gap, Ledger
 from worker.membership import BORDERS, Membership
 from worker.plan import Cut, Plan, plan
-from worker.record import DIGITS, NOBODY, START, Number, Record, from_event, sequence_number
+from worker.record import DIGITS, NOBODY, START, Number, Records, from_event, sequence_number
 from worker.rejected_events import RejectedEvents
 from worker.restored import RestoreGuard
 from worker.settlement import Settlement, report_dead
@@ -41,8 +41,6 @@ SEND_SECONDS = 5.0
 _TRIES = 5  # to append a span whose claims others take meanwhile
 _PROBES_AT_ONCE = 16  # of failing databases; as many answer at least before more are sent
 _PROBING_SECONDS = 2.0  # after which no more probes begin
-
-_number = itemgetter(0)
 
 
 def _without_cyclic_gc[**P, R](run: Callable[P, R]) -> Callable[P, R]:
@@ -79,8 +77,8 @@ class _Batch:
 
     shard: str
     chain: ChainId
-    records: list[Record]
-    numbers: list[Number]
+    records: Records
+    numbers: Sequence[Number]
     executor: Executor
     done: int = 0
 
@@ -130,9 +128,9 @@ class Worker:
                 held.append(number)
         return {"batchItemFailures": [{"itemIdentifier": sequence_number(number)} for number in held]}
 
-    def _take(self, shard: str, records: list[Record], deadline: Deadline, *, is_live: bool) -> Number | None:
+    def _take(self, shard: str, records: Records, deadline: Deadline, *, is_live: bool) -> Number | None:
         """Take records of one shard; return the lowest sequence number that is in no span yet."""
-        numbers = list(map(_number, records))
+        numbers = records.numbers
         appended: list[_Appended] = []
         with self._executors() as executor:
             batch = _Batch(shard, ChainId("", "", shard), records, numbers, executor)
@@ -140,7 +138,7 @@ class Worker:
                 if self._guard.check():
                     self._ends.clear()
                     self._noted.clear()
-                batch.chain = self._chain(shard, records[0])
+                batch.chain = self._chain(shard, numbers[0])
                 if not is_live:
                     batch.records = self._passed(batch)
                 while batch.done < len(batch.records):
@@ -159,14 +157,14 @@ class Worker:
                     self._send(one, deadline)
         return numbers[batch.done] if batch.done < len(records) else None
 
-    def _chain(self, shard: str, first: Record) -> ChainId:
+    def _chain(self, shard: str, first: Number) -> ChainId:
         """Return the chain of a shard whose records have just been received."""
         chain = self._shards.chain(shard)
-        if first.number < chain.lowest:
+        if first < chain.lowest:
             raise HeldError(HeldError.DELETED_STREAM)
         return chain
 
-    def _passed(self, batch: _Batch) -> list[Record]:
+    def _passed(self, batch: _Batch) -> Records:
         """Return the records that are not behind the end of their chain: a replay fills gaps, and the event source alone goes on.
 
         Otherwise a shard would seem to have passed what the event source still holds. If it has gone on to a child, it has passed over what
@@ -178,24 +176,26 @@ class Worker:
             has_gone_on = any(map(self._ledger.end, self._shards.descendants(batch.chain)))
             if has_gone_on and self._ledger.close(batch.chain):
                 return batch.records
-        return [record for record in batch.records if record.number <= last]
+        return batch.records[: bisect_right(batch.numbers, last)]
 
     def _advance(self, batch: _Batch, deadline: Deadline) -> list[_Appended]:
         """Skip the records that are in the next one's span, or append a span for records that are in none."""
         if deadline.near:
             raise HeldError(HeldError.NO_TIME)
-        records, numbers = batch.records[batch.done :], batch.numbers[batch.done :]
-        found = self._locate(batch, numbers[0])
+        records = batch.records[batch.done :]
+        found = self._locate(batch, records.numbers[0])
         if isinstance(found, Span):
             members = self._membership.numbers(found, batch.numbers)
-            batch.done += next((n for n, one in enumerate(numbers) if one not in members), len(numbers))
+            batch.done += next(
+                (n for n, one in enumerate(records.numbers) if one not in members), len(records)
+            )
             return []
         if found.limit is not None:
-            records = [record for record in records if record.number < found.limit]
+            records = records[: bisect_left(records.numbers, found.limit)]
         with about(span=Place(found.chain, found.after).name):
             return self._plan_and_append(batch, found, records)
 
-    def _plan_and_append(self, batch: _Batch, found: Gap, records: list[Record]) -> list[_Appended]:
+    def _plan_and_append(self, batch: _Batch, found: Gap, records: Records) -> list[_Appended]:
         for _ in range(_TRIES):
             decided = self._claims.decide(records, found, batch.chain)
             planned = self._plan(decided)
@@ -219,8 +219,8 @@ class Worker:
         return self._membership.locate(batch.chain, first, batch.numbers)
 
     def _plan(self, decided: Decided) -> Plan:
-        accounts = dict.fromkeys([record[2] for record in decided.records if record[2] != NOBODY])
-        answers = self._accounts.resolve(accounts)
+        accounts = dict.fromkeys(decided.records.accounts)
+        answers = self._accounts.resolve([account for account in accounts if account != NOBODY])
         self._probe({answer.database for answer in answers.values() if isinstance(answer, Account)})
         return plan(
             decided.records,
@@ -254,8 +254,8 @@ class Worker:
         span = Span(
             chain=gap.chain,
             after=gap.after,
-            first=planned.records[0].number,
-            last=planned.records[-1].number,
+            first=planned.index.numbers[0],
+            last=planned.index.numbers[-1],
             planned_at=milliseconds(now),
             chunks=planned.counts,
             destinations=planned.destinations,

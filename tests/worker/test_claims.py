@@ -24,7 +24,7 @@ from tests.support.spans import span
 from worker.chain import ChainId, Owner
 from worker.claims import LATE_SECONDS, MOST_LOOKUPS, Claims
 from worker.ledger import MOST_CLAIMS_WITH_APPEND, Claim, Claiming, Gap, worklist_key
-from worker.record import START, Record, decode, number
+from worker.record import START, Records, decode, number
 
 DAY = 86_400.0
 OTHER = "shardId-000000000001"
@@ -37,9 +37,9 @@ def copy(name: str, claim: int = 1) -> bytes:
     return envelope("shop", {"views": [row(name)]}, request_id=name, claim=claim)
 
 
-def records(*data: bytes, begin: int = 1, at: float = AT) -> list[Record]:
+def records(*data: bytes, begin: int = 1, at: float = AT) -> Records:
     """Return records with these bytes, numbered from `begin`."""
-    return [decode(one, SHARD, number(str(n)), at) for n, one in enumerate(data, begin)]
+    return Records.of([decode(one, SHARD, number(str(n)), at) for n, one in enumerate(data, begin)])
 
 
 class Made:
@@ -52,13 +52,13 @@ class Made:
         self.chain = self.delivery.wiring.shards.chain(SHARD)
         self.other = replace(self.chain, shard=OTHER)
 
-    def decide(self, given: list[Record], chain: ChainId | None = None, gap: Gap | None = None) -> Any:
+    def decide(self, given: Records, chain: ChainId | None = None, gap: Gap | None = None) -> Any:
         """Decide about records of a chain, at its end or in a gap."""
         chain = chain or self.chain
         return self.claims.decide(given, gap or Gap(chain, START), chain)
 
     def counted(
-        self, given: list[Record], chain: ChainId | None = None, **more: Any
+        self, given: Records, chain: ChainId | None = None, **more: Any
     ) -> tuple[list[str], list[str]]:
         """Return the numbers of the records that are decided, and of those that do not count."""
         decided = self.decide(given, chain, **more)
@@ -112,7 +112,7 @@ def test_a_late_record_must_own_a_claim(made: Made, late: float, latest: float, 
     batch = records(copy("q", 0), fresh, at=AT + late)
     decided = made.decide(batch, gap=Gap(made.chain, START, latest=round(latest * 1000)))
 
-    assert ({batch[0].number} if must else set()) == set(decided.claimed)
+    assert (set(batch.numbers[:1]) if must else set()) == set(decided.claimed)
     assert must is ("q" in made.ledger.claims(["q"]))
 
 
@@ -290,7 +290,7 @@ def test_more_copies_than_can_be_looked_for_in_time_end_the_span(made: Made) -> 
         made.ledger.claim(dict(some), 10**7)
     given = records(copy("r", 0), *map(copy, owners))
 
-    assert given[: MOST_LOOKUPS + 1] == made.decide(given).records
+    assert given.numbers[: MOST_LOOKUPS + 1] == made.decide(given).records.numbers
 
 
 def test_only_one_copy_takes_over_the_claim_of_a_stream_that_is_gone(made: Made) -> None:

@@ -81,7 +81,7 @@ def test_the_form_of_an_index_is_stable() -> None:
     members = [["shop/views/0", 3, 0, 40, b"d" * 16, [0, 1, 0], [1, 1, 1], [7, 8, 9]]]
     plan = [number("9"), 2, [["shop", "shop_db"]], "o", 1]
 
-    assert [1, "17 180", [5, 6], [3, 4], ["q", ""], [1, 0], [1], members, plan] == msgpack.unpackb(
+    assert [1, "00217 003180", [5, 6], [3, 4], ["q", ""], [1, 0], [1], members, plan] == msgpack.unpackb(
         index.encode()
     )
     assert "e3b0c44298fc1c149afbf4c8996fb924" == digest_of(b"").hex()
@@ -95,7 +95,7 @@ def test_a_record_s_rows_and_bytes_are_known() -> None:
     assert list(zip((0, 1, 0), rows, parts, strict=True)) == list(member.parts())
 
 
-VALID = [1, "1 2", [1, 2], [1, 2], ["", ""], [0, 0], [], [], ["000", 0, [], "", 0]]
+VALID = [1, "0011 0012", [1, 2], [1, 2], ["", ""], [0, 0], [], [], ["000", 0, [], "", 0]]
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ VALID = [1, "1 2", [1, 2], [1, 2], ["", ""], [0, 0], [], [], ["000", 0, [], "", 
     [
         (0, 2, "version 2, which this release cannot read"),
         (1, 7, "not the index"),
-        (1, "1", "differ in length"),
+        (1, "0011", "differ in length"),
         (2, [1], "differ in length"),
         (3, [], "differ in length"),
         (4, [""], "differ in length"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from shared.accounts import Account
 from tests.support.delivery import envelope, row
 from worker.plan import Cut, plan
-from worker.record import NOBODY, Record, decode, number
+from worker.record import NOBODY, Record, Records, decode, number
 from worker.span import (
     MAX_PLAN_BYTES,
     TOO_MANY_TABLES,
@@ -30,9 +30,9 @@ UNCUT = Cut(1_000_000, 1 << 30)
 SHOP_DB = {"shop": Account("shop_db")}
 
 
-def records(*data: bytes) -> list[Record]:
+def records(*data: bytes) -> Records:
     """Return records with these bytes, one second apart."""
-    return [decode(one, "s", number(str(n)), STAMP + n) for n, one in enumerate(data, 1)]
+    return Records.of([decode(one, "s", number(str(n)), STAMP + n) for n, one in enumerate(data, 1)])
 
 
 def counts(*groups: tuple[Group, int]) -> dict[ChunkKey, int]:
@@ -51,7 +51,7 @@ def test_cutting_keeps_to_the_limits(sizes: list[tuple[int, int]], most_rows: in
     data = [
         Record(number(str(n)), STAMP, "shop", "k", 1, "r", 0, (block,)) for n, block in enumerate(blocks, 1)
     ]
-    chunks = plan(data, SHOP_DB, Cut(most_rows, most_bytes)).chunks
+    chunks = plan(Records.of(data), SHOP_DB, Cut(most_rows, most_bytes)).chunks
 
     assert [block[2] for block in blocks] == [part for chunk in chunks for part in chunk.blocks]
     assert [f"shop/views/{n}" for n in range(len(chunks))] == [chunk.key.name for chunk in chunks]
@@ -124,19 +124,19 @@ def test_envelopes_that_were_put_again_have_chunks_of_their_own() -> None:
 def test_records_that_do_not_count_have_no_rows() -> None:
     """They are in the index all the same, which says so."""
     data = records(*(envelope("shop", {"views": [row(str(n))]}) for n in range(4)))
-    planned = plan(data, SHOP_DB, UNCUT, uncounted=frozenset((data[1].number, data[3].number)))
+    planned = plan(data, SHOP_DB, UNCUT, uncounted=frozenset((data.numbers[1], data.numbers[3])))
 
     assert (frozenset((1, 3)), counts((VIEWS, 2))) == (planned.index.uncounted, planned.counts)
-    assert [data[0].blocks[0][2], data[2].blocks[0][2]] == list(planned.chunks[0].blocks)
+    assert list(data.blocks[3][::2]) == planned.chunks[0].blocks
     assert [0, 2] == list(planned.chunks[0].positions)
-    assert digest_of([one.number for one in data]) == planned.digest
+    assert digest_of(data.numbers) == planned.digest
 
 
 def test_a_plan_knows_its_times_and_its_index_names_every_record() -> None:
     """With its arrival, which may run back, receipt, request id and claim; one that had to be claimed counts as claimed."""
     first, last, junk = records(envelope("shop", {"views": [row("1")]}, request_id="a"), b"b", b"junk")
     data = [first._replace(received_at=5), last._replace(arrived_at=1.5, received_at=7), junk]
-    planned = plan(data, SHOP_DB, UNCUT, claimed=frozenset((junk.number,)))
+    planned = plan(Records.of(data), SHOP_DB, UNCUT, claimed=frozenset((junk.number,)))
     index = planned.index
 
     assert [number("1"), number("2"), number("3")] == list(index.numbers)
@@ -153,7 +153,7 @@ def test_a_plan_fits_its_item() -> None:
     planned = plan(data, {}, UNCUT)
 
     assert plan_bytes(planned.counts, planned.destinations) <= MAX_PLAN_BYTES
-    assert data[: len(planned.records)] == list(planned.records)
+    assert list(data)[: len(planned.records)] == list(planned.records)
     assert len(data) > len(planned.records) >= len(data) // 8
 
 

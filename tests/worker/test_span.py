@@ -15,7 +15,7 @@ from worker.chain import ChainId, Owner
 from worker.claims import MOST_LOOKUPS
 from worker.ledger import _item
 from worker.plan import Cut, plan
-from worker.record import MAX_BLOCKS, START, decode, number
+from worker.record import MAX_BLOCKS, START, Records, decode, number
 from worker.rows import compress
 from worker.span import (
     LATER,
@@ -347,7 +347,7 @@ def test_one_record_fits_an_item() -> None:
     """A record with the most tables and the longest names is planned alone."""
     wide = envelope("s" * 64, {f"{n:0>128}": [row("1")] for n in range(MAX_BLOCKS)}, key_id="k2")
     record = decode(wide, "s", number("1"), 1_700_000_000.0)
-    planned = plan([record], {}, Cut(1000, 1 << 20))
+    planned = plan(Records.of([record]), {}, Cut(1000, 1 << 20))
 
     assert MAX_BLOCKS == len(planned.chunks)
     assert plan_bytes(planned.counts, planned.destinations) <= MAX_PLAN_BYTES
