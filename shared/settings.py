@@ -59,7 +59,14 @@ def _hosts(text: str) -> tuple[str, ...]:
 
 def _proxies(text: str) -> tuple[IPv4Network | IPv6Network | str, ...]:
     names = _lower_list(text)
-    return tuple(name if name == "cloudfront" else ip_network(name, strict=False) for name in names)
+    return tuple(name if name == "cloudfront" else _network(name) for name in names)
+
+
+def _network(text: str) -> IPv4Network | IPv6Network:
+    """Return a network. One of IPv4 addresses in IPv6's notation becomes IPv4, as the addresses of requests do."""
+    network = ip_network(text, strict=False)
+    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+    return network if mapped is None else IPv4Network((mapped, network.prefixlen - 96))
 
 
 def _positive(text: str) -> int:
