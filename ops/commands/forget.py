@@ -190,9 +190,9 @@ def _forget(
     of = dict(zip(wanted.values, ids, strict=True))
     # before anything is deleted: whatever happens next, the next count shows what is gone
     found = {place: held.in_td.get(place, Counter()) for place in held.columns}
-    ask(stack, "counted", counts=_by_request(of, found), clear=False)
+    ask(stack, "counted", requests=ids, counts=_of_requests(of, found), clear=False)
     left_in_td, is_clear = _delete_in_td(stack, wanted, held, before)
-    ask(stack, "counted", counts=_by_request(of, left_in_td), clear=is_clear)
+    ask(stack, "counted", requests=ids, counts=_of_requests(of, left_in_td), clear=is_clear)
     since = time.strftime("%Y-%m-%dT%H", time.gmtime(before / 1000 - 3600))
     touched = sorted(held.hours | {hour for hour, *_ in hours if hour >= since})
     with screen.progress("forgetting", hidden=as_json, unit="hours") as show:
@@ -207,13 +207,14 @@ def _forget(
     return {one: left[one] for one in ids}
 
 
-def _by_request(
+def _of_requests(
     of: Mapping[str, str], counts: Mapping[tuple[str, str], Counter[str] | None]
 ) -> dict[str, dict[str, int]]:
-    """Return known numbers of rows by request and table, given the request of each value."""
+    """Return known numbers of rows by table and request, but for zeros, given the request of each value."""
     return {
-        request: {".".join(place): known[value] for place, known in counts.items() if known is not None}
-        for value, request in of.items()
+        ".".join(place): {request: known[value] for value, request in of.items() if known[value]}
+        for place, known in counts.items()
+        if known is not None
     }
 
 

@@ -11,6 +11,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -146,16 +147,15 @@ class RequestDocument:
             known = self.requests[request].statements
             known += [statement] * (statement not in known)
 
-    def add_counts(self, counts: Mapping[str, Mapping[str, int]]) -> None:
-        """Note how many rows queries by the values have counted in Treasure Data, by request and table.
+    def add_counts(self, requests: Iterable[str], counts: Mapping[str, Mapping[str, int]]) -> None:
+        """Note how many rows of requests queries by the values have counted in Treasure Data, by table and request; 0 for those left out.
 
         Rows that are gone since the last count were deleted, be it by a deletion that had not ended then.
         """
-        for request, tables in counts.items():
-            one = self.requests[request]
-            for table, number in tables.items():
-                self.add_deleted({(request, table): max(0, one.remaining.get(table, 0) - number)})
-                one.remaining = dict(+Counter(one.remaining | {table: number}))
+        for request, (table, numbers) in product(requests, counts.items()):
+            one, number = self.requests[request], numbers.get(request, 0)
+            self.add_deleted({(request, table): max(0, one.remaining.get(table, 0) - number)})
+            one.remaining = dict(+Counter(one.remaining | {table: number}))
 
     def clear(self, requests: Iterable[str], now: float) -> None:
         """Note that a query by the values has counted no rows of these requests any more."""

@@ -69,8 +69,8 @@ class Forget:
                 - `texts`: what the values are in rows.
                 - `note`: make a request of each value; with `refuse`, have the ingest refuse new events. `lift`: accept them again, for
                   `ids` of requests.
-                - `counted`: note how many rows were counted before or after a deletion, in `counts` by request and table; with `clear`,
-                  that none are left anywhere.
+                - `counted`: note how many rows of the `requests` were counted before or after a deletion, in `counts` by table and request, 0
+                  for those left out; with `clear`, that none are left anywhere.
                 - `list`: some receipts, the first of them `from` this number on.
             deadline: for all of it.
         """
@@ -162,9 +162,9 @@ class Forget:
         return noted
 
     def _counted(self, asked: Mapping[str, Any], document: RequestDocument) -> None:
-        document.add_counts(asked["counts"])
+        document.add_counts(asked["requests"], asked["counts"])
         if asked["clear"]:
-            document.clear(asked["counts"], self._clock.now())
+            document.clear(asked["requests"], self._clock.now())
 
     def _lift(self, ids: Iterable[str]) -> list[ForgetRequest]:
         """Have the ingest accept events of persons again. Those are kept that it receives from now on."""
