@@ -48,9 +48,6 @@ def columns(site: Site) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in OWN}
 
 
-# records.in: td-js-sdk 4, mobile SDKs 1
-
-
 @pytest.mark.parametrize(
     ("body", "kind", "more"),
     [
@@ -213,9 +210,6 @@ def test_placeholders_are_filled_in(path: str, cookie: str, agent: str, filled: 
     send(site, path, {name: name for name in ("td_ip", *FILLED)} | others, cookie=cookie, user_agent=agent)
 
     assert {"td_ip": "192.0.2.7"} | filled | others == columns(site)
-
-
-# td-js-sdk 1 to 3
 
 
 TITLE = '{"time":1700000000,"td_title":"Sale \ud83c\udf89 ???>>>","cut":"a \ud83c"}'
@@ -427,9 +421,6 @@ def test_redirects_to_other_hosts_are_rejected(target: str) -> None:
 
     assert (400, "invalid_redirect", []) == (answer.status, answer.code, site.kinesis.calls)
     assert "location" not in answer.headers
-
-
-# Mobile SDKs 0
 
 
 @pytest.mark.parametrize("path", ["/ios/v3/event", "/android/v3/event"])

@@ -4,7 +4,7 @@ import itertools
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import msgpack
 import requests
@@ -256,11 +256,12 @@ class Delivery:
     def _entropy(self, size: int) -> bytes:
         return next(self.entropy).to_bytes(size, "big")
 
-    def map(self, **accounts: str | Account) -> None:
+    def map(self, **accounts: str | Account) -> Self:
         """Write accounts to Redis: whole ones, or the databases of active ones."""
         for name, one in accounts.items():
             account = one if isinstance(one, Account) else Account(one)
             self.redis.hset(KEYS.of(name), mapping=account.to_fields())
+        return self
 
     def put(self, *data: bytes) -> list[str]:
         """Put records on the stream, and return their sequence numbers."""
@@ -367,8 +368,7 @@ class Delivery:
 
 def shops(*data: bytes, **changes: Any) -> Delivery:
     """Return a delivery with these records and two accounts, whose databases have a table `views`."""
-    made = Delivery(**changes)
-    made.map(shop="shop_db", blog="blog_db")
+    made = Delivery(**changes).map(shop="shop_db", blog="blog_db")
     for database in ("shop_db", "blog_db"):
         made.td.create(database, "views")
     made.put(*data)

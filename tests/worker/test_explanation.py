@@ -94,8 +94,7 @@ def test_an_explanation_is_kept_without_values(message: str, expected: str) -> N
 )
 def test_an_explanation_stays_with_the_chunk(status: int, state: str, reason: str, action: Action) -> None:
     """Whether its rows are dead or wait, and also if its table may not be created."""
-    made = Delivery()
-    made.map(shop="shop_db")
+    made = Delivery().map(shop="shop_db")
     made.td.create("shop_db", *(["views"] if action is Action.IMPORT else []))
     message = "email taro@example.com has no permission for shop_db"
     document = {"error": "x", "message": message, "text": message, "severity": "error", "status_code": status}

@@ -45,8 +45,7 @@ def lose(made: Delivery) -> None:
 @pytest.fixture
 def delivery() -> Delivery:
     """Return four delivered records of two accounts, an hour apart, that Treasure Data has lost."""
-    made = Delivery()
-    made.map(shop="shop", news="media")
+    made = Delivery().map(shop="shop", news="media")
     for index, account in enumerate(("shop", "shop", "news", "shop")):
         tables = {"views": [row(f"v{index}")], "clicks": [row(f"c{index}")]}
         made.put(envelope(account, tables, request_id=f"r{index}"))

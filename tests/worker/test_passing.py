@@ -25,8 +25,7 @@ def obstacle(made: Delivery, **more: Any) -> str:
 
 def delivery(seconds: float = 0.0) -> Delivery:
     """Return a delivery of a record that arrived this long after the margin."""
-    made = Delivery()
-    made.map(shop="shop_db")
+    made = Delivery().map(shop="shop_db")
     made.clock.sleep(MARGIN_SECONDS + seconds)
     made.put(envelope("shop", {"views": [row("e")]}))
     made.deliver()
@@ -146,9 +145,6 @@ def test_without_a_whole_listing_nothing_has_passed() -> None:
     made.kinesis.before["list_shards"] = lambda _: lose_answer()
     with pytest.raises(ShardUnreadableError):
         obstacle(made)
-
-
-# Markers: records without rows, which show that a shard has passed a time
 
 
 def open_shards(made: Delivery) -> list[Shard]:

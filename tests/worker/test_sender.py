@@ -102,9 +102,6 @@ def assert_delivered_once(made: Delivery) -> None:
     assert ({}, {}) == (made.chunks(), span(made).entries)
 
 
-# What is sent, and to where
-
-
 def test_a_span_is_left_to_its_worker_while_one_may_run() -> None:
     """After that the sender settles it. It counts as waiting only if the sender cannot, for another run."""
     made = shops(TWO)
@@ -190,9 +187,6 @@ def test_rows_whose_account_could_not_be_looked_up_keep_their_key() -> None:
     assert Report(delivered=1, dead=1) == made.send()
     assert ["e1"] == made.ids("shop_db", "views")
     assert {"shop:k2/views/0": ("dead", "revoked_key", 1)} == made.chunks()
-
-
-# Databases that fail
 
 
 def many(count: int, status: int = 429, lands: float | None = None, **changes: Any) -> Delivery:
@@ -292,8 +286,7 @@ def test_spans_that_wait_for_a_busy_database_are_not_kept_in_memory() -> None:
 def test_an_outage_is_not_probed_for_each_database_in_each_run() -> None:
     """Once many probes have failed and none has succeeded, a run probes no other database that failed before."""
     count = 3 * MOST_VAIN_PROBES
-    made = Delivery()
-    made.map(**{f"acct_{n}": f"db_{n}" for n in range(count)})
+    made = Delivery().map(**{f"acct_{n}": f"db_{n}" for n in range(count)})
     made.put(*(envelope(f"acct_{n}", {"views": [row(f"e{n}")]}) for n in range(count)))
     made.td.faults.add(Fault(kind=Kind.REFUSE))
     assert made.deliver() is None
@@ -309,8 +302,7 @@ def test_an_outage_is_not_probed_for_each_database_in_each_run() -> None:
 
 def test_redis_is_asked_once_for_all_spans_while_it_is_away() -> None:
     """Spans that wait for it are not read again in each run; once it is back, their rows are sent."""
-    made = Delivery()
-    made.map(shop="shop_db")
+    made = Delivery().map(shop="shop_db")
     made.put(*(envelope("shop", {"views": [row(f"e{n}")]}) for n in range(90)))
 
     def refuse(_: Any) -> None:
@@ -343,9 +335,6 @@ def test_throttling_halves_the_rate_and_closes_nothing() -> None:
 
     assert (5, 1) == _shown(made.send())[:2]
     assert Report(delivered=1) == made.send()
-
-
-# Treasure Data's answers
 
 
 @pytest.mark.parametrize(("status", "report"), [(UNTRIED, Report(dead=2)), (DEAD, Report(kept=2))])
@@ -407,8 +396,7 @@ def test_a_span_that_has_asked_and_waits_for_its_closed_database_asks_no_more() 
 
     others = [f"table_{n}" for n in range(8)]
     tables = {"views": [row("e1")], "large": [row("e2"), row("e3")]} | {one: [row(one)] for one in others}
-    made = Delivery(executors=Counted)
-    made.map(shop="shop_db")
+    made = Delivery(executors=Counted).map(shop="shop_db")
     made.td.create("shop_db", *tables)
     made.put(envelope("shop", tables))
     made.fail(500, table="views")
@@ -465,9 +453,6 @@ def test_a_question_that_fails_is_asked_about_fewer_chunks() -> None:
     assert 3 == made.telemetry.counts["UnforeseenErrors"]
 
 
-# Halves
-
-
 def test_a_chunk_with_a_doubt_is_halved_only_after_treasure_data_was_asked() -> None:
     """Treasure Data may have it whole. Only a single row that is too large dies."""
     made = failed(DOUBTED)
@@ -502,9 +487,6 @@ def test_rows_of_an_envelope_with_a_wrong_count_die_when_they_are_halved(counted
     dead = made.chunks(State.DEAD).values()
     assert counted + 1 == len(made.ids("shop_db", "views")) + sum(rows for _, _, rows in dead)
     assert {"wrong_row_count"} == {reason for _, reason, _ in dead} or counted == 3
-
-
-# Rows that Treasure Data rejects, and those sent with them
 
 
 def rejecting(count: int, bad: Collection[int]) -> Delivery:
@@ -605,9 +587,6 @@ def test_a_chunk_that_is_too_large_is_halved_within_one_run() -> None:
     assert [1, 1, 1, 1, 2, 2] == sorted(len(one.rows) for one in made.td.imports() if one.rows)
 
 
-# Dead chunks, and decisions by an operator
-
-
 def test_an_unaskable_chunk_is_sent_and_reported_or_kept() -> None:
     """The key may not query. By setting, the chunk waits for an operator, or is sent under a new id, and the log says so."""
     kept, made = unaskable("keep"), unaskable("send")
@@ -632,9 +611,6 @@ def test_a_query_that_is_forbidden_once_is_repeated() -> None:
 
     assert Report(delivered=2) == made.send()
     assert 0 == made.telemetry.counts["RowsAmbiguous"]
-
-
-# Selection
 
 
 SELECTED = (
@@ -692,9 +668,6 @@ def test_an_invalid_selection_is_an_error(event: dict[str, Any]) -> None:
         Selection.from_event(event)
     scheduled = {"version": "0", "source": "aws.events", "account": "123456789012"}
     assert Selection(SCHEDULED) == Selection.from_event(scheduled)
-
-
-# Races, damage and lost answers
 
 
 @pytest.mark.parametrize("status", [UNTRIED, DOUBTED, DEAD])
@@ -796,9 +769,6 @@ def test_an_unforeseen_error_does_not_stop_other_spans() -> None:
     assert Report(delivered=1) == made.send()
 
 
-# Time
-
-
 def test_a_run_stops_when_its_time_is_up() -> None:
     """It reports that it is not complete, and later runs continue. One without time does nothing."""
     made = failed(429, envelope("shop", {f"table_{n}": [row(f"x{n}")] for n in range(22)}))
@@ -817,8 +787,7 @@ def test_a_run_stops_when_its_time_is_up() -> None:
 
 def test_no_probe_begins_once_the_time_is_up() -> None:
     """While those of one span last, the time may pass; the databases that are left are probed in a later run."""
-    made = Delivery()
-    made.map(**{f"acct_{n}": f"db_{n}" for n in range(20)})
+    made = Delivery().map(**{f"acct_{n}": f"db_{n}" for n in range(20)})
     made.put(*(envelope(f"acct_{n}", {"views": [row(f"e{n}")]}, request_id=f"r{n}") for n in range(20)))
     made.td.faults.add(Fault(kind=Kind.HANG))
     made.deliver()
@@ -859,9 +828,6 @@ def test_questions_without_an_answer_become_rarer() -> None:
 
     assert 4 <= len(asked) <= 12
     assert LONGEST_PAUSE_SECONDS <= asked[-1] - asked[-2] < LONGEST_PAUSE_SECONDS + 120
-
-
-# The age of the oldest row that waits
 
 
 def test_the_age_of_the_oldest_waiting_row_is_measured() -> None:

@@ -14,9 +14,7 @@ LIMIT = 200
 
 def delivery(**limits: int) -> Delivery:
     """Return a delivery with one account that has these limits, and another account."""
-    made = Delivery()
-    made.map(news="news_db", shop=Account("shop_db", limits=AccountLimits(**limits)))
-    return made
+    return Delivery().map(news="news_db", shop=Account("shop_db", limits=AccountLimits(**limits)))
 
 
 def tables(begin: int, end: int) -> dict[str, list[dict[str, Any]]]:

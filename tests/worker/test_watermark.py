@@ -284,9 +284,6 @@ def test_a_failing_service_is_an_error(stack: Stack, fail: Callable[[Stack], Any
         stack.settled()
 
 
-# Watermarks in Treasure Data: every few minutes a row for each table, and one for all tables of an account
-
-
 class Writer(Stack):
     """A delivery and the writer of its watermarks."""
 

@@ -72,9 +72,7 @@ def put(delivery: Delivery, account: str = "shop", rows: int = 1, table: str = "
 @pytest.fixture
 def delivery() -> Delivery:
     """Return a delivery whose account shop goes to shop_db."""
-    made = Delivery()
-    made.map(shop="shop_db", blog="blog_db", ill="ill_db")
-    return made
+    return Delivery().map(shop="shop_db", blog="blog_db", ill="ill_db")
 
 
 def test_counts_unread_records(delivery: Delivery) -> None:
@@ -251,8 +249,7 @@ def test_the_balance_equals_what_treasure_data_and_the_stream_hold(
     sizes: list[tuple[str, int]], turns: list[tuple[int, bool, bool, float]]
 ) -> None:
     """Table by table, for any mix of outcomes and outages, and for any runs of the sender. What has no account is dead."""
-    delivery = Delivery()
-    delivery.map(shop="shop_db", blog="shop_db", ill="ill_db", refused="refused_db")
+    delivery = Delivery().map(shop="shop_db", blog="shop_db", ill="ill_db", refused="refused_db")
     delivery.fail(500, database="ill_db", end=delivery.clock.now() + 2000)
     delivery.fail(400, database="refused_db")
     for index, (account, rows) in enumerate(sizes):

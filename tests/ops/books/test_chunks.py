@@ -20,8 +20,7 @@ EVERYTHING = tuple(KINDS.values())
 @pytest.fixture(scope="module")
 def made() -> Delivery:
     """A delivery with a span of one waiting, one refused and one rejected table, and a later span of dead rows only."""
-    found = Delivery()
-    found.map(ill="ill", shop="shop")
+    found = Delivery().map(ill="ill", shop="shop")
     found.fail(415, table="carts")
     found.fail(429, database="ill", retry_after=100)
     rejected = RejectedEvent(0, "too_deep", "views", b"{}")
@@ -74,8 +73,7 @@ def test_a_chunk_tells_its_rows_its_reason_and_since_when(made: Delivery) -> Non
 
 def test_rows_without_a_reason_are_selected_by_the_word_that_is_shown_for_them() -> None:
     """Nobody has settled their span yet: they are being sent, or their worker was killed."""
-    made = Delivery()
-    made.map(shop="shop")
+    made = Delivery().map(shop="shop")
     made.put(envelope("shop", {"views": [row("a")]}))
     made.dynamodb.before["update_item"] = once(kill, is_settling)
     with pytest.raises(KilledError):

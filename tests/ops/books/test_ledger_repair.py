@@ -178,8 +178,7 @@ def test_a_restored_ledger_holds_the_worker_and_the_sender() -> None:
 
 def test_a_new_stack_begins_with_an_empty_ledger() -> None:
     """Its items say which table they were written in. An instance that knows it goes on if DynamoDB does not say; a new one waits."""
-    made = Delivery()
-    made.map(shop="shop_db")
+    made = Delivery().map(shop="shop_db")
     put("a")(made)
     assert (["a"], False) == (made.ids("shop_db", "views"), is_restored(made.ledger, made.objects))
     assert "" != made.ledger.tables_created()[1]
@@ -197,8 +196,7 @@ def test_a_gap_stays_one_although_no_object_shows_what_followed_it() -> None:
 
     If the repair is interrupted, the next one no longer looks at objects of hours that are long before the last that was taken up.
     """
-    made = Delivery()
-    made.map(shop="shop_db")
+    made = Delivery().map(shop="shop_db")
     put("a")(made)
     items = list(made.dynamodb.items(TABLE))
     for one in "bcd":
@@ -389,8 +387,7 @@ def test_what_was_swept_since_the_backup_is_neither_dead_nor_lost() -> None:
 
 def test_what_forgetting_left_of_a_chunk_is_sent_after_a_repair() -> None:
     """It is in a new object, in a chunk that the backup does not know; the old one is deleted. The person's rows stay forgotten."""
-    made = Delivery()
-    made.map(shop="shop_db")
+    made = Delivery().map(shop="shop_db")
     made.fail(415)
     made.put(envelope("shop", {"views": [row("a", email="p"), row("b", email="q")]}))
     made.deliver()
@@ -424,8 +421,7 @@ def test_rows_in_doubt_of_an_account_that_is_gone_die_and_can_be_dropped() -> No
 
 def test_an_edited_half_counts_once_after_a_repair() -> None:
     """The ledger knows neither its chunk nor that this was split. The other half is found in Treasure Data."""
-    made = Delivery()
-    made.map(shop="shop_db")
+    made = Delivery().map(shop="shop_db")
 
     def edit() -> None:
         made.td.settings = replace(made.td.settings, rejects=lambda one: one["event_id"] == "b")
@@ -448,8 +444,7 @@ def test_an_edited_half_counts_once_after_a_repair() -> None:
 
 def test_an_edit_that_never_took_effect_is_left_aside_if_the_old_rows_were_sent() -> None:
     """Its object was put, and the function killed; the ledger that was restored knows what was sent instead."""
-    made = Delivery()
-    made.map(shop="shop_db")
+    made = Delivery().map(shop="shop_db")
     made.fail(415)
     put("a")(made)
     made.td.faults.clear()
@@ -507,8 +502,7 @@ def test_edited_rows_of_a_forced_replay_count_apart_after_a_repair() -> None:
 
 def test_the_object_of_an_appended_span_may_be_of_a_later_hour_than_that_of_a_killed_worker() -> None:
     """The next worker took one record more, at the beginning of the next hour."""
-    made = Delivery()
-    made.map(shop="shop_db")
+    made = Delivery().map(shop="shop_db")
     put("a")(made)
 
     def cross_the_hour() -> None:
@@ -528,8 +522,7 @@ def test_the_object_of_an_appended_span_may_be_of_a_later_hour_than_that_of_a_ki
 
 def test_dead_rows_of_a_swept_object_are_taken_up_before_what_followed_them() -> None:
     """The sweep gave it a later hour than that of its successor, of which it needs all. The ledger was lost."""
-    made = Delivery(archive_days=2)
-    made.map(shop="shop_db")
+    made = Delivery(archive_days=2).map(shop="shop_db")
     made.fail(415, table="carts")
     made.put(envelope("shop", {"views": [row("a")], "carts": [row("b")]}, request_id="a"))
     made.deliver()

@@ -16,8 +16,7 @@ HOUR = 3600.0
 @pytest.fixture(scope="module")
 def made() -> Delivery:
     """A delivery with one span an hour, for six hours; the last one was planned four hours late."""
-    found = Delivery()
-    found.map(shop="shop")
+    found = Delivery().map(shop="shop")
     for number in range(6):
         found.put(envelope("shop", {"views": [row(f"e{number}")]}, request_id=f"r{number}"))
         if number < 5:
@@ -80,8 +79,7 @@ def test_a_span_is_within_a_time_if_a_record_may_be(
 
 def test_what_was_written_anew_later_is_found_by_its_records() -> None:
     """The sweep and forgetting give a span another object, in a later hour; the object of edited rows is there anyway."""
-    made = Delivery()
-    made.map(shop="shop")
+    made = Delivery().map(shop="shop")
     for number in range(2):
         made.put(envelope("shop", {"views": [row(f"e{number}")]}, request_id=f"r{number}"))
         made.deliver(number)

@@ -23,8 +23,7 @@ def test_each_row_counts_once() -> None:
 
 def test_records_that_are_in_no_span_are_passed_over_at_once() -> None:
     """However many: the ledger shows where the next span begins. Rows of spans that the replay has made are sent."""
-    made = Delivery()
-    made.map(shop="shop")
+    made = Delivery().map(shop="shop")
     for one in range(26):
         made.put(envelope("shop", {"views": [row(f"{one}")]}, request_id=f"{one}"))
     made.deliver(0, 2)

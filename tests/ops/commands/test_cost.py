@@ -97,8 +97,7 @@ def _written(message: str, fields: dict[str, Any]) -> int:
 
 def test_the_estimate_covers_log_lines_and_ledger_items() -> None:
     """A batch and a run of the sender write one line each and no metrics; a batch also writes its span twice, and claims."""
-    made = Delivery()
-    made.map(shop="shop_db")
+    made = Delivery().map(shop="shop_db")
     made.td.create("shop_db", "views")
     for number in range(58):
         request_id, claim = f"01920000-0000-7000-8000-{number:012d}", int(not number)
@@ -243,9 +242,6 @@ def test_a_mistake_is_explained(line: str, code: int, said: str) -> None:
     done = CliRunner(mix_stderr=False).invoke(main, ["cost", *line.split()])
 
     assert (code, True) == (done.exit_code, said in done.stderr)
-
-
-# The most that a stack can cost
 
 
 def test_the_bounds_are_the_templates() -> None:

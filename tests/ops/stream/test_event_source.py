@@ -45,8 +45,7 @@ def test_a_changed_setting_is_a_fault(name: str, value: Any) -> None:
 
 def test_a_stream_that_the_ledger_does_not_know_is_reported() -> None:
     """Its records are old, and none of them was ever planned."""
-    made = Delivery()
-    made.map(shop="shop_db")
+    made = Delivery().map(shop="shop_db")
     made.put(envelope("shop", {"views": [row("e1")]}))
     shards = made.wiring.shards
 

@@ -38,8 +38,7 @@ def replay(delivery: Delivery, invoke: Callable[[dict[str, Any]], dict[str, Any]
 
 def delivered(*event_ids: str) -> Delivery:
     """Return a delivery with one delivered record per event, an hour apart, one hour after the last."""
-    made = Delivery()
-    made.map(shop="shop")
+    made = Delivery().map(shop="shop")
     put(made, *event_ids)
     assert made.deliver() is None
     return made
