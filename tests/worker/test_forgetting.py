@@ -233,6 +233,14 @@ def test_a_search_may_die_anywhere(status: int, call: str, moment: str, act: Cal
     assert P.encode() not in everything(made)
 
 
+def test_a_cut_is_noted_although_the_old_object_cannot_be_deleted() -> None:
+    """A later search deletes it: what was cut cannot be found again."""
+    made = delivered(envelope("shop", {"views": rows("a", "p1", "b")}))
+    made.s3.before["list_object_versions"] = once(lose_answer)
+
+    assert ({"delivered": 1}, 2) == (forget(made), len(made.span_objects()))
+
+
 def test_who_writes_a_span_meanwhile_wins() -> None:
     """The search reads the span again."""
     made = stored(415, envelope("shop", {"views": rows("a", "p1")}))

@@ -14,7 +14,13 @@ from itertools import count, groupby
 from typing import NamedTuple
 
 from shared.clock import Clock
-from shared.errors import InvalidObjectError, ObjectGoneError, UnavailableError, WrongCountError
+from shared.errors import (
+    BucketUnavailableError,
+    InvalidObjectError,
+    ObjectGoneError,
+    UnavailableError,
+    WrongCountError,
+)
 from shared.telemetry import Telemetry
 from worker.bucket import Bucket
 from worker.forget.person import Found, Matcher, Persons, Piece
@@ -210,6 +216,7 @@ class Forgetting:
             self._count_forgotten(span, plan)
             won, current = self._write(span, plan, index, bodies)
             if won:
+                self._erase(span, plan.found)
                 plan.found.span = current
                 return plan.found
             span = current
@@ -305,7 +312,7 @@ class Forgetting:
     def _write(
         self, span: Span, plan: _Plan, index: Index, bodies: Mapping[ChunkKey, bytes]
     ) -> tuple[bool, Span]:
-        """Store the new object, then write the item; delete the old object.
+        """Store the new object, then write the item.
 
         If somebody else has written the item, the new object is left to the sweep: another search may have put the same object.
         """
@@ -316,10 +323,14 @@ class Forgetting:
         entries = {key: entry for key, entry in span.entries.items() if key.planned not in plan.removed}
         new = replace(span, chunks=chunks, entries=entries, object=encoded.ref).with_entries(plan.entries)
         self._objects.put(new, encoded.data)
-        won, current = self._ledger.update(new, with_chunks=True)
-        if won:
+        return self._ledger.update(new, with_chunks=True)
+
+    def _erase(self, span: Span, found: PersonRows) -> None:
+        """Delete the object that a span had; or note that a later search must delete it."""
+        try:
             self._bucket.erase(name_of(span))
-        return won, current
+        except BucketUnavailableError:
+            found.left[""] += 1
 
 
 def _may_cut(span: Span, leaf: ChunkKey, entry: Entry, refused: Collection[str]) -> bool:
