@@ -258,9 +258,10 @@ def _wishes(records: Records, gap: Gap, *, in_gap: bool) -> list[_Wish]:
     latest = max(max(records.arrivals) * 1000, gap.latest)
     if not in_gap and latest - min(records.receipts) <= late and not any(records.claims):
         return []
-    columns = zip(*records.fields[:7], strict=True)
+    owned = zip(records.numbers, records.request_ids, records.accounts, records.claims, strict=True)
+    times = zip(records.arrivals, records.receipts, strict=True)
     return [
         _Wish(number, request_id or f"{FROM_JSON}{number}", claim, arrived_at)
-        for number, arrived_at, account, _, received_at, request_id, claim in columns
+        for (number, request_id, account, claim), (arrived_at, received_at) in zip(owned, times, strict=True)
         if account != NOBODY and (claim or in_gap or max(arrived_at * 1000, gap.latest) - received_at > late)
     ]
