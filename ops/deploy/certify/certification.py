@@ -27,16 +27,17 @@ def carry_out(stage: DeployedStage, steps: Sequence[CertifyStep], *, hidden: boo
             continue
         if not hidden:
             click.echo(f"{number:>2} of {len(steps)}  {step.name}: {step.proves}", err=True)
-        stage.run.reports[step.name] = report = _report(stage, step)
+        report, is_interrupted = _report(stage, step)
+        stage.run.reports[step.name] = report
         if not hidden:
             line = f"{report.verdict:<10} {report.step} ({report.seconds:.0f} s): {report.said}"
             screen.say(line, _STYLES.get(report.verdict, "yellow"))
-        is_interrupted = report.said == _INTERRUPTED
     return is_interrupted
 
 
-def _report(stage: DeployedStage, step: CertifyStep) -> StepReport:
-    began = stage.clock.now()
+def _report(stage: DeployedStage, step: CertifyStep) -> tuple[StepReport, bool]:
+    """Run a step; return what it showed, and whether Ctrl-C stopped it."""
+    began, is_interrupted = stage.clock.now(), False
     evidence: Mapping[str, Any] = {}
     try:
         with _interruptible():
@@ -49,13 +50,15 @@ def _report(stage: DeployedStage, step: CertifyStep) -> StepReport:
         said = explained(error).message
         verdict = StepVerdict.NOT_POSSIBLE if is_denied(error) else StepVerdict.FAILED
     except (KeyboardInterrupt, click.Abort):
+        is_interrupted = True
         verdict, said = StepVerdict.NOT_TRIED, _INTERRUPTED
     except Exception as error:  # noqa: BLE001 -- a bug in one step must not lose the reports of the others
         said = f"unexpected {type(error).__name__}: {error}. Please report it"
         verdict = StepVerdict.FAILED
     else:
         verdict, said, evidence = StepVerdict.PASSED, found.said, found.evidence
-    return StepReport(step.name, verdict, said, evidence, round(stage.clock.now() - began, 1))
+    seconds = round(stage.clock.now() - began, 1)
+    return StepReport(step.name, verdict, said, evidence, seconds), is_interrupted
 
 
 @contextmanager
