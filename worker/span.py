@@ -426,7 +426,7 @@ class Span:
             for key, entry in self.all_leaves():
                 if entry.state in UNSETTLED and not key.group.request_id:
                     entries.setdefault(key, entry)
-        span = replace(self, entries=entries, settled=settled)
+        span = replace(self, settled=settled)
         for key in sorted(entries, key=_depth, reverse=True):
             if entries[key].state is State.SPLIT:
                 _join(entries, key)

@@ -124,6 +124,7 @@ def test_a_span_that_is_given_no_more_than_its_place_has_nothing() -> None:
         (VIEWS._replace(request_id="r"), Database("shop_db"), Entry(State.AGAIN), None),
         (VIEWS._replace(request_id="r"), NotDeliverable("gone"), Entry(State.AGAIN), None),
         (VIEWS._replace(code="c", is_rejected=True), Database("shop_db"), Entry(State.REJECTED), None),
+        (AGAIN.group._replace(code="c", is_rejected=True), LATER, Entry(State.AGAIN), None),
         (VIEWS._replace(code="too_deep"), Database("shop_db"), Entry(State.DEAD, reason="too_deep"), None),
         (Group(NO_SENDER, "", "undecodable"), LATER, Entry(State.DEAD, reason="undecodable"), None),
     ],
@@ -159,7 +160,7 @@ def test_an_entry_s_database_replaces_the_plan_s() -> None:
     moved, new = span(entries={KEY: Entry(since=1, database="new_db")}), key("new/views/0")
 
     assert ("shop_db", "new_db", "") == (span().database(KEY), moved.database(KEY), span().database(new))
-    assert LATER == span().destination(new)
+    assert LATER == Later("") == span().destination(new)
 
 
 @given(st.integers(0, 300), st.integers(0, 9))
@@ -245,6 +246,7 @@ def test_the_first_settlement_names_what_is_not_delivered() -> None:
     assert both.with_entries({}, settled=True).with_entries({}).settled
     decided = span(chunks={AGAIN: 1}, settled=True).with_entries({AGAIN: DELIVERED})
     assert {AGAIN: DELIVERED} == decided.entries
+    assert {KEY: SPLIT, HALVES[0]: DELIVERED} == both.with_entries({KEY: SPLIT, HALVES[0]: DELIVERED}).entries
 
 
 @given(
@@ -281,6 +283,8 @@ def test_a_chunk_is_final_when_all_its_leaves_are(states: list[tuple[str, State]
     assert (final or states == [("", State.REJECTED)]) == tree(*states).is_final
     rejected = ChunkKey(VIEWS._replace(code="too_deep", is_rejected=True), 0)
     assert [False, True] == [span(chunks={rejected: 1} | more).has_rows for more in ({}, {KEY: 1})]
+    every = {key(f"shop/views/{part}"): Entry(state) for part, state in enumerate(FINAL)}
+    assert span(chunks=dict.fromkeys((rejected, *every), 1), entries=every).is_final
 
 
 def test_final_spans_outlive_the_longest_retention() -> None:
@@ -340,8 +344,8 @@ def test_a_span_keeps_treasure_data_s_words_for_some_of_its_chunks() -> None:
     chunks = {KEY._replace(part=part): 1 for part in range(101)}
     refused = span(chunks=chunks).with_entries(dict.fromkeys(chunks, Entry(State.DEAD, words="no")))
 
-    assert 100 == sum(bool(entry.words) for entry in refused.entries.values())
     assert set(chunks) == set(refused.entries)
+    assert ["no"] * 100 + [""] == [entry.words for entry in refused.entries.values()]
 
 
 def test_the_digest_of_sequence_numbers_is_stable() -> None:
