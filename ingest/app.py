@@ -266,6 +266,8 @@ class Ingest:
             response = refuse(Refused("internal_error"))
         if response.error is not None:
             self._report(response.error, request, route)
+        if request is not None and request.method == "HEAD":
+            response = response._replace(body="")
         return response.to_payload(self._cors.headers(request.headers.get("origin") if request else None))
 
     def _report(self, code: AnyCode, request: Request | None, route: Route | None) -> None:

@@ -97,6 +97,7 @@ BATCH = http_event("POST", "/v1/events", f"k={KEY}&t=pageviews")
 @settings(max_examples=int(os.environ.get("INPUTS", "400")), deadline=None)
 @example({name: part for name, part in PIXEL.items() if name != "headers"}, ("*",))
 @example({**BATCH, "body": '[{"a": "\udc8b"}]'}, ("*",))
+@example(http_event("HEAD", "/health"), ("*",))
 @given(http_events(), st.sampled_from([("*",), ("https://www.shop.example",)]))
 def test_every_request_gets_a_documented_response(event: dict[str, Any], origins: tuple[str, ...]) -> None:
     """No request causes an exception or a 5xx, and as many rows are stored as events were accepted."""
