@@ -2,7 +2,7 @@
 
 MessagePack `[1, account, key_id, received_at, request_id, claim, [[table, row_count, rows], …],
 [[index, code, table, original, message], …]]`. `rows` is the rows' MessagePack maps, concatenated: the worker joins and compresses
-them without decoding any. The last member holds rejected events as they were sent. Earlier releases wrote them without a message.
+them without decoding any. The last member holds rejected events as they were sent.
 """
 
 import re
@@ -209,9 +209,8 @@ def rejected_event(item: object) -> RejectedEvent:
         EnvelopeError: it is not a rejected event.
     """
     match item:
-        case (int(place), str(code), str(table), bytes(original), *rest) if (
+        case (int(place), str(code), str(table), bytes(original), str(message), *_) if (
             place >= 0 and CODE.fullmatch(code) and (not table or names.is_table(table))
         ):
-            message = rest[0][:MAX_MESSAGE] if rest and isinstance(rest[0], str) else ""
-            return RejectedEvent(place, code, table, original, message)
+            return RejectedEvent(place, code, table, original, message[:MAX_MESSAGE])
     raise EnvelopeError("illegal rejected event")

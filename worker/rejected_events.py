@@ -73,7 +73,7 @@ def events(data: bytes) -> Iterator[KeptEvent]:
     unpacker = msgpack.Unpacker(max_buffer_size=len(data) + 1)
     unpacker.feed(data)
     try:
-        for received_at, original, *message in unpacker:
-            yield KeptEvent(received_at, original, message[0] if message else "")
+        for received_at, original, message in unpacker:
+            yield KeptEvent(received_at, original, message)
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise InvalidObjectError("the object does not hold rejected events") from error
