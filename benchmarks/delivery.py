@@ -35,7 +35,7 @@ def delivery(groups: int = 1, url: str | None = None) -> Delivery:
     made.start()
     settings, far = made.wiring.settings, FarS3(made.clock.now)
     far.create_bucket(Bucket=settings.data_bucket)
-    effects = replace(made.wiring.effects, s3=far)
+    effects = replace(made.wiring.effects, s3=far, dynamodb=made.dynamodb.client)  # checks no permissions
     if url is None:
         made.wiring = Wiring(settings, effects, replaced={TreasureDataClient: AcceptsAtOnce})
     else:

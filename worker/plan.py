@@ -1,10 +1,11 @@
 """Plans a span before anything is sent: where it ends, where its rows go, and the chunks that they are sent in."""
 
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from math import inf
+from operator import getitem
 from typing import NamedTuple
 
 import msgpack
@@ -219,14 +220,12 @@ def _grouped(
     found: dict[tuple[RowSender, str], dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     usual = {owner: found[sender, ""] for owner, sender in senders.items()}
     tables = list(map(usual.__getitem__, zip(records.accounts, records.key_ids, strict=True)))
-    for position in [position for position, claim in enumerate(records.claims) if claim > CLAIMED]:
+    for position in compress(range(len(records)), map(CLAIMED.__lt__, records.claims)):
         tables[position] = found[sender_of(position)]
     for position in uncounted:
         tables[position] = defaultdict(list)  # of no group
-    for place, (own, table) in enumerate(
-        zip(map(tables.__getitem__, records.positions), records.tables, strict=True)
-    ):
-        own[table].append(place)
+    own = map(getitem, map(tables.__getitem__, records.positions), records.tables)
+    deque(map(list.append, own, range(len(records.tables))), maxlen=0)
     positions, _, counts, payloads = records.blocks
     groups = {
         Group(sender, table, request_id=again): _Part(
@@ -235,14 +234,15 @@ def _grouped(
         for (sender, again), own in found.items()
         for table, places in own.items()
     }
-    for position, originals in compress(enumerate(records.refused), records.refused):
+    places = range(len(records))
+    for position in compress(places, records.refused):
         if position not in uncounted:
             sender, _ = sender_of(position)
-            for code, count, data in originals:
+            for code, count, data in records.refused[position]:
                 groups.setdefault(Group(sender, "", code), _Part([], [], [])).add(position, count, data)
     events = [
-        (*sender_of(position), records.receipts[position], some)
-        for position, some in compress(enumerate(records.rejected), records.rejected)
+        (*sender_of(position), records.receipts[position], records.rejected[position])
+        for position in compress(places, records.rejected)
         if position not in uncounted
     ]
     return groups, _rejected(events, most)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from itertools import batched, chain, compress, islice, repeat
-from operator import add, lt, not_
+from operator import add, itemgetter, lt, not_
 from typing import Any, NamedTuple, Self
 
 import msgpack
@@ -74,6 +74,7 @@ MAX_BLOCKS = 300
 """The most tables in one record, so that its span fits the ledger's item. An envelope of the ingest has far fewer."""
 
 _AT_ONCE = 250  # records: their objects stay in the processor's caches, and one that is not an envelope slows down only these
+_MEMBERS = [itemgetter(name) for name in ("sequenceNumber", "approximateArrivalTimestamp", "data")]
 _LENGTHS = [f"{length:03d}" for length in range(1000)]
 
 
@@ -123,7 +124,7 @@ class Records:
         fields: list[list[Any]] = [[] for _ in parts[0].fields]
         blocks: list[list[Any]] = [[] for _ in parts[0].blocks]
         for part in parts:
-            positions = [len(fields[0]) + position for position in part.positions]
+            positions = map(len(fields[0]).__add__, part.positions)
             found = (*part.fields, positions, *part.blocks[1:])
             for column, more in zip((*fields, *blocks), found, strict=True):
                 column.extend(more)
@@ -158,20 +159,20 @@ def _flat(blocks: Iterable[Iterable[Block]]) -> list[Sequence[Any]]:
 
 def from_event(event: Mapping[str, Any]) -> dict[str, Records]:
     """Return the records of a Lambda event by shard, in the shard's order, without duplicates."""
-    shards: dict[str, list[Any]] = defaultdict(list)  # Lambda's events are of one
-    for item in event["Records"]:
-        shards[item["eventID"].partition(":")[0]].append(item["kinesis"])
-    return {shard: _from_kinesis(items, shard) for shard, items in shards.items()}
+    parts: dict[str, list[Records]] = defaultdict(list)  # Lambda's events are of one
+    for some in batched(event["Records"], _AT_ONCE, strict=False):
+        shards: dict[str, list[Any]] = defaultdict(list)
+        for item in some:
+            shards[item["eventID"].partition(":")[0]].append(item["kinesis"])
+        for shard, items in shards.items():
+            parts[shard].append(_from_kinesis(items, shard))
+    return {shard: _ordered(Records.joined(found)) for shard, found in parts.items()}
 
 
 def _from_kinesis(items: list[Any], shard: str) -> Records:
-    parts = []
-    for some in batched(items, _AT_ONCE, strict=False):
-        numbers = [_LENGTHS[len(digits := item["sequenceNumber"])] + digits for item in some]
-        arrivals = [item["approximateArrivalTimestamp"] for item in some]
-        parts.append(_records(numbers, arrivals, _bytes([item["data"] for item in some]), shard))
-    records = Records.joined(parts)
-    return records if all(map(lt, records.numbers, records.numbers[1:])) else _ordered(records)
+    digits, arrivals, texts = (list(map(member, items)) for member in _MEMBERS)
+    numbers = list(map(add, map(_LENGTHS.__getitem__, map(len, digits)), digits))
+    return _records(numbers, arrivals, _bytes(texts), shard)
 
 
 def _bytes(texts: Iterable[str]) -> list[bytes]:
@@ -183,7 +184,9 @@ def _bytes(texts: Iterable[str]) -> list[bytes]:
 
 
 def _ordered(records: Records) -> Records:
-    """Sort the records of a hand-made event and drop duplicates."""
+    """Return the records in order, each once. Those of a hand-made event may be in another one."""
+    if all(map(lt, records.numbers, records.numbers[1:])):
+        return records
     once = dict(zip(records.numbers, records, strict=True))
     return Records.of([once[key] for key in sorted(once)])
 
@@ -239,7 +242,7 @@ def _envelopes(numbers: list[Number], arrivals: list[float], data: list[bytes]) 
             and _kinds(counts) <= {int}
             and min(counts, default=1) > 0
             and max(map(len, blocks)) <= MAX_BLOCKS
-            and _kinds(key_ids) == _kinds(request_ids) == {str}
+            and _kinds(set(key_ids)) == _kinds(request_ids) == {str}
             and _kinds(receipts) == _kinds(claims) == {int}
             and all(map(envelope.are_ids, set(key_ids), repeat(max(request_ids, key=len))))
             and envelope.has_only_id_characters("".join(request_ids))
