@@ -52,6 +52,9 @@ const PRINT = {
     console.info('sluice: started with', given);
   },
   event(table, event) {
+    if ('0' in event) {
+      console.warn('sluice: odd_columns: each letter became a column. Columns are an object, such as {plan: "pro"}.');
+    }
     console.info(`sluice: event for the table ${table}`, event);
   },
   not_recorded(table) {

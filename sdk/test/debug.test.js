@@ -85,6 +85,7 @@ test('each rejection is logged with its code', async () => {
 test('unknown commands and invalid options are logged by name', async () => {
   const { browser, page, told } = open({ debug: true, key: '', endpiont: 'x', id: 'cookies', auto: ['pages'] });
   page.sluice('trak', 'visits');
+  page.sluice('track', 'visits', 'Home');
   await browser.clock.advance(2000);
   const lines = told();
   assert.ok(says(lines, 'missing_option: init needs the option "key"'), lines);
@@ -92,6 +93,7 @@ test('unknown commands and invalid options are logged by name', async () => {
   for (const option of ['id', 'auto']) assert.ok(says(lines, `odd_option: the value of the option "${option}"`), lines);
   assert.ok(!says(lines, 'odd_option: the value of the option "endpoint"'), lines);
   assert.ok(says(lines, 'unknown_command: there is no command "trak"'), lines);
+  assert.ok(says(lines, 'odd_columns: each letter became a column'), lines);
 });
 
 test('an event that is not recorded for lack of consent is logged', async () => {
