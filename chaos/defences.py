@@ -100,8 +100,8 @@ def _overwriting(ledger: Any, span: Span, claims: Any = None, seconds_kept: int 
     return True, span
 
 
-def _any_version(update: Any, span: Span) -> tuple[Span, dict[str, Any]]:
-    written, request = update(span)
+def _any_version(update: Any, *args: Any) -> tuple[Span, dict[str, Any]]:
+    written, request = update(*args)
     request["ExpressionAttributeValues"].pop(":version")
     return written, request | {"ConditionExpression": "attribute_exists(pk)"}
 

@@ -24,6 +24,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 from zlib import crc32
 
@@ -261,11 +262,7 @@ class Ledger:
         Raises:
             LedgerUnavailableError: also if the ledger no longer has the span.
         """
-        written, request = self._update(span)
-        if with_chunks:
-            request["UpdateExpression"] = request["UpdateExpression"].replace("SET ", "SET #g = :g, ", 1)
-            request["ExpressionAttributeNames"]["#g"] = "g"
-            request["ExpressionAttributeValues"][":g"] = _chunks(span)
+        written, request = self._update(span, {"g": _chunks(span)} if with_chunks else {})
         existing = self._write(self._dynamodb.update_item, **request)
         if existing is None:
             return True, written
@@ -292,12 +289,15 @@ class Ledger:
 
     def _ttl_of(self, span: Span) -> Item:
         """Return the time to live of a span that is final and settled; nothing for any other."""
-        is_over = span.settled and span.is_final and not span.copies
-        return {"ttl": self._ttl(SECONDS_KEPT)} if is_over else {}
+        if not span.settled or not span.is_final or span.copies:
+            return {}
+        if span.final_at is not None:  # later writes do not prolong it
+            return {"ttl": {"N": str(span.final_at + SECONDS_KEPT)}}
+        return {"ttl": self._ttl(SECONDS_KEPT)}
 
-    def _update(self, span: Span) -> tuple[Span, dict[str, Any]]:
+    def _update(self, span: Span, more: Mapping[str, Item] = MappingProxyType({})) -> tuple[Span, Item]:
         written = replace(span, version=span.version + 1, writer=self._writer())
-        changed = _progress(written) | self._ttl_of(written)
+        changed = {**_progress(written), **self._ttl_of(written), **more}
         sets = ", ".join([f"#{name} = :{name}" for name in changed])
         removes = ", ".join([f"#{name}" for name in _CHANGING if name not in changed])
         values = {f":{name}": value for name, value in changed.items()}
@@ -305,7 +305,7 @@ class Ledger:
             "Key": _key(span.chain.name, span.after),
             "UpdateExpression": f"SET {sets}" + (f" REMOVE {removes}" if removes else ""),
             "ConditionExpression": "#v = :version",
-            "ExpressionAttributeNames": {f"#{name}": name for name in _CHANGING},
+            "ExpressionAttributeNames": {f"#{name}": name for name in {*_CHANGING, *changed}},
             "ExpressionAttributeValues": values | {":version": {"N": str(span.version)}},
         }
 

@@ -179,6 +179,9 @@ def test_only_final_spans_expire(client: Any, copies: dict[str, Owner]) -> None:
     assert "x" not in stored(client)
     appended(one, span(chunks={}, settled=True, after=N[9]))
     assert ttl == stored(client, N[9])["ttl"]
+    one._clock.sleep(60)
+    one.update(replace(next(one.spans_of(CHAIN)), object=None))
+    assert (None if copies else ttl) == stored(client).get("ttl")  # no later write prolongs it
 
 
 def without_token(request: dict[str, Any]) -> dict[str, Any]:
