@@ -287,8 +287,8 @@ class Worker:
             if events
         ]
         run_parallel(self._executors, jobs)
-        is_waiting = any(entry.state is State.WAITING for _, entry in span.all_leaves())
-        span = replace(span, settled=not is_waiting)
+        if all(entry.since is None for _, entry in span.all_leaves()):  # it has nothing to send now
+            span = span.with_entries({}, settled=True)
         if batch.chain not in self._noted:
             # its spans must be found even when the stream no longer lists the shard
             self._ledger.note_chain(batch.chain)
@@ -317,8 +317,6 @@ class Worker:
     def _send(self, appended: _Appended, deadline: Deadline) -> None:
         """Send the chunks that have a database, and settle the span. If anything fails, the sender finds the span."""
         span, began = appended.span, self._clock.now()
-        if span.settled:
-            return
         uploads = [
             Upload(key, to.name, span.unique_id(key, to.name), appended.bodies[key])
             for key, entry in span.all_leaves()
@@ -326,14 +324,17 @@ class Worker:
         ]
         begin_by = Deadline(self._clock, min(span.planned_at / 1000 + SEND_SECONDS, deadline.at))
         try:
-            outcomes = self._uploader.upload(uploads, begin_by, deadline) if uploads else {}
-            span = self._settlement.settle(span, {upload.key for upload in uploads}, outcomes)
+            if uploads:
+                outcomes = self._uploader.upload(uploads, begin_by, deadline)
+                span = self._settlement.settle(span, {upload.key for upload in uploads}, outcomes)
         except UnavailableError as error:
             self._telemetry.warning("a span is not settled", error=type(error).__name__)
         leaves = span.all_leaves()
         waiting = sum(span.rows(key) for key, entry in leaves if entry.state is State.WAITING)
         if waiting:
             self._telemetry.count("RowsWaiting", waiting)
+        elif not uploads:
+            return
         self._telemetry.info(
             "span",
             first=span.first[DIGITS],

@@ -734,10 +734,11 @@ def test_rows_that_a_statement_deletes_during_a_question_do_not_prove_that_other
 
 
 def test_what_nobody_settled_is_settled_before_it_is_cut() -> None:
-    """Its worker was killed before it wrote that it could not send."""
+    """Its worker was killed while it sent rows of another account. Redis did not answer for this one."""
     made = shops()
     made.redis.flushall()
-    made.put(envelope("shop", {"views": rows("a", "p1")}))
+    made.map(blog="blog_db")
+    made.put(envelope("shop", {"views": rows("a", "p1")}), envelope("blog", {"views": rows("b")}))
     made.dynamodb.before["update_item"] = once(kill)
     with suppress(KilledError):
         made.deliver()

@@ -180,7 +180,10 @@ def test_the_cyclic_gc_is_off_only_during_a_batch(is_enabled: bool, outage: bool
 
 @pytest.mark.parametrize("size", [1, 150])
 def test_a_batch_costs_few_calls(size: int) -> None:
-    """Two ledger calls and one S3 call in a warm sandbox, for any number of chunks but none; two more in a cold one, and once a minute."""
+    """Two ledger calls and one S3 call in a warm sandbox, for any number of chunks but none; two more in a cold one, and once a minute.
+
+    If nothing can be sent, one ledger call less.
+    """
     made = shops()
     made.map(**{f"acct_{n}": f"db_{n}_x" for n in range(size)})
     for n in range(size):
@@ -206,6 +209,12 @@ def test_a_batch_costs_few_calls(size: int) -> None:
     made.put(*[envelope("-", {})] * 3)
     made.deliver(3 * size + 2)
     assert 4 == made.s3.calls.count("put_object")  # borders name two records; of more, an index
+    made.put(envelope("unknown", {"views": [row("w")]}))
+    made.redis.flushall()
+    made.dynamodb.calls.clear()
+    made.deliver(3 * size + 5)
+    assert ["put_item"] == made.dynamodb.calls
+    assert made.spans()[-1].settled
 
 
 def test_a_batch_is_logged_and_measured_without_its_rows_and_without_secrets() -> None:
