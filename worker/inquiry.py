@@ -20,11 +20,12 @@ from worker.executor import Executors, run_parallel
 from worker.forget.cut import Forgetting
 from worker.forget.person import Persons
 from worker.span import ChunkKey, Place, Span
-from worker.states import Entry, Event, Presence, Rules
+from worker.states import Entry, Event, Presence, Rules, State
 from worker.treasure_data.client import TreasureDataClient
 
 LONGEST_QUERY_SECONDS = 90.0
-"""How long to wait for an answer, which may take two queries. After that, a later run asks again."""
+"""How long to wait for an answer, which may take two queries. After that, a later run asks again. Before rows are sent without an answer,
+the question is asked twice."""
 FIRST_PAUSE_SECONDS = 300.0
 LONGEST_PAUSE_SECONDS = 6 * 3600.0
 """The pauses between queries for a chunk whose presence no answer settles: the first, and the longest."""
@@ -131,6 +132,10 @@ class Inquiries:
             events, obstacle = self._again.decide(wanted, inquiry.deadline.within(LONGEST_QUERY_SECONDS))
         except UnavailableError as error:
             events, obstacle = {}, str(error)
+        except Exception as error:  # noqa: BLE001 -- nor must this one
+            self._telemetry.count("UnforeseenErrors")
+            self._telemetry.error("copies cannot be looked for", error)
+            events, obstacle = {}, type(error).__name__
         if len(events) < len(wanted):
             self._telemetry.info("rows that were put again wait", reason=obstacle)
         return dict(events.items())
@@ -149,6 +154,9 @@ class Inquiries:
         answers: Answers = {}
         for doubt, presence in zip(doubts, found, strict=True):
             was_sent = not doubt.key.group.request_id or bool(doubt.entry.database)
+            was_sent |= (
+                doubt.entry.state is State.WAITING
+            )  # then no copy counts, so what is there are these rows
             place, event = doubt.span.place, self._rules.after_query(presence, was_sent=was_sent)
             if event is None:
                 self._pause(place, doubt.key)

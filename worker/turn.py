@@ -23,12 +23,11 @@ from worker.inquiry import Doubt, Inquiries, Inquiry
 from worker.ledger import Ledger
 from worker.plan import obstacle_of
 from worker.rows import decompress, sample
-from worker.selection import SCHEDULED, Selection
+from worker.selection import Selection
 from worker.settlement import TOO_LARGE, Outcome, Settlement
-from worker.span import ChunkKey, NotDeliverable, Place, Span, milliseconds
+from worker.span import ChunkKey, Place, Span, milliseconds
 from worker.span_object import SpanObjects
-from worker.states import Action, Entry, Event, Happening, Rules, State, Step
-from worker.treasure_data.client import READ_SECONDS
+from worker.states import UNSETTLED, Action, Entry, Event, Happening, Rules, State, Step
 from worker.upload import UNSENT, Upload, Uploader
 
 UNSETTLED_SECONDS = 180.0
@@ -154,7 +153,7 @@ class Turns:
                     continue  # with other chunks
                 is_left = work.closed.keys() == selected.keys()
                 turn.closed = frozenset(work.closed.values() if is_left else ())
-                if work.span == span and not work.changes:
+                if awaited == span.copies and not work.changes:
                     return
                 won, turn.span = self._ledger.update(work.span.with_entries(work.changes, settled=True))
                 if not won:
@@ -226,9 +225,8 @@ class Turns:
         self, span: Span, key: ChunkKey, entry: Entry, accounts: Mapping[str, Account | str]
     ) -> tuple[str, str | None]:
         """Return the database that a chunk goes to, and what prevents its delivery: empty for nothing, None if that is unknown."""
-        planned = span.destination(key)
-        if key.group.code and isinstance(planned, NotDeliverable):
-            return "", planned.reason
+        if key.group.code:
+            return "", key.group.code
         if database := _goes_to(span, key, entry):
             return database, ""
         account = accounts.get(key.account)
@@ -266,7 +264,7 @@ class Turns:
             if event is None and self._inquiries.is_paused(span.place, key):
                 work.turn.complete = False
                 return
-            if event is Event.ACCEPTED:
+            if event not in (None, Event.ABSENT):
                 self._apply(work, key, entry, event)
                 return
         body = self._read(work, key, entry)
@@ -392,7 +390,7 @@ class Turns:
         ]
         outcomes = dict(run_parallel(self._executors, jobs, _SENDS_AT_ONCE))
         turn.span = span = self._settlement.settle(span, work.opened, outcomes)
-        turn.complete &= all(span.entry(key).state not in SCHEDULED for key in work.sends)
+        turn.complete &= all(span.entry(key).state not in UNSETTLED for key in work.sends)
 
     def _attempt(self, run: Run, span: Span, upload: Upload) -> tuple[ChunkKey, Outcome]:
         closed = run.admission.reason(upload.database)
@@ -400,14 +398,17 @@ class Turns:
         if closed:
             return upload.key, Outcome(Event.UNANSWERED, closed, surely_not=True)
         if since is not None and self._rules.may_repeat(since, self._clock.now()):
-            reply = self._uploader.attempt(upload, READ_SECONDS, run.deadline)
+            reply = self._uploader.attempt(upload, run.deadline)
         outcome = upload.outcome(reply)
         run.admission.note(upload.database, outcome, reply)
         return upload.key, outcome
 
 
 def _is_undecided(run: Run, key: ChunkKey, entry: Entry) -> bool:
-    """Return whether indexes may still decide about rows that were put again and died before: Treasure Data does not have a copy that waits."""
+    """Return whether indexes may still decide about rows that were put again and died before.
+
+    Until then Treasure Data is not asked: that it lacks the rows would prove nothing, because a first copy of them may still wait.
+    """
     was_never_sent = bool(key.group.request_id) and entry.state is State.DEAD and not entry.database
     return was_never_sent and run.inquiry.answers.get(key.group.request_id) is not Event.INDEX_GONE
 

@@ -1,6 +1,6 @@
 """Envelopes that were put again: they count if no first copy does, which is known once every shard has passed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from queue import Queue
 from threading import Thread
@@ -18,8 +18,8 @@ from worker.chain import ChainId
 from worker.claims import LATE_SECONDS
 from worker.ledger import Ledger
 from worker.passing import MARGIN_SECONDS
-from worker.span import ChunkKey, Span
-from worker.states import USUAL_AGAIN_SECONDS, Decision, Event, State
+from worker.span import ChunkKey, Span, milliseconds
+from worker.states import USUAL_AGAIN_SECONDS, Decision, Entry, Event, State
 
 AT = 1_700_000_000
 PASSED = LATE_SECONDS + MARGIN_SECONDS
@@ -369,16 +369,39 @@ def test_a_doubt_without_a_database_waits_for_its_account() -> None:
     assert found.entry(AGAIN).since is not None
 
 
-@pytest.mark.parametrize("service", ["kinesis", "s3", "dynamodb"])
-def test_without_an_answer_the_rows_wait(service: str) -> None:
-    """Whatever is asked for."""
+def test_rows_that_a_restored_ledger_may_have_sent_are_delivered_if_treasure_data_has_them() -> None:
+    """They were put again, and no other copy counts: so what is there are these rows."""
+    made = delivery(again())
+    wait(made)
+    [span] = [one for one in made.spans() if AGAIN in one.chunks]
+    doubted = Entry(State.AGAIN, since=milliseconds(made.clock.now()))
+    made.ledger.update(replace(span, entries={AGAIN: doubted}))
+    made.start()
+    made.clock.sleep(2 * 3600)
+    made.send()
+
+    assert ({}, 1) == (made.chunks(), made.td.queries)
+    assert ["q"] == made.ids("shop_db", "views")
+
+
+def surprise() -> None:
+    """Fail as a client does whose answer lacks a member."""
+    raise KeyError("HashKeyRange")
+
+
+@pytest.mark.parametrize(
+    ("service", "fail"),
+    [("kinesis", lose_answer), ("kinesis", surprise), ("s3", lose_answer), ("dynamodb", lose_answer)],
+)
+def test_without_an_answer_the_rows_wait(service: str, fail: Callable[[], None]) -> None:
+    """Whatever is asked for. No surprise keeps a run from its other spans."""
     made = delivery(again())
     made.clock.sleep(PASSED + 1)
     made.send()
     made.deliver_all()
     made.start()
     call = {"kinesis": "list_shards", "s3": "get_object", "dynamodb": "get_item"}[service]
-    getattr(made, service).before[call] = lambda _: lose_answer()
+    getattr(made, service).before[call] = lambda _: fail()
 
     assert not made.send().complete
     getattr(made, service).before.clear()
