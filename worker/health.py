@@ -73,10 +73,6 @@ class DatabaseHealth:
     _of: dict[str, _Health] = field(default_factory=dict, init=False)
     _is_away: bool = field(default=False, init=False)
 
-    def is_failing(self, database: str) -> bool:
-        """Return whether a database may get no rows from the worker now."""
-        return bool(self.reason(database))
-
     def reason(self, database: str) -> str:
         """Return why a database may get no rows from the worker now; empty if it may."""
         found = self._of.get(database, _UNKNOWN)
@@ -130,12 +126,12 @@ class DatabaseHealth:
             found.delay, found.slow_until = 0.0, now + SLOW_SECONDS
             self._telemetry.warning("a database is slow", database=database, seconds=SLOW_SECONDS)
 
-    def probe(self, database: str, seconds: float, table: str = PROBE_TABLE) -> str:
+    def probe(self, database: str, seconds: float) -> str:
         """Send an import without rows; return why the database may not get rows yet, or an empty string if it may."""
         found = self._get(database)
         found.probed_at = self._clock.now()
         unique_id = f"{milliseconds(self._clock.now()):032x}"
-        reply = self._treasure_data.send(database, table, unique_id, compress(b""), seconds)
+        reply = self._treasure_data.send(database, PROBE_TABLE, unique_id, compress(b""), seconds)
         is_missing = reply.meaning is Meaning.NO_TABLE and reply.definitely_not_delivered
         if reply.meaning is Meaning.ACCEPTED or is_missing:
             found.is_failing = self._is_away = False

@@ -1,7 +1,7 @@
 """Sends chunks to Treasure Data, so that one database never delays the others.
 
-Each database has a lane. A lane sends one chunk at a time until the database has accepted one, then several; and none after the first
-failure that may concern the others too. No send begins after the time for that is up, and those that have begun may end. Whatever is
+Each database has a lane. A lane sends one chunk at a time until the database has accepted one within a second, then several; and none after
+the first failure that may concern the others too. No send begins after the time for that is up, and those that have begun may end. Whatever is
 left waits for the sender. `Uploader.upload` decides in the caller's thread what is sent next. Other threads make the attempts: they send, and
 create a table that is missing, for which they look up the account and write the ledger.
 """
@@ -119,29 +119,29 @@ class Uploader:
         found = list(lanes.values())
         is_single = sum(len(lane.waiting) for lane in found) == 1
         with (InlineExecutor if is_single else self._executors)() as executor:
-            return _Run(self, executor, found, begin_by, deadline, self.clock.now(), deque(found)).run()
+            return _Run(self, executor, found, begin_by, deadline).run()
 
-    def attempt(self, upload: Upload, timeout: float, deadline: Deadline) -> Reply:
+    def attempt(self, upload: Upload, deadline: Deadline) -> Reply:
         """Send a chunk, and note in it what may have been accepted; return UNSENT if there was no time to.
 
         It is sent again at once if the API key has changed, or after creating a missing table. Safe to call from several threads, each with its own upload.
         """
-        reply = self._send(upload, timeout, deadline)
+        reply = self._send(upload, deadline)
         if reply.meaning is Meaning.KEY_REFUSED and self._treasure_data.key_changed(reply.key):
-            reply = self._send(upload, timeout, deadline)
+            reply = self._send(upload, deadline)
         if reply.meaning is Meaning.KEY_REFUSED:
             self._telemetry.count("KeyRefused")
         if reply.meaning is Meaning.NO_TABLE and reply.definitely_not_delivered:
             obstacle = self._create(upload, deadline)
             if obstacle is not None:
                 return _bounded(obstacle, upload)
-            reply = self._send(upload, timeout, deadline)
+            reply = self._send(upload, deadline)
         if reply.meaning is Meaning.NO_TABLE:  # created, but not there yet; or a proxy says so
             return Reply(Meaning.TEMPORARY, reply.reason)
         return reply
 
-    def _send(self, upload: Upload, timeout: float, deadline: Deadline) -> Reply:
-        seconds = min(timeout, deadline.at - self.clock.now())
+    def _send(self, upload: Upload, deadline: Deadline) -> Reply:
+        seconds = min(READ_SECONDS, deadline.left())
         if seconds < LEAST_SEND_SECONDS:
             return UNSENT
         group = upload.key.group
@@ -207,18 +207,19 @@ class _Run:
     _lanes: list[_Lane]
     _begin_by: Deadline
     _deadline: Deadline
-    _began: float
-    _ready: deque[_Lane]
+    _began: float = field(init=False)
+    _ready: deque[_Lane] = field(init=False)
     _under_way: int = field(default=0, init=False)
     # sends that are not slow yet, oldest first
-    _prompt: dict[Upload, _Lane] = field(default_factory=dict, init=False)
+    _prompt: dict[Upload, None] = field(default_factory=dict, init=False)
     _outcomes: dict[ChunkKey, Outcome] = field(default_factory=dict, init=False)
 
     def run(self) -> dict[ChunkKey, Outcome]:
         """Send the chunks; return their outcomes."""
+        self._began, self._ready = self._u.clock.now(), deque(self._lanes)
         for lane in self._lanes:
-            if self._u.health.is_failing(lane.database):  # since its span was planned
-                self._leave(lane, "")
+            if reason := self._u.health.reason(lane.database):  # since its span was planned
+                self._leave(lane, reason)
         while True:
             self._dispatch()
             if not self._under_way:
@@ -234,7 +235,7 @@ class _Run:
             self._prompt.pop(next(iter(self._prompt)))
         if self._begin_by.near:
             for lane in self._lanes:
-                self._leave(lane, lane.failure or UNSENT.reason)
+                self._leave(lane, UNSENT.reason)
             self._ready.clear()
         self._leave_lingerers(now)
         while self._ready and len(self._prompt) < self._u.threads and self._under_way < MOST_SENDS:
@@ -256,8 +257,8 @@ class _Run:
         lane.under_way += 1
         self._under_way += 1
         upload.began = self._u.clock.now()
-        self._prompt[upload] = lane
-        self._executor.submit(lambda: (lane, upload, self._u.attempt(upload, READ_SECONDS, self._deadline)))
+        self._prompt[upload] = None
+        self._executor.submit(lambda: (lane, upload, self._u.attempt(upload, self._deadline)))
 
     def _pause(self) -> float:
         """Return how many seconds to wait for an answer: until a send takes longer than usual, or no more may begin."""

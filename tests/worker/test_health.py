@@ -4,7 +4,14 @@ import pytest
 
 from doubles.treasure_data import Action, Fault, Kind
 from tests.support.delivery import Delivery
-from worker.health import AWAY, FORGIVEN_SHARE, PATIENCE_SECONDS, PROBE_EVERY_SECONDS, SLOW_SECONDS
+from worker.health import (
+    AWAY,
+    FORGIVEN_SHARE,
+    PATIENCE_SECONDS,
+    PROBE_EVERY_SECONDS,
+    PROBE_TABLE,
+    SLOW_SECONDS,
+)
 
 DB = "shop_db"
 
@@ -25,15 +32,15 @@ def test_a_database_fails_until_a_probe_is_answered(made: Delivery) -> None:
     one.failed(DB, "http_500")
     assert not one.works(DB)
     one.succeeded(DB)
-    assert (True, False, []) == (one.is_failing(DB), one.works(DB), one.due([DB]))
+    assert (True, False, []) == (bool(one.reason(DB)), one.works(DB), one.due([DB]))
     made.clock.sleep(PROBE_EVERY_SECONDS)
     assert [DB] == one.due([DB])
 
     assert "" == one.probe(DB, 1.0)
-    assert (False, False, []) == (one.is_failing(DB), one.works(DB), one.due([DB]))
+    assert (False, False, []) == (bool(one.reason(DB)), one.works(DB), one.due([DB]))
     assert 1 == len(made.telemetry.said("a database fails"))
     one.succeeded(DB)
-    assert (False, True) == (one.is_failing(DB), one.works(DB))
+    assert (False, True) == (bool(one.reason(DB)), one.works(DB))
 
 
 def test_in_an_outage_no_database_gets_rows_until_one_answers_a_probe() -> None:
@@ -51,15 +58,16 @@ def test_in_an_outage_no_database_gets_rows_until_one_answers_a_probe() -> None:
     assert ["timeout", "", ""] == [one.reason(name) for name in (DB, "blog_db", "news_db")]
 
 
-@pytest.mark.parametrize("table", ["views", "sluice_probe"])
-def test_a_probe_is_an_import_without_rows(made: Delivery, table: str) -> None:
+@pytest.mark.parametrize("tables", [["views"], ["views", PROBE_TABLE]])
+def test_a_probe_is_an_import_without_rows(made: Delivery, tables: list[str]) -> None:
     """A missing table is an answer too, and none is created. Each has an id of its own: a repeated one is answered from memory."""
     one = made.wiring.health
+    made.td.create(DB, *tables)
 
     for _ in range(2):
-        assert "" == one.probe(DB, 1.0, table)
+        assert "" == one.probe(DB, 1.0)
         made.clock.sleep(1)
-    assert {DB: {"views": 0}} == made.td.counts()
+    assert {DB: dict.fromkeys(tables, 0)} == made.td.counts()
     assert all(not accepted.rows for accepted in made.td.imports())
     assert 0 == made.td.duplicates
 
@@ -81,7 +89,7 @@ def test_any_other_answer_keeps_it_closed(made: Delivery, fault: dict[str, objec
     made.td.faults.add(Fault(action=Action.IMPORT, **fault))  # type: ignore[arg-type]  # a table of arguments
 
     assert reason == one.probe(DB, 2.0)
-    assert one.is_failing(DB)
+    assert one.reason(DB)
     assert made.clock.now() - began <= 2.0
 
 
@@ -89,13 +97,13 @@ def test_a_database_that_keeps_others_waiting_is_left_to_the_sender(made: Delive
     """After some patience in total; a small share of the time is forgiven, and it gets another chance later."""
     one = made.wiring.health
     one.delayed(DB, PATIENCE_SECONDS - 1)
-    assert not one.is_failing(DB)
+    assert not one.reason(DB)
     one.delayed(DB, 1)
-    assert one.is_failing(DB)
+    assert one.reason(DB)
     made.clock.sleep(SLOW_SECONDS)
-    assert not one.is_failing(DB)
+    assert not one.reason(DB)
 
     for _ in range(50):
         made.clock.sleep(PATIENCE_SECONDS / FORGIVEN_SHARE / 10)
         one.delayed(DB, 1)
-    assert not one.is_failing(DB)
+    assert not one.reason(DB)

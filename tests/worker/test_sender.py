@@ -85,10 +85,10 @@ def around_attempts(
     attempted: list[str] = []
     attempt = made.sender_wiring.uploader.attempt
 
-    def watched(upload: Upload, timeout: float, deadline: Deadline) -> Reply:
+    def watched(upload: Upload, deadline: Deadline) -> Reply:
         attempted.append(upload.key.name)
         before()
-        reply = attempt(upload, timeout, deadline)
+        reply = attempt(upload, deadline)
         after()
         return reply
 
@@ -244,7 +244,7 @@ def test_a_database_that_answers_probes_but_fails_imports_is_closed(
     assert (0, 40, False) == _shown(made.send())
     assert 1 <= len(attempted) <= most
     assert len(attempted) == sum(one.entry(CHUNK).since is not None for one in made.spans())
-    assert made.sender_wiring.health.is_failing("shop_db")  # so that the next run probes it
+    assert made.sender_wiring.health.reason("shop_db")  # so that the next run probes it
 
 
 def test_a_failure_stops_the_other_chunks_of_its_span() -> None:

@@ -83,7 +83,7 @@ def test_a_failing_database_gets_nothing(kind: Kind, members: dict[str, Any], su
     assert [UNANSWERED] * 5 == [one.event for one in mine]
     assert (4 + surely_not) == sum(one.surely_not for one in mine)
     assert max(one.at for one in made.td.imports("db_1")) - made.began < 1
-    assert made.delivery.wiring.health.is_failing("db_0")
+    assert made.delivery.wiring.health.reason("db_0")
 
 
 @pytest.mark.parametrize("status", [415, 422, 413])
@@ -94,7 +94,7 @@ def test_a_refusal_concerns_one_chunk_alone(status: int) -> None:
     outcomes = made.run(made.uploads(3))
 
     assert 2 == events(outcomes).count(Event.ACCEPTED)
-    assert not made.delivery.wiring.health.is_failing("db_0")
+    assert not made.delivery.wiring.health.reason("db_0")
 
 
 def test_a_database_gets_one_chunk_until_it_has_accepted_one() -> None:
@@ -138,7 +138,7 @@ def test_an_outage_is_noted_only_if_nothing_is_accepted(working: int, is_away: b
         made.fault(Kind.HANG, f"db_{n}")
     made.run(uploads)
 
-    assert is_away == made.delivery.wiring.health.is_failing("another_db")
+    assert is_away == bool(made.delivery.wiring.health.reason("another_db"))
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_slow_database_is_noted(databases: int, slow: list[str], rounds: int, 
     for _ in range(rounds):
         made.run(made.uploads(*[1] * databases))
 
-    assert noted == [one for one in ("db_0", "db_1") if made.delivery.wiring.health.is_failing(one)]
+    assert noted == [one for one in ("db_0", "db_1") if made.delivery.wiring.health.reason(one)]
 
 
 def test_others_do_not_wait_for_one_database_with_much_to_send() -> None:
@@ -174,7 +174,7 @@ def attempt(made: Made, end: float = 60.0, database: str = "db_0") -> tuple[Even
     upload.key = upload.key._replace(group=upload.key.group._replace(table="new"))
     upload.database = database
     deadline = Deadline(made.clock, made.clock.now() + end)
-    outcome = upload.outcome(made.delivery.wiring.uploader.attempt(upload, 10.0, deadline))
+    outcome = upload.outcome(made.delivery.wiring.uploader.attempt(upload, deadline))
     return outcome.event, outcome.reason, outcome.surely_not
 
 
@@ -198,7 +198,7 @@ def test_a_database_that_failed_since_the_plan_gets_nothing() -> None:
     outcomes = made.run(uploads)
 
     assert [UNANSWERED, Event.ACCEPTED] == events(outcomes)
-    assert Outcome(UNANSWERED, surely_not=True) == outcomes[uploads[0].key]
+    assert Outcome(UNANSWERED, "http_503", surely_not=True) == outcomes[uploads[0].key]
     assert [] == made.td.imports("db_0")
 
 
