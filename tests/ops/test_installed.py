@@ -90,13 +90,7 @@ def test_the_command_runs_outside_the_repository(plain: Installation) -> None:
     assert [] == [text for text in requirements() if canonicalize_name(Requirement(text).name) not in loaded]
 
 
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ("local", NO_LOCAL_STACK),
-        ("mcp --local", NO_MCP),
-    ],
-)
+@pytest.mark.parametrize(("line", "said"), [("local", NO_LOCAL_STACK), ("mcp --local", NO_MCP)])
 def test_an_extra_that_is_missing_is_named(plain: Installation, line: str, said: str) -> None:
     """Without it, the command says in one sentence what to install."""
     done = plain.run("-m", "ops", *line.split())
