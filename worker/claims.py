@@ -124,7 +124,7 @@ class Claims:
         if not wishes:
             return Decided(records)
         if in_gap and len(wishes) > MOST_CLAIMS_WITH_APPEND:
-            last = sorted(wishes)[MOST_CLAIMS_WITH_APPEND]
+            last = list(wishes)[MOST_CLAIMS_WITH_APPEND]
             records = records[: bisect_left(records.numbers, last)]
             wishes = {number: wish for number, wish in wishes.items() if number < last}
         first: dict[str, _Wish] = {}  # the lowest of two copies in one batch claims
@@ -205,7 +205,10 @@ class Claims:
         return is_passed
 
     def _claims_of(self, owners: dict[str, Owner], *, in_gap: bool) -> dict[str, Claim | None]:
-        """Return the claim that holds for each request id, None if nobody has it; ids without an answer are left out."""
+        """Return the claim that holds for each request id, None if nobody has it; ids without an answer are left out.
+
+        In a gap they are None too: the append's transaction decides.
+        """
         found: dict[str, Claim | None] = {}
         if in_gap:
             for ids in batched(owners, MOST_CLAIMS_WITH_APPEND, strict=False):
@@ -253,7 +256,7 @@ def _not_planned(
 
 
 def _wishes(records: Records, gap: Gap, *, in_gap: bool) -> list[_Wish]:
-    """Return the records that must own a claim; in a gap, that is every record."""
+    """Return the records that must own a claim, in order; in a gap, that is every record with an account."""
     late = LATE_SECONDS * 1000
     latest = max(max(records.arrivals) * 1000, gap.latest)
     if not in_gap and latest - min(records.receipts) <= late and not any(records.claims):

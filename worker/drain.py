@@ -197,6 +197,8 @@ class Drain:
 
 def _marked(envelope: Envelope, message: Message) -> Envelope:
     """Return an envelope with the claim that it is put on the stream with."""
-    if envelope.claim or message.refused:  # no record carries it without a claim
-        return envelope._replace(claim=envelope.claim or CLAIMED)
-    return envelope._replace(claim=max(CLAIMED + 1, milliseconds(message.sent_at)))
+    if envelope.claim:
+        return envelope
+    # if it was refused, no record carries it without a claim
+    claim = CLAIMED if message.refused else max(CLAIMED + 1, milliseconds(message.sent_at))
+    return envelope._replace(claim=claim)

@@ -7,7 +7,6 @@ span behind all sequence numbers. Parents that a listed child names count as clo
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import repeat
 
 from shared.clock import Clock
 from shared.errors import UnprovenError
@@ -61,7 +60,8 @@ class Passing:
         listed = {shard.shard_id: shard for shard in self._shards.whole()}
         noted = self._ledger.chains()
         found = [Lineage(self._shards.chain_of(shard), shard) for shard in listed.values()]
-        if any(map(self._is_newer, noted, repeat(max(one.chain.lowest for one in found)))):
+        newest = max(one.chain.lowest for one in found)
+        if any(self._is_newer(chain, newest) for chain in noted):
             raise UnprovenError("Kinesis lists the shards as they were")
         for one in found:
             if self._markers is not None and one.chain not in noted:

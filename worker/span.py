@@ -340,10 +340,10 @@ class Span:
     def default(self, key: ChunkKey) -> Entry:
         """Return the entry of a chunk that the ledger says nothing about."""
         group = key.group
-        if group.is_rejected:
-            return _AGAIN if group.request_id else _REJECTED
         if group.request_id:  # whatever its account is: later, an operator may have it sent
             return _AGAIN
+        if group.is_rejected:
+            return _REJECTED
         destination = self.destination(key)
         if isinstance(destination, NotDeliverable):
             return _dead(destination.reason)

@@ -245,9 +245,7 @@ class Step:
 class Decision(Enum):
     """What an operator decides about chunks."""
 
-    SEND = (
-        "send"  # with a doubt: without asking, under a new id if Treasure Data may have forgotten the old one
-    )
+    SEND = "send"  # without asking: under a new id, but for rows that wait and may still be sent under the old one
     DROP = "drop"
 
 
