@@ -132,7 +132,7 @@ class Inquiries:
             events, obstacle = self._again.decide(wanted, inquiry.deadline.within(LONGEST_QUERY_SECONDS))
         except UnavailableError as error:
             events, obstacle = {}, str(error)
-        except Exception as error:  # noqa: BLE001 -- nor must this one
+        except Exception as error:  # noqa: BLE001 -- one surprise must not keep the other spans from their turns
             self._telemetry.count("UnforeseenErrors")
             self._telemetry.error("copies cannot be looked for", error)
             events, obstacle = {}, type(error).__name__
@@ -153,10 +153,9 @@ class Inquiries:
             found = [Presence.UNDECIDED for _ in doubts]
         answers: Answers = {}
         for doubt, presence in zip(doubts, found, strict=True):
-            was_sent = not doubt.key.group.request_id or bool(doubt.entry.database)
-            was_sent |= (
-                doubt.entry.state is State.WAITING
-            )  # then no copy counts, so what is there are these rows
+            # while it waits, no other copy counts, so what is there are these rows
+            is_own = doubt.entry.state is State.WAITING or bool(doubt.entry.database)
+            was_sent = is_own or not doubt.key.group.request_id
             place, event = doubt.span.place, self._rules.after_query(presence, was_sent=was_sent)
             if event is None:
                 self._pause(place, doubt.key)
