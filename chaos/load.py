@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from chaos import clients
-from chaos.audit import Audit
+from chaos.audit import Audit, unpacked
 from chaos.effects import SandboxClock
 from chaos.functions import Functions
 from chaos.pipeline import Pipeline
@@ -321,14 +321,14 @@ def _balance(pipeline: Pipeline, sent: int, result: Result) -> None:
             if taken.database not in result.case.failing_databases:
                 result.delays.append(taken.at - row["received_at"] / 1000)
     result.delays.sort()
-    audit = pipeline.audit
-    for span in audit.ledger.spans():
+    objects = pipeline.audit.objects  # which remembers a span's index for all of its chunks
+    for span in pipeline.audit.ledger.spans():
         result.spans += 1
         for key, entry in span.all_leaves():
             if entry.state is State.WAITING:
                 result.left += span.rows(key)
-                for number in audit.numbers(span, key):
-                    waits[number] = 1
+                for row in unpacked(objects.payload(span, key)):
+                    waits[row["n"]] = 1
     rows = result.case.rows
     result.rows = sent * rows
     result.doubled = times.count(2) * rows
