@@ -153,10 +153,8 @@ class Inquiries:
             found = [Presence.UNDECIDED for _ in doubts]
         answers: Answers = {}
         for doubt, presence in zip(doubts, found, strict=True):
-            # while it waits, no other copy counts, so what is there are these rows
-            is_own = doubt.entry.state is State.WAITING or bool(doubt.entry.database)
-            was_sent = is_own or not doubt.key.group.request_id
-            place, event = doubt.span.place, self._rules.after_query(presence, was_sent=was_sent)
+            sent = was_sent(doubt.key, doubt.entry)
+            place, event = doubt.span.place, self._rules.after_query(presence, was_sent=sent)
             if event is None:
                 self._pause(place, doubt.key)
             else:
@@ -205,3 +203,8 @@ class Inquiries:
             rows=span.rows(key),
             unique_id=span.unique_id(key, doubt.database),
         )
+
+
+def was_sent(key: ChunkKey, entry: Entry) -> bool:
+    """Return whether a chunk that waits or is dead may have been sent itself: if it was put again, only once no other copy counts."""
+    return not key.group.request_id or entry.state is State.WAITING or bool(entry.database)

@@ -159,20 +159,19 @@ def _flat(blocks: Iterable[Iterable[Block]]) -> list[Sequence[Any]]:
 
 def from_event(event: Mapping[str, Any]) -> dict[str, Records]:
     """Return the records of a Lambda event by shard, in the shard's order, without duplicates."""
-    parts: dict[str, list[Records]] = defaultdict(list)  # Lambda's events are of one
-    for some in batched(event["Records"], _AT_ONCE, strict=False):
-        shards: dict[str, list[Any]] = defaultdict(list)
-        for item in some:
-            shards[item["eventID"].partition(":")[0]].append(item["kinesis"])
-        for shard, items in shards.items():
-            parts[shard].append(_from_kinesis(items, shard))
-    return {shard: _ordered(Records.joined(found)) for shard, found in parts.items()}
+    shards: dict[str, list[Any]] = defaultdict(list)  # Lambda's events are of one
+    for item in event["Records"]:
+        shards[item["eventID"].partition(":")[0]].append(item["kinesis"])
+    return {shard: _from_kinesis(items, shard) for shard, items in shards.items()}
 
 
 def _from_kinesis(items: list[Any], shard: str) -> Records:
-    digits, arrivals, texts = (list(map(member, items)) for member in _MEMBERS)
-    numbers = list(map(add, map(_LENGTHS.__getitem__, map(len, digits)), digits))
-    return _records(numbers, arrivals, _bytes(texts), shard)
+    parts = []
+    for some in batched(items, _AT_ONCE, strict=False):
+        digits, arrivals, texts = (list(map(member, some)) for member in _MEMBERS)
+        numbers = list(map(add, map(_LENGTHS.__getitem__, map(len, digits)), digits))
+        parts.append(_records(numbers, arrivals, _bytes(texts), shard))
+    return _ordered(Records.joined(parts))
 
 
 def _bytes(texts: Iterable[str]) -> list[bytes]:

@@ -19,7 +19,7 @@ from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
 from worker.forget.cut import Forgetting, has_person, others
 from worker.forget.person import Persons
-from worker.inquiry import Doubt, Inquiries, Inquiry
+from worker.inquiry import Doubt, Inquiries, Inquiry, was_sent
 from worker.ledger import Ledger
 from worker.plan import obstacle_of
 from worker.rows import decompress, sample
@@ -409,8 +409,8 @@ def _is_undecided(run: Run, key: ChunkKey, entry: Entry) -> bool:
 
     Until then Treasure Data is not asked: that it lacks the rows would prove nothing, because a first copy of them may still wait.
     """
-    was_never_sent = bool(key.group.request_id) and entry.state is State.DEAD and not entry.database
-    return was_never_sent and run.inquiry.answers.get(key.group.request_id) is not Event.INDEX_GONE
+    found = run.inquiry.answers.get(key.group.request_id)
+    return not was_sent(key, entry) and found is not Event.INDEX_GONE
 
 
 def _goes_to(span: Span, key: ChunkKey, entry: Entry) -> str:
