@@ -29,6 +29,7 @@ from benchmarks.delivery import delivery
 from benchmarks.measure import cpu_seconds
 from benchmarks.report import Report, times
 from tests.support.delivery import Delivery
+from worker.record import unpack
 
 ROUNDS = 9
 CONTENDERS = ("worker", "floor", "fast floor", "decode", "td-client", "with upload")
@@ -102,7 +103,7 @@ def _profile(report: Report) -> None:
                 (pybase64.b64decode(text, validate=True) for text in texts), 0
             ),
             "envelope fields": lambda envelopes=envelopes: deque(
-                (msgpack.unpackb(envelope, use_list=False) for envelope in envelopes), 0
+                (unpack(envelope) for envelope in envelopes), 0
             ),
             "join": lambda blocks=blocks: b"".join(blocks),
             "gzip": lambda joined=joined: isal_zlib.compress(joined, 1, 31),

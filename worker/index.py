@@ -20,9 +20,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-import msgpack
+import msgspec
 
 from shared.errors import InvalidObjectError
 from worker.record import START, Number
@@ -30,6 +30,18 @@ from worker.span import ChunkKey
 
 VERSION = 1
 DIGEST_BYTES = 16
+
+_Numbers = tuple[int, ...]
+_Digest = Annotated[bytes, msgspec.Meta(max_length=DIGEST_BYTES)]  # empty for a chunk without a body
+_Chunk = tuple[str, int, int, int, _Digest, _Numbers, _Numbers, _Numbers]
+_Plan = tuple[str, int, tuple[tuple[str, str], ...], str, int]
+_FORM = tuple[
+    Literal[1], str, _Numbers, _Numbers, tuple[str, ...], _Numbers, _Numbers, tuple[_Chunk, ...], _Plan
+]
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_FORM).decode
 
 
 class Member(NamedTuple):
@@ -100,7 +112,7 @@ class Index:
 
     def encode(self) -> bytes:
         """Return the index as MessagePack."""
-        data: bytes = msgpack.packb(
+        return _encode(
             (
                 VERSION,
                 " ".join(self.numbers),
@@ -113,7 +125,6 @@ class Index:
                 (self.after, self.planned_at, list(self.destinations.items()), self.origin, self.received_at),
             )
         )
-        return data
 
 
 def decode(data: bytes) -> Index:
@@ -123,13 +134,7 @@ def decode(data: bytes) -> Index:
         InvalidObjectError: this is not an index of this version.
     """
     try:
-        version, *rest = msgpack.unpackb(data, use_list=False)
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise InvalidObjectError("this is not the index of a span object") from error
-    if version != VERSION:
-        raise InvalidObjectError(f"the index has version {version!r}, which this release cannot read")
-    try:
-        numbers, arrivals, receipts, request_ids, claims, uncounted, members, plan = rest
+        _, numbers, arrivals, receipts, request_ids, claims, uncounted, members, plan = _decode(data)
         after, planned_at, destinations, origin, received_at = plan
         found = Index(
             numbers.split(),
@@ -138,16 +143,16 @@ def decode(data: bytes) -> Index:
             request_ids,
             claims,
             frozenset(uncounted),
-            {ChunkKey.parse(name): Member(*member) for name, *member in members},
+            {ChunkKey.parse(one[0]): Member(*one[1:]) for one in members},
             after,
             planned_at,
             dict(destinations),
             origin,
             received_at,
         )
-        lengths = {len(one) for one in (found.numbers, arrivals, receipts, request_ids, claims)}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise InvalidObjectError("this is not the index of a span object") from error
+    except ValueError as error:  # msgspec's errors are ones
+        raise InvalidObjectError(f"this release cannot read the index of a span object: {error}") from error
+    lengths = {len(one) for one in (found.numbers, arrivals, receipts, request_ids, claims)}
     if len(lengths) != 1:
         raise InvalidObjectError("the columns of the index differ in length")
     return found

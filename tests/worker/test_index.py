@@ -101,18 +101,20 @@ VALID = [1, "0011 0012", [1, 2], [1, 2], ["", ""], [0, 0], [], [], ["000", 0, []
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        (0, 2, "version 2, which this release cannot read"),
-        (1, 7, "not the index"),
+        (0, 2, r"cannot read .* value 2 - at `\$\[0\]`"),
+        (1, 7, r"cannot read .* at `\$\[1\]`"),
         (1, "0011", "differ in length"),
         (2, [1], "differ in length"),
+        (2, [1, 2.5], "cannot read"),
         (3, [], "differ in length"),
         (4, [""], "differ in length"),
         (5, [0, 0, 0], "differ in length"),
-        (6, None, "not the index"),
-        (7, [["x"]], "not the index"),
-        (7, [["shop/views/0"]], "not the index"),
-        (7, 7, "not the index"),
-        (8, ["000", 0, [], ""], "not the index"),
+        (6, None, "cannot read"),
+        (7, [["x"]], "cannot read"),
+        (7, [["shop/views/0"]], "cannot read"),
+        (7, [["shop/views", 1, 2, 3, b"d" * 17, [], [], []]], "cannot read"),
+        (7, 7, "cannot read"),
+        (8, ["000", 0, [], ""], "cannot read"),
     ],
 )
 def test_anything_else_is_refused(place: int, value: object, message: str) -> None:

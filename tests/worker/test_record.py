@@ -140,8 +140,9 @@ def test_a_bad_json_event_does_not_affect_its_neighbours() -> None:
 
 
 @given(st.binary(max_size=200))
+@example(b"\x98\x01\xa4shop\xa0\x01\xa0\x00\x90" + bytes([0x91]) * 100_000)
 def test_any_bytes_decode_without_loss(data: bytes) -> None:
-    """The result is the same each time."""
+    """The result is the same each time. What is nested too deeply is not read."""
     first = decode(data, *PLACE)
 
     assert first == decode(data, *PLACE)
