@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 from doubles.aws_errors import check_members, client_error
@@ -19,7 +20,7 @@ _MAX_KEY_BYTES = 1024
 _HEADERS: tuple[str, ...] = ("ContentType", "ContentEncoding", "CacheControl")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StoredObject:
     """One object: its bytes, its headers and when it was put, in UNIX seconds."""
 
@@ -27,10 +28,14 @@ class StoredObject:
     headers: dict[str, str]
     modified: float
 
+    @cached_property
+    def etag(self) -> str:
+        """S3's ETag of an object put in one piece: the quoted MD5."""
+        return f'"{hashlib.md5(self.body, usedforsecurity=False).hexdigest()}"'
+
     def described(self) -> dict[str, Any]:
-        """Return its description in every response. S3's ETag of an object put in one piece is the quoted MD5."""
-        digest = hashlib.md5(self.body, usedforsecurity=False).hexdigest()
-        return {"ETag": f'"{digest}"', "LastModified": datetime.fromtimestamp(self.modified, UTC)}
+        """Return its description in every response."""
+        return {"ETag": self.etag, "LastModified": datetime.fromtimestamp(self.modified, UTC)}
 
 
 class MemoryS3:
@@ -77,7 +82,7 @@ class MemoryS3:
             raise NotImplementedError("the S3 double supports only If-None-Match: *, as S3 does")
         if "IfMatch" in request and key not in bucket:
             raise client_error("NoSuchKey", "PutObject", "The specified key does not exist.", 404)
-        etag = bucket[key].described()["ETag"] if key in bucket else ""
+        etag = bucket[key].etag if key in bucket else ""
         if ("IfNoneMatch" in request and etag) or request.get("IfMatch", etag) != etag:
             message = "At least one of the pre-conditions you specified did not hold"
             raise client_error("PreconditionFailed", "PutObject", message, 412)
@@ -89,7 +94,7 @@ class MemoryS3:
             versions = self._old[request["Bucket"]].setdefault(key, [])
             self._supersede(key, versions)
             versions.append((f"v{next(self._numbers)}", bucket[key]))
-        answer: dict[str, Any] = {"ETag": bucket[key].described()["ETag"]}
+        answer: dict[str, Any] = {"ETag": bucket[key].etag}
         return answer | ({"ChecksumCRC32": checksum} if "ChecksumCRC32" in request else {})
 
     def get_object(self, **request: Any) -> dict[str, Any]:
@@ -97,7 +102,7 @@ class MemoryS3:
         stored = self._bucket("GetObject", request, "IfNoneMatch", "Range").get(request["Key"])
         if stored is None:
             raise client_error("NoSuchKey", "GetObject", "The specified key does not exist.", 404)
-        if request.get("IfNoneMatch") == stored.described()["ETag"]:
+        if request.get("IfNoneMatch") == stored.etag:
             raise client_error("304", "GetObject", "Not Modified", 304)
         body = _part(stored.body, request["Range"]) if "Range" in request else stored.body
         told = stored.described() | stored.headers | {"ContentLength": len(body)}
