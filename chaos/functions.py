@@ -4,7 +4,6 @@ Each sandbox has its own clock, random source and memory. A weakness says which 
 """
 
 import itertools
-import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -90,7 +89,6 @@ class Functions:
             session=world.session,
             clock=SandboxClock(world.effects),
             entropy=entropy,
-            chance=random.Random(entropy(8)).random,
             executors=lambda: Greenlets(world.simulation),
             telemetry=_Telemetry(world),
         )

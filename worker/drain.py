@@ -9,7 +9,7 @@ What is not an envelope becomes a dead span.
 """
 
 from base64 import b64decode
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,10 +36,8 @@ if TYPE_CHECKING:
 
 NO_PARTITION_KEY = "no_partition_key"
 
-_RETRY_SECONDS = 120  # how soon a message that stays on the queue is handled again
+_RETRY_SECONDS = 30  # how soon a message that stays on the queue is handled again
 _OVERDUE_SECONDS = 1800.0  # as for the alarm overflow-age, which SQS's metric leaves without messages that were received three times
-_PUT_TRIES = 5
-_FIRST_PAUSE_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +100,6 @@ class Drain:
     _queue_url: str
     _ledger: Ledger
     _objects: SpanObjects
-    _chance: Callable[[], float]
     _clock: Clock
     _telemetry: Telemetry
 
@@ -132,29 +129,15 @@ class Drain:
     def _put_all(self, messages: list[Message], deadline: Deadline) -> set[str]:
         """Put the envelopes of messages; return the ids of the messages whose envelopes the stream has acknowledged."""
         done: set[str] = set()
-        crowded: set[str] = set()
         for batch in batches(messages, lambda message: len(message.body)):
-            fates = self._put([one for one in batch if one.partition_key not in crowded], deadline)
-            done |= {message_id for message_id, fate in fates.items() if fate is Fate.ACKNOWLEDGED}
-            crowded |= {one.partition_key for one in batch if fates.get(one.message_id) is Fate.REFUSED}
+            if deadline.near:
+                break
+            fates = zip(batch, self._put(batch), strict=True)
+            done |= {message.message_id for message, fate in fates if fate is Fate.ACKNOWLEDGED}
         return done
 
-    def _put(self, batch: list[Message], deadline: Deadline) -> dict[str, Fate]:
-        """Put a batch, and retry what the stream refuses; return the fates by message."""
-        fates: dict[str, Fate] = {}
-        pause = _FIRST_PAUSE_SECONDS
-        for _ in range(_PUT_TRIES):
-            left = [one for one in batch if fates.get(one.message_id, Fate.REFUSED) is Fate.REFUSED]
-            if not left or deadline.near:
-                break
-            fates |= zip((one.message_id for one in left), self._call(left), strict=True)
-            if Fate.REFUSED in fates.values():
-                self._clock.sleep(min(self._chance() * pause, max(0.0, deadline.left())))
-                pause *= 2
-        return fates
-
-    def _call(self, batch: Iterable[Message]) -> list[Fate]:
-        """Make one put request; return its result for each message."""
+    def _put(self, batch: Iterable[Message]) -> list[Fate]:
+        """Put a batch in one call; return its result for each message."""
         entries = [
             {"Data": _marked(one.envelope, one).encode(), "PartitionKey": one.partition_key}
             for one in batch

@@ -4,7 +4,6 @@ Lambda passes in AWS, Redis and Treasure Data; tests, fault injection, simulatio
 """
 
 import os
-import random
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -99,7 +98,6 @@ class Effects:
     session: requests.Session
     clock: Clock
     entropy: Callable[[int], bytes]
-    chance: Callable[[], float]
     executors: Executors
     telemetry: Telemetry
 
@@ -259,7 +257,6 @@ class Wiring:
             settings.overflow_queue_url,
             ledger,
             objects,
-            effects.chance,
             clock,
             telemetry,
         )
@@ -308,7 +305,6 @@ def _lambda_effects(settings: WorkerSettings, environment: Mapping[str, str]) ->
         session=bounded_http.session(MOST_SENDS),
         clock=clock,
         entropy=os.urandom,
-        chance=random.random,
         executors=Threads,
         telemetry=PowertoolsTelemetry.from_environment(environment, clock),
     )

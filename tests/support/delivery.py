@@ -247,7 +247,6 @@ class Delivery:
             session=session,
             clock=self.clock,
             entropy=self._entropy,
-            chance=lambda: 0.5,
             executors=self.executors,
             telemetry=clients.get("telemetry", self.telemetry),
         )

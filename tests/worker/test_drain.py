@@ -92,19 +92,19 @@ def test_puts_keep_the_order_of_the_messages(way: Way) -> None:
     assert [f"r{number}-0" for number in range(5)] == way.delivery.ids("shop_db", "pageviews")
 
 
-def test_a_put_throttled_for_long_stays_on_the_queue(way: Way) -> None:
-    """After a few refusals, the rest of the partition key waits for the next invocation."""
+def test_a_throttled_put_stays_on_the_queue(way: Way) -> None:
+    """The queue delivers it again after half a minute."""
     refuse(way, "a", "b", "c")
-    way.kinesis.faults["put_records"] = throttled(5)
+    way.kinesis.faults["put_records"] = throttled(1)
 
     assert (0, 3) == (way.drain(), way.waiting())
-    assert {120.0} == {message.visible_at - way.clock.now() for message in way.sqs.messages(way.queue_url)}
-    way.wait(121)
+    assert {30.0} == {message.visible_at - way.clock.now() for message in way.sqs.messages(way.queue_url)}
+    way.wait(31)
     assert (3, 3) == (way.drain(), way.records())
 
 
 def test_each_envelope_of_a_call_has_its_own_answer(way: Way) -> None:
-    """In one call some are put, some are throttled and retried, and some are in doubt and wait."""
+    """In one call some are put, some are throttled, and some are in doubt: these wait."""
     refuse(way, "a", "b", "c", "d")
 
     def answer(**request: Any) -> Any:
@@ -118,9 +118,9 @@ def test_each_envelope_of_a_call_has_its_own_answer(way: Way) -> None:
 
     way.kinesis.faults["put_records"] = [answer]
 
-    assert (2, 2) == (way.drain(), way.waiting())
-    way.wait(121)
-    assert (2, 4) == (way.drain(), way.records())
+    assert (1, 3) == (way.drain(), way.waiting())
+    way.wait(31)
+    assert (3, 4) == (way.drain(), way.records())
     way.deliver()
     assert {"a-0": 1, "b-0": 1, "c-0": 1, "d-0": 1} == Counter(way.ids())
 
@@ -165,7 +165,7 @@ def test_a_message_that_cannot_be_stored_stays_on_the_queue(service: str, call: 
 
     assert (1, 1) == (way.drain(), way.waiting())
     getattr(way.delivery, service).before.clear()
-    way.wait(121)
+    way.wait(31)
     assert (1, 0) == (way.drain(), way.waiting())
 
 
