@@ -22,7 +22,6 @@ from worker import account_store
 from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
 from worker.health import PROBE_TABLE, DatabaseHealth
-from worker.probe_rows import ProbeRows
 from worker.states import Presence
 from worker.treasure_data.client import TreasureDataClient
 
@@ -55,8 +54,7 @@ class Admin:
             event: `do` is one of `accounts` (return them), `apply` (`accounts`: fields by name), `change` (`account`,
                 `fields`), `publish` (the edge policy, from the accounts in Redis), `check` (return the state of Redis and Treasure
                 Data), `columns` (return whether the `table` of an `account` shows the columns by which rows in doubt are queried;
-                null if that is unknown), `missing` (return which of some `databases` do not exist; null if that is unknown), `send_probe` (`database`, `mark`, `id`, `time`) and `ask_probe` (`database`, `mark`,
-                `time`).
+                null if that is unknown), `missing` (return which of some `databases` do not exist; null if that is unknown).
             deadline: for queries to Treasure Data.
         """
         try:
@@ -76,8 +74,9 @@ class Admin:
                     }
                 case {"do": "missing", "databases": databases}:
                     return {"missing": self._treasure_data.missing_databases(databases)}
-                case {"do": "columns" | "send_probe" | "ask_probe"}:
-                    return self._of_tables(event, deadline)
+                case {"do": "columns", "account": name, "table": table}:
+                    database = self._accounts()["accounts"].get(name, {}).get("database")
+                    return {"shown": database and self._treasure_data.shows_columns(database, table)}
         except (redis.RedisError, SecretUnavailableError) as error:
             return _redis_failure(error)
         except (BotoCoreError, ClientError) as error:
@@ -138,22 +137,6 @@ class Admin:
         PublishedPolicy(self._s3, self._settings.data_bucket).change(
             lambda current: policy.encode(entries, now, current)
         )
-
-    def _of_tables(self, event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
-        match event:
-            case {"do": "columns", "account": name, "table": table}:
-                database = self._accounts()["accounts"].get(name, {}).get("database")
-                return {"shown": database and self._treasure_data.shows_columns(database, table)}
-            case {"do": "send_probe", "database": database, "mark": mark, "id": of_id, "time": time}:
-                if database not in self._active_databases():
-                    return {
-                        "error": "unknown_database",
-                        "message": f"No active account has the database {database}.",
-                    }
-                return ProbeRows(self._treasure_data).send(database, mark, of_id, time)
-            case {"do": "ask_probe", "database": database, "mark": mark, "time": time}:
-                return ProbeRows(self._treasure_data).ask(database, mark, time, deadline)
-        return _UNKNOWN
 
     def _accounts(self) -> dict[str, Any]:
         client = self._connect()

@@ -1,4 +1,4 @@
-"""The admin function: accounts, checks, and the probe rows that measure Treasure Data."""
+"""The admin function: accounts and checks."""
 
 from dataclasses import replace
 from typing import Any
@@ -14,9 +14,7 @@ from shared.errors import SecretUnavailableError
 from shared.policy import AccountLimits, EdgePolicy, OverflowLimit, PolicyEntry
 from tests.support.delivery import BUCKET, KEYS, Delivery, lose_answer, row
 from tests.support.treasure_data import put
-from worker.probe_rows import MEASURE_TABLE
 
-SENT = {"do": "send_probe", "database": "shop_db", "mark": "m-1", "id": "i-1", "time": int(START)}
 HOST = "api.td"
 CLOSED = {"database": "closed_db", "status": "disabled", "revoked_key_ids": "", "limits": "", "plan": ""}
 SHOP = CLOSED | {"database": "shop_db", "status": "active"}
@@ -103,47 +101,6 @@ def test_an_incomplete_redis_is_never_published() -> None:
     assert PolicyEntry() == published(made).account("shop")
 
 
-def test_a_probe_row_can_be_found_by_its_mark() -> None:
-    """Missing tables and databases are created, and the row's event id says what it is. Treasure Data drops a second one under an id."""
-    made = delivery()
-
-    assert {"taken": True, "reason": ""} == ask(made, **SENT)
-    ask(made, **SENT | {"mark": "m-2"})
-    ask(made, **SENT | {"mark": "m-3", "id": "i-2"})
-    assert ["sluice-measure-m-1", "sluice-measure-m-3"] == made.ids("shop_db", MEASURE_TABLE)
-    made.clock.sleep(made.query_delay + 1)
-    asked = {"do": "ask_probe", "database": "shop_db", "time": int(START)}
-    assert {"shown": True, "reason": ""} == ask(made, **asked, mark="m-1")
-    assert {"shown": False, "reason": ""} == ask(made, **asked, mark="m-2")
-
-
-@pytest.mark.parametrize(
-    ("changed", "error"),
-    [
-        *(({"database": one}, "unknown_database") for one in ("closed_db", "elsewhere")),
-        *(({"mark": one}, "invalid_account") for one in ("", "Up", "it's", "a" * 65)),
-    ],
-)
-def test_probe_rows_have_plain_marks_and_go_to_active_accounts(changed: dict[str, str], error: str) -> None:
-    """A mark becomes part of a query, so it must not hold anything with a meaning in SQL. Nothing is created."""
-    made = delivery()
-
-    assert error == ask(made, **SENT | changed)["error"]
-    assert {} == made.td.counts()
-
-
-def test_the_answer_gives_the_reason_for_a_failure() -> None:
-    """If Treasure Data does not accept a row or does not answer a query, or if the command is newer than the stack, the caller learns why."""
-    made = delivery()
-    made.fail(status=503)
-    assert {"taken": False, "reason": "http_503"} == ask(made, **SENT)
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.QUERY, status=403))
-    answer = ask(made, do="ask_probe", database="shop_db", mark="m", time=1)
-
-    assert {"shown": None, "reason": "forbidden"} == answer
-    assert "unknown_request" == ask(made, do="dance")["error"]
-
-
 def test_a_check_reports_what_the_key_may_do_and_writes_nothing() -> None:
     """It tests the right to write with an import of no rows. With an unknown key, it says nothing about databases."""
     made = delivery()
@@ -164,6 +121,7 @@ def test_a_check_reports_what_the_key_may_do_and_writes_nothing() -> None:
 
     made.secrets.values["td"] = "1/other"
     made.start()
+    assert "unknown_request" == ask(made, do="dance")["error"]
     unknown = {"answers": True, "knows_key": False, "host": HOST, "status": 401, "error": ""}
     assert unknown == ask(made, do="check")["treasure_data"]
 

@@ -1,14 +1,24 @@
 """The steps that check the stage's health: the doctor, the cache, and Treasure Data's undocumented limits."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from hashlib import sha256
 from typing import Any
+
+import msgpack
 
 from ops import screen
 from ops.commands import doctor
 from ops.deploy.certify.stage import DeployedStage
 from ops.deploy.certify.step import Impossible, StepFinding, Untried
 from ops.failure import Failure
+from worker.deadline import Deadline
+from worker.rows import compress
+from worker.states import Presence
+from worker.treasure_data.client import Meaning
 
+_MEASURE_TABLE = "sluice_measure"
+_SEND_SECONDS = 15.0
+_ASK_SECONDS = 40.0
 _IMPORTED = "imported at"
 """The evidence of when an id was first used, UNIX seconds."""
 
@@ -80,24 +90,39 @@ def memory(stage: DeployedStage) -> StepFinding:
 
 def _imported(stage: DeployedStage, name: str, of_id: str) -> float:
     """Import a row under an id; return when, UNIX seconds."""
-    answer = _probe(stage, "send_probe", name, id=f"{stage.run.name}-{of_id}")
-    if not answer["taken"]:
-        raise Failure(f"Treasure Data did not accept a test row ({answer['reason']})")
+    td, database = stage.queries.client, stage.database
+    unique_id = sha256(f"sluice measures by {stage.run.name}-{of_id}".encode()).hexdigest()[:32]
+    import_body = (
+        database,
+        _MEASURE_TABLE,
+        unique_id,
+        compress(msgpack.packb(_row(stage, name))),
+        _SEND_SECONDS,
+    )
+    answer = td.send(*import_body)
+    if answer.meaning is Meaning.NO_TABLE:
+        if td.create_table(database, _MEASURE_TABLE, _SEND_SECONDS).status == 404:
+            td.create_database(database, _SEND_SECONDS)
+            td.create_table(database, _MEASURE_TABLE, _SEND_SECONDS)
+        answer = td.send(*import_body)
+    if answer.meaning is not Meaning.ACCEPTED:
+        raise Failure(f"Treasure Data did not accept a test row ({answer.reason})")
     return stage.clock.now()
 
 
 def _is_shown(stage: DeployedStage, name: str) -> bool | None:
-    """Return whether a query sees a row; None if that cannot be told now."""
-    answer = _probe(stage, "ask_probe", name)
-    if answer["reason"] == "forbidden":
+    """Return whether a query, as the worker runs it, sees a row; None if that cannot be told now."""
+    deadline = Deadline(stage.clock, stage.clock.now() + _ASK_SECONDS)
+    rows = [[_row(stage, name)]]
+    [presence] = stage.queries.client.ask(stage.database, _MEASURE_TABLE, rows, deadline)
+    if presence is Presence.UNASKABLE:
         raise Impossible("the API key may not query")
-    shown: bool | None = answer["shown"]
-    return shown
+    return None if presence is Presence.UNDECIDED else presence is Presence.PRESENT
 
 
-def _probe(stage: DeployedStage, do: str, name: str, **more: str) -> dict[str, Any]:
-    mark = f"{stage.run.name}-{name}"
-    return stage.administer(do=do, database=stage.database, mark=mark, time=int(stage.run.began), **more)
+def _row(stage: DeployedStage, name: str) -> dict[str, Any]:
+    time = int(stage.run.began)
+    return {"time": time, "event_id": f"sluice-measure-{stage.run.name}-{name}", "received_at": time * 1000}
 
 
 def resp(stage: DeployedStage) -> StepFinding:

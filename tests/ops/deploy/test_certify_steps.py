@@ -14,6 +14,7 @@ from ops.deploy.certify.stage import ON_AWS, TABLE
 from ops.deploy.certify.step import Impossible, StepFinding, Untried
 from ops.deploy.certify.steps import STEPS
 from ops.deploy.removal import LOOKS
+from ops.deploy.td_client import TreasureDataQueries
 from ops.failure import Failure
 from tests.support.modelled import DEPLOYED, Modelled
 from tests.support.rehearsal import Rehearsal
@@ -151,6 +152,7 @@ def site(memory: float, delay: float, *faults: Fault) -> Rehearsal:
         made.td.faults.add(fault)
     stack: Any = stage.stack
     stack.administer = lambda **event: made.wiring.admin.run(event, made.deadline())
+    stage.queries = TreasureDataQueries(made.wiring.treasure_data, made.clock, "shop")
     return stage
 
 
