@@ -442,11 +442,14 @@ class Ledger:
 
     # Which table this is: a restore from a backup makes another one
 
-    def tables_created(self) -> tuple[str, str]:
-        """Return when this table was created, and when the one that its items were written in; empty if they do not say."""
-        created = self._call(self._dynamodb.describe_table)["Table"]["CreationDateTime"].timestamp()
+    def created(self) -> str:
+        """Return when this table was created."""
+        return f"{self._call(self._dynamodb.describe_table)['Table']['CreationDateTime'].timestamp():.3f}"
+
+    def written_in(self) -> str:
+        """Return when the table was created that the items were written in; empty if they do not say."""
         item = self._get(_WRITTEN_IN)
-        return f"{created:.3f}", str(item["created"]["S"]) if item else ""
+        return str(item["created"]["S"]) if item else ""
 
     def adopt(self, created: str) -> None:
         """Note when the table was created that the items were written in: this one."""

@@ -19,17 +19,16 @@ CHECK_SECONDS = 60.0
 
 def is_restored(ledger: Ledger, objects: SpanObjects) -> bool:
     """Return whether the ledger was restored or lost, and has not been compared with the bucket since; UnavailableError if nobody says."""
-    created, written_in = _tables(ledger, objects)
-    return written_in not in ("", created)
+    return _written_in(ledger, objects) not in ("", ledger.created())
 
 
-def _tables(ledger: Ledger, objects: SpanObjects) -> tuple[str, str]:
-    created, written_in = ledger.tables_created()
+def _written_in(ledger: Ledger, objects: SpanObjects) -> str:
+    written_in = ledger.written_in()
     if not written_in and any(
         one.chain.is_of_stream for hour in objects.hours() for one in objects.of_hour(hour)
     ):
-        written_in = ledger.tables_created()[1] or "unknown"  # the first instance may just have said so
-    return created, written_in
+        written_in = ledger.written_in() or "unknown"  # the first instance may just have said so
+    return written_in
 
 
 @dataclass(eq=False)
@@ -46,7 +45,8 @@ class RestoreGuard:
     def check(self) -> bool:
         """Return whether the ledger's table is another one than this instance last saw, so that what it remembers of it is void.
 
-        DynamoDB may fail to describe a table while it serves items: an instance that has seen the right table goes on then.
+        DynamoDB may fail to describe a table while it serves items: an instance that has seen the right table goes on then, and looks again
+        the next time.
 
         Raises:
             HeldError: it was restored.
@@ -55,16 +55,18 @@ class RestoreGuard:
         now, was = self._clock.now(), self._created
         if 0 <= now - self._checked_at < CHECK_SECONDS:
             return False
+        created = was
         try:
-            created, written_in = _tables(self._ledger, self._objects)
+            created = self._ledger.created()
+            written_in = _written_in(self._ledger, self._objects)
             if not written_in:
                 self._ledger.adopt(created)
             elif written_in != created:
                 self._telemetry.count("LedgerRestored")
                 raise HeldError(HeldError.RESTORED_LEDGER)
-            self._created = created
         except LedgerUnavailableError:
-            if not was:
+            if not was or created != was:
                 raise
-        self._checked_at = now
-        return self._created != was
+            return False
+        self._created, self._checked_at = created, now
+        return created != was

@@ -119,7 +119,7 @@ class LedgerRepair:
         for gap in sorted(latest.union(gaps), key=lambda one: len(one.gaps), reverse=True):
             self._end(gap)
         self._doubt(counts)
-        self.ledger.adopt(self.ledger.tables_created()[0])
+        self.ledger.adopt(self.ledger.created())
         return counts
 
     def _hours(self) -> list[str]:

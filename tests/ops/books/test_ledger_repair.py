@@ -9,7 +9,7 @@ import pytest
 from doubles.treasure_data.fault import Action, Fault, Kind
 from ops.books.ledger_repair import LedgerRepair
 from shared.envelope import decode, marker
-from shared.errors import HeldError
+from shared.errors import HeldError, LedgerUnavailableError
 from tests.support.delivery import (
     BUCKET,
     KEYS,
@@ -181,7 +181,7 @@ def test_a_new_stack_begins_with_an_empty_ledger() -> None:
     made = Delivery().map(shop="shop_db")
     put("a")(made)
     assert (["a"], False) == (made.ids("shop_db", "views"), is_restored(made.ledger, made.objects))
-    assert "" != made.ledger.tables_created()[1]
+    assert "" != made.ledger.written_in()
     made.clock.sleep(CHECK_SECONDS)
     made.dynamodb.before["describe_table"] = lambda _: lose_answer()
     put("b")(made)
@@ -232,6 +232,25 @@ def test_a_restored_ledger_is_noticed_although_the_clock_was_set_back() -> None:
     made.wiring.guard.check()
     made.ledger.adopt("another")
     made.clock.time -= 3600
+
+    with pytest.raises(HeldError):
+        made.wiring.guard.check()
+
+
+@pytest.mark.parametrize("call", ["describe_table", "get_item"])
+def test_a_restored_ledger_is_noticed_although_dynamodb_is_away_at_first(call: str) -> None:
+    """While it is being restored, nothing says which table it is. An instance that knows the old one looks again at once."""
+    made = Delivery()
+    made.wiring.guard.check()
+    items = list(made.dynamodb.items(TABLE))
+    made.clock.sleep(CHECK_SECONDS)
+    made.dynamodb.before[call] = lambda _: lose_answer()
+    assert not made.wiring.guard.check()
+    made.dynamodb.restore(TABLE, items)
+    made.dynamodb.before.pop("describe_table", None)
+    with pytest.raises(LedgerUnavailableError if call == "get_item" else HeldError):
+        made.wiring.guard.check()
+    made.dynamodb.before.clear()
 
     with pytest.raises(HeldError):
         made.wiring.guard.check()
