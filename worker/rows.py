@@ -4,6 +4,7 @@ They are decoded only to halve a chunk, or to query Treasure Data for them.
 """
 
 from collections.abc import Buffer, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -51,28 +52,26 @@ def slice_of(payload: bytes, positions: range, rows: int) -> bytes:
     return payload[ends[positions.start] : ends[positions.stop]]
 
 
-def sample(payload: bytes) -> list[Any]:
-    """Return rows that show whether an import was accepted: the first, the last, and the first one of each hour.
+def sample(payload: bytes, *, every: bool = False) -> list[Any]:
+    """Return rows that show whether an import was accepted: the first, the last, and the first one of each hour; or every row.
 
     Treasure Data stores each hour separately. If the rows span very many hours, the sample covers only the first of these. Rows have only the
     columns that a query needs: a run asks about thousands of chunks.
     """
     unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=len(payload) + 1)
     unpacker.feed(payload)
-    by_hour: dict[Any, Any] = {}
+    shown: dict[Any, Any] = {}
     row = None
-    try:
-        for row in unpacker:
+    with suppress(ValueError, TypeError, msgpack.UnpackException):
+        for number, found in enumerate(unpacker):
+            row = (
+                {name: found[name] for name in _ASKED_FOR if name in found}
+                if isinstance(found, dict)
+                else found
+            )
             time = row.get("time") if isinstance(row, dict) else None
             hour = time // 3600 if isinstance(time, int) else None
-            if len(by_hour) < _MOST_HOURS:
-                by_hour.setdefault(hour, row)
-    except (ValueError, TypeError, msgpack.UnpackException):
-        pass
-    shown = list(by_hour.values())
-    if shown and row is not shown[-1]:
-        shown.append(row)
-    return [
-        {name: one[name] for name in _ASKED_FOR if name in one} if isinstance(one, dict) else one
-        for one in shown
-    ]
+            if every or len(shown) < _MOST_HOURS:
+                shown.setdefault(number if every else hour, row)
+    rows = list(shown.values())
+    return rows if not rows or row is rows[-1] else [*rows, row]

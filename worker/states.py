@@ -19,6 +19,10 @@ ACCOUNT_UNAVAILABLE = "account_unavailable"
 """The reason of rows that wait because Redis does not say where their account's rows go."""
 
 
+LEDGER_RESTORED = "ledger_restored"
+"""The reason of rows that a ledger restored from a backup knows nothing newer about: they may have been sent in parts."""
+
+
 class State(StrEnum):
     """The state of a chunk."""
 

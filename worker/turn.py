@@ -27,7 +27,7 @@ from worker.selection import Selection
 from worker.settlement import TOO_LARGE, Outcome, Settlement
 from worker.span import ChunkKey, Place, Span, milliseconds
 from worker.span_object import SpanObjects
-from worker.states import UNSETTLED, Action, Entry, Event, Happening, Rules, State, Step
+from worker.states import LEDGER_RESTORED, UNSETTLED, Action, Entry, Event, Happening, Rules, State, Step
 from worker.upload import UNSENT, Upload, Uploader
 
 UNSETTLED_SECONDS = 180.0
@@ -261,7 +261,7 @@ class Turns:
         run, span, entry, event = work.run, work.span, work.span.entry(key), step.event
         if step.action is Action.ASK:
             event = run.inquiry.answers.get((span.place, key, entry))
-            if event is None and self._inquiries.is_paused(span.place, key):
+            if event is None and (run.inquiry.is_full or self._inquiries.is_paused(span.place, key)):
                 work.turn.complete = False
                 return
             if event not in (None, Event.ABSENT):
@@ -271,7 +271,9 @@ class Turns:
         if body is None:
             return
         if step.action is Action.ASK and event is None:
-            rows = sample(others(work.persons, key, decompress(body)))
+            # parts of it may have been sent on their own, or its rows before by another span
+            in_parts = entry.reason == LEDGER_RESTORED or entry.state is State.DEAD or span.is_forced
+            rows = sample(others(work.persons, key, decompress(body)), every=in_parts)
             run.inquiry.ask_about(Doubt(span, key, entry, database, rows))
             work.turn.asks = True
             return

@@ -34,11 +34,8 @@ from worker.rows import decompress
 from worker.selection import Selection
 from worker.span import SECONDS_KEPT, ChunkKey, ObjectRef, Place, RowSender, Span, digest_of, milliseconds
 from worker.span_object import SpanObjects, Stored, hour_of, name_of
-from worker.states import FINAL, LONGEST_INVOCATION_SECONDS, Entry, State
+from worker.states import FINAL, LEDGER_RESTORED, LONGEST_INVOCATION_SECONDS, Entry, State
 from worker.sweeper import span_there
-
-REASON = "ledger_restored"
-"""The reason of rows about which Treasure Data has to be asked."""
 
 _EARLIER_SECONDS = 7200.0  # clocks differ, and an object's hour is the one in which its span was planned
 _MOST_UNREADABLE = 20
@@ -359,7 +356,8 @@ class LedgerRepair:
         doubt = milliseconds(oldest) - 1
         for key, entry in span.all_leaves():
             if entry.state in _DOUBTFUL and not key.group.code:
-                yield key, replace(entry, since=max(entry.since or 0, doubt), reason=entry.reason or REASON)
+                reason = entry.reason if entry.state is State.DEAD else LEDGER_RESTORED
+                yield key, replace(entry, since=max(entry.since or 0, doubt), reason=reason)
 
 
 def _next(fitting: Iterable[_Unknown]) -> _Unknown:

@@ -3,9 +3,9 @@
 import re
 from typing import NamedTuple
 
-from ops.books.ledger_repair import REASON as RESTORED
 from ops.state.finding import NO_ACTION, Finding
 from shared.errors import HeldError
+from worker.states import LEDGER_RESTORED
 
 
 class Cause(NamedTuple):
@@ -43,7 +43,7 @@ _USUAL = {
     "sending": "they are being sent, or the worker was interrupted",
     "deadline": "the worker had no time left to send them",
     PUT_AGAIN: "it is not certain yet whether they are copies",
-    RESTORED: "the ledger was restored, and Treasure Data is asked whether it has them",
+    LEDGER_RESTORED: "the ledger was restored, and Treasure Data is asked whether it has them",
 }
 
 

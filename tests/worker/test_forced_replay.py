@@ -7,6 +7,7 @@ from typing import Any
 import msgpack
 import pytest
 
+from doubles.treasure_data.fault import Action, Fault, Kind
 from shared.errors import InvalidReplayError, UnavailableError
 from tests.support.delivery import (
     BUCKET,
@@ -156,6 +157,24 @@ def test_rows_that_are_forced_and_edited_count_apart_however_often_they_are_edit
 
     assert [True] == [span.chain.is_of_stream for span in made.spans() if not span.is_forced]
     assert 4 == len(made.spans())
+
+
+def test_rows_that_are_still_there_do_not_answer_for_lost_ones() -> None:
+    """A forced chunk has the rows of several imports. With some of them, Treasure Data proves neither to have the chunk nor to lack it."""
+    made = Delivery(cut=Cut(1, 16 << 20)).map(shop="shop_db")
+    for number, one in enumerate("abc"):
+        made.put(envelope("shop", {"views": [row(one, AT // 1000 + number)]}, request_id=one))
+    made.deliver()
+    made.td.lose("shop_db", "views", AT // 1000 + 1, AT // 1000 + 2)
+    made.clock.sleep(7200)
+    made.start().td.faults.add(Fault(kind=Kind.CLOSE, action=Action.IMPORT, table="views"))
+    force(made)
+    made.td.faults.clear()
+    made.clock.sleep(7200)
+    made.start().send()
+
+    assert ["a", "c"] == made.ids("shop_db", "views")
+    assert ["shop/views/0"] == [*made.chunks(State.WAITING)]
 
 
 def test_copies_and_originals_are_not_forced() -> None:

@@ -81,7 +81,9 @@ def test_a_sample_has_both_ends_and_a_row_per_hour(times: list[int | None], foun
         msgpack.packb({"time": time, "event_id": str(n), "text": "x"}) for n, time in enumerate(times)
     )
 
-    assert [{"time": times[n], "event_id": str(n)} for n in found] == sample(payload)
+    rows = [{"time": time, "event_id": str(n)} for n, time in enumerate(times)]
+    assert [rows[n] for n in found] == sample(payload)
+    assert rows == sample(payload, every=True)
 
 
 @pytest.mark.parametrize(
@@ -97,4 +99,4 @@ def test_a_sample_has_both_ends_and_a_row_per_hour(times: list[int | None], foun
 )
 def test_sampling_tolerates_bytes_that_are_not_rows(payload: bytes, found: list[Any]) -> None:
     """Values that are no rows are returned as they are."""
-    assert found == sample(payload)
+    assert found == sample(payload) == sample(payload, every=True)

@@ -274,6 +274,27 @@ def test_after_a_repair_each_row_is_in_treasure_data_once(backup: str) -> None:
     assert ["edited/views/0"] == [*made.chunks(State.REPLACED)]
 
 
+@pytest.mark.parametrize("rows", [5, 1000])
+@pytest.mark.parametrize("dead", [{"0", "2"}, {"2"}], ids=["first and third", "third"])
+def test_a_chunk_that_was_delivered_in_parts_waits(rows: int, dead: set[str]) -> None:
+    """The backup has it whole. All of its rows are asked for; some are in Treasure Data, and an operator decides."""
+    made = Delivery().map(shop="shop_db")
+    put("first")(made)
+    items = list(made.dynamodb.items(TABLE))
+    made.td.settings = replace(made.td.settings, rejects=lambda row: row["event_id"] in dead)
+    put(*map(str, range(rows)))(made)
+    settle(made)
+    delivered = made.ids("shop_db", "views")
+    assert rows + 1 - len(dead) == len(delivered)
+    made.dynamodb.restore(TABLE, items)
+    made.start()
+    repairs(made).repair()
+    settle(made)
+
+    assert delivered == made.ids("shop_db", "views")
+    assert {"shop/views/0": ("waiting", "ledger_restored", rows)} == made.chunks(State.WAITING)
+
+
 def test_rows_that_treasure_data_lacks_are_sent_after_a_repair() -> None:
     """A span was appended after the backup, and Treasure Data was away ever since."""
     made = restored("more")
