@@ -110,7 +110,6 @@ VALID = [1, "0011 0012", [1, 2], [1, 2], ["", ""], [0, 0], [], [], ["000", 0, []
         (4, [""], "differ in length"),
         (5, [0, 0, 0], "differ in length"),
         (6, None, "cannot read"),
-        (7, [["x"]], "cannot read"),
         (7, [["shop/views/0"]], "cannot read"),
         (7, [["shop/views", 1, 2, 3, b"d" * 17, [], [], []]], "cannot read"),
         (7, 7, "cannot read"),

@@ -74,23 +74,18 @@ def on(event: Event, reason: str = "", **more: Any) -> Happening:
 # pair is for a chunk that cannot be halved, and one that can. Events that a state does not list leave it unchanged.
 MACHINE: dict[State, dict[Event, Any]] = {
     W: {
-        Event.OPENED: (W, W),
+        **dict.fromkeys((Event.OPENED, Event.UNANSWERED, Event.ABSENT), (W, W)),
+        **dict.fromkeys((Event.REFUSED, Event.NOT_DELIVERABLE), (D, W)),
+        **dict.fromkeys((Event.OBJECT_GONE, Event.NO_DATABASE), (D, D)),
         Event.ACCEPTED: (OK, OK),
-        Event.REFUSED: (D, W),
         Event.PARTLY_REFUSED: ((D, S), W),
-        Event.UNANSWERED: (W, W),
-        Event.ABSENT: (W, W),
-        Event.NOT_DELIVERABLE: (D, W),
-        Event.OBJECT_GONE: (D, D),
-        Event.NO_DATABASE: (D, D),
         Event.DROPPED: (DROPPED, W),
         Event.CUT_ANEW: (REPLACED, W),
     },
     A: {
+        **dict.fromkeys((Event.INDEX_GONE, Event.OBJECT_GONE), (D, D)),
         Event.COPY_COUNTS: (COPY, COPY),
         Event.NO_COPY: (W, W),
-        Event.INDEX_GONE: (D, D),
-        Event.OBJECT_GONE: (D, D),
         Event.NOT_RECORDED: (R, R),
     },
     D: {
@@ -100,8 +95,7 @@ MACHINE: dict[State, dict[Event, Any]] = {
         Event.ABSENT: (D, W),
         Event.RESENT: (W, D),
         Event.DROPPED: (DROPPED, D),
-        Event.REPLACED: (REPLACED, D),
-        Event.CUT_ANEW: (REPLACED, D),
+        **dict.fromkeys((Event.REPLACED, Event.CUT_ANEW), (REPLACED, D)),
     },
     OK: {Event.CUT_ANEW: (REPLACED, OK)},
     R: {Event.DROPPED: (DROPPED, R), Event.REPLACED: (REPLACED, R)},
