@@ -80,10 +80,7 @@ def test_an_account_that_spends_more_is_counted() -> None:
 
 
 def test_a_flood_of_large_requests_is_refused_and_small_ones_pass() -> None:
-    """Large requests may spend three quarters of a minute's budget. What they are refused does not count against small ones.
-
-    It does not count later either: in each minute of a flood as much is accepted as the budget allows.
-    """
+    """Large requests may spend three quarters of a minute's budget; what they are refused counts neither against small ones nor later."""
     made = Instances(50)
 
     accepted = sum(made.until_refused(PER_SECOND, number) for number in range(50))

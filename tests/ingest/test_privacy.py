@@ -46,10 +46,7 @@ def row(site: Site, event: dict[str, Any], **headers: str) -> dict[str, Any]:
 def test_privacy_signals_remove_identifying_columns(
     settings: dict[str, str], headers: dict[str, str], is_honored: bool
 ) -> None:
-    """By default GPC is honored and DNT is not; either counts only if it is 1. The event itself is stored.
-
-    URLs lose the parameters that are identifying columns, also in fragments and in URLs within them.
-    """
+    """By default GPC is honored and DNT is not; either counts only if it is 1. URLs lose such parameters too, also in URLs within them."""
     sent = {
         "td_url": "https://a.example/?FBCLID=1%26x&b=2&%5Fgcl_aw=3&c=4#_gl=1*5&d",
         "td_referrer": "https://b.example/?u=https%3A%2F%2Fc.example%2F%3fgclid%3D1%2526x%26e%3D2%26_ga%3D3&f=%2523gbraid%253D1",

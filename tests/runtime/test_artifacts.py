@@ -102,10 +102,7 @@ def test_a_zip_has_the_certificates_that_its_clients_trust(function: str, artifa
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_nothing_is_compiled_at_a_cold_start(function: str, artifacts: Path) -> None:
-    """Sluice's modules have bytecode beside the source, libraries have only bytecode, and no file times are checked.
-
-    Tracebacks show the paths in Lambda, not those of the machine that built it.
-    """
+    """There is bytecode, and no file times are checked. Tracebacks show the paths in Lambda, not those of the machine that built it."""
     root = artifacts / function
     sources = list(root.rglob("*.py"))
     bytecode = [path.read_bytes() for path in root.rglob("*.pyc")]

@@ -22,10 +22,7 @@ PARSED = {"allowed_origins": ("https://a.example", "https://b.example"), "key_ev
     [("", "", {"allowed_origins": ("*",)}), ("https://A.example, https://b.example,", "4", PARSED)],
 )
 def test_settings_are_parsed(origins: str, rate: str, expected: dict[str, Any]) -> None:
-    """An empty variable has a default. Lists are separated by commas, with or without spaces; browsers write origins in lower case.
-
-    The column `v` is stored as `_v`.
-    """
+    """An empty variable has a default; lists are separated by commas, with or without spaces; browsers write origins in lower case."""
     given = INGEST | {"ALLOWED_ORIGINS": origins, "KEY_EVENTS_PER_SECOND": rate, "DROPPED_COLUMNS": "v"}
 
     assert IngestSettings(

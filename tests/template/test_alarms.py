@@ -155,10 +155,7 @@ def test_a_function_that_does_not_run_raises_an_alarm() -> None:
 
 
 def test_health_checks_are_not_failed_requests() -> None:
-    """A check that is answered with 503 carries no event: the ingest counts it, and the alarm subtracts it.
-
-    Five failures in a minute raise the alarm; fewer, if no other request succeeds.
-    """
+    """The alarm subtracts them. Five failures in a minute raise it; fewer, if no other request succeeds."""
     site = Site()
     site.kinesis.faults = [{}]
     assert 503 == site.get("/health/ready").status

@@ -66,10 +66,7 @@ def test_cutting_keeps_to_the_limits(sizes: list[tuple[int, int]], most_rows: in
 
 
 def test_each_sender_has_one_destination() -> None:
-    """Rows of a revoked key, of an account that cannot be looked up, and of one that is unknown are apart.
-
-    A database that has just failed is left to the sender: its rows get no doubt.
-    """
+    """Rows that may have another one are apart. A database that has just failed is left to the sender: its rows get no doubt."""
     revoked = Account("s_db", "active", frozenset({"k2"}))
     data = records(
         envelope("shop", {"views": [row("1")]}, key_id="k1"),

@@ -31,10 +31,7 @@ ACCOUNT_KEYS = AccountKeys("sluice-dev-Ledger-1ABC2DEF3GHI")
 
 
 def test_a_token_is_a_signed_request_to_connect() -> None:
-    """It names the cache in lower case, its user and kind of cache, all covered by an AWS signature.
-
-    Credentials are read for each connection, so rotated ones take effect.
-    """
+    """It names the cache, its user and kind. Credentials are read for each connection, so rotated ones take effect."""
     keys = iter([KEYS, KEYS._replace(access_key="AKIDROTATED")])
     address, user = iam_user(
         "rediss://sluice-reader@sluice-a1.public.serverless.eu-central-1.cache.amazonaws.com:6379/?cache=Sluice-Dev",

@@ -567,10 +567,7 @@ def test_a_404_from_the_wrong_host_does_not_prove_a_database_gone() -> None:
 
 
 def test_a_chunk_that_is_too_large_is_halved_within_one_run() -> None:
-    """The halves are written first, then sent under their own ids.
-
-    Each counts once, although one is halved further while the halves of the other are already merged in the ledger.
-    """
+    """The halves are written first, then sent under their own ids. Each counts once, although the ledger joins some meanwhile."""
     sizes = [100] * 4 + [300] * 4
     rows = [row(f"e{n}", text="x" * size) for n, size in enumerate(sizes)]
     made = failed(UNTRIED, envelope("shop", {"views": rows}))

@@ -132,10 +132,7 @@ def test_a_span_that_is_given_no_more_than_its_place_has_nothing() -> None:
 def test_default_states_follow_from_the_plan(
     group: Group, destination: Destination, open_: Entry, then: Entry | None, settled: bool
 ) -> None:
-    """Only chunks with a database have a doubt, from the plan on, and only those that can be sent are delivered by settling.
-
-    Originals that are not rows are dead; their code is the reason.
-    """
+    """Only chunks with a database have a doubt, from the plan on. Originals that are not rows are dead; their code is the reason."""
     one = span(destinations={RowSender("shop"): destination}, settled=settled)
 
     assert (open_ if not settled or then is None else then) == one.entry(ChunkKey(group, 0))

@@ -57,10 +57,7 @@ def span(made: Delivery) -> Span:
 
 
 def test_an_object_goes_once_nobody_needs_its_rows_or_its_index() -> None:
-    """Before that it is kept, and a young one not even looked at: its writer may be about to append its span.
-
-    The ledger says that it is gone. Nothing is deleted that Sluice did not write.
-    """
+    """A young one is not even looked at: its writer may be about to append its span. Nothing is deleted that Sluice did not write."""
     made = delivery()
     hour = made.span_objects()[0].split("/")[1]
     others = ["spans/0 mine/x", f"spans/{hour}/mine"]
@@ -78,10 +75,7 @@ def test_an_object_goes_once_nobody_needs_its_rows_or_its_index() -> None:
 
 @pytest.mark.parametrize(("days", "index_seconds"), [(1, INDEX), (30, INDEX + 29 * DAY)])
 def test_rows_go_before_their_index(days: int, index_seconds: float) -> None:
-    """A redelivered record is judged by the index for longer than a short archive keeps its rows.
-
-    That is for the stream's own retention, which may have been extended by hand.
-    """
+    """A redelivered record is judged by the index for the stream's own retention, which may have been extended by hand."""
     made = delivery(archive_days=2)
     if days > 1:
         made.kinesis.increase_stream_retention_period(StreamName="events", RetentionPeriodHours=days * 24)

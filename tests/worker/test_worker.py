@@ -180,10 +180,7 @@ def test_the_cyclic_gc_is_off_only_during_a_batch(is_enabled: bool, outage: bool
 
 @pytest.mark.parametrize("size", [1, 150])
 def test_a_batch_costs_few_calls(size: int) -> None:
-    """Two ledger calls and one S3 call in a warm sandbox, for any number of chunks but none; two more in a cold one, and once a minute.
-
-    If nothing can be sent, one ledger call less.
-    """
+    """In a warm sandbox, two ledger calls and one S3 call for any number of chunks but none; one ledger call less if nothing can be sent."""
     made = shops()
     made.map(**{f"acct_{n}": f"db_{n}_x" for n in range(size)})
     for n in range(size):

@@ -313,10 +313,7 @@ def test_rows_that_treasure_data_lacks_are_sent_after_a_repair() -> None:
 
 
 def test_a_comparison_counts_what_the_ledger_does_not_know_until_a_repair_ends() -> None:
-    """Also the object of the worker that was killed. It changes nothing. A repair that was interrupted keeps what it has taken up.
-
-    Only at its end is the stack let go.
-    """
+    """It changes nothing. A repair that was interrupted keeps what it has taken up, and lets the stack go only at its end."""
     made = restored("delivered")
     found = repairs(made).unknown()
     assert (11, 1) == (found, len([one for one in made.spans() if one.chunks]))

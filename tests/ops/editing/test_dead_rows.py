@@ -48,10 +48,7 @@ def shown() -> list[EditableChunk]:
 
 
 def test_each_row_is_one_line_below_its_chunks_title() -> None:
-    """The title has the account, table, reason and time; lines that start with a number sign are comments.
-
-    A dead chunk with a changed row is sent with all of its rows, an unchanged one is not.
-    """
+    """Lines that start with a number sign are comments. A dead chunk with a changed row is sent whole, an unchanged one is not."""
     editable = shown()
     lines = [line for line in text_of(editable).splitlines() if line][3:]
     before, second, after = text_of(editable).partition("# 2 of 2")
