@@ -9,12 +9,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from heapq import heapify, heappop, heapreplace
-from itertools import batched, groupby, islice
+from itertools import batched, groupby, islice, takewhile
 from operator import attrgetter
 
 from ops.books.chunks import chunks
 from shared.clock import Clock
-from shared.errors import BucketUnavailableError, InvalidObjectError
+from shared.errors import BucketUnavailableError, InvalidObjectError, LedgerUnavailableError
 from worker.bucket import Bucket
 from worker.chain import ChainId, Owner
 from worker.claims import FROM_JSON
@@ -38,6 +38,7 @@ from worker.states import FINAL, LEDGER_RESTORED, LONGEST_INVOCATION_SECONDS, En
 from worker.sweeper import span_there
 
 _EARLIER_SECONDS = 7200.0  # clocks differ, and an object's hour is the one in which its span was planned
+_SKEW_SECONDS = 300.0  # by which the items of one backup may be of different ages, generously
 _MOST_UNREADABLE = 20
 _GZIP = b"\x1f\x8b\x08"  # a member begins with it
 _DOUBTFUL = (State.WAITING, State.AGAIN, State.DEAD)
@@ -100,6 +101,7 @@ class LedgerRepair:
                         unknown.setdefault(chain, []).append(stored)
                     else:
                         counts["objects"] += self._follow_rewrite(stored)
+        self._claim_again(gaps)
         turns = [self._take_up(chain, some, gaps, counts) for chain, some in unknown.items()]
         coming = [(at, number) for number, turn in enumerate(turns) if (at := next(turn, None)) is not None]
         heapify(coming)
@@ -128,6 +130,26 @@ class LedgerRepair:
     def _ends(self) -> Iterator[Span]:
         """Yield the last spans of the shards' chains."""
         return filter(None, map(self.ledger.end, self.ledger.chains()))
+
+    def _claim_again(self, gaps: Iterable[ChainId]) -> None:
+        """Claim for the last spans of the backup: it may lack what was written together with them."""
+        ends = [*self._ends(), *filter(None, map(self.ledger.end, gaps))]
+        since = max((end.planned_at for end in ends), default=0) - _SKEW_SECONDS * 1000
+        for end in ends:
+            for span in takewhile(lambda one: one.planned_at >= since, self.ledger.latest(end.chain)):
+                if span.object is not None and span.records:
+                    try:
+                        self._claim(_owners(self.objects.index(span), span.chain))
+                    except InvalidObjectError as error:
+                        self.unreadable[name_of(span)] = str(error)
+
+    def _claim(self, owners: Mapping[str, Owner]) -> None:
+        left = dict(owners)
+        while left:
+            answered = self.ledger.claim(dict(islice(left.items(), MOST_CLAIMS)), SECONDS_KEPT)
+            if not answered:
+                raise LedgerUnavailableError("the ledger does not answer for claims")
+            left = {one: owner for one, owner in left.items() if one not in answered}
 
     @staticmethod
     def _is_unknown(stored: Stored, end: Span | None) -> bool:
@@ -296,14 +318,7 @@ class LedgerRepair:
 
     def _claims(self, one: _Unknown) -> dict[str, Claiming]:
         """Return the claims that the records of a span owned when it was planned."""
-        index, chain = one.index, one.stored.chain.root
-        owners = {
-            request_id or f"{FROM_JSON}{number}": Owner(chain, number)
-            for position, (number, request_id, claim) in enumerate(
-                zip(index.numbers, index.request_ids, index.claims, strict=True)
-            )
-            if claim and position not in index.uncounted
-        }
+        owners = _owners(one.index, one.stored.chain)
         held: dict[str, Claim] = {}
         for ids in batched(owners, MOST_CLAIMS_WITH_APPEND, strict=False):
             held |= self.ledger.claims(ids)
@@ -314,9 +329,7 @@ class LedgerRepair:
 
     def _append(self, span: Span, claims: dict[str, Claiming]) -> Span:
         first = dict(islice(claims.items(), MOST_CLAIMS_WITH_APPEND))
-        rest = {one: claim.owner for one, claim in claims.items() if one not in first}
-        for part in batched(rest.items(), MOST_CLAIMS, strict=False):
-            self.ledger.claim(dict(part), SECONDS_KEPT)
+        self._claim({one: claim.owner for one, claim in claims.items() if one not in first})
         while True:
             answer = self.ledger.append(span, first, SECONDS_KEPT)
             if not isinstance(answer, ClaimsRefused):
@@ -358,6 +371,17 @@ class LedgerRepair:
             if entry.state in _DOUBTFUL and not key.group.code:
                 reason = entry.reason if entry.state is State.DEAD else LEDGER_RESTORED
                 yield key, replace(entry, since=max(entry.since or 0, doubt), reason=reason)
+
+
+def _owners(index: Index, chain: ChainId) -> dict[str, Owner]:
+    """Return the records of a span that own the claims of their envelopes, by request id."""
+    return {
+        request_id or f"{FROM_JSON}{number}": Owner(chain.root, number)
+        for position, (number, request_id, claim) in enumerate(
+            zip(index.numbers, index.request_ids, index.claims, strict=True)
+        )
+        if claim and position not in index.uncounted
+    }
 
 
 def _next(fitting: Iterable[_Unknown]) -> _Unknown:

@@ -295,6 +295,19 @@ def test_a_chunk_that_was_delivered_in_parts_waits(rows: int, dead: set[str]) ->
     assert {"shop/views/0": ("waiting", "ledger_restored", rows)} == made.chunks(State.WAITING)
 
 
+def test_the_claims_of_the_last_spans_are_made_again() -> None:
+    """A backup's items need not be of the same moment: it may have a span without the claims that were made before it."""
+    made = Delivery().map(shop="shop_db")
+    put("a", claim=1, request_id="r")(made)
+    items = [item for item in made.dynamodb.items(TABLE) if not item["pk"]["S"].startswith("put#")]
+    made.dynamodb.restore(TABLE, items)
+    made.start()
+    repairs(made).repair()
+    put("a", claim=1, request_id="r")(made)
+
+    assert ["a"] == made.ids("shop_db", "views")
+
+
 def test_rows_that_treasure_data_lacks_are_sent_after_a_repair() -> None:
     """A span was appended after the backup, and Treasure Data was away ever since."""
     made = restored("more")
