@@ -21,7 +21,7 @@ from chaos.functions import Functions, Weakness
 from chaos.trouble import Kind
 from chaos.world import TD_MEMORY_SECONDS, World
 from shared.errors import BucketUnavailableError, IndexLostError
-from worker.again import Again
+from worker.again import Again, Times
 from worker.bucket import Bucket
 from worker.claims import LATE_SECONDS, Claims, Decided
 from worker.deadline import Deadline
@@ -151,7 +151,7 @@ _CLAIMS_FIRST = _but(
 # Rows that were put again
 
 
-def _one_shard_alone(again: Any, wanted: Mapping[str, int], deadline: Deadline) -> Any:
+def _one_shard_alone(again: Any, wanted: Mapping[str, Times], deadline: Deadline) -> Any:
     """Ask only one shard whether it has passed."""
     whole, first, alone = again._passing, copy(again._passing), copy(again)
     first.lineages = lambda: whole.lineages()[:1]
@@ -160,7 +160,7 @@ def _one_shard_alone(again: Any, wanted: Mapping[str, int], deadline: Deadline) 
     return Again.decide(alone, wanted, deadline)
 
 
-def _looking_first(again: Any, wanted: Mapping[str, int], deadline: Deadline) -> Any:
+def _looking_first(again: Any, wanted: Mapping[str, Times], deadline: Deadline) -> Any:
     """Read the indexes before the shards are asked whether they have passed."""
     seen, early = again._look_up(wanted, deadline), copy(again)
     early._look_up = lambda some, _deadline: {one: seen[one] for one in some if one in seen}

@@ -10,6 +10,7 @@ from functools import partial
 from itertools import batched
 from operator import itemgetter
 from threading import Lock
+from typing import NamedTuple
 
 from shared.errors import BucketUnavailableError, InvalidObjectError, ObjectGoneError
 from worker.chain import ChainId
@@ -31,19 +32,26 @@ TOGETHER_SECONDS = 300
 _AT_ONCE = 16  # indexes
 
 
+class Times(NamedTuple):
+    """When the ingest received an envelope, by its own clock, and when it was sent to the overflow queue, by SQS's; in UNIX milliseconds."""
+
+    received_at: int
+    queued_at: int
+
+
 @dataclass(slots=True)
 class _Look:
     """How far copies of some envelopes have been looked for.
 
     Attributes:
-        wanted: when the ingest received each, by request id, in UNIX milliseconds.
+        wanted: their times, by request id.
         found: those with a copy that counts.
         reached: by chain, the `after` of the last span that was looked at, from its end back; START if none is left.
         is_gone: an index has been deleted.
         is_readable: all others could be read.
     """
 
-    wanted: Mapping[str, int] = field(default_factory=dict)
+    wanted: Mapping[str, Times] = field(default_factory=dict)
     found: set[str] = field(default_factory=set)
     reached: dict[ChainId, Number] = field(default_factory=dict)
     is_gone: bool = False
@@ -61,23 +69,23 @@ class Again:
     _look: _Look = field(default_factory=_Look, init=False)
     _lock: Lock = field(default_factory=Lock, init=False)
 
-    def receipts(self, span: Span) -> Mapping[str, int]:
-        """Return when the ingest received each envelope of a span, by request id, in UNIX milliseconds.
+    def times(self, span: Span) -> Mapping[str, Times]:
+        """Return the times of each envelope of a span that was put again, by request id.
 
         Raises:
             InvalidObjectError: its index cannot be read.
             BucketUnavailableError: S3 does not answer.
         """
         index = self._objects.index(span)
-        return dict(zip(index.request_ids, index.receipts, strict=True))
+        return dict(zip(index.request_ids, map(Times, index.receipts, index.claims), strict=True))
 
-    def decide(self, wanted: Mapping[str, int], deadline: Deadline) -> tuple[dict[str, Event], str]:
+    def decide(self, wanted: Mapping[str, Times], deadline: Deadline) -> tuple[dict[str, Event], str]:
         """Return what is decided about envelopes now, by request id, and why the others still wait.
 
         On a busy stream, that may take longer than one call has time. The next one goes on where this one stops.
 
         Args:
-            wanted: when the ingest received each, in UNIX milliseconds.
+            wanted: their times, by request id.
             deadline: when to stop.
 
         Raises:
@@ -92,14 +100,14 @@ class Again:
             for some in filter(None, (begun, *_together(rest))):
                 if deadline.near:
                     break
-                if obstacle := self._passing.obstacle(max(some.values()) + LATE_SECONDS * 1000):
+                if obstacle := self._passing.obstacle(_latest(some) + LATE_SECONDS * 1000):
                     return events, obstacle
                 events |= self._look_up(some, deadline)
         finally:
             self._lock.release()
         return events, "an index cannot be read, or there are too many to read them all now"
 
-    def _look_up(self, wanted: Mapping[str, int], deadline: Deadline) -> dict[str, Event]:
+    def _look_up(self, wanted: Mapping[str, Times], deadline: Deadline) -> dict[str, Event]:
         """Look for copies without a claim, in the indexes of all spans that may have them; leave out what cannot be decided now."""
         if not wanted.keys() <= self._look.wanted.keys():
             self._look = _Look(wanted)
@@ -128,7 +136,7 @@ class Again:
             events |= dict.fromkeys(wanted.keys() - look.found, rest)
         return events
 
-    def _read(self, wanted: Mapping[str, int], span: Span) -> set[str] | Event:
+    def _read(self, wanted: Mapping[str, Times], span: Span) -> set[str] | Event:
         """Return the envelopes of which a span has a copy that counts, or why its index does not show that."""
         if span.object is None:
             return Event.INDEX_GONE
@@ -149,10 +157,11 @@ class Again:
     def _around(self, look: _Look, chain: ChainId) -> Iterator[Span]:
         """Yield the spans of a chain whose records may be first copies, as far as they were not looked at yet.
 
-        Gaps need no look: every record in a gap has a claim.
+        Gaps need no look: every record in a gap has a claim. A first copy arrived before its envelope was sent to the queue; if the ingest's clock
+        was ahead, that was before it says to have received it.
         """
-        since = min(look.wanted.values()) - (CLOCK_SECONDS + MARGIN_SECONDS) * 1000
-        until = max(look.wanted.values()) + LATE_SECONDS * 1000
+        since = min(map(min, look.wanted.values())) - (CLOCK_SECONDS + MARGIN_SECONDS) * 1000
+        until = _latest(look.wanted) + LATE_SECONDS * 1000
         before = look.reached.get(chain)
         if before is None:
             end = self._ledger.end(chain)
@@ -167,11 +176,16 @@ class Again:
                 yield span
 
 
-def _together(wanted: Mapping[str, int]) -> Iterator[dict[str, int]]:
+def _latest(wanted: Mapping[str, Times]) -> int:
+    return max(one.received_at for one in wanted.values())
+
+
+def _together(wanted: Mapping[str, Times]) -> Iterator[dict[str, Times]]:
     """Yield the envelopes by when they were received, the oldest first, in parts that are decided at once."""
     left = sorted(wanted.items(), key=itemgetter(1))
     while left:
-        some = {one: at for one, at in left if at <= left[0][1] + TOGETHER_SECONDS * 1000}
+        until = left[0][1].received_at + TOGETHER_SECONDS * 1000
+        some = {one: at for one, at in left if at.received_at <= until}
         yield some
         left = left[len(some) :]
 

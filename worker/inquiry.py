@@ -15,7 +15,7 @@ from shared.errors import UnavailableError
 from shared.puts import batches
 from shared.telemetry import Telemetry
 from worker.admission import Admission
-from worker.again import Again
+from worker.again import Again, Times
 from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
 from worker.forget.cut import Forgetting
@@ -70,7 +70,7 @@ class Inquiry:
     answers: Answers = field(default_factory=dict)
     _doubts: list[Doubt] = field(default_factory=list, init=False)
     _rows: int = field(default=0, init=False)
-    _wanted: dict[str, int] = field(default_factory=dict, init=False)
+    _wanted: dict[str, Times] = field(default_factory=dict, init=False)
     _lock: Lock = field(default_factory=Lock, init=False)
 
     def ask_about(self, doubt: Doubt) -> None:
@@ -80,17 +80,17 @@ class Inquiry:
             parts = (doubt.rows[at : at + _MOST_ROWS] for at in range(0, max(1, len(doubt.rows)), _MOST_ROWS))
             self._doubts += [replace(doubt, rows=rows) for rows in parts]
 
-    def look_for(self, receipts: Mapping[str, int]) -> None:
-        """Note envelopes whose copies to look for: when the ingest received each, by request id."""
+    def look_for(self, wanted: Mapping[str, Times]) -> None:
+        """Note envelopes whose copies to look for, by request id."""
         with self._lock:
-            self._wanted |= receipts
+            self._wanted |= wanted
 
     @property
     def is_full(self) -> bool:
         """Whether no more can be asked for at once."""
         return len(self._wanted) >= _MOST_WANTED or self._rows >= _MOST_NOTED
 
-    def take(self) -> tuple[list[Doubt], dict[str, int]]:
+    def take(self) -> tuple[list[Doubt], dict[str, Times]]:
         """Return what was noted since the last call."""
         with self._lock:
             taken = self._doubts, self._wanted
@@ -150,7 +150,7 @@ class Inquiries:
         if presence is Presence.UNASKABLE:
             self._report_ambiguous(doubt)
 
-    def _look_for(self, inquiry: Inquiry, wanted: Mapping[str, int]) -> tuple[()]:
+    def _look_for(self, inquiry: Inquiry, wanted: Mapping[str, Times]) -> tuple[()]:
         """Look for copies of envelopes that were put again, and note what is decided about them."""
         try:
             events, obstacle = self._again.decide(wanted, inquiry.deadline.within(LONGEST_QUERY_SECONDS))

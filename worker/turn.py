@@ -363,7 +363,7 @@ class Turns:
             turn.complete = False
             return
         try:
-            receipts = self._again.receipts(work.span)
+            times = self._again.times(work.span)
         except ObjectGoneError:
             for key in left:
                 self._apply_again(work, key, Event.OBJECT_GONE)
@@ -371,7 +371,7 @@ class Turns:
             turn.complete = False
             self._telemetry.info("rows that were put again wait", reason=str(error))
         else:
-            run.inquiry.look_for({key.group.request_id: receipts[key.group.request_id] for key in left})
+            run.inquiry.look_for({key.group.request_id: times[key.group.request_id] for key in left})
             turn.asks = turn.looked = True
 
     def _apply_again(self, work: _Work, key: ChunkKey, found: Event) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from shared.accounts import Account
 from tests.support import delivery as support
 from tests.support.delivery import BUCKET, SHARD, STREAM, Delivery, envelope, lose_answer, once, row
-from worker.again import CLOCK_SECONDS, TOGETHER_SECONDS
+from worker.again import CLOCK_SECONDS, TOGETHER_SECONDS, Times
 from worker.chain import ChainId
 from worker.claims import LATE_SECONDS
 from worker.ledger import Ledger
@@ -85,11 +85,11 @@ def test_envelopes_that_are_decided_together_wait_for_the_last() -> None:
     assert ["a", "b"] == sorted(made.ids("shop_db", "views"))
 
 
-def test_a_first_copy_may_arrive_before_its_receipt() -> None:
-    """The ingest's clock may be ahead, and arrival times run back a little."""
-    ahead = CLOCK_SECONDS + MARGIN_SECONDS
+@pytest.mark.parametrize(("ahead", "queued"), [(CLOCK_SECONDS + MARGIN_SECONDS, 3600), (3600, 1)])
+def test_a_first_copy_may_arrive_before_its_receipt(ahead: int, queued: int) -> None:
+    """The ingest's clock may be ahead, and arrival times run back a little. The queue's clock says when the first put had ended."""
     made = delivery(first(at=AT + ahead))
-    put(made, again(at=AT + ahead))
+    put(made, first("q", (AT + queued) * 1000, AT + ahead))
     wait(made, ahead + PASSED + 1)
 
     assert ["q"] == made.ids("shop_db", "views")
@@ -202,12 +202,15 @@ def test_beside_a_look_another_decides_nothing() -> None:
     decide = made.sender_wiring.again.decide
 
     def decide_beside() -> None:
-        thread = Thread(target=lambda: answers.put(decide({"b": AT * 1000}, made.deadline())), daemon=True)
+        thread = Thread(
+            target=lambda: answers.put(decide({"b": Times(AT * 1000, AT * 1000)}, made.deadline())),
+            daemon=True,
+        )
         thread.start()
         thread.join(60)
 
     made.s3.before["get_object"] = once(decide_beside)
-    events, _ = decide({"a": AT * 1000}, made.deadline())
+    events, _ = decide({"a": Times(AT * 1000, AT * 1000)}, made.deadline())
 
     assert (({}, "others are looked for"), {"a": Event.COPY_COUNTS}) == (answers.get(timeout=60), events)
 
