@@ -35,13 +35,13 @@ _Numbers = tuple[int, ...]
 _Digest = Annotated[bytes, msgspec.Meta(max_length=DIGEST_BYTES)]  # empty for a chunk without a body
 _Chunk = tuple[str, int, int, int, _Digest, _Numbers, _Numbers, _Numbers]
 _Plan = tuple[str, int, tuple[tuple[str, str], ...], str, int]
-_FORM = tuple[
+_Form = tuple[
     Literal[1], str, _Numbers, _Numbers, tuple[str, ...], _Numbers, _Numbers, tuple[_Chunk, ...], _Plan
 ]
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(_FORM).decode
+_decode = msgspec.msgpack.Decoder(_Form).decode
 
 
 class Member(NamedTuple):

@@ -4,10 +4,9 @@ The turns of a run note what they need; then all of it is asked at once, because
 indexes finds the copies of many envelopes.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
 from threading import Lock
 
 from shared.clock import Clock
@@ -33,8 +32,10 @@ LONGEST_PAUSE_SECONDS = 6 * 3600.0
 
 _MOST_PAUSES = 10_000
 _MOST_ASKED = 32  # chunks in one query
-_MOST_ROWS = 800  # in one query; of a chunk of which more must be asked for, several queries ask for parts
-_MOST_NOTED = 100_000  # rows to ask for at once, about: they must fit into memory
+_MOST_ROWS = 800  # in one query
+_MOST_NOTED = (
+    16 * _MOST_ROWS
+)  # rows of chunks that may be there in part, about: others must not wait long for their answers
 _MOST_WANTED = 20_000  # envelopes to look for at once, about
 _RARER = 3  # of chunks that were asked about in vain, a query has an eighth, then one
 _QUERIES_AT_ONCE = 8
@@ -42,7 +43,7 @@ _QUERIES_AT_ONCE = 8
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """A chunk to ask about, as the ledger had it, with rows that show whether Treasure Data has it, or one part of these."""
+    """A chunk to ask about, as the ledger had it, with rows that show whether Treasure Data has it."""
 
     span: Span
     key: ChunkKey
@@ -51,8 +52,7 @@ class Doubt:
     rows: list[object]
 
 
-_Subject = tuple[Place, ChunkKey, Entry]
-Answers = dict[_Subject | str, Event]
+Answers = dict[tuple[Place, ChunkKey, Entry] | str, Event]
 """What was found out about chunks, and by request id about envelopes that were put again."""
 
 
@@ -68,17 +68,14 @@ class Inquiry:
     persons: Persons | None
     admission: Admission
     answers: Answers = field(default_factory=dict)
-    _doubts: list[Doubt] = field(default_factory=list, init=False)
-    _rows: int = field(default=0, init=False)
+    _doubts: dict[tuple[Place, ChunkKey], Doubt] = field(default_factory=dict, init=False)
     _wanted: dict[str, Times] = field(default_factory=dict, init=False)
     _lock: Lock = field(default_factory=Lock, init=False)
 
     def ask_about(self, doubt: Doubt) -> None:
         """Note a chunk to ask about."""
         with self._lock:
-            self._rows += len(doubt.rows)
-            parts = (doubt.rows[at : at + _MOST_ROWS] for at in range(0, max(1, len(doubt.rows)), _MOST_ROWS))
-            self._doubts += [replace(doubt, rows=rows) for rows in parts]
+            self._doubts[doubt.span.place, doubt.key] = doubt
 
     def look_for(self, wanted: Mapping[str, Times]) -> None:
         """Note envelopes whose copies to look for, by request id."""
@@ -87,14 +84,20 @@ class Inquiry:
 
     @property
     def is_full(self) -> bool:
-        """Whether no more can be asked for at once."""
-        return len(self._wanted) >= _MOST_WANTED or self._rows >= _MOST_NOTED
+        """Whether no more envelopes can be looked for at once."""
+        return len(self._wanted) >= _MOST_WANTED
+
+    @property
+    def has_many_rows(self) -> bool:
+        """Whether no more chunks of which many rows must be asked for can be asked about at once."""
+        with self._lock:
+            return sum(len(doubt.rows) for doubt in self._doubts.values()) >= _MOST_NOTED
 
     def take(self) -> tuple[list[Doubt], dict[str, Times]]:
         """Return what was noted since the last call."""
         with self._lock:
-            taken = self._doubts, self._wanted
-            self._doubts, self._rows, self._wanted = [], 0, {}
+            taken = [*self._doubts.values()], self._wanted
+            self._doubts, self._wanted = {}, {}
             return taken
 
 
@@ -123,35 +126,18 @@ class Inquiries:
         for doubt in doubts:
             _, vain = self._pauses.get((doubt.span.place, doubt.key), (0.0, 0))
             alike.setdefault((doubt.database, doubt.key.group.table, vain), []).append(doubt)
-        jobs: list[Callable[[], Iterable[tuple[Doubt, Presence]]]] = [
+        jobs: list[Callable[[], Answers]] = [
             partial(self._ask, inquiry, database, table, part)
             for (database, table, vain), found in alike.items()
             for part in batches(found, _rows_of, _MOST_ROWS, max(1, _MOST_ASKED >> _RARER * vain))
         ]
         if wanted:
             jobs.append(partial(self._look_for, inquiry, wanted))
-        presences: dict[_Subject, set[Presence]] = {}
-        for doubt, presence in chain.from_iterable(run_parallel(self._executors, jobs, _QUERIES_AT_ONCE)):
-            presences.setdefault((doubt.span.place, doubt.key, doubt.entry), set()).add(presence)
-        by_subject = {(doubt.span.place, doubt.key, doubt.entry): doubt for doubt in doubts}
-        for subject, found_of_parts in presences.items():
-            # some of the rows without the others are neither a chunk that was sent, nor one that was not
-            presence = found_of_parts.pop() if len(found_of_parts) == 1 else Presence.UNDECIDED
-            self._conclude(inquiry, by_subject[subject], presence)
+        for answers in run_parallel(self._executors, jobs, _QUERIES_AT_ONCE):
+            inquiry.answers |= answers
 
-    def _conclude(self, inquiry: Inquiry, doubt: Doubt, presence: Presence) -> None:
-        place, key, entry = doubt.span.place, doubt.key, doubt.entry
-        event = self._rules.after_query(presence, was_sent=was_sent(key, entry))
-        if event is None:
-            self._pause(place, key)
-            return
-        self._pauses.pop((place, key), None)
-        inquiry.answers[place, key, entry] = event
-        if presence is Presence.UNASKABLE:
-            self._report_ambiguous(doubt)
-
-    def _look_for(self, inquiry: Inquiry, wanted: Mapping[str, Times]) -> tuple[()]:
-        """Look for copies of envelopes that were put again, and note what is decided about them."""
+    def _look_for(self, inquiry: Inquiry, wanted: Mapping[str, Times]) -> Answers:
+        """Look for copies of envelopes that were put again; return what is decided about them."""
         try:
             events, obstacle = self._again.decide(wanted, inquiry.deadline.within(LONGEST_QUERY_SECONDS))
         except UnavailableError as error:
@@ -162,13 +148,10 @@ class Inquiries:
             events, obstacle = {}, type(error).__name__
         if len(events) < len(wanted):
             self._telemetry.info("rows that were put again wait", reason=obstacle)
-        inquiry.answers.update(events.items())
-        return ()
+        return dict(events.items())
 
-    def _ask(
-        self, inquiry: Inquiry, database: str, table: str, doubts: Sequence[Doubt]
-    ) -> Iterable[tuple[Doubt, Presence]]:
-        """Query Treasure Data for rows of one table; return the presence of each chunk's or part's."""
+    def _ask(self, inquiry: Inquiry, database: str, table: str, doubts: Sequence[Doubt]) -> Answers:
+        """Query Treasure Data for chunks of one table; return the events that its answer is, as far as it settles anything."""
         try:
             found = self._presences(inquiry, database, table, doubts)
             if Presence.ABSENT in found and self._forgetting.persons(0.0) != inquiry.persons:
@@ -178,7 +161,16 @@ class Inquiries:
             self._telemetry.count("UnforeseenErrors")
             self._telemetry.error("rows cannot be asked about", error, database=database, table=table)
             found = [Presence.UNDECIDED for _ in doubts]
-        return zip(doubts, found, strict=True)
+        answers: Answers = {}
+        for doubt, presence in zip(doubts, found, strict=True):
+            sent = was_sent(doubt.key, doubt.entry)
+            place, event = doubt.span.place, self._rules.after_query(presence, was_sent=sent)
+            if event is None:
+                self._pause(place, doubt.key)
+            else:
+                self._pauses.pop((place, doubt.key), None)
+                answers[place, doubt.key, doubt.entry] = event
+        return answers
 
     def _presences(
         self, inquiry: Inquiry, database: str, table: str, doubts: Collection[Doubt]
@@ -196,6 +188,9 @@ class Inquiries:
             if inquiry.admission.probe(database):
                 return [Presence.UNDECIDED if one is Presence.UNASKABLE else one for one in found]
             found = ask()
+            for doubt, presence in zip(doubts, found, strict=True):
+                if presence is Presence.UNASKABLE:
+                    self._report_ambiguous(doubt)
         return found
 
     def _pause(self, place: Place, key: ChunkKey) -> None:

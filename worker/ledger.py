@@ -443,8 +443,17 @@ class Ledger:
     # Which table this is: a restore from a backup makes another one
 
     def created(self) -> str:
-        """Return when this table was created."""
-        return f"{self._call(self._dynamodb.describe_table)['Table']['CreationDateTime'].timestamp():.3f}"
+        """Return when this table was created; empty if there is none."""
+        try:
+            table = self._dynamodb.describe_table(TableName=self._table)["Table"]
+        except (ClientError, BotoCoreError) as error:
+            if (
+                isinstance(error, ClientError)
+                and error.response["Error"]["Code"] == "ResourceNotFoundException"
+            ):
+                return ""
+            self._fail(error)
+        return f"{table['CreationDateTime'].timestamp():.3f}"
 
     def written_in(self) -> str:
         """Return when the table was created that the items were written in; empty if they do not say."""

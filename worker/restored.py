@@ -16,6 +16,8 @@ from worker.span_object import SpanObjects
 CHECK_SECONDS = 60.0
 """How long a function instance relies on what it saw. No table is deleted and restored within this time."""
 
+_SOON_SECONDS = 5.0  # after a look that failed
+
 
 def is_restored(ledger: Ledger, objects: SpanObjects) -> bool:
     """Return whether the ledger was restored or lost, and has not been compared with the bucket since; UnavailableError if nobody says."""
@@ -45,8 +47,8 @@ class RestoreGuard:
     def check(self) -> bool:
         """Return whether the ledger's table is another one than this instance last saw, so that what it remembers of it is void.
 
-        DynamoDB may fail to describe a table while it serves items: an instance that has seen the right table goes on then, and looks again
-        the next time.
+        DynamoDB may fail to describe a table while it serves items: an instance that has seen the right table goes on then, and soon looks
+        again. It does not go on without a table: soon after, a restored one may be there.
 
         Raises:
             HeldError: it was restored.
@@ -67,6 +69,7 @@ class RestoreGuard:
         except LedgerUnavailableError:
             if not was or created != was:
                 raise
+            self._checked_at = now - CHECK_SECONDS + _SOON_SECONDS
             return False
         self._created, self._checked_at = created, now
         return created != was

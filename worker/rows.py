@@ -3,7 +3,7 @@
 They are decoded only to halve a chunk, or to query Treasure Data for them.
 """
 
-from collections.abc import Buffer, Callable
+from collections.abc import Buffer, Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -15,6 +15,8 @@ from shared.errors import InvalidObjectError, WrongCountError
 
 _MOST_HOURS = 24
 _ASKED_FOR = ("event_id", "received_at", "time")
+MOST_SPREAD = 800
+"""The most rows that `spread` returns, about."""
 
 compress: Callable[[Buffer], bytes] = partial(isal_zlib.compress, level=1, wbits=31)
 """Returns the gzip of bytes, reproducibly: the header that `wbits` selects holds neither a time nor a name."""
@@ -52,26 +54,40 @@ def slice_of(payload: bytes, positions: range, rows: int) -> bytes:
     return payload[ends[positions.start] : ends[positions.stop]]
 
 
-def sample(payload: bytes, *, every: bool = False) -> list[Any]:
-    """Return rows that show whether an import was accepted: the first, the last, and the first one of each hour; or every row.
+def sample(payload: bytes) -> list[Any]:
+    """Return rows that show whether an import was accepted: the first, the last, and the first one of each hour.
 
     Treasure Data stores each hour separately. If the rows span very many hours, the sample covers only the first of these. Rows have only the
     columns that a query needs: a run asks about thousands of chunks.
     """
+    rows = _rows(payload)
+    by_hour: dict[Any, Any] = {}
+    row = None
+    for row in rows:
+        time = row.get("time") if isinstance(row, dict) else None
+        hour = time // 3600 if isinstance(time, int) else None
+        if len(by_hour) < _MOST_HOURS:
+            by_hour.setdefault(hour, row)
+    shown = list(by_hour.values())
+    if shown and row is not shown[-1]:
+        shown.append(row)
+    return list(map(_asked_for, shown))
+
+
+def spread(payload: bytes) -> list[Any]:
+    """Return rows that show whether Treasure Data has all of a chunk, a part or nothing: every row, or of many an even selection."""
+    last = sum(1 for _ in _rows(payload)) - 1
+    step = last // MOST_SPREAD + 1
+    return [_asked_for(row) for place, row in enumerate(_rows(payload)) if place % step == 0 or place == last]
+
+
+def _rows(payload: bytes) -> Iterator[Any]:
+    """Yield the rows of a payload, as far as it can be read."""
     unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=len(payload) + 1)
     unpacker.feed(payload)
-    shown: dict[Any, Any] = {}
-    row = None
     with suppress(ValueError, TypeError, msgpack.UnpackException):
-        for number, found in enumerate(unpacker):
-            row = (
-                {name: found[name] for name in _ASKED_FOR if name in found}
-                if isinstance(found, dict)
-                else found
-            )
-            time = row.get("time") if isinstance(row, dict) else None
-            hour = time // 3600 if isinstance(time, int) else None
-            if every or len(shown) < _MOST_HOURS:
-                shown.setdefault(number if every else hour, row)
-    rows = list(shown.values())
-    return rows if not rows or row is rows[-1] else [*rows, row]
+        yield from unpacker
+
+
+def _asked_for(row: Any) -> Any:
+    return {name: row[name] for name in _ASKED_FOR if name in row} if isinstance(row, dict) else row

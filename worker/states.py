@@ -137,11 +137,12 @@ def _open_doubt(entry: Entry, happening: Happening) -> Entry:
 
 
 def _pass_on(entry: Entry, happening: Happening) -> Entry:
-    return replace(entry, reason="", words="", at=happening.now)
+    reason = "" if entry.since is None else entry.reason  # it says what kind of doubt that is
+    return replace(entry, reason=reason, words="", at=happening.now)
 
 
 def _settle(entry: Entry, happening: Happening) -> Entry:
-    return replace(_pass_on(entry, happening), since=None)
+    return replace(entry, reason="", words="", at=happening.now, since=None)
 
 
 def _say_why(entry: Entry, happening: Happening) -> Entry:

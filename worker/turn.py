@@ -22,7 +22,7 @@ from worker.forget.person import Persons
 from worker.inquiry import Doubt, Inquiries, Inquiry, was_sent
 from worker.ledger import Ledger
 from worker.plan import obstacle_of
-from worker.rows import decompress, sample
+from worker.rows import decompress, sample, spread
 from worker.selection import Selection
 from worker.settlement import TOO_LARGE, Outcome, Settlement
 from worker.span import ChunkKey, Place, Span, milliseconds
@@ -259,9 +259,13 @@ class Turns:
     def _prepare(self, work: _Work, key: ChunkKey, step: Step, database: str) -> None:
         """Read a chunk, and note it to be sent; or to be asked about, if that is due and there is no answer yet."""
         run, span, entry, event = work.run, work.span, work.span.entry(key), step.event
+        # parts of it may have been sent on their own, or its rows before by another span
+        in_parts = entry.reason == LEDGER_RESTORED or entry.state is State.DEAD or span.is_forced
         if step.action is Action.ASK:
             event = run.inquiry.answers.get((span.place, key, entry))
-            if event is None and (run.inquiry.is_full or self._inquiries.is_paused(span.place, key)):
+            if event is None and (
+                (in_parts and run.inquiry.has_many_rows) or self._inquiries.is_paused(span.place, key)
+            ):
                 work.turn.complete = False
                 return
             if event not in (None, Event.ABSENT):
@@ -271,9 +275,7 @@ class Turns:
         if body is None:
             return
         if step.action is Action.ASK and event is None:
-            # parts of it may have been sent on their own, or its rows before by another span
-            in_parts = entry.reason == LEDGER_RESTORED or entry.state is State.DEAD or span.is_forced
-            rows = sample(others(work.persons, key, decompress(body)), every=in_parts)
+            rows = (spread if in_parts else sample)(others(work.persons, key, decompress(body)))
             run.inquiry.ask_about(Doubt(span, key, entry, database, rows))
             work.turn.asks = True
             return

@@ -14,7 +14,7 @@ from operator import attrgetter
 
 from ops.books.chunks import chunks
 from shared.clock import Clock
-from shared.errors import BucketUnavailableError, InvalidObjectError, LedgerUnavailableError
+from shared.errors import BucketUnavailableError, InvalidObjectError, LedgerUnavailableError, ObjectGoneError
 from worker.bucket import Bucket
 from worker.chain import ChainId, Owner
 from worker.claims import FROM_JSON
@@ -38,7 +38,7 @@ from worker.states import FINAL, LEDGER_RESTORED, LONGEST_INVOCATION_SECONDS, En
 from worker.sweeper import span_there
 
 _EARLIER_SECONDS = 7200.0  # clocks differ, and an object's hour is the one in which its span was planned
-_SKEW_SECONDS = 300.0  # by which the items of one backup may be of different ages, generously
+_SKEW_SECONDS = 10.0  # by which the items of one backup may be of different ages, generously
 _MOST_UNREADABLE = 20
 _GZIP = b"\x1f\x8b\x08"  # a member begins with it
 _DOUBTFUL = (State.WAITING, State.AGAIN, State.DEAD)
@@ -140,7 +140,9 @@ class LedgerRepair:
                 if span.object is not None and span.records:
                     try:
                         self._claim(_owners(self.objects.index(span), span.chain))
-                    except InvalidObjectError as error:
+                    except ObjectGoneError:
+                        continue  # its rows are long settled, or an operator goes on without them
+                    except (BucketUnavailableError, InvalidObjectError) as error:
                         self.unreadable[name_of(span)] = str(error)
 
     def _claim(self, owners: Mapping[str, Owner]) -> None:
@@ -370,7 +372,7 @@ class LedgerRepair:
         for key, entry in span.all_leaves():
             if entry.state in _DOUBTFUL and not key.group.code:
                 reason = entry.reason if entry.state is State.DEAD else LEDGER_RESTORED
-                yield key, replace(entry, since=max(entry.since or 0, doubt), reason=reason)
+                yield key, replace(entry, since=doubt, reason=reason)
 
 
 def _owners(index: Index, chain: ChainId) -> dict[str, Owner]:

@@ -77,10 +77,7 @@ def test_a_pixel_that_violates_the_plan_gets_the_image_and_a_400() -> None:
 
 @pytest.mark.parametrize("mode", ["observe", "quarantine", "off"])
 def test_personal_data_is_handled_in_every_mode(mode: Mode) -> None:
-    """Personal columns are dropped or hashed before they reach the stream; without a hash key they are dropped.
-
-    That includes tables that the plan does not have. What a visitor's privacy signal removes does not violate the plan.
-    """
+    """Also in tables that the plan does not have. Without a hash key it is dropped; what a privacy signal removes violates no plan."""
     site, keyed = planned(mode), planned(mode)
     keyed.secret.text = json.dumps({"k1": "first secret", "k2": "second secret", ".hash": "hash secret"})
     event = {**GOOD, "email": "a@example.com", "phone": "1"}

@@ -131,10 +131,7 @@ def hourly(made: Delivery, hours: int) -> None:
 
 
 def test_a_first_copy_of_long_ago_is_found_without_a_look_at_all_spans_since() -> None:
-    """In the two weeks that an envelope may wait in the queue, a shard may get a million spans: more than one run can read.
-
-    Those that were received days apart are decided one after the other, not by all indexes from the first to the last.
-    """
+    """A shard may get a million spans meanwhile. Envelopes received days apart are decided one after the other."""
     made = support.shops(replaced={Ledger: Counted})
     hourly(made, 50)
     old = made.clock.now()

@@ -341,10 +341,7 @@ def test_a_copy_that_is_claimed_while_another_is_appended_in_a_gap_counts_alone(
     ("days", "is_taken", "awaited"), [(7.9, False, ["q"]), (8.1, False, []), (0, True, [])]
 )
 def test_no_copy_waits_for_an_owner_that_cannot_come(days: float, is_taken: bool, awaited: list[str]) -> None:
-    """Its span leaves the worklist: nothing plans the owner any more, or another record's rows count. Until then, an alarm counts it.
-
-    The stream keeps records for 7 days, a worker for some hours.
-    """
+    """Its span leaves the worklist: nothing plans the owner any more, or another record's rows count. Until then, an alarm counts it."""
     made = shops(copy("q"))
     made.kinesis.increase_stream_retention_period(StreamName=STREAM, RetentionPeriodHours=168)
     owner = Owner(made.wiring.shards.chain(SHARD), number("9" * 56))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from shared.errors import InvalidObjectError, WrongCountError
 from tests.support.spans import KEY
-from worker.rows import compress, decompress, sample, slice_of
+from worker.rows import compress, decompress, sample, slice_of, spread
 
 rows = st.lists(
     st.dictionaries(st.text(max_size=5), st.integers(-(2**63), 2**63 - 1) | st.text(max_size=9)), max_size=30
@@ -83,7 +83,7 @@ def test_a_sample_has_both_ends_and_a_row_per_hour(times: list[int | None], foun
 
     rows = [{"time": time, "event_id": str(n)} for n, time in enumerate(times)]
     assert [rows[n] for n in found] == sample(payload)
-    assert rows == sample(payload, every=True)
+    assert rows == spread(payload)
 
 
 @pytest.mark.parametrize(
@@ -99,4 +99,12 @@ def test_a_sample_has_both_ends_and_a_row_per_hour(times: list[int | None], foun
 )
 def test_sampling_tolerates_bytes_that_are_not_rows(payload: bytes, found: list[Any]) -> None:
     """Values that are no rows are returned as they are."""
-    assert found == sample(payload) == sample(payload, every=True)
+    assert found == sample(payload) == spread(payload)
+
+
+@pytest.mark.parametrize(("count", "step"), [(800, 1), (801, 2), (2000, 3)])
+def test_of_many_rows_an_even_selection_is_asked_for(count: int, step: int) -> None:
+    """The last is one of them."""
+    found = [row["time"] for row in spread(b"".join(msgpack.packb({"time": n}) for n in range(count)))]
+
+    assert sorted({*range(0, count, step), count - 1}) == found

@@ -31,7 +31,7 @@ from worker.admission import MOST_VAIN_PROBES, SPANS_AT_ONCE
 from worker.deadline import Deadline
 from worker.executor import InlineExecutor, Threads
 from worker.health import PROBE_TABLE
-from worker.inquiry import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, LONGEST_QUERY_SECONDS
+from worker.inquiry import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, LONGEST_QUERY_SECONDS, Doubt, Inquiry
 from worker.ledger import WORKLIST_KEYS
 from worker.selection import SCHEDULED, Selection
 from worker.sender import Report, Sender
@@ -152,10 +152,7 @@ def test_only_rows_with_a_doubt_stay_with_their_database(status: int, database: 
 def test_rows_that_treasure_data_surely_lacks_follow_their_account(
     status: int, accounts: dict[str, Account] | None, report: Report, reason: str
 ) -> None:
-    """With a doubt, its database is gone too. Rows die if their account can have none by now, and wait while Redis does not say.
-
-    An operator decides about dead ones. A key that is revoked later does not matter where the plan did not need it.
-    """
+    """Rows die if their account can have none by now, and wait while Redis does not say. An operator decides about dead ones."""
     made = failed(status)
     made.clock.sleep(ASKABLE_SECONDS)
     made.redis.flushall() if accounts is None else made.redis.delete(KEYS.of("shop"))
@@ -867,3 +864,18 @@ def test_a_run_for_one_account_leaves_no_other_rows_of_a_span_waiting() -> None:
 
     assert 1 == made.send().delivered
     assert ["b1"] == made.ids("blog_db", "views")
+
+
+def test_no_chunk_is_noted_twice_and_few_that_may_be_there_in_part() -> None:
+    """A turn has several rounds. The others would wait for the answers about many rows."""
+    unused: Any = None
+    inquiry = Inquiry(unused, unused, unused)
+    for number in range(16):
+        assert not inquiry.has_many_rows
+        for _ in range(2):
+            key = ChunkKey.parse(f"shop/views/{number}")
+            inquiry.ask_about(Doubt(spans.span(), key, Entry(), "shop_db", [{}] * 800))
+
+    assert inquiry.has_many_rows
+    assert 16 == len(inquiry.take()[0])
+    assert not inquiry.has_many_rows

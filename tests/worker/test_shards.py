@@ -240,10 +240,7 @@ def start_of(kinesis: Any) -> str:
 
 
 def test_a_recreated_stream_has_other_chains() -> None:
-    """Shards are listed once, as long as batches keep coming; again after a pause in which the stream may have been recreated.
-
-    Or if the clock went back. A chain is named by its shard's first number.
-    """
+    """A chain is named by its shard's first number. Shards are listed again after a pause, or if the clock went back."""
     kinesis, shards, clock = one_shard()
     for _ in range(9):
         assert ChainId(STREAM, start_of(kinesis), SHARD) == shards.chain(SHARD)

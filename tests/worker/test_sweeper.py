@@ -95,10 +95,7 @@ def test_rows_go_before_their_index(days: int, index_seconds: float) -> None:
 
 @pytest.mark.parametrize("status", [500, 415])
 def test_rows_that_somebody_needs_never_expire(status: int) -> None:
-    """Where only some chunks are final, the object is written anew with the others.
-
-    It stays under its old name for a day: somebody may have read the item a moment before.
-    """
+    """Where only some chunks are final, the object is written anew with the others. The old one stays for a day, for its readers."""
     made = delivery(status)
     assert {"reduced": 1} == sweep(made, ROWS_SECONDS)
     assert {"needed": 1} == sweep(made, 600)

@@ -53,10 +53,7 @@ def refusal(status: int, **changes: Any) -> bytes:
     ],
 )
 def test_each_refusal_has_one_meaning(statuses: list[int], meaning: Meaning, surely_not: bool) -> None:
-    """Treasure Data's own error document proves that the rows were not accepted, except with 409: it has this id already.
-
-    After a failure they may have been accepted, whoever wrote the answer.
-    """
+    """Only Treasure Data's own error document, but for 409, proves that the rows were not accepted; nothing does after a failure."""
     for status in statuses:
         reply = classify(TdAnswer(status, {}, refusal(status)), SENT)
         assert (meaning, surely_not) == (reply.meaning, reply.definitely_not_delivered)

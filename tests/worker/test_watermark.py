@@ -87,10 +87,7 @@ def stack() -> Stack:
 
 
 def test_delivered_rows_are_complete_up_to_what_every_shard_has_passed(stack: Stack) -> None:
-    """An idle shard shows that by a marker, and margins cover clocks, the ingest, and arrival times that run back.
-
-    Before that, envelopes that had left the queue by then may be on the stream, in no span yet.
-    """
+    """An idle shard shows that by a marker. Before that, envelopes that had left the queue may be on the stream, in no span yet."""
     found = stack.settled(MARGIN_SECONDS + CLOCK_SECONDS - 1)
     assert (None, True) == (found.horizon, "not every shard has passed" in found.obstacle)
 

@@ -291,10 +291,7 @@ def test_an_event_may_hold_several_shards() -> None:
 
 @pytest.mark.parametrize("same_numbers", [False, True])
 def test_a_stream_recreated_under_a_warm_sandbox_has_its_own_chains(same_numbers: bool) -> None:
-    """Its records are never taken for delivered ones of the old stream, nor added to the old chain.
-
-    Those of the old one that a cold sandbox still brings are held: the new chain does not show which of them were delivered.
-    """
+    """Its records are never taken for those of the old one, and those of the old one that still come are held."""
     made = shops()
     numbers = made.put(*ROWS)
     assert made.deliver() is None

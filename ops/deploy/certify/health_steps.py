@@ -92,19 +92,19 @@ def _imported(stage: DeployedStage, name: str, of_id: str) -> float:
     """Import a row under an id; return when, UNIX seconds."""
     td, database = stage.queries.client, stage.database
     unique_id = sha256(f"sluice measures by {stage.run.name}-{of_id}".encode()).hexdigest()[:32]
-    import_body = (
+    arguments = (
         database,
         _MEASURE_TABLE,
         unique_id,
         compress(msgpack.packb(_row(stage, name))),
         _SEND_SECONDS,
     )
-    answer = td.send(*import_body)
+    answer = td.send(*arguments)
     if answer.meaning is Meaning.NO_TABLE:
         if td.create_table(database, _MEASURE_TABLE, _SEND_SECONDS).status == 404:
             td.create_database(database, _SEND_SECONDS)
             td.create_table(database, _MEASURE_TABLE, _SEND_SECONDS)
-        answer = td.send(*import_body)
+        answer = td.send(*arguments)
     if answer.meaning is not Meaning.ACCEPTED:
         raise Failure(f"Treasure Data did not accept a test row ({answer.reason})")
     return stage.clock.now()

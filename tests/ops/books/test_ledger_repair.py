@@ -1,11 +1,14 @@
 """A ledger that was restored from a backup: nothing moves until it was compared with the bucket; then every row arrives once."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import msgpack
 import pytest
 
+from doubles.aws_errors import client_error
 from doubles.treasure_data.fault import Action, Fault, Kind
 from ops.books.ledger_repair import LedgerRepair
 from shared.envelope import decode, marker
@@ -192,10 +195,7 @@ def test_a_new_stack_begins_with_an_empty_ledger() -> None:
 
 
 def test_a_gap_stays_one_although_no_object_shows_what_followed_it() -> None:
-    """Like the end of a closed shard's chain, behind which the event source goes on, and brings a batch again that was half done.
-
-    If the repair is interrupted, the next one no longer looks at objects of hours that are long before the last that was taken up.
-    """
+    """Like the end of a closed shard's chain. A repair that follows an interrupted one no longer looks at the objects of old hours."""
     made = Delivery().map(shop="shop_db")
     put("a")(made)
     items = list(made.dynamodb.items(TABLE))
@@ -237,22 +237,36 @@ def test_a_restored_ledger_is_noticed_although_the_clock_was_set_back() -> None:
         made.wiring.guard.check()
 
 
-@pytest.mark.parametrize("call", ["describe_table", "get_item"])
-def test_a_restored_ledger_is_noticed_although_dynamodb_is_away_at_first(call: str) -> None:
-    """While it is being restored, nothing says which table it is. An instance that knows the old one looks again at once."""
+def missing(_request: object) -> None:
+    """Answer that there is no such table."""
+    raise client_error("ResourceNotFoundException", "DescribeTable", "Requested resource not found")
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "seconds"),
+    [
+        ({"describe_table": lambda _: lose_answer()}, {}, 5),
+        ({"get_item": lambda _: lose_answer()}, {}, 5),
+        ({"describe_table": missing, "get_item": missing}, {}, 0),
+        ({}, {"get_item": lambda _: lose_answer()}, CHECK_SECONDS),
+    ],
+)
+def test_a_restored_ledger_is_noticed_although_dynamodb_is_away_at_first(
+    first: dict[str, Any], then: dict[str, Any], seconds: float
+) -> None:
+    """While it is being restored, there is no table, or nothing says which one it is."""
     made = Delivery()
     made.wiring.guard.check()
     items = list(made.dynamodb.items(TABLE))
     made.clock.sleep(CHECK_SECONDS)
-    made.dynamodb.before[call] = lambda _: lose_answer()
-    assert not made.wiring.guard.check()
-    made.dynamodb.restore(TABLE, items)
-    made.dynamodb.before.pop("describe_table", None)
-    with pytest.raises(LedgerUnavailableError if call == "get_item" else HeldError):
+    made.dynamodb.before |= first
+    with suppress(LedgerUnavailableError):
         made.wiring.guard.check()
-    made.dynamodb.before.clear()
-
-    with pytest.raises(HeldError):
+    made.dynamodb.before = {}
+    made.dynamodb.restore(TABLE, items)
+    made.clock.sleep(seconds)
+    made.dynamodb.before |= then
+    with pytest.raises(LedgerUnavailableError if then else HeldError):
         made.wiring.guard.check()
 
 
@@ -276,14 +290,23 @@ def test_after_a_repair_each_row_is_in_treasure_data_once(backup: str) -> None:
 
 @pytest.mark.parametrize("rows", [5, 1000])
 @pytest.mark.parametrize("dead", [{"0", "2"}, {"2"}], ids=["first and third", "third"])
-def test_a_chunk_that_was_delivered_in_parts_waits(rows: int, dead: set[str]) -> None:
-    """The backup has it whole. All of its rows are asked for; some are in Treasure Data, and an operator decides."""
+@pytest.mark.parametrize("kind", ["unknown", "again", "being sent"])
+def test_a_chunk_that_was_delivered_in_parts_waits(rows: int, dead: set[str], kind: str) -> None:
+    """The ledger knows nothing of it, or that it was put again or is being sent. Some rows are in Treasure Data: an operator decides."""
     made = Delivery().map(shop="shop_db")
     put("first")(made)
     items = list(made.dynamodb.items(TABLE))
     made.td.settings = replace(made.td.settings, rejects=lambda row: row["event_id"] in dead)
-    put(*map(str, range(rows)))(made)
-    settle(made)
+    being_sent: list[dict[str, Any]] = []
+    made.dynamodb.before["update_item"] = once(lambda: being_sent.extend(made.dynamodb.items(TABLE)))
+    put(*map(str, range(rows)), claim=int(made.clock.now() * 1000) if kind == "again" else 0)(made)
+    if kind == "again":
+        items = list(made.dynamodb.items(TABLE))
+        settle(made)
+    elif kind == "being sent":
+        items = being_sent
+    made.clock.sleep(200)
+    made.send()
     delivered = made.ids("shop_db", "views")
     assert rows + 1 - len(dead) == len(delivered)
     made.dynamodb.restore(TABLE, items)
@@ -292,7 +315,9 @@ def test_a_chunk_that_was_delivered_in_parts_waits(rows: int, dead: set[str]) ->
     settle(made)
 
     assert delivered == made.ids("shop_db", "views")
-    assert {"shop/views/0": ("waiting", "ledger_restored", rows)} == made.chunks(State.WAITING)
+    assert {(rows, "ledger_restored")} == {
+        (count, reason) for _, reason, count in made.chunks(State.WAITING).values()
+    }
 
 
 def test_the_claims_of_the_last_spans_are_made_again() -> None:
@@ -525,10 +550,7 @@ def test_a_repair_of_rejected_events_that_never_took_effect_is_left_aside_if_the
 
 
 def test_edited_rows_of_a_forced_replay_count_apart_after_a_repair() -> None:
-    """Their object says of which rows they are, and when these were received, so that a watermark waits for them.
-
-    Rows that are edited again are replaced, too.
-    """
+    """Their object says of which rows they are and when these were received. Rows that are edited again are replaced, too."""
     made = Delivery()
     delivered_and_dead(made)
     received = {span.received_at for span in made.spans()}
