@@ -40,7 +40,7 @@ from worker.claims import DAMAGED_SECONDS, LATE_SECONDS
 from worker.index import Index, decode, digest_of
 from worker.passing import MARGIN_SECONDS
 from worker.record import CLAIMED, DIGITS, NOBODY, Number
-from worker.rows import compress, decompress, sample
+from worker.rows import compress, decompress, sample, spread
 from worker.span import ChunkKey, Database, NotDeliverable, Span
 from worker.span import Place as SpanPlace
 from worker.span import digest_of as digest_of_numbers
@@ -477,8 +477,9 @@ class Trace:
                 rows = msgpack.Unpacker(BytesIO(payload), strict_map_key=False)
                 others = b"".join(map(msgpack.packb, filterfalse(self._world.is_forgotten, rows)))
                 self._samples[known] = [
-                    frozenset(str(row.get("event_id")) for row in sample(one))
+                    frozenset(str(row.get("event_id")) for row in rows_of(one))
                     for one in (payload, others or payload)
+                    for rows_of in (sample, spread)
                 ]
             if ids in self._samples[known]:
                 yield known
