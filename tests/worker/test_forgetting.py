@@ -547,11 +547,12 @@ def test_waiting_rows_of_a_person_with_a_wrong_count_die() -> None:
         ({"status": 502, "body": b"<html>"}, "failed", []),
         ({"body": b'["p1"]\n["p'}, "failed", []),
         ({"body": b'["p1"]\n'}, "failed", []),
+        ({"body": 2 * f'["{"日" * 450_000}"]\n'.encode()}, "failed", []),
     ],
 )
 def test_rows_that_cannot_be_read_are_not_none(change: dict[str, Any], end: str, found: list[str]) -> None:
-    """A proxy may answer for the query's result, or the result may be cut off."""
-    made = delivered(envelope("shop", {"views": rows("p1", "p2")}))
+    """A proxy may answer for the query's result, or the result may be cut off, or larger than an answer may be; only nulls are left out."""
+    made = delivered(envelope("shop", {"views": [one | {"plan": None} for one in rows("p1", "p2")]}))
     real = made.sender_wiring.forget._statements
 
     def changed(method: str, *path: str, **options: Any) -> TdAnswer:
@@ -559,9 +560,9 @@ def test_rows_that_cannot_be_read_are_not_none(change: dict[str, Any], end: str,
         return replace(answer, **change) if path[1] == "result" else answer
 
     made.sender_wiring.forget._statements = Statements(changed, made.clock)
-    answer = ask(made, "select", database="shop_db", table="views", columns=["event_id"])
+    answer = ask(made, "select", database="shop_db", table="views", columns=["event_id", "plan"])
 
-    assert (end, found) == (answer["end"], [one["event_id"] for one in answer["rows"]])
+    assert (end, [{"event_id": one} for one in found]) == (answer["end"], answer["rows"])
 
 
 def test_requests_that_are_noted_at_once_are_all_kept() -> None:

@@ -5,6 +5,7 @@ doubt. So after the first search others follow: once a doubt can be over, each d
 after the longest time that the queue and the stream keep anything. Then nothing can come back, and the hashes go.
 """
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -37,7 +38,7 @@ SECOND_SEARCH_SECONDS = 2 * 3600.0
 REFUSED_SECONDS = 300
 """How long after a request that refuses new events the person's events are forgotten: until then every instance of the ingest refuses them."""
 _ID_BYTES = 6
-_MOST_ROWS = 4_000_000  # characters of rows in one answer
+_MOST_BYTES = 5_000_000  # in one answer of 6 MB
 _MOST_LISTED = 5000  # receipts in one answer
 
 
@@ -267,11 +268,13 @@ class Forget:
         columns, database = asked["columns"], asked["database"]
         sql = selecting(asked["table"], columns, self._by_value(asked))
         job = self._statements.run(database, sql, deadline)
-        found = job.rows
-        is_whole = len(found) == job.number and sum(len(str(row)) for row in found) <= _MOST_ROWS
-        rows = [dict(zip(columns, row, strict=False)) for row in found] if is_whole else []
+        rows = [
+            {name: value for name, value in zip(columns, row, strict=False) if value is not None}
+            for row in job.rows
+        ]
+        is_whole = len(rows) == job.number and sum(map(_size, rows)) <= _MOST_BYTES
         end = End.FAILED if job.end is End.SUCCESS and not is_whole else job.end
-        return {"rows": rows, "end": end.value, "statement": f"{database}: {sql}"}
+        return {"rows": rows if is_whole else [], "end": end.value, "statement": f"{database}: {sql}"}
 
     def _tables(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Return the tables with a column, and their columns, by database, and whether Redis says that there is no such account.
@@ -302,3 +305,8 @@ class Forget:
                 if {asked["column"], "received_at"} <= set(columns)
             }
         return {"tables": found, "is_unknown": account == UNKNOWN}
+
+
+def _size(value: object) -> int:
+    """Return the bytes that a value has in an answer at most: as JSON, with what is not ASCII escaped."""
+    return len(json.dumps(value)) + len(", ")
