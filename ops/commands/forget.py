@@ -264,7 +264,7 @@ def _lift(stack: Stack, ids: tuple[str, ...], *, as_json: bool) -> None:
     if unknown := set(ids) - {one["id"] for one in lifted}:
         raise Failure(f"No request is named {', '.join(sorted(unknown))}. `sluice forget --list` shows them.")
     if as_json:
-        screen.show_json(lifted)
+        screen.show_json([one for one in receipts(stack) if one["id"] in ids])
     else:
         screen.say("The endpoint accepts events of these persons again, in a minute.")
 

@@ -124,10 +124,14 @@ def ask(stack: Stack, do: str, **members: Any) -> dict[str, Any]:
 
 def receipts(stack: Stack) -> list[dict[str, Any]]:
     """Return what became of all requests."""
-    found: list[dict[str, Any]] = []
-    while some := ask(stack, "list", **{"from": len(found)})["requests"]:
-        found += some
-    return found
+    listed: list[dict[str, Any]] = []
+    while some := ask(stack, "list", **{"from": len(listed)})["requests"]:
+        listed += some
+    found: dict[str, dict[str, Any]] = {}
+    for one in listed:  # one with many statements several times
+        known = found.get(one["id"], one)["statements"]
+        found[one["id"]] = one | {"statements": list(dict.fromkeys(known + one["statements"]))}
+    return list(found.values())
 
 
 def hours_of(stack: Stack) -> Hours:

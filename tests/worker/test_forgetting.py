@@ -8,7 +8,8 @@ from contextlib import suppress
 from dataclasses import replace
 from io import BytesIO
 from itertools import islice
-from typing import Any, override
+from types import SimpleNamespace
+from typing import Any, cast, override
 
 import msgpack
 import pytest
@@ -17,6 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doubles.treasure_data import Action, Fault, Kind
+from ops.persons.person_search import receipts
+from ops.stack import Stack
 from shared import policy
 from shared.envelope import Envelope, RejectedEvent
 from shared.policy import EdgePolicy, PolicyEntry
@@ -300,17 +303,24 @@ def test_what_was_deleted_is_noted_although_the_count_after_it_fails() -> None:
 
 
 def test_what_the_key_may_not_delete_is_told_before_the_rows_leave() -> None:
-    """The receipt has the statement, by the ids of the rows: the value is nowhere."""
-    made = delivered(envelope("shop", {"views": rows("a", "p1", "b")}))
+    """A receipt has the statement, by the ids of the person's rows and nobody else's: the value is nowhere."""
+    made = delivered(envelope("shop", {"views": rows("a", "p1", "b", "p2")}))
     made.td.settings = replace(made.td.settings, refuses_delete=True)
+    ask(made, "note", values=[P, "b@example.com"])
+    [(hour, *_)] = ask(made, "objects")["hours"]
+    assert {"delivered": 3} == ask(made, "forget", hour=hour, after="")["rows"]
+    found = ask(made, "list")["requests"]
 
-    assert {"delivered": 1} == forget(made)
-    (statement,) = receipt(made)["statements"]
-    assert statement.startswith(
-        'shop_db: DELETE FROM "views" WHERE TD_TIME_RANGE(time, 1700000000, 1700000001)'
-    )
-    assert "event_id = 'p1' AND received_at = 1700000000000" in statement
-    assert P not in json.dumps(receipt(made))
+    assert [2, 1] == [one["forgotten"]["delivered"] for one in found]
+    assert P not in json.dumps(found)
+    time = "TD_TIME_RANGE(time, 1700000000, 1700000001)"
+    theirs = [
+        " OR ".join(f"({time} AND event_id = '{name}' AND received_at = 1700000000000)" for name in names)
+        for names in (("p1", "p2"), "b")
+    ]
+    assert [[f'shop_db: DELETE FROM "views" WHERE {time} AND ({one})'] for one in theirs] == [
+        one["statements"] for one in found
+    ]
 
 
 def test_a_hashed_column_is_recognised_by_the_same_value() -> None:
@@ -665,18 +675,36 @@ def test_a_request_is_done_once_its_last_search_left_nothing(left: dict[str, int
 
 
 def test_many_receipts_are_listed_in_parts() -> None:
-    """An answer has 6 MB at most. The same person asked for twice is one request, for what was received until now."""
+    """An answer has 6 MB at most, and each receipt may have as much; the command puts them together."""
     made = shops()
-    values = [f"{number}@example.com" for number in range(5001)]
-    noted = ask(made, "note", values=values)["requests"]
-    made.clock.sleep(DAY)
-    (again,) = ask(made, "note", values=values[:1])["requests"]
-    first, second, third = (ask(made, "list", **{"from": begin})["requests"] for begin in (0, 5000, 5001))
+    ask(made, "note", values=["a", "b", "c", "d"])
+    statements = [f"{n} {'x' * 2_000_000}" for n in range(4)]
 
-    assert [one["id"] for one in noted] == [one["id"] for one in (*first, *second)]
-    assert (5000, []) == (len(first), third)
-    assert noted[0]["id"] == again["id"]
-    assert noted[0]["before"] < again["before"]
+    def state(document: RequestDocument) -> None:
+        for one, some in zip(document.requests.values(), ([], statements, [], statements[:1]), strict=True):
+            one.statements = some
+
+    document = made.sender_wiring.forget_requests.change(state)
+    answers = list[dict[str, Any]]()
+
+    def invoke(_: str, event: dict[str, Any]) -> dict[str, Any]:
+        answers.append(made.invoke_sender(event))
+        return answers[-1]
+
+    stack = cast("Stack", SimpleNamespace(invoke=invoke))
+    assert [one.receipt() for one in document.requests.values()] == receipts(stack)
+    assert all(len(json.dumps(one)) < 6_000_000 for one in answers)
+
+
+def test_the_same_person_asked_for_twice_is_one_request() -> None:
+    """It is for what was received until now."""
+    made = shops()
+    (noted,) = ask(made, "note")["requests"]
+    made.clock.sleep(DAY)
+    (again,) = ask(made, "note")["requests"]
+
+    assert (noted["id"], again["before"]) == (receipt(made)["id"], receipt(made)["before"])
+    assert noted["before"] < again["before"]
 
 
 def test_an_object_that_nobody_names_is_waited_for_and_then_erased() -> None:

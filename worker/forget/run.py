@@ -6,10 +6,10 @@ after the longest time that the queue and the stream keep anything. Then nothing
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -39,7 +39,6 @@ REFUSED_SECONDS = 300
 """How long after a request that refuses new events the person's events are forgotten: until then every instance of the ingest refuses them."""
 _ID_BYTES = 6
 _MOST_BYTES = 5_000_000  # in one answer of 6 MB
-_MOST_LISTED = 5000  # receipts in one answer
 
 
 @dataclass(eq=False)
@@ -72,7 +71,8 @@ class Forget:
                   `ids` of requests.
                 - `counted`: note how many rows of the `requests` were counted before or after a deletion, in `counts` by table and request, 0
                   for those left out; with `clear`, that none are left anywhere.
-                - `list`: some receipts, the first of them `from` this number on.
+                - `list`: some receipts, behind the first `from` ones. One whose statements are too many for an answer is listed several
+                  times, each time with others of them.
             deadline: for all of it.
         """
         try:
@@ -109,14 +109,14 @@ class Forget:
             case "note":
                 return {"requests": [{"id": one.id, "before": one.before} for one in self._note(asked)]}
             case "lift":
-                return {"requests": [one.receipt() for one in self._lift(asked["ids"])]}
+                return {"requests": [{"id": one.id} for one in self._lift(asked["ids"])]}
             case "counted":
                 self._requests.change(partial(self._counted, asked))
                 return {}
             case "list":
-                begin = asked.get("from", 0)
-                listed = islice(self._requests.document().requests.values(), begin, begin + _MOST_LISTED)
-                return {"requests": [one.receipt() for one in listed]}
+                requests = self._requests.document().requests.values()
+                pieces = chain.from_iterable(_pieces(one.receipt()) for one in requests)
+                return {"requests": next(_fitting(islice(pieces, asked.get("from", 0), None)), [])}
         return {
             "error": "unknown_request",
             "message": "This stack is older than the command. Deploy it again.",
@@ -305,6 +305,25 @@ class Forget:
                 if {asked["column"], "received_at"} <= set(columns)
             }
         return {"tables": found, "is_unknown": account == UNKNOWN}
+
+
+def _pieces(receipt: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a receipt, several times if an answer has no room for all of its statements: each time with others of them."""
+    for statements in list(_fitting(receipt["statements"])) or [[]]:
+        yield receipt | {"statements": statements}
+
+
+def _fitting[T](values: Iterable[T]) -> Iterator[list[T]]:
+    """Yield as many values at a time as an answer has room for."""
+    part, size = list[T](), 0
+    for one in values:
+        size += _size(one)
+        if part and size > _MOST_BYTES:
+            yield part
+            part, size = [], _size(one)
+        part.append(one)
+    if part:
+        yield part
 
 
 def _size(value: object) -> int:

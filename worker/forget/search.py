@@ -203,14 +203,14 @@ class ForgetSearch:
             for (database, table), rows in wanted.items()
             for part in batched(rows, _MOST_IDS, strict=False)
         ]
-        for database, table, part, condition, (end, number) in run_parallel(
-            self._executors, jobs, _STATEMENTS_AT_ONCE
-        ):
+        for database, table, part, (end, number) in run_parallel(self._executors, jobs, _STATEMENTS_AT_ONCE):
             # the command may have deleted some of them by the value
             searched.deleted.update((one.row.request, f"{database}.{table}") for one in part[:number])
             if end not in (End.SUCCESS, End.UNKNOWN):
-                statement = f"{database}: {deleting(table, condition)}"
-                statements |= dict.fromkeys((one.row.request, statement) for one in part)
+                statements |= dict.fromkeys(
+                    (request, f"{database}: {deleting(table, _condition(rows))}")
+                    for request, rows in _by_request(part).items()
+                )
             if end is not End.UNKNOWN:
                 gone.update(part)
         if statements:
@@ -219,9 +219,8 @@ class ForgetSearch:
 
     def _delete_rows(
         self, database: str, table: str, part: tuple[Delivered, ...], deadline: Deadline
-    ) -> tuple[str, str, tuple[Delivered, ...], str, tuple[End, int]]:
-        condition = by_id(one.row.id for one in part if one.row.id is not None)
-        return database, table, part, condition, self.delete(database, table, condition, deadline)
+    ) -> tuple[str, str, tuple[Delivered, ...], tuple[End, int]]:
+        return database, table, part, self.delete(database, table, _condition(part), deadline)
 
     def delete(self, database: str, table: str, condition: str, deadline: Deadline) -> tuple[End, int]:
         """Delete rows in Treasure Data; return SUCCESS once a count finds none, UNKNOWN if that is not certain yet, and how many it has deleted.
@@ -284,6 +283,17 @@ class ForgetSearch:
         except UnavailableError as error:
             return error
         return [request for request in requests if request]
+
+
+def _condition(rows: Iterable[Delivered]) -> str:
+    return by_id(one.row.id for one in rows if one.row.id is not None)
+
+
+def _by_request(rows: Iterable[Delivered]) -> dict[str, list[Delivered]]:
+    found: dict[str, list[Delivered]] = {}
+    for one in rows:
+        found.setdefault(one.row.request, []).append(one)
+    return found
 
 
 def _known[T](results: Iterable[T | UnavailableError]) -> Iterator[T]:
