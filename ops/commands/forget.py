@@ -24,6 +24,7 @@ from ops.persons.person_search import (
     count_in_td,
     hours_of,
     in_objects,
+    in_rejected,
     look,
     make_key,
     receipts,
@@ -203,7 +204,7 @@ def _forget(
             show(description="forgetting", completed=next(done))
 
         in_objects(stack, "forget", touched, {}, note)
-    ask(stack, "rejected", forgets=True, **wanted.members)
+    in_rejected(stack, wanted, forgets=True)
     return {one: left[one] for one in ids}
 
 

@@ -163,6 +163,17 @@ def in_objects(
                 each(hour, answer)
 
 
+def in_rejected(stack: Stack, wanted: WantedPersons, *, forgets: bool) -> int:
+    """Search rejected events; return how many are of persons. With `forgets`, those of requests are deleted."""
+    number, after, is_over = 0, "", False
+    while not is_over:
+        answer = ask(stack, "rejected", forgets=forgets, after=after, **wanted.members)
+        number += answer["events"]
+        after = answer.get("after", "")  # an older stack searches everything at once
+        is_over = not after
+    return number
+
+
 def look(stack: Stack, wanted: WantedPersons, hours: Hours, *, shows: bool) -> Held:
     """Find persons everywhere, and change nothing; show how far that has come."""
     held = Held()
@@ -177,8 +188,7 @@ def look(stack: Stack, wanted: WantedPersons, hours: Hours, *, shows: bool) -> H
 
     with screen.progress("searching", hidden=not shows, unit="objects") as show:
         in_objects(stack, "look", [hour for hour, *_ in hours], wanted.members, add)
-    answer = ask(stack, "rejected", forgets=False, **wanted.members)
-    held.rejected = answer["events"]
+    held.rejected = in_rejected(stack, wanted, forgets=False)
     held.queued = sum(1 for _ in in_queue(stack, wanted))
     databases = sorted(set(_databases(stack, held.places, wanted.account)))
     answer = ask(stack, "tables", databases=databases, **wanted.members)

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doubles.treasure_data import Action, Fault, Kind
-from ops.persons.person_search import receipts
+from ops.persons.person_search import WantedPersons, in_rejected, receipts
 from ops.stack import Stack
 from shared import policy
 from shared.envelope import Envelope, RejectedEvent
@@ -45,7 +45,7 @@ from worker.forget.person import Person, Persons
 from worker.forget.requests import KEY, ForgetRequest, RequestDocument
 from worker.index import Index
 from worker.record import number
-from worker.rows import decompress
+from worker.rows import compress, decompress
 from worker.span import ChunkKey, Database, Group, RowSender, Span, milliseconds
 from worker.span_object import Chunk, encode, name_of
 from worker.states import Decision, Entry, State
@@ -80,6 +80,17 @@ def ask(made: Delivery, do: str, **members: Any) -> dict[str, Any]:
     answer = made.invoke_sender({"forget": asked})
     assert "error" not in answer, answer
     return answer
+
+
+def stack_of(made: Delivery) -> tuple[Stack, list[dict[str, Any]]]:
+    """Return what a command takes for the stack, and a list to which the answers of the sender's function are added."""
+    answers = list[dict[str, Any]]()
+
+    def invoke(_: str, event: dict[str, Any]) -> dict[str, Any]:
+        answers.append(made.invoke_sender(event))
+        return answers[-1]
+
+    return cast("Stack", SimpleNamespace(invoke=invoke)), answers
 
 
 def forget(made: Delivery) -> dict[str, int]:
@@ -621,6 +632,30 @@ def test_a_search_goes_on_where_it_stopped() -> None:
     assert not made.sender_wiring.forget_requests.document().began
 
 
+def test_a_search_of_rejected_events_goes_on_where_it_stopped() -> None:
+    """An account may have more objects than an invocation can read, also one of the command."""
+    made = shops()
+    body = compress(msgpack.packb((AT_MS, json.dumps({"email": P}).encode(), "no")))
+    for one in range(101):  # 96 are looked at together
+        name = f"rejected/{'shop' if one else 'blog'}/views!too_deep/{one:03}.gz"
+        made.s3.put_object(Bucket=BUCKET, Key=name, Body=body)
+    made.s3.before["get_object"] = lambda request: made.clock.sleep(
+        30 * request["Key"].startswith("rejected")
+    )
+    stack, answers = stack_of(made)
+    assert 100 == in_rejected(stack, WantedPersons("shop", "email", (P,)), forgets=False)
+    assert [96, 4] == [one["events"] for one in answers]
+    for account in ("shop", "blog"):
+        ask(made, "note", account=account)
+    made.clock.sleep(3 * HOUR)
+    for left in (100, 4, 0):
+        made.sender_wiring.forget.run_due(made.deadline(30_000))
+        assert left == len(made.rejected_objects())
+
+    assert [{"rejected": 100}, {"rejected": 1}] == [one["forgotten"] for one in ask(made, "list")["requests"]]
+    assert not made.sender_wiring.forget_requests.document().began
+
+
 class Busy(Sweeper):
     """Takes all the time that it has."""
 
@@ -685,13 +720,7 @@ def test_many_receipts_are_listed_in_parts() -> None:
             one.statements = some
 
     document = made.sender_wiring.forget_requests.change(state)
-    answers = list[dict[str, Any]]()
-
-    def invoke(_: str, event: dict[str, Any]) -> dict[str, Any]:
-        answers.append(made.invoke_sender(event))
-        return answers[-1]
-
-    stack = cast("Stack", SimpleNamespace(invoke=invoke))
+    stack, answers = stack_of(made)
     assert [one.receipt() for one in document.requests.values()] == receipts(stack)
     assert all(len(json.dumps(one)) < 6_000_000 for one in answers)
 

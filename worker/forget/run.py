@@ -26,7 +26,8 @@ from worker.account_cache import UNKNOWN, AccountCache
 from worker.deadline import Deadline
 from worker.forget.person import Persons
 from worker.forget.requests import DAY, ForgetRequest, ForgetRequests, RequestDocument
-from worker.forget.search import ForgetSearch
+from worker.forget.search import Findings, ForgetSearch
+from worker.rejected_events import PREFIX as REJECTED
 from worker.shards import Shards
 from worker.span import milliseconds
 from worker.span_object import SpanObjects
@@ -64,7 +65,7 @@ class Forget:
 
                 - `objects`: count the span objects by hour.
                 - `look` and `forget`: in the objects of an `hour` behind `after`; by `forget`, everybody who is to be forgotten.
-                - `rejected`: count rejected events; with `forgets`, delete them.
+                - `rejected`: count rejected events, in the objects behind `after`; with `forgets`, delete them.
                 - `tables`: where Treasure Data may have rows. `count`, `delete` and `select`: there, in a `database`'s `table`.
                 - `texts`: what the values are in rows.
                 - `note`: make a request of each value; with `refuse`, have the ingest refuse new events. `lift`: accept them again, for
@@ -92,8 +93,9 @@ class Forget:
                 return self._search.forget(asked["hour"], asked["after"], deadline).told()
             case "rejected":
                 persons = self._requests.persons(0.0) if asked["forgets"] else self._asked_for(asked)
-                found = self._search.rejected(asked["account"], persons, forgets=asked["forgets"])
-                return {"events": found.total()}
+                account, after = asked["account"], asked.get("after", "")
+                found = self._search.rejected(account, persons, after, deadline, forgets=asked["forgets"])
+                return {"events": found.rows["rejected"], "after": found.after}
             case "tables":
                 return self._tables(asked)
             case "count":
@@ -224,24 +226,31 @@ class Forget:
         if not document.began:
             document = self._requests.change(lambda found: found.begin(now))
         began = document.began
-        for hour in list(self._objects.hours()):
-            after = document.after if hour == document.hour else ""
-            is_over = hour < document.hour
+        for place, search in list(self._searches(active)):
+            after = document.after if place == document.hour else ""
+            is_over = place < document.hour
             while not is_over:
-                searched = self._search.forget(hour, after, deadline)
+                searched = search(after, deadline)
                 after, left = searched.after, searched.left
                 document = self._requests.change(
-                    partial(RequestDocument.reach, began=began, hour=hour, after=after, left=left)
+                    partial(RequestDocument.reach, began=began, hour=place, after=after, left=left)
                 )
                 if document.began != began or (after and deadline.near):
                     return
                 is_over = not after
-        persons = self._requests.persons_of(active)
-        for account in dict.fromkeys(one.account for one in active):
-            self._search.rejected(account, persons, forgets=True)
         document = self._requests.change(lambda found: found.finish(began, self._clock.now()))
         done = sum(1 for one in document.requests.values() if one.done >= now)
         self._telemetry.info("searched for persons to forget", requests=len(active), done=done)
+
+    def _searches(
+        self, active: Iterable[ForgetRequest]
+    ) -> Iterator[tuple[str, Callable[[str, Deadline], Findings]]]:
+        """Yield the searches of hours and then of accounts' rejected events, in the order of their places."""
+        for hour in self._objects.hours():
+            yield hour, partial(self._search.forget, hour)
+        persons = self._requests.persons_of(active)
+        for account in sorted({one.account for one in active}):
+            yield f"{REJECTED}{account}", partial(self._search.rejected, account, persons, forgets=True)
 
     # Treasure Data
 

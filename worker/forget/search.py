@@ -45,7 +45,7 @@ class Findings:
     """What a search found.
 
     Attributes:
-        after: the name behind which it goes on; empty if it has seen all of the hour.
+        after: the name behind which it goes on; empty if it has seen everything.
         objects: how many objects it has looked at.
         rows: of persons that it found, by state.
         forgotten: those of them that are gone now, by request and state.
@@ -243,29 +243,34 @@ class ForgetSearch:
 
     # Rejected events
 
-    def rejected(self, account: str, persons: Persons, *, forgets: bool) -> Counter[tuple[str, str]]:
-        """Return how many of an account's rejected events are of persons, by request; with `forgets`, delete them and note it.
+    def rejected(
+        self, account: str, persons: Persons, after: str, deadline: Deadline, *, forgets: bool
+    ) -> Findings:
+        """Look for persons in an account's rejected events behind a name until the deadline is near; with `forgets`, delete these and note it.
 
         Raises:
             BucketUnavailableError: S3 does not answer.
         """
-        found: Counter[tuple[str, str]] = Counter()
+        prefix, searched = f"{REJECTED}{account}/", Findings()
         matcher = persons.of(account)
         if matcher is None:
-            return found
+            return searched
+        searched.after = after or prefix
         try:
-            for page in self._bucket.pages(f"{REJECTED}{account}/"):
-                jobs = [
-                    partial(self._rejected, item["Key"], matcher, forgets=forgets)
-                    for item in page.get("Contents", ())
-                ]
+            for batch in batched(self._bucket.names(prefix, after), _BATCH, strict=False):
+                if deadline.near:
+                    return searched
+                jobs = [partial(self._rejected, name, matcher, forgets=forgets) for name in batch]
                 for requests in _known(run_parallel(self._executors, jobs, _AT_ONCE)):
-                    found.update((request, "rejected") for request in requests)
+                    searched.rows["rejected"] += len(requests)
+                    searched.forgotten.update((request, "rejected") for request in requests if forgets)
+                searched.after = batch[-1]
         finally:
-            if found and forgets:
+            if searched.forgotten:
                 now = self._clock.now()
-                self._requests.change(lambda document: document.add_forgotten(found, now))
-        return found
+                self._requests.change(lambda found: found.add_forgotten(searched.forgotten, now))
+        searched.after = ""
+        return searched
 
     def _rejected(self, name: str, matcher: Matcher, *, forgets: bool) -> list[str] | UnavailableError:
         """Return the requests that events of an object match, or why that is unknown or these could not be deleted."""
