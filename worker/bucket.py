@@ -82,6 +82,12 @@ class Bucket:
         except (ClientError, BotoCoreError) as error:
             raise BucketUnavailableError(str(error)) from error
 
+    def names(self, prefix: str, after: str = "") -> Iterator[str]:
+        """Yield the names of objects, in order, behind the name `after`."""
+        for page in self.pages(prefix, **({"StartAfter": after} if after else {})):
+            for item in page.get("Contents", ()):
+                yield item["Key"]
+
     def pages(self, prefix: str, **request: Any) -> Iterator[Any]:
         """Yield the pages of a listing."""
         while True:

@@ -24,6 +24,7 @@ from ops.persons.person_search import (
     count_in_td,
     hours_of,
     in_objects,
+    in_rejected,
     look,
     make_key,
     receipts,
@@ -203,7 +204,7 @@ def _forget(
             show(description="forgetting", completed=next(done))
 
         in_objects(stack, "forget", touched, {}, note)
-    ask(stack, "rejected", forgets=True, **wanted.members)
+    in_rejected(stack, wanted, forgets=True)
     return {one: left[one] for one in ids}
 
 
@@ -264,7 +265,7 @@ def _lift(stack: Stack, ids: tuple[str, ...], *, as_json: bool) -> None:
     if unknown := set(ids) - {one["id"] for one in lifted}:
         raise Failure(f"No request is named {', '.join(sorted(unknown))}. `sluice forget --list` shows them.")
     if as_json:
-        screen.show_json(lifted)
+        screen.show_json([one for one in receipts(stack) if one["id"] in ids])
     else:
         screen.say("The endpoint accepts events of these persons again, in a minute.")
 

@@ -124,10 +124,14 @@ def ask(stack: Stack, do: str, **members: Any) -> dict[str, Any]:
 
 def receipts(stack: Stack) -> list[dict[str, Any]]:
     """Return what became of all requests."""
-    found: list[dict[str, Any]] = []
-    while some := ask(stack, "list", **{"from": len(found)})["requests"]:
-        found += some
-    return found
+    listed: list[dict[str, Any]] = []
+    while some := ask(stack, "list", **{"from": len(listed)})["requests"]:
+        listed += some
+    found: dict[str, dict[str, Any]] = {}
+    for one in listed:  # one with many statements several times
+        known = found.get(one["id"], one)["statements"]
+        found[one["id"]] = one | {"statements": list(dict.fromkeys(known + one["statements"]))}
+    return list(found.values())
 
 
 def hours_of(stack: Stack) -> Hours:
@@ -159,6 +163,17 @@ def in_objects(
                 each(hour, answer)
 
 
+def in_rejected(stack: Stack, wanted: WantedPersons, *, forgets: bool) -> int:
+    """Search rejected events; return how many are of persons. With `forgets`, those of requests are deleted."""
+    number, after, is_over = 0, "", False
+    while not is_over:
+        answer = ask(stack, "rejected", forgets=forgets, after=after, **wanted.members)
+        number += answer["events"]
+        after = answer.get("after", "")  # an older stack searches everything at once
+        is_over = not after
+    return number
+
+
 def look(stack: Stack, wanted: WantedPersons, hours: Hours, *, shows: bool) -> Held:
     """Find persons everywhere, and change nothing; show how far that has come."""
     held = Held()
@@ -173,8 +188,7 @@ def look(stack: Stack, wanted: WantedPersons, hours: Hours, *, shows: bool) -> H
 
     with screen.progress("searching", hidden=not shows, unit="objects") as show:
         in_objects(stack, "look", [hour for hour, *_ in hours], wanted.members, add)
-    answer = ask(stack, "rejected", forgets=False, **wanted.members)
-    held.rejected = answer["events"]
+    held.rejected = in_rejected(stack, wanted, forgets=False)
     held.queued = sum(1 for _ in in_queue(stack, wanted))
     databases = sorted(set(_databases(stack, held.places, wanted.account)))
     answer = ask(stack, "tables", databases=databases, **wanted.members)

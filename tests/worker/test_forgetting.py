@@ -8,7 +8,8 @@ from contextlib import suppress
 from dataclasses import replace
 from io import BytesIO
 from itertools import islice
-from typing import Any, override
+from types import SimpleNamespace
+from typing import Any, cast, override
 
 import msgpack
 import pytest
@@ -17,6 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doubles.treasure_data import Action, Fault, Kind
+from ops.persons.person_search import WantedPersons, in_rejected, receipts
+from ops.stack import Stack
 from shared import policy
 from shared.envelope import Envelope, RejectedEvent
 from shared.policy import EdgePolicy, PolicyEntry
@@ -42,7 +45,7 @@ from worker.forget.person import Person, Persons
 from worker.forget.requests import KEY, ForgetRequest, RequestDocument
 from worker.index import Index
 from worker.record import number
-from worker.rows import decompress
+from worker.rows import compress, decompress
 from worker.span import ChunkKey, Database, Group, RowSender, Span, milliseconds
 from worker.span_object import Chunk, encode, name_of
 from worker.states import Decision, Entry, State
@@ -79,6 +82,17 @@ def ask(made: Delivery, do: str, **members: Any) -> dict[str, Any]:
     return answer
 
 
+def stack_of(made: Delivery) -> tuple[Stack, list[dict[str, Any]]]:
+    """Return what a command takes for the stack, and a list to which the answers of the sender's function are added."""
+    answers = list[dict[str, Any]]()
+
+    def invoke(_: str, event: dict[str, Any]) -> dict[str, Any]:
+        answers.append(made.invoke_sender(event))
+        return answers[-1]
+
+    return cast("Stack", SimpleNamespace(invoke=invoke)), answers
+
+
 def forget(made: Delivery) -> dict[str, int]:
     """Note a request and search all objects; return how many rows were forgotten, by their state."""
     ask(made, "note")
@@ -111,12 +125,9 @@ def books(made: Delivery) -> dict[str, int]:
 
 def everything(made: Delivery) -> bytes:
     """Return all that S3 has, old versions too, decompressed."""
-    return b"".join(_plain(body) for body in made.s3.versions(BUCKET))
-
-
-def _plain(body: bytes) -> bytes:
-    parts = body.split(b"\x1f\x8b\x08")
-    return b"".join(decompress(b"\x1f\x8b\x08" + part) for part in parts[1:] if part)
+    begin = b"\x1f\x8b\x08"
+    parts = [part for body in made.s3.versions(BUCKET) for part in body.split(begin)[1:]]
+    return b"".join(decompress(begin + part) for part in parts if part)
 
 
 def rows(*names: str) -> list[dict[str, Any]]:
@@ -125,23 +136,20 @@ def rows(*names: str) -> list[dict[str, Any]]:
 
 
 def test_delivered_rows_are_deleted_in_treasure_data_before_they_leave_the_object() -> None:
-    """The object is what says which rows they are: clients name events, so only the second and the time of receipt tell rows apart.
-
-    Rows without all three leave it at once: only the command's statement, by the value, can find them.
-    """
+    """It says which rows they are; those stay in it that no count shows to be gone, as in a table that is then empty, but for rows without an id."""
     theirs = row("p1", email="q@example.com") | {"received_at": 1_700_000_000_500}
     no_id = {"email": P, "time": 1_700_000_000, "received_at": 1_700_000_000_000}
     made = delivered(
         envelope("shop", {"views": rows("a", "p1", "b")}),
         envelope("blog", {"views": rows("p9")}),
-        envelope("shop", {"views": [theirs], "odd": [no_id]}, request_id="s"),
+        envelope("shop", {"views": [theirs], "odd": [no_id], "carts": rows("p2")}, request_id="s"),
     )
 
     assert {"delivered": 2} == forget(made)
-    assert {"delivered": 3, "forgotten": 2} == books(made)
+    assert {"delivered": 4, "forgotten": 2} == books(made)
     assert ["a", "b", "p1"] == made.ids("shop_db", "views")
     assert ["p9"] == made.ids("blog_db", "views")
-    assert {"shop_db.views": 1} == receipt(made)["treasure_data"]
+    assert {"shop_db.views": 1, "shop_db.carts": 1} == receipt(made)["treasure_data"]
 
 
 @pytest.mark.parametrize("broken", ["document", "key"])
@@ -291,26 +299,20 @@ def test_rows_stay_in_their_object_until_a_count_finds_none_in_treasure_data() -
     assert {"delivered": 1} == forget(made)
 
 
-def test_what_was_deleted_is_noted_although_the_count_after_it_fails() -> None:
-    """An empty table shows no columns to count by. The next search counts nothing that it could note."""
-    made = delivered(envelope("shop", {"carts": rows("p1")}))
-
-    assert {} == forget(made)
-    assert {"shop_db.carts": 1} == receipt(made)["treasure_data"]
-
-
 def test_what_the_key_may_not_delete_is_told_before_the_rows_leave() -> None:
-    """The receipt has the statement, by the ids of the rows: the value is nowhere."""
+    """A receipt has the statement, by the ids of the person's rows and nobody else's: the value is nowhere."""
     made = delivered(envelope("shop", {"views": rows("a", "p1", "b")}))
     made.td.settings = replace(made.td.settings, refuses_delete=True)
+    ask(made, "note", values=[P, "b@example.com"])
+    [(hour, *_)] = ask(made, "objects")["hours"]
+    assert {"delivered": 2} == ask(made, "forget", hour=hour, after="")["rows"]
+    found = ask(made, "list")["requests"]
 
-    assert {"delivered": 1} == forget(made)
-    (statement,) = receipt(made)["statements"]
-    assert statement.startswith(
-        'shop_db: DELETE FROM "views" WHERE TD_TIME_RANGE(time, 1700000000, 1700000001)'
-    )
-    assert "event_id = 'p1' AND received_at = 1700000000000" in statement
-    assert P not in json.dumps(receipt(made))
+    assert [{"delivered": 1}] * 2 == [one["forgotten"] for one in found]
+    assert P not in json.dumps(found)
+    time, received = "TD_TIME_RANGE(time, 1700000000, 1700000001)", "received_at = 1700000000000"
+    deletes = f'shop_db: DELETE FROM "views" WHERE {time} AND (({time} AND event_id = %r AND {received}))'
+    assert [[deletes % one] for one in ("p1", "b")] == [one["statements"] for one in found]
 
 
 def test_a_hashed_column_is_recognised_by_the_same_value() -> None:
@@ -326,11 +328,10 @@ def test_a_hashed_column_is_recognised_by_the_same_value() -> None:
 def test_rejected_events_of_a_person_are_deleted_with_their_old_versions() -> None:
     """Those that come later, too. The others are kept; the ledger counts all of them as before."""
     made = shops()
-    events = [
-        (0, "missing_table", "views", json.dumps({"email": one}).encode(), "no")
+    rejected = tuple(
+        RejectedEvent(0, "missing_table", "views", json.dumps({"email": one}).encode(), "no")
         for one in (P, "a@example.com")
-    ]
-    rejected = tuple(RejectedEvent(*one) for one in events)
+    )
     first, later = (Envelope("shop", "k1", AT_MS, one, 0, (), rejected).encode() for one in "rs")
     made.put(first)
     made.deliver()
@@ -416,21 +417,13 @@ def refused(made: Delivery) -> set[bytes]:
 
 
 def test_the_ingest_is_told_whose_events_to_refuse_until_that_is_lifted() -> None:
-    """The hashes outlive the last search, and the sweep tells it again if the edge policy was replaced.
-
-    Without an edge policy nobody can be refused: the ingest serves every account until accounts are applied.
-    """
+    """The hashes outlive the last search, and the sweep tells it again if the edge policy was replaced; without one, nobody can be refused."""
     made = shops()
-    asked = {
-        "do": "note",
-        "account": "shop",
-        "column": "email",
-        "values": ["kept@example.com"],
-        "refuse": True,
-    }
-    assert "No accounts have been applied" in made.invoke_sender({"forget": asked})["message"]
+    kept = {"column": "email", "values": ["kept@example.com"], "refuse": True}
+    answer = made.invoke_sender({"forget": {"do": "note", "account": "shop", **kept}})
+    assert "No accounts have been applied" in answer["message"]
     apply(made)
-    ask(made, "note", values=["kept@example.com"], refuse=True)
+    ask(made, "note", **kept)
     both = [one["id"] for one in ask(made, "note", values=[P, "q@example.com"], refuse=True)["requests"]]
     persons = (P, "q@example.com", "kept@example.com")
     hashes = [set(one) for one in made.sender_wiring.forget_requests.hashes("shop", "email", persons)]
@@ -500,22 +493,16 @@ def test_rows_with_a_wrong_count_do_not_end_a_search(counted: int) -> None:
 
 @pytest.mark.parametrize("trouble", ["full", "gone", "away"])
 def test_a_span_that_cannot_be_cut_does_not_end_a_search(trouble: str) -> None:
-    """Its item has no room, or its object is gone: it is left, and reported.
-
-    If the ledger is away, the search ends, and is repeated; what it has forgotten is noted before.
-    """
+    """Without room in its item, or its object, it is left, and reported; if the ledger is away, the search notes what it has done, and ends."""
     made = shops()
     made.deliver_each(*(envelope("shop", {"views": rows(f"a{n}", f"p{n}")}) for n in range(3)))
     made.clock.sleep(2 * HOUR)
     ask(made, "note")
     [(hour, *_)] = ask(made, "objects")["hours"]
-    too_large = {
-        "Code": "ValidationException",
-        "Message": "Item size to update has exceeded the maximum allowed size",
-    }
+    said = "Item size to update has exceeded the maximum allowed size"
 
     def refuse() -> None:
-        raise ClientError({"Error": too_large}, "UpdateItem")
+        raise ClientError({"Error": {"Code": "ValidationException", "Message": said}}, "UpdateItem")
 
     def lose() -> None:
         made.s3.client.delete_object(Bucket=BUCKET, Key=name_of(made.spans()[-1]))
@@ -547,11 +534,12 @@ def test_waiting_rows_of_a_person_with_a_wrong_count_die() -> None:
         ({"status": 502, "body": b"<html>"}, "failed", []),
         ({"body": b'["p1"]\n["p'}, "failed", []),
         ({"body": b'["p1"]\n'}, "failed", []),
+        ({"body": 2 * f'["{"日" * 450_000}"]\n'.encode()}, "failed", []),
     ],
 )
 def test_rows_that_cannot_be_read_are_not_none(change: dict[str, Any], end: str, found: list[str]) -> None:
-    """A proxy may answer for the query's result, or the result may be cut off."""
-    made = delivered(envelope("shop", {"views": rows("p1", "p2")}))
+    """A proxy may answer for the query's result, or the result may be cut off, or larger than an answer may be; only nulls are left out."""
+    made = delivered(envelope("shop", {"views": [one | {"plan": None} for one in rows("p1", "p2")]}))
     real = made.sender_wiring.forget._statements
 
     def changed(method: str, *path: str, **options: Any) -> TdAnswer:
@@ -559,9 +547,9 @@ def test_rows_that_cannot_be_read_are_not_none(change: dict[str, Any], end: str,
         return replace(answer, **change) if path[1] == "result" else answer
 
     made.sender_wiring.forget._statements = Statements(changed, made.clock)
-    answer = ask(made, "select", database="shop_db", table="views", columns=["event_id"])
+    answer = ask(made, "select", database="shop_db", table="views", columns=["event_id", "plan"])
 
-    assert (end, found) == (answer["end"], [one["event_id"] for one in answer["rows"]])
+    assert (end, [{"event_id": one} for one in found]) == (answer["end"], answer["rows"])
 
 
 def test_requests_that_are_noted_at_once_are_all_kept() -> None:
@@ -592,22 +580,31 @@ def test_what_arrives_after_a_refusal_was_lifted_is_kept() -> None:
 
 
 def test_a_search_goes_on_where_it_stopped() -> None:
-    """An invocation has minutes; a search may take hours."""
+    """An invocation has minutes; a search may take hours, in span objects and in rejected events, also one of the command."""
     made = shops()
     made.fail(415, database="shop_db")
-    for one in range(99):  # of an hour, 96 are looked at together
+    body = compress(msgpack.packb((AT_MS, json.dumps({"email": P}).encode(), "no")))
+    for one in range(101):
+        name = f"rejected/{'shop' if one else 'blog'}/views!too_deep/{one:03}.gz"
+        made.s3.put_object(Bucket=BUCKET, Key=name, Body=body)
+    for one in range(99):  # of an hour or an account, 96 are looked at together
         made.put(envelope("shop", {"views": rows("p1" if one == 98 else "a")}, request_id=str(one)))
         made.deliver(one)
         made.clock.sleep(HOUR * (one in {0, 97, 98}))
-    ask(made, "note")
+    for account in ("shop", "blog"):
+        ask(made, "note", account=account)
     made.clock.sleep(3 * HOUR)
-    made.s3.before["get_object"] = lambda request: made.clock.sleep(30 * request["Key"].startswith("spans/"))
-    for forgotten in (0, 0, 0, 1, 1):
-        assert not receipt(made)["done"]
+    slow = ("spans/", "rejected/")
+    made.s3.before["get_object"] = lambda request: made.clock.sleep(30 * request["Key"].startswith(slow))
+    stack, answers = stack_of(made)
+    assert 100 == in_rejected(stack, WantedPersons("shop", "email", (P,)), forgets=False)
+    assert [96, 4] == [one["events"] for one in answers]
+    for forgotten, rejected in ((0, 101), (0, 101), (0, 101), (1, 101), (1, 100), (1, 4), (1, 0)):
         made.sender_wiring.forget.run_due(made.deadline(30_000))
-        assert forgotten == books(made).get("forgotten", 0)
+        assert (forgotten, rejected) == (books(made).get("forgotten", 0), len(made.rejected_objects()))
+        assert (rejected > 0) == bool(made.sender_wiring.forget_requests.document().began)
 
-    assert not made.sender_wiring.forget_requests.document().began
+    assert [100, 1] == [one["forgotten"]["rejected"] for one in ask(made, "list")["requests"]]
 
 
 class Busy(Sweeper):
@@ -641,39 +638,36 @@ def test_a_run_that_goes_on_after_its_search_has_ended_does_not_move_the_next_on
     assert (3.0, "", "", {}) == (document.began, document.hour, document.after, document.left)
 
 
-def test_a_search_says_nothing_about_a_request_that_was_made_meanwhile() -> None:
-    """It had passed some of the objects by then, so the request's own second search stays due."""
-    document = RequestDocument()
-    document.begin(3.0)
-    document.requests["1"] = ForgetRequest("1", "shop", "email", ["00"], before=3001, until=5.0, next=7.0)
-    document.finish(3.0, 4.0)
-
-    assert 7.0 == document.requests["1"].next
-
-
 @pytest.mark.parametrize(("left", "ends"), [({}, True), ({"": 1}, False), ({"1": 2}, False)])
 def test_a_request_is_done_once_its_last_search_left_nothing(left: dict[str, int], ends: bool) -> None:
-    """Until then it is known when rows were first seen that no statement may find yet."""
+    """Until then it is known when rows were first seen that no statement may find yet; a request that was made meanwhile stays due."""
     document = RequestDocument(seen={"span/chunk": 1.0})
-    document.requests["1"] = ForgetRequest("1", "shop", "email", ["00"], before=1, until=5.0, next=7.0)
+    for one, before in (("1", 1), ("2", 10 * milliseconds(DAY) + 1)):
+        document.requests[one] = ForgetRequest(one, "shop", "email", ["00"], before, until=5.0, next=7.0)
     document.begin(10 * DAY)
     document.reach(10 * DAY, "", "", left)
     document.finish(10 * DAY, 11 * DAY)
 
     assert (ends, "1" in left) == (bool(document.requests["1"].done), bool(document.seen))
+    assert (0.0, 7.0) == (document.requests["2"].done, document.requests["2"].next)
 
 
 def test_many_receipts_are_listed_in_parts() -> None:
-    """An answer has 6 MB at most. The same person asked for twice is one request, for what was received until now."""
+    """An answer has 6 MB at most, and so may a receipt; the same person asked for twice is one request, for what was received until now."""
     made = shops()
-    values = [f"{number}@example.com" for number in range(5001)]
-    noted = ask(made, "note", values=values)["requests"]
+    noted = ask(made, "note", values=["a", "b", "c", "d"])["requests"]
     made.clock.sleep(DAY)
-    (again,) = ask(made, "note", values=values[:1])["requests"]
-    first, second, third = (ask(made, "list", **{"from": begin})["requests"] for begin in (0, 5000, 5001))
+    (again,) = ask(made, "note", values=["a"])["requests"]
+    statements = [f"{n} {'x' * 2_000_000}" for n in range(4)]
 
-    assert [one["id"] for one in noted] == [one["id"] for one in (*first, *second)]
-    assert (5000, []) == (len(first), third)
+    def state(document: RequestDocument) -> None:
+        for one, some in zip(document.requests.values(), ([], statements, [], statements[:1]), strict=True):
+            one.statements = some
+
+    document = made.sender_wiring.forget_requests.change(state)
+    stack, answers = stack_of(made)
+    assert [one.receipt() for one in document.requests.values()] == receipts(stack)
+    assert all(len(json.dumps(one)) < 6_000_000 for one in answers)
     assert noted[0]["id"] == again["id"]
     assert noted[0]["before"] < again["before"]
 
@@ -892,9 +886,8 @@ def test_only_the_person_s_rows_leave_and_every_name_is_used_once(
             )
         }
         persons = made.sender_wiring.forget_requests
-        wanted = Person(
-            "1", "shop", "email", (bytes.fromhex(persons.hashes("shop", "email", [person])[0][0]),), NOW
-        )
+        hashed = bytes.fromhex(persons.hashes("shop", "email", [person])[0][0])
+        wanted = Person("1", "shop", "email", (hashed,), NOW)
         cut = made.sender_wiring.forgetting.forget(span, Persons(b"forget-key", (wanted,)))
         after_cut = made.ledger.get(span.place)
         assert after_cut is not None

@@ -67,12 +67,16 @@ def test_a_row_that_came_later_or_of_another_account_is_of_nobody() -> None:
     ]
 
 
-def test_an_event_is_recognised_by_its_column_s_name() -> None:
-    """As it would be as a row; what is no JSON object is nobody's."""
-    matcher = persons("x").of("shop")
+def test_an_event_is_recognised_by_any_member_with_its_column_s_name() -> None:
+    """As it would be as a row, whatever its sender calls its time of receipt; what is no JSON object is nobody's."""
+    matcher = persons("x", '[1,{"a":"b"}]').of("shop")
     assert matcher is not None
 
-    assert ["request", "request", "", "", ""] == [
-        matcher.request_of_event(text, 5)
-        for text in (b'{"email": "x"}', b'{"EMail": "x"}', b'{"email": "y"}', b'["x"]', b"{")
-    ]
+    theirs = (
+        b'{"email": "x", "EMAIL": "", "received_at": 99}',
+        b'{"email": null, "EMail": "x"}',
+        b'{"email": [1, {"a": "b"}]}',
+    )
+    others = (b'{"email": "y"}', b'["x"]', b"{", b'{"email": %b}' % (b"[" * 300 + b"]" * 300))
+    assert ["request"] * 3 == [matcher.request_of_event(text, 5) for text in theirs]
+    assert [*["request"] * 3, *[""] * 4] == [matcher.request_of_event(text) for text in theirs + others]

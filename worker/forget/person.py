@@ -16,6 +16,7 @@ from shared import json_codec
 from shared.errors import InvalidJsonError, InvalidObjectError
 from shared.person_hash import hasher, text_of
 from shared.rows import column_name
+from shared.rows import text_of as json_text
 from worker.span import TOO_MANY_TABLES, Group
 from worker.treasure_data.statement import RowId
 
@@ -116,25 +117,31 @@ class Matcher:
     def request(self, row: Mapping[Any, Any]) -> str:
         """Return the request that a row matches; empty if it matches none."""
         received_at = row.get("received_at")
-        for column in self._columns:
-            value = row.get(column)
-            person = (
-                None if value is None else self._columns[column].get(self._hashers[column](text_of(value)))
-            )
-            if person is not None and not (type(received_at) is int and received_at > person.before):
-                return person.id
-        return ""
+        matches = (self._request_of(column, row.get(column), received_at) for column in self._columns)
+        return next(filter(None, matches), "")
 
     def request_of_event(self, original: bytes, received_at: int | None = None) -> str:
-        """Return the request that an event matches, given its JSON; empty if it matches none, or is no JSON."""
+        """Return the request that an event matches, given its JSON; empty if it matches none, or is no JSON.
+
+        Any of the members counts whose names become the same column's. A row has the first, and the others in columns of other names.
+        """
         try:
             event = json_codec.parse(original)
         except InvalidJsonError:
             return ""
-        if not isinstance(event, dict):
-            return ""
-        row = {column_name(name): value for name, value in event.items()}
-        return self.request(row | ({"received_at": received_at} if received_at is not None else {}))
+        members = event.items() if isinstance(event, dict) else ()
+        columns = ((column_name(name), value) for name, value in members)
+        matches = (
+            self._request_of(column, _column_value(value), received_at)
+            for column, value in columns
+            if column in self._columns
+        )
+        return next(filter(None, matches), "")
+
+    def _request_of(self, column: str, value: Any, received_at: Any) -> str:
+        person = None if value is None else self._columns[column].get(self._hashers[column](text_of(value)))
+        is_later = person is not None and type(received_at) is int and received_at > person.before
+        return "" if person is None or is_later else person.id
 
     def pieces(self, payload: bytes, group: Group) -> list[Piece]:
         """Return the payload of a chunk in pieces, without the rows of persons; nothing if it has none."""
@@ -169,6 +176,11 @@ class Matcher:
         if not request:
             return Piece(data, 1)
         return Piece(b"", 1, (Found(request, RowId.of(value)),))
+
+
+def _column_value(value: Any) -> Any:
+    """Return what a row would have of an event's member."""
+    return json_text(value) if isinstance(value, (list, dict)) else value
 
 
 def _behind(name: str) -> re.Pattern[bytes]:

@@ -98,7 +98,7 @@ class RequestDocument:
 
     Attributes:
         requests: by id.
-        hour: of the objects that the search has reached.
+        hour: of the objects that the search has reached; behind all hours, the prefix of an account's rejected events.
         after: the name behind which it goes on.
         began: UNIX seconds at which it began; 0 if none is under way.
         left: rows that it had to leave so far, by request.

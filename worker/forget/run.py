@@ -5,10 +5,11 @@ doubt. So after the first search others follow: once a doubt can be over, each d
 after the longest time that the queue and the stream keep anything. Then nothing can come back, and the hashes go.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -25,7 +26,8 @@ from worker.account_cache import UNKNOWN, AccountCache
 from worker.deadline import Deadline
 from worker.forget.person import Persons
 from worker.forget.requests import DAY, ForgetRequest, ForgetRequests, RequestDocument
-from worker.forget.search import ForgetSearch
+from worker.forget.search import Findings, ForgetSearch
+from worker.rejected_events import PREFIX as REJECTED
 from worker.shards import Shards
 from worker.span import milliseconds
 from worker.span_object import SpanObjects
@@ -37,8 +39,7 @@ SECOND_SEARCH_SECONDS = 2 * 3600.0
 REFUSED_SECONDS = 300
 """How long after a request that refuses new events the person's events are forgotten: until then every instance of the ingest refuses them."""
 _ID_BYTES = 6
-_MOST_ROWS = 4_000_000  # characters of rows in one answer
-_MOST_LISTED = 5000  # receipts in one answer
+_MOST_BYTES = 5_000_000  # in one answer of 6 MB
 
 
 @dataclass(eq=False)
@@ -64,14 +65,15 @@ class Forget:
 
                 - `objects`: count the span objects by hour.
                 - `look` and `forget`: in the objects of an `hour` behind `after`; by `forget`, everybody who is to be forgotten.
-                - `rejected`: count rejected events; with `forgets`, delete them.
+                - `rejected`: count rejected events, in the objects behind `after`; with `forgets`, delete them.
                 - `tables`: where Treasure Data may have rows. `count`, `delete` and `select`: there, in a `database`'s `table`.
                 - `texts`: what the values are in rows.
                 - `note`: make a request of each value; with `refuse`, have the ingest refuse new events. `lift`: accept them again, for
                   `ids` of requests.
                 - `counted`: note how many rows of the `requests` were counted before or after a deletion, in `counts` by table and request, 0
                   for those left out; with `clear`, that none are left anywhere.
-                - `list`: some receipts, the first of them `from` this number on.
+                - `list`: some receipts, behind the first `from` ones. One whose statements are too many for an answer is listed several
+                  times, each time with others of them.
             deadline: for all of it.
         """
         try:
@@ -91,8 +93,9 @@ class Forget:
                 return self._search.forget(asked["hour"], asked["after"], deadline).told()
             case "rejected":
                 persons = self._requests.persons(0.0) if asked["forgets"] else self._asked_for(asked)
-                found = self._search.rejected(asked["account"], persons, forgets=asked["forgets"])
-                return {"events": found.total()}
+                account, after = asked["account"], asked.get("after", "")
+                found = self._search.rejected(account, persons, after, deadline, forgets=asked["forgets"])
+                return {"events": found.rows["rejected"], "after": found.after}
             case "tables":
                 return self._tables(asked)
             case "count":
@@ -108,14 +111,14 @@ class Forget:
             case "note":
                 return {"requests": [{"id": one.id, "before": one.before} for one in self._note(asked)]}
             case "lift":
-                return {"requests": [one.receipt() for one in self._lift(asked["ids"])]}
+                return {"requests": [{"id": one.id} for one in self._lift(asked["ids"])]}
             case "counted":
                 self._requests.change(partial(self._counted, asked))
                 return {}
             case "list":
-                begin = asked.get("from", 0)
-                listed = islice(self._requests.document().requests.values(), begin, begin + _MOST_LISTED)
-                return {"requests": [one.receipt() for one in listed]}
+                requests = self._requests.document().requests.values()
+                pieces = chain.from_iterable(_pieces(one.receipt()) for one in requests)
+                return {"requests": next(_fitting(islice(pieces, asked.get("from", 0), None)), [])}
         return {
             "error": "unknown_request",
             "message": "This stack is older than the command. Deploy it again.",
@@ -223,24 +226,31 @@ class Forget:
         if not document.began:
             document = self._requests.change(lambda found: found.begin(now))
         began = document.began
-        for hour in list(self._objects.hours()):
-            after = document.after if hour == document.hour else ""
-            is_over = hour < document.hour
+        for place, search in list(self._searches(active)):
+            after = document.after if place == document.hour else ""
+            is_over = place < document.hour
             while not is_over:
-                searched = self._search.forget(hour, after, deadline)
+                searched = search(after, deadline)
                 after, left = searched.after, searched.left
                 document = self._requests.change(
-                    partial(RequestDocument.reach, began=began, hour=hour, after=after, left=left)
+                    partial(RequestDocument.reach, began=began, hour=place, after=after, left=left)
                 )
                 if document.began != began or (after and deadline.near):
                     return
                 is_over = not after
-        persons = self._requests.persons_of(active)
-        for account in dict.fromkeys(one.account for one in active):
-            self._search.rejected(account, persons, forgets=True)
         document = self._requests.change(lambda found: found.finish(began, self._clock.now()))
         done = sum(1 for one in document.requests.values() if one.done >= now)
         self._telemetry.info("searched for persons to forget", requests=len(active), done=done)
+
+    def _searches(
+        self, active: Iterable[ForgetRequest]
+    ) -> Iterator[tuple[str, Callable[[str, Deadline], Findings]]]:
+        """Yield the searches of hours and then of accounts' rejected events, in the order of their places."""
+        for hour in self._objects.hours():
+            yield hour, partial(self._search.forget, hour)
+        persons = self._requests.persons_of(active)
+        for account in sorted({one.account for one in active}):
+            yield f"{REJECTED}{account}", partial(self._search.rejected, account, persons, forgets=True)
 
     # Treasure Data
 
@@ -267,11 +277,13 @@ class Forget:
         columns, database = asked["columns"], asked["database"]
         sql = selecting(asked["table"], columns, self._by_value(asked))
         job = self._statements.run(database, sql, deadline)
-        found = job.rows
-        is_whole = len(found) == job.number and sum(len(str(row)) for row in found) <= _MOST_ROWS
-        rows = [dict(zip(columns, row, strict=False)) for row in found] if is_whole else []
+        rows = [
+            {name: value for name, value in zip(columns, row, strict=False) if value is not None}
+            for row in job.rows
+        ]
+        is_whole = len(rows) == job.number and sum(map(_size, rows)) <= _MOST_BYTES
         end = End.FAILED if job.end is End.SUCCESS and not is_whole else job.end
-        return {"rows": rows, "end": end.value, "statement": f"{database}: {sql}"}
+        return {"rows": rows if is_whole else [], "end": end.value, "statement": f"{database}: {sql}"}
 
     def _tables(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Return the tables with a column, and their columns, by database, and whether Redis says that there is no such account.
@@ -302,3 +314,27 @@ class Forget:
                 if {asked["column"], "received_at"} <= set(columns)
             }
         return {"tables": found, "is_unknown": account == UNKNOWN}
+
+
+def _pieces(receipt: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a receipt, several times if an answer has no room for all of its statements: each time with others of them."""
+    for statements in list(_fitting(receipt["statements"])) or [[]]:
+        yield receipt | {"statements": statements}
+
+
+def _fitting[T](values: Iterable[T]) -> Iterator[list[T]]:
+    """Yield as many values at a time as an answer has room for."""
+    part, size = list[T](), 0
+    for one in values:
+        size += _size(one)
+        if part and size > _MOST_BYTES:
+            yield part
+            part, size = [], _size(one)
+        part.append(one)
+    if part:
+        yield part
+
+
+def _size(value: object) -> int:
+    """Return the bytes that a value has in an answer at most: as JSON, with what is not ASCII escaped."""
+    return len(json.dumps(value)) + len(", ")

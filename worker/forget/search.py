@@ -45,7 +45,7 @@ class Findings:
     """What a search found.
 
     Attributes:
-        after: the name behind which it goes on; empty if it has seen all of the hour.
+        after: the name behind which it goes on; empty if it has seen everything.
         objects: how many objects it has looked at.
         rows: of persons that it found, by state.
         forgotten: those of them that are gone now, by request and state.
@@ -203,14 +203,14 @@ class ForgetSearch:
             for (database, table), rows in wanted.items()
             for part in batched(rows, _MOST_IDS, strict=False)
         ]
-        for database, table, part, condition, (end, number) in run_parallel(
-            self._executors, jobs, _STATEMENTS_AT_ONCE
-        ):
+        for database, table, part, (end, number) in run_parallel(self._executors, jobs, _STATEMENTS_AT_ONCE):
             # the command may have deleted some of them by the value
             searched.deleted.update((one.row.request, f"{database}.{table}") for one in part[:number])
             if end not in (End.SUCCESS, End.UNKNOWN):
-                statement = f"{database}: {deleting(table, condition)}"
-                statements |= dict.fromkeys((one.row.request, statement) for one in part)
+                statements |= dict.fromkeys(
+                    (request, f"{database}: {deleting(table, _condition(rows))}")
+                    for request, rows in _by_request(part).items()
+                )
             if end is not End.UNKNOWN:
                 gone.update(part)
         if statements:
@@ -219,9 +219,8 @@ class ForgetSearch:
 
     def _delete_rows(
         self, database: str, table: str, part: tuple[Delivered, ...], deadline: Deadline
-    ) -> tuple[str, str, tuple[Delivered, ...], str, tuple[End, int]]:
-        condition = by_id(one.row.id for one in part if one.row.id is not None)
-        return database, table, part, condition, self.delete(database, table, condition, deadline)
+    ) -> tuple[str, str, tuple[Delivered, ...], tuple[End, int]]:
+        return database, table, part, self.delete(database, table, _condition(part), deadline)
 
     def delete(self, database: str, table: str, condition: str, deadline: Deadline) -> tuple[End, int]:
         """Delete rows in Treasure Data; return SUCCESS once a count finds none, UNKNOWN if that is not certain yet, and how many it has deleted.
@@ -244,29 +243,34 @@ class ForgetSearch:
 
     # Rejected events
 
-    def rejected(self, account: str, persons: Persons, *, forgets: bool) -> Counter[tuple[str, str]]:
-        """Return how many of an account's rejected events are of persons, by request; with `forgets`, delete them and note it.
+    def rejected(
+        self, account: str, persons: Persons, after: str, deadline: Deadline, *, forgets: bool
+    ) -> Findings:
+        """Look for persons in an account's rejected events behind a name until the deadline is near; with `forgets`, delete these and note it.
 
         Raises:
             BucketUnavailableError: S3 does not answer.
         """
-        found: Counter[tuple[str, str]] = Counter()
+        prefix, searched = f"{REJECTED}{account}/", Findings()
         matcher = persons.of(account)
         if matcher is None:
-            return found
+            return searched
+        searched.after = after or prefix
         try:
-            for page in self._bucket.pages(f"{REJECTED}{account}/"):
-                jobs = [
-                    partial(self._rejected, item["Key"], matcher, forgets=forgets)
-                    for item in page.get("Contents", ())
-                ]
+            for batch in batched(self._bucket.names(prefix, after), _BATCH, strict=False):
+                if deadline.near:
+                    return searched
+                jobs = [partial(self._rejected, name, matcher, forgets=forgets) for name in batch]
                 for requests in _known(run_parallel(self._executors, jobs, _AT_ONCE)):
-                    found.update((request, "rejected") for request in requests)
+                    searched.rows["rejected"] += len(requests)
+                    searched.forgotten.update((request, "rejected") for request in requests if forgets)
+                searched.after = batch[-1]
         finally:
-            if found and forgets:
+            if searched.forgotten:
                 now = self._clock.now()
-                self._requests.change(lambda document: document.add_forgotten(found, now))
-        return found
+                self._requests.change(lambda found: found.add_forgotten(searched.forgotten, now))
+        searched.after = ""
+        return searched
 
     def _rejected(self, name: str, matcher: Matcher, *, forgets: bool) -> list[str] | UnavailableError:
         """Return the requests that events of an object match, or why that is unknown or these could not be deleted."""
@@ -284,6 +288,17 @@ class ForgetSearch:
         except UnavailableError as error:
             return error
         return [request for request in requests if request]
+
+
+def _condition(rows: Iterable[Delivered]) -> str:
+    return by_id(one.row.id for one in rows if one.row.id is not None)
+
+
+def _by_request(rows: Iterable[Delivered]) -> dict[str, list[Delivered]]:
+    found: dict[str, list[Delivered]] = {}
+    for one in rows:
+        found.setdefault(one.row.request, []).append(one)
+    return found
 
 
 def _known[T](results: Iterable[T | UnavailableError]) -> Iterator[T]:
