@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ops import screen
-from ops.events.condition import ColumnCondition
+from ops.events.condition import ColumnCondition, column_of
 from ops.failure import UNFINISHED
 from ops.persons.person_search import (
     ASK_AGAIN,
@@ -26,7 +26,6 @@ from ops.stack import Stack, works_on_stack
 from shared import json_codec
 from shared.errors import InvalidObjectError
 from shared.person_hash import hasher
-from shared.rows import column_name
 from worker.forget.person import Matcher, Person, Persons
 from worker.rejected_events import PREFIX, events
 from worker.rows import decompress
@@ -46,7 +45,7 @@ def command(stack: Stack, *, person: tuple[str, str], account: str, file: Path |
     Rows in Treasure Data, in span objects, rejected events and the overflow queue are searched. Nothing is changed.
     """
     column, value = person
-    wanted = WantedPersons(account, column_name(column), (value,))
+    wanted = WantedPersons(account, column_of(column), (value,))
     make_key(stack)
     held = look(stack, wanted, hours_of(stack), shows=True)
     check_account(stack, account, [held])

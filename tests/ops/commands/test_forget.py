@@ -68,7 +68,7 @@ def test_persons_are_forgotten_everywhere_and_nobody_else(sluice: Sluice, tmp_pa
     assert "p@example.com" not in json.dumps(receipt)
 
     named = tmp_path / "persons"
-    named.write_text("Email = m@example.com\n# two\nemail=n@example.com\n", encoding="utf-8-sig")
+    named.write_text("Email =m@example.com\n# two\nemail=n@example.com\n", encoding="utf-8-sig")
     (held,) = sluice.json(f"forget --from {named} --account shop --local --dry-run")
     assert (2, 3) == (held["rows"]["dead"], held["treasure_data"][0]["rows"])
     assert {"received": 4, "dead": 3, "forgotten": 1} == states(sluice, "forget_dead")
@@ -160,13 +160,36 @@ def test_a_damaged_secret_stays_as_it_is(sluice: Sluice, damaged: str, said: str
     assert damaged == left
 
 
-def test_a_file_that_is_not_utf_8_is_an_error(sluice: Sluice, tmp_path: Path) -> None:
-    """Nobody would be found under names that were read wrongly."""
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("name=山田\n".encode("shift-jis"), "cannot be read as UTF-8"),
+        (b"user_id=bob\nuser_id= alice\n", "line 2 of"),
+        (b"user_id=alice \r\n", "line 1 of"),
+    ],
+)
+def test_a_file_that_may_name_others_is_an_error(
+    sluice: Sluice, tmp_path: Path, content: bytes, said: str
+) -> None:
+    """Nobody would be found under names that were read wrongly, and a value's own white space counts."""
     named = tmp_path / "persons"
-    named.write_bytes("name=山田\n".encode("shift-jis"))
+    named.write_bytes(content)
     result = sluice.run(f"forget --from {named} --account shop --local --yes")
 
-    assert (1, True) == (result.exit_code, "cannot be read as UTF-8" in result.stderr)
+    assert (1, True) == (result.exit_code, said in result.stderr)
+
+
+def test_a_file_names_whom_the_command_line_would(sluice: Sluice, tmp_path: Path) -> None:
+    """White space around a name does not count, short names do, and a value may have separators of lines."""
+    value = "a\u2028b=\x0c\x85c"
+    event = {"table": "forget_named", "event_id": "n1", "td_client_id": "named", "note": value}
+    sluice.post("shop", [event])
+    until(lambda: sluice.rows("shop", "forget_named") == ["n1"])
+    named = tmp_path / "persons"
+    named.write_bytes(f" Visitor =named\r\n # one\n\nnote={value}\n".encode())
+    held = sluice.json(f"forget --from {named} --account shop --local --dry-run")
+
+    assert [1, 1] == [found["rows"] for one in held for found in one["treasure_data"]]
 
 
 def test_new_events_of_a_person_are_refused_until_that_is_lifted(sluice: Sluice) -> None:
