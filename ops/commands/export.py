@@ -12,7 +12,6 @@ from ops.events.condition import ColumnCondition, column_of
 from ops.failure import UNFINISHED
 from ops.persons.person_search import (
     ASK_AGAIN,
-    FAILED_ENDS,
     Held,
     WantedPersons,
     ask,
@@ -88,9 +87,9 @@ def _in_td(stack: Stack, wanted: WantedPersons, held: Held, unread: list[str]) -
             continue
         columns = held.columns[database, table]
         answer = ask(stack, "select", database=database, table=table, columns=columns, **wanted.members)
-        if answer["end"] in FAILED_ENDS or number is None:
+        if answer["end"] != "success" or number is None:
             unread.append(
-                f"The rows of {database}.{table} cannot be shown here. In Treasure Data: {answer['statement']}"
+                f"The rows of {database}.{table} cannot be shown here now. In Treasure Data: {answer['statement']}"
             )
         for row in answer["rows"]:
             known = {name: value for name, value in row.items() if value is not None}

@@ -141,6 +141,19 @@ def test_a_search_says_what_it_could_not_find(
     assert (code, True) == (result.exit_code, said in result.stdout + result.stderr), result.output
 
 
+def test_rows_that_are_counted_and_not_shown_are_reported(sluice: Sluice) -> None:
+    """Nobody knows how the query ended, and an export has fewer lines than there are rows."""
+    sluice.post("shop", [{"table": "export_counted", "event_id": "x1", "plate": "7"}])
+    until(lambda: ["x1"] == sluice.rows("shop", "export_counted"))
+    sluice.td("faults", {"kind": "slow", "action": "query", "seconds": 0, "count": 3})  # those of a count
+    sluice.td("faults", {"kind": "status", "action": "query", "status": 500})
+    result = sluice.run("export plate=7 --account shop --local")
+    sluice.heal()
+
+    said = "The rows of shop.export_counted cannot be shown here now. In Treasure Data: shop: SELECT"
+    assert (3, True) == (result.exit_code, said in result.stderr)
+
+
 @pytest.mark.parametrize(
     ("damaged", "said"),
     [('{"demo": "', "has no signing secret"), ('{"demo": "a"}', "has lost its member .forget")],
