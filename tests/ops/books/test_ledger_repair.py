@@ -192,10 +192,7 @@ def test_a_new_stack_begins_with_an_empty_ledger() -> None:
 
 
 def test_a_gap_stays_one_although_no_object_shows_what_followed_it() -> None:
-    """Like the end of a closed shard's chain, behind which the event source goes on, and brings a batch again that was half done.
-
-    If the repair is interrupted, the next one no longer looks at objects of hours that are long before the last that was taken up.
-    """
+    """The event source may go on behind a closed shard's chain, and an interrupted repair no longer looks at objects of hours long before."""
     made = Delivery().map(shop="shop_db")
     put("a")(made)
     items = list(made.dynamodb.items(TABLE))
@@ -525,10 +522,7 @@ def test_a_repair_of_rejected_events_that_never_took_effect_is_left_aside_if_the
 
 
 def test_edited_rows_of_a_forced_replay_count_apart_after_a_repair() -> None:
-    """Their object says of which rows they are, and when these were received, so that a watermark waits for them.
-
-    Rows that are edited again are replaced, too.
-    """
+    """Their object says of which rows they are, and when these were received; rows that are edited again are replaced, too."""
     made = Delivery()
     delivered_and_dead(made)
     received = {span.received_at for span in made.spans()}
