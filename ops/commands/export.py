@@ -12,12 +12,12 @@ from ops.events.condition import ColumnCondition, column_of
 from ops.failure import UNFINISHED
 from ops.persons.person_search import (
     ASK_AGAIN,
+    UNSEEN,
     Held,
     WantedPersons,
     ask,
     check_account,
     hours_of,
-    in_queue,
     look,
     make_key,
 )
@@ -46,9 +46,9 @@ def command(stack: Stack, *, person: tuple[str, str], account: str, file: Path |
     column, value = person
     wanted = WantedPersons(account, column_of(column), (value,))
     make_key(stack)
-    held = look(stack, wanted, hours_of(stack), shows=True)
+    (held,) = look(stack, [wanted], hours_of(stack), shows=True)
     check_account(stack, account, [held])
-    unread: list[str] = []
+    unread = [UNSEEN] if held.unseen else []
     lines = [json.dumps(one, ensure_ascii=False, default=repr) for one in _found(stack, wanted, held, unread)]
     screen.put(
         json_codec.without_surrogates("".join(f"{line}\n" for line in lines)),
@@ -76,7 +76,7 @@ def _found(stack: Stack, wanted: WantedPersons, held: Held, unread: list[str]) -
     if matcher is not None:
         yield from _in_spans(stack, wanted, held, matcher, unread)
         yield from _in_rejected(stack, wanted, matcher)
-    for event in in_queue(stack, wanted):
+    for event in held.waiting:
         yield {"where": "overflow queue", "table": event.seen.table, "row": dict(event.seen.row)}
 
 

@@ -16,6 +16,7 @@ from ops.failure import UNFINISHED, Failure
 from ops.persons.person_search import (
     ASK_AGAIN,
     FAILED_ENDS,
+    UNSEEN,
     Held,
     Hours,
     WantedPersons,
@@ -83,7 +84,7 @@ def command(
     hours = hours_of(stack)
     if not as_json:
         screen.say(_cost(stack, hours))
-    found = [look(stack, one, hours, shows=not as_json) for one in wanted]
+    found = look(stack, wanted, hours, shows=not as_json)
     check_account(stack, wanted[0].account, found)
     if not as_json:
         _show(zip(wanted, found, strict=True))
@@ -164,6 +165,7 @@ def _show(found: Iterable[tuple[WantedPersons, Held]]) -> None:
             **{f"S3, {state}": number for state, number in sorted(held.rows.items())},
             "S3, rejected events": held.rejected,
             "overflow queue, forgotten later": held.queued,
+            "overflow queue, messages that SQS does not show now": held.unseen,
             "S3, objects that cannot be read now": held.unread,
         }
         shown = ((where, "unknown" if one is None else one) for where, one in counts.items() if one != 0)
@@ -178,7 +180,10 @@ def _unread(found: list[Held]) -> int:
     unasked = [None in held.in_td.values() for held in found]
     if any(unasked):
         click.echo(f"Treasure Data does not say how many rows it has. {ASK_AGAIN}", err=True)
-    return UNFINISHED if any(unasked) or any(held.unread for held in found) else 0
+    unseen = any(held.unseen for held in found)
+    if unseen:
+        click.echo(UNSEEN, err=True)
+    return UNFINISHED if any(unasked) or unseen or any(held.unread for held in found) else 0
 
 
 def _held(held: Held) -> dict[str, Any]:
@@ -186,7 +191,7 @@ def _held(held: Held) -> dict[str, Any]:
         {"database": database, "table": table, "rows": number}
         for (database, table), number in held.totals.items()
     ]
-    counts = {name: getattr(held, name) for name in ("rejected", "queued", "objects", "unread")}
+    counts = {name: getattr(held, name) for name in ("rejected", "queued", "unseen", "objects", "unread")}
     return {"treasure_data": in_td, "rows": dict(held.rows), **counts}
 
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,10 @@ import pytest
 from redis import Redis
 
 from ops import screen
+from shared.envelope import RejectedEvent, decode
+from shared.person_hash import hashed_column
+from tests.support.delivery import HASH_KEY, RESOURCES, WRITE_KEY_SECRET, envelope, row
+from tests.support.faulty_stack import FaultyStack
 from tests.support.sluice import Sluice, until
 from worker.rows import compress
 
@@ -152,6 +157,30 @@ def test_rows_that_are_counted_and_not_shown_are_reported(sluice: Sluice) -> Non
 
     said = "The rows of shop.export_counted cannot be shown here now. In Treasure Data: shop: SELECT"
     assert (3, True) == (result.exit_code, said in result.stderr)
+
+
+def test_events_in_the_overflow_queue_are_found_as_they_are_kept() -> None:
+    """That is hashed, if a plan hashes the column, and under the sender's names, if they were rejected. Messages that are hidden are reported."""
+    stack = FaultyStack()
+    stack.outputs["WriteKeySecret"] = WRITE_KEY_SECRET
+    stack.made.map(shop="shop_db")
+    hashed = hashed_column("p@example.com", HASH_KEY.encode())
+    rows = [row("plain", email="p@example.com"), row("hashed", email=hashed), row("other", email="q")]
+    rejected = RejectedEvent(1, "invalid_table", "", b'{"event_id": "rejected", "Email": "p@example.com"}')
+    data = decode(envelope("shop", {"views": rows}))._replace(rejected=(rejected,)).encode()
+    message = {"QueueUrl": RESOURCES.queue_url, "MessageBody": b64encode(data).decode()}
+    stack.sqs.send_message(**message)
+    whole = stack.run("export email=p@example.com --account shop")
+    stack.made.clock.sleep(6)  # until SQS shows the message again
+    stack.sqs.send_message(**message, DelaySeconds=60)
+    shown = stack.run("export email=p@example.com --account shop")
+    stack.made.clock.sleep(6)
+    held = stack.json("forget email=p@example.com --account shop --dry-run")
+
+    assert (0, 3) == (whole.exit_code, shown.exit_code)
+    assert ["plain", "hashed", "rejected"] == [one["row"]["event_id"] for one in lines_of(shown.stdout)]
+    assert "SQS does not show all messages of the overflow queue now" in shown.stderr
+    assert [(3, 1)] == [(one["queued"], one["unseen"]) for one in held]
 
 
 @pytest.mark.parametrize(
