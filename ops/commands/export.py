@@ -8,17 +8,16 @@ from typing import Any
 import click
 
 from ops import screen
-from ops.events.condition import ColumnCondition
+from ops.events.condition import ColumnCondition, column_of
 from ops.failure import UNFINISHED
 from ops.persons.person_search import (
     ASK_AGAIN,
-    FAILED_ENDS,
+    UNSEEN,
     Held,
     WantedPersons,
     ask,
     check_account,
     hours_of,
-    in_queue,
     look,
     make_key,
 )
@@ -26,7 +25,6 @@ from ops.stack import Stack, works_on_stack
 from shared import json_codec
 from shared.errors import InvalidObjectError
 from shared.person_hash import hasher
-from shared.rows import column_name
 from worker.forget.person import Matcher, Person, Persons
 from worker.rejected_events import PREFIX, events
 from worker.rows import decompress
@@ -46,11 +44,11 @@ def command(stack: Stack, *, person: tuple[str, str], account: str, file: Path |
     Rows in Treasure Data, in span objects, rejected events and the overflow queue are searched. Nothing is changed.
     """
     column, value = person
-    wanted = WantedPersons(account, column_name(column), (value,))
+    wanted = WantedPersons(account, column_of(column), (value,))
     make_key(stack)
-    held = look(stack, wanted, hours_of(stack), shows=True)
+    (held,) = look(stack, [wanted], hours_of(stack), shows=True)
     check_account(stack, account, [held])
-    unread: list[str] = []
+    unread = [UNSEEN] if held.unseen else []
     lines = [json.dumps(one, ensure_ascii=False, default=repr) for one in _found(stack, wanted, held, unread)]
     screen.put(
         json_codec.without_surrogates("".join(f"{line}\n" for line in lines)),
@@ -78,7 +76,7 @@ def _found(stack: Stack, wanted: WantedPersons, held: Held, unread: list[str]) -
     if matcher is not None:
         yield from _in_spans(stack, wanted, held, matcher, unread)
         yield from _in_rejected(stack, wanted, matcher)
-    for event in in_queue(stack, wanted):
+    for event in held.waiting:
         yield {"where": "overflow queue", "table": event.seen.table, "row": dict(event.seen.row)}
 
 
@@ -89,9 +87,9 @@ def _in_td(stack: Stack, wanted: WantedPersons, held: Held, unread: list[str]) -
             continue
         columns = held.columns[database, table]
         answer = ask(stack, "select", database=database, table=table, columns=columns, **wanted.members)
-        if answer["end"] in FAILED_ENDS or number is None:
+        if answer["end"] != "success" or number is None:
             unread.append(
-                f"The rows of {database}.{table} cannot be shown here. In Treasure Data: {answer['statement']}"
+                f"The rows of {database}.{table} cannot be shown here now. In Treasure Data: {answer['statement']}"
             )
         for row in answer["rows"]:
             known = {name: value for name, value in row.items() if value is not None}

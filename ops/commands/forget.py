@@ -11,11 +11,12 @@ import click
 
 from ops import screen
 from ops.cost.prices import DEFAULT_REGION, REGIONS, US_EAST_1
-from ops.events.condition import ColumnCondition
+from ops.events.condition import ColumnCondition, column_of
 from ops.failure import UNFINISHED, Failure
 from ops.persons.person_search import (
     ASK_AGAIN,
     FAILED_ENDS,
+    UNSEEN,
     Held,
     Hours,
     WantedPersons,
@@ -30,7 +31,6 @@ from ops.persons.person_search import (
     receipts,
 )
 from ops.stack import Stack, works_on_stack
-from shared.rows import column_name
 
 _WHO = (
     "Somebody must run this in Treasure Data, whose key may query and change the table: "
@@ -85,7 +85,7 @@ def command(
     hours = hours_of(stack)
     if not as_json:
         screen.say(_cost(stack, hours))
-    found = [look(stack, one, hours, shows=not as_json) for one in wanted]
+    found = look(stack, wanted, hours, shows=not as_json)
     check_account(stack, wanted[0].account, found)
     if not as_json:
         _show(zip(wanted, found, strict=True))
@@ -118,22 +118,32 @@ def _wanted(account: str | None, person: tuple[str, str] | None, file: Path | No
     for column, value in [person] if person is not None else _read(file):
         if not value:
             raise Failure(f"no value for {column}: the rows in which it is empty may be of anybody")
-        columns.setdefault(column_name(column), {})[value] = None
+        columns.setdefault(column_of(column), {})[value] = None
     if not columns:
         raise Failure("the file names nobody: write COLUMN=VALUE on each line")
     return [WantedPersons(account, column, tuple(values)) for column, values in columns.items()]
 
 
 def _read(file: Path | None) -> list[tuple[str, str]]:
+    """Return the names and values in a file. A value may have separators of lines other than a newline."""
     try:
         # editors on Windows begin a file with a mark
-        text = file.read_text("utf-8-sig") if file is not None else ""
+        text = file.read_text("utf-8-sig", newline="") if file is not None else ""
     except (OSError, UnicodeDecodeError) as error:
         raise Failure(f"{file} cannot be read as UTF-8: {error}") from error
-    lines = [line.strip() for line in text.splitlines()]
     condition = ColumnCondition()
-    found = [condition.convert(line, None, None) for line in lines if line and not line.startswith("#")]
-    return [(column.strip(), value.strip()) for column, value in found]
+    found: list[tuple[str, str]] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        column, value = condition.convert(line.removesuffix("\r"), None, None)
+        if value != value.strip():
+            raise Failure(
+                f"line {number} of {file} has white space before or after the value: remove it, or if the person's value has it, "
+                "name the person on the command line, in quotes"
+            )
+        found.append((column, value))
+    return found
 
 
 def _cost(stack: Stack, hours: Hours) -> str:
@@ -156,6 +166,7 @@ def _show(found: Iterable[tuple[WantedPersons, Held]]) -> None:
             **{f"S3, {state}": number for state, number in sorted(held.rows.items())},
             "S3, rejected events": held.rejected,
             "overflow queue, forgotten later": held.queued,
+            "overflow queue, messages that SQS does not show now": held.unseen,
             "S3, objects that cannot be read now": held.unread,
         }
         shown = ((where, "unknown" if one is None else one) for where, one in counts.items() if one != 0)
@@ -170,7 +181,10 @@ def _unread(found: list[Held]) -> int:
     unasked = [None in held.in_td.values() for held in found]
     if any(unasked):
         click.echo(f"Treasure Data does not say how many rows it has. {ASK_AGAIN}", err=True)
-    return UNFINISHED if any(unasked) or any(held.unread for held in found) else 0
+    unseen = any(held.unseen for held in found)
+    if unseen:
+        click.echo(UNSEEN, err=True)
+    return UNFINISHED if any(unasked) or unseen or any(held.unread for held in found) else 0
 
 
 def _held(held: Held) -> dict[str, Any]:
@@ -178,7 +192,7 @@ def _held(held: Held) -> dict[str, Any]:
         {"database": database, "table": table, "rows": number}
         for (database, table), number in held.totals.items()
     ]
-    counts = {name: getattr(held, name) for name in ("rejected", "queued", "objects", "unread")}
+    counts = {name: getattr(held, name) for name in ("rejected", "queued", "unseen", "objects", "unread")}
     return {"treasure_data": in_td, "rows": dict(held.rows), **counts}
 
 

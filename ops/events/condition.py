@@ -5,6 +5,8 @@ from typing import Any, override
 
 import click
 
+from shared.rows import column_name
+
 ALIASES = {"visitor": "td_client_id"}
 """Short names of columns on the command line."""
 _COLUMN = re.compile(r"[a-z_][a-z0-9_]*=[^=].*")
@@ -31,3 +33,9 @@ class ColumnCondition(click.ParamType):
         if not equals or not name:
             self.fail(f"{value!r} is not a condition: write COLUMN=VALUE, such as page=home", param, ctx)
         return ALIASES.get(name, name), wanted
+
+
+def column_of(name: str) -> str:
+    """Return the column that a name on the command line or in a file stands for, in rows."""
+    column = column_name(name.strip())
+    return ALIASES.get(column, column)

@@ -31,7 +31,7 @@ class Searched:
         records: number of records searched on the stream.
         at: up to when spans were searched, as an arrival time in UNIX seconds; 0 if unknown.
         unreadable: span objects, and chunks, that are gone or could not be read.
-        hidden: messages of the overflow queue that SQS hides at present.
+        hidden: messages of the overflow queue that SQS has not shown, about: they are hidden at present, or too many.
     """
 
     spans: int = 0
@@ -147,9 +147,10 @@ class Finder:
     def queued(self) -> Iterator[FoundEvent]:
         """Yield only the events in the overflow queue."""
         sqs, url = self.stack.client("sqs"), self.stack.outputs["OverflowQueueUrl"]
-        _, self.searched.hidden = overflow_queue.counts(sqs, url)
+        self.searched.hidden = sum(overflow_queue.counts(sqs, url))
         for record in overflow_queue.peeked(sqs, url, self._began, self._is_time_up):
-            yield from self._in_records([record], "", Stage.QUEUED)
+            self.searched.hidden = max(0, self.searched.hidden - 1)
+            yield from self._in_records([record] if record is not None else [], "", Stage.QUEUED)
 
     def _in_records(self, records: list[Record], shard: str, stage: Stage) -> Iterator[FoundEvent]:
         for record in records:

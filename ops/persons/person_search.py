@@ -17,6 +17,7 @@ from ops.signing_secrets import secret_members, signing_of, store_members
 from ops.stack import Stack
 from shared.clock import SystemClock
 from shared.person_hash import text_of
+from shared.rows import column_name
 from shared.write_key import FORGET_KEY
 from worker.span import Place
 
@@ -29,6 +30,8 @@ ASK_AGAIN = (
     "It may be down, or its API key may not read them: `sluice doctor` checks both. Then repeat the command."
 )
 """What to do if Treasure Data does not answer."""
+UNSEEN = "SQS does not show all messages of the overflow queue now: the others may have more rows. Repeat the command in a minute."
+"""What to do if messages were not shown."""
 
 _KEY_BYTES = 32
 _MOST_VALUES = 2000  # in one statement
@@ -63,7 +66,8 @@ class Held:
 
     Attributes:
         rows: numbers of rows in span objects, by state.
-        queued: number of events in the overflow queue.
+        waiting: events in the overflow queue.
+        unseen: number of messages of the overflow queue that SQS did not show, about.
         in_td: numbers of rows in Treasure Data by database and table, for each value; None where it cannot be asked.
         columns: of those tables.
         hours: with objects that have rows.
@@ -73,7 +77,8 @@ class Held:
 
     rows: Counter[str] = field(default_factory=Counter)
     rejected: int = 0
-    queued: int = 0
+    waiting: list[FoundEvent] = field(default_factory=list)
+    unseen: int = 0
     in_td: dict[tuple[str, str], Counter[str] | None] = field(default_factory=dict)
     columns: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     objects: int = 0
@@ -81,6 +86,11 @@ class Held:
     hours: set[str] = field(default_factory=set)
     places: list[tuple[str, str]] = field(default_factory=list)
     is_of_nobody: bool = False
+
+    @property
+    def queued(self) -> int:
+        """The number of events in the overflow queue."""
+        return len(self.waiting)
 
     @property
     def totals(self) -> dict[tuple[str, str], int | None]:
@@ -174,9 +184,17 @@ def in_rejected(stack: Stack, wanted: WantedPersons, *, forgets: bool) -> int:
     return number
 
 
-def look(stack: Stack, wanted: WantedPersons, hours: Hours, *, shows: bool) -> Held:
-    """Find persons everywhere, and change nothing; show how far that has come."""
-    held = Held()
+def look(stack: Stack, wanted: Sequence[WantedPersons], hours: Hours, *, shows: bool) -> list[Held]:
+    """Find persons of an account everywhere, and change nothing; show how far that has come."""
+    # once for all: SQS hides for seconds what it has shown
+    found = _in_queue(stack, wanted)
+    for one, held in zip(wanted, found, strict=True):
+        _look(stack, one, hours, held, shows=shows)
+    return found
+
+
+def _look(stack: Stack, wanted: WantedPersons, hours: Hours, held: Held, *, shows: bool) -> None:
+    """Find persons everywhere but in the overflow queue."""
 
     def add(hour: str, answer: dict[str, Any]) -> None:
         held.objects += answer["objects"]
@@ -189,7 +207,6 @@ def look(stack: Stack, wanted: WantedPersons, hours: Hours, *, shows: bool) -> H
     with screen.progress("searching", hidden=not shows, unit="objects") as show:
         in_objects(stack, "look", [hour for hour, *_ in hours], wanted.members, add)
     held.rejected = in_rejected(stack, wanted, forgets=False)
-    held.queued = sum(1 for _ in in_queue(stack, wanted))
     databases = sorted(set(_databases(stack, held.places, wanted.account)))
     answer = ask(stack, "tables", databases=databases, **wanted.members)
     for database, found in answer["tables"].items():
@@ -200,7 +217,6 @@ def look(stack: Stack, wanted: WantedPersons, hours: Hours, *, shows: bool) -> H
             held.columns[database, table] = columns
     held.in_td |= count_in_td(stack, wanted, held.columns)
     held.is_of_nobody = answer["is_unknown"] and not (held.total or held.in_td or held.unread)
-    return held
 
 
 def check_account(stack: Stack, account: str, found: Iterable[Held]) -> None:
@@ -216,14 +232,22 @@ def check_account(stack: Stack, account: str, found: Iterable[Held]) -> None:
         )
 
 
-def in_queue(stack: Stack, wanted: WantedPersons) -> Iterator[FoundEvent]:
-    """Yield the events of persons in the overflow queue, as far as SQS shows it. It stays as it is."""
-    everything = EventQuery(wanted.account)
+def _in_queue(stack: Stack, wanted: Sequence[WantedPersons]) -> list[Held]:
+    """Find persons of an account in the overflow queue, which stays as it is."""
+    found = [Held() for _ in wanted]
+    texts = [frozenset(ask(stack, "texts", **one.members)["texts"]) for one in wanted]
+    everything = EventQuery(wanted[0].account)
     finder = Finder(stack, everything, since=0, seconds=_QUEUE_SECONDS, clock=SystemClock())
-    for found in finder.queued():
-        value = found.seen.row.get(wanted.column)
-        if value is not None and text_of(value).decode() in wanted.values:
-            yield found
+    for event in finder.queued():
+        # a rejected event has the names that its sender wrote
+        row = {column_name(str(name)): value for name, value in event.seen.row.items()}
+        for one, held, known in zip(wanted, found, texts, strict=True):
+            value = row.get(one.column)
+            if value is not None and text_of(value).decode() in known:
+                held.waiting.append(event)
+    for held in found:
+        held.unseen = max(finder.searched.hidden, int(not finder.searched.is_complete))
+    return found
 
 
 def count_in_td(

@@ -27,8 +27,13 @@ def counts(sqs: "SQSClient", url: str) -> tuple[int, int]:
     return shown, sum(hidden)
 
 
-def peeked(sqs: "SQSClient", url: str, sent_by: float, is_time_up: Callable[[], bool]) -> Iterator[Record]:
-    """Yield the envelopes that were sent by then, UNIX seconds. Each is hidden from the drainer for a few seconds."""
+def peeked(
+    sqs: "SQSClient", url: str, sent_by: float, is_time_up: Callable[[], bool]
+) -> Iterator[Record | None]:
+    """Yield the envelope in each message that was sent by then, UNIX seconds; None if it has none.
+
+    Each is hidden from the drainer for a few seconds. Which messages are shown is up to SQS: `counts` tells how many there are.
+    """
     known: set[str] = set()
     idle = 0
     for _ in range(_MOST_PEEKS):
@@ -40,13 +45,11 @@ def peeked(sqs: "SQSClient", url: str, sent_by: float, is_time_up: Callable[[], 
         ).get("Messages", [])
         new = [one for one in received if one["MessageId"] not in known and _sent_at(one) <= sent_by]
         idle = 0 if new else idle + 1
-        if idle >= _PEEKS or is_time_up():
-            return
         for message in new:
             known.add(message["MessageId"])
-            record = _of_message(message["Body"], _sent_at(message))
-            if record is not None:
-                yield record
+            yield _of_message(message["Body"], _sent_at(message))
+        if idle >= _PEEKS or is_time_up():
+            return
 
 
 def _sent_at(message: "MessageTypeDef") -> float:

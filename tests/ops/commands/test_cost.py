@@ -63,7 +63,7 @@ OTHER = {
 
 
 def test_the_setup_matches_the_template() -> None:
-    """Every parameter that changes the cost is read as CloudFormation returns it, and each region of a site has prices."""
+    """Every parameter that changes the cost, or bounds it, is read as CloudFormation returns it, and each region of a site has prices."""
     parameters = {name: one.get("Default") for name, one in template()["Parameters"].items()}
     kinds = Counter(resource["Type"] for resource in template()["Resources"].values())
     redrive = template()["Resources"]["SenderFunction"]["Properties"]["Events"]["Schedule"]
@@ -84,6 +84,10 @@ def test_the_setup_matches_the_template() -> None:
     of_sites = {"us-east-1", "ap-northeast-1", "eu-central-1", "ap-northeast-2", "ap-northeast-3"}
     assert len(of_sites) == len(template()["Mappings"]["TdSites"])
     assert of_sites <= REGIONS.keys()
+    cache = sluice_template().properties("Redis")["CacheUsageLimits"]
+    assert (CACHE_GB, CACHE_UNITS) == (cache["DataStorage"]["Maximum"], cache["ECPUPerSecond"]["Maximum"])
+    assert 7 == Setup.of({"MaxShards": "7"}).most_shards
+    assert 4 == Setup.of({"StreamMode": "PROVISIONED", "ShardCount": "4"}).most_shards
 
 
 def _written(message: str, fields: dict[str, Any]) -> int:
@@ -242,15 +246,6 @@ def test_a_mistake_is_explained(line: str, code: int, said: str) -> None:
     done = CliRunner(mix_stderr=False).invoke(main, ["cost", *line.split()])
 
     assert (code, True) == (done.exit_code, said in done.stderr)
-
-
-def test_the_bounds_are_the_templates() -> None:
-    """The cache's limits are the template's, and the stream's a stack's own parameters."""
-    cache = sluice_template().properties("Redis")["CacheUsageLimits"]
-
-    assert 7 == Setup.of({"MaxShards": "7"}).most_shards
-    assert 4 == Setup.of({"StreamMode": "PROVISIONED", "ShardCount": "4"}).most_shards
-    assert (CACHE_GB, CACHE_UNITS) == (cache["DataStorage"]["Maximum"], cache["ECPUPerSecond"]["Maximum"])
 
 
 @pytest.mark.parametrize(

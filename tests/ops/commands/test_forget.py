@@ -2,6 +2,7 @@
 
 import json
 import time
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,10 @@ import pytest
 from redis import Redis
 
 from ops import screen
+from shared.envelope import RejectedEvent, decode
+from shared.person_hash import hashed_column
+from tests.support.delivery import HASH_KEY, RESOURCES, WRITE_KEY_SECRET, envelope, row
+from tests.support.faulty_stack import FaultyStack
 from tests.support.sluice import Sluice, until
 from worker.rows import compress
 
@@ -68,7 +73,7 @@ def test_persons_are_forgotten_everywhere_and_nobody_else(sluice: Sluice, tmp_pa
     assert "p@example.com" not in json.dumps(receipt)
 
     named = tmp_path / "persons"
-    named.write_text("Email = m@example.com\n# two\nemail=n@example.com\n", encoding="utf-8-sig")
+    named.write_text("Email =m@example.com\n# two\nemail=n@example.com\n", encoding="utf-8-sig")
     (held,) = sluice.json(f"forget --from {named} --account shop --local --dry-run")
     assert (2, 3) == (held["rows"]["dead"], held["treasure_data"][0]["rows"])
     assert {"received": 4, "dead": 3, "forgotten": 1} == states(sluice, "forget_dead")
@@ -141,6 +146,43 @@ def test_a_search_says_what_it_could_not_find(
     assert (code, True) == (result.exit_code, said in result.stdout + result.stderr), result.output
 
 
+def test_rows_that_are_counted_and_not_shown_are_reported(sluice: Sluice) -> None:
+    """Nobody knows how the query ended, and an export has fewer lines than there are rows."""
+    sluice.post("shop", [{"table": "export_counted", "event_id": "x1", "plate": "7"}])
+    until(lambda: ["x1"] == sluice.rows("shop", "export_counted"))
+    sluice.td("faults", {"kind": "slow", "action": "query", "seconds": 0, "count": 3})  # those of a count
+    sluice.td("faults", {"kind": "status", "action": "query", "status": 500})
+    result = sluice.run("export plate=7 --account shop --local")
+    sluice.heal()
+
+    said = "The rows of shop.export_counted cannot be shown here now. In Treasure Data: shop: SELECT"
+    assert (3, True) == (result.exit_code, said in result.stderr)
+
+
+def test_events_in_the_overflow_queue_are_found_as_they_are_kept() -> None:
+    """That is hashed, if a plan hashes the column, and under the sender's names, if they were rejected. Messages that are hidden are reported."""
+    stack = FaultyStack()
+    stack.outputs["WriteKeySecret"] = WRITE_KEY_SECRET
+    stack.made.map(shop="shop_db")
+    hashed = hashed_column("p@example.com", HASH_KEY.encode())
+    rows = [row("plain", email="p@example.com"), row("hashed", email=hashed), row("other", email="q")]
+    rejected = RejectedEvent(1, "invalid_table", "", b'{"event_id": "rejected", "Email": "p@example.com"}')
+    data = decode(envelope("shop", {"views": rows}))._replace(rejected=(rejected,)).encode()
+    message = {"QueueUrl": RESOURCES.queue_url, "MessageBody": b64encode(data).decode()}
+    stack.sqs.send_message(**message)
+    whole = stack.run("export email=p@example.com --account shop")
+    stack.made.clock.sleep(6)  # until SQS shows the message again
+    stack.sqs.send_message(**message, DelaySeconds=60)
+    shown = stack.run("export email=p@example.com --account shop")
+    stack.made.clock.sleep(6)
+    held = stack.json("forget email=p@example.com --account shop --dry-run")
+
+    assert (0, 3) == (whole.exit_code, shown.exit_code)
+    assert ["plain", "hashed", "rejected"] == [one["row"]["event_id"] for one in lines_of(shown.stdout)]
+    assert "SQS does not show all messages of the overflow queue now" in shown.stderr
+    assert [(3, 1)] == [(one["queued"], one["unseen"]) for one in held]
+
+
 @pytest.mark.parametrize(
     ("damaged", "said"),
     [('{"demo": "', "has no signing secret"), ('{"demo": "a"}', "has lost its member .forget")],
@@ -160,13 +202,36 @@ def test_a_damaged_secret_stays_as_it_is(sluice: Sluice, damaged: str, said: str
     assert damaged == left
 
 
-def test_a_file_that_is_not_utf_8_is_an_error(sluice: Sluice, tmp_path: Path) -> None:
-    """Nobody would be found under names that were read wrongly."""
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("name=山田\n".encode("shift-jis"), "cannot be read as UTF-8"),
+        (b"user_id=bob\nuser_id= alice\n", "line 2 of"),
+        (b"user_id=alice \r\n", "line 1 of"),
+    ],
+)
+def test_a_file_that_may_name_others_is_an_error(
+    sluice: Sluice, tmp_path: Path, content: bytes, said: str
+) -> None:
+    """Nobody would be found under names that were read wrongly, and a value's own white space counts."""
     named = tmp_path / "persons"
-    named.write_bytes("name=山田\n".encode("shift-jis"))
+    named.write_bytes(content)
     result = sluice.run(f"forget --from {named} --account shop --local --yes")
 
-    assert (1, True) == (result.exit_code, "cannot be read as UTF-8" in result.stderr)
+    assert (1, True) == (result.exit_code, said in result.stderr)
+
+
+def test_a_file_names_whom_the_command_line_would(sluice: Sluice, tmp_path: Path) -> None:
+    """White space around a name does not count, short names do, and a value may have separators of lines."""
+    value = "a\u2028b=\x0c\x85c"
+    event = {"table": "forget_named", "event_id": "n1", "td_client_id": "named", "note": value}
+    sluice.post("shop", [event])
+    until(lambda: sluice.rows("shop", "forget_named") == ["n1"])
+    named = tmp_path / "persons"
+    named.write_bytes(f" Visitor =named\r\n # one\n\nnote={value}\n".encode())
+    held = sluice.json(f"forget --from {named} --account shop --local --dry-run")
+
+    assert [1, 1] == [found["rows"] for one in held for found in one["treasure_data"]]
 
 
 def test_new_events_of_a_person_are_refused_until_that_is_lifted(sluice: Sluice) -> None:

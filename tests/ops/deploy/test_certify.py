@@ -1,7 +1,4 @@
-"""`sluice certify`: how it draws conclusions from its steps, restores what it breaks, and removes a stack.
-
-tests/deploy runs the whole command against a stack in an emulator.
-"""
+"""`sluice certify`: its conclusions, what it restores and removes; tests/deploy runs the whole command in an emulator."""
 
 import json
 import os

@@ -304,8 +304,6 @@ def test_a_fault_is_reported_with_its_remedy(here: Surroundings, name: str) -> N
 
 
 FEW, RESERVED = {"concurrency": 10}, {"WorkerConcurrency": "50", "IngestConcurrency": "500"}
-
-
 WARNED: list[tuple[Seed, str, str]] = [
     (seed(**FEW), "concurrency", "Set ThrottlingRate=100 ThrottlingBurst=5. .*L-B99A9384"),
     (seed(**FEW, given={"ThrottlingBurst": "5"}), "concurrency", "of which the API leaves 5"),

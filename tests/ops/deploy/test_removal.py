@@ -20,12 +20,8 @@ from tests.support.modes import Mode
 from tests.support.sam import transformed
 
 ACCOUNT, REGION = "123456789012", "eu-central-1"
-FUNCTION, BUCKET, STREAM, ROLE = (
-    "AWS::Lambda::Function",
-    "AWS::S3::Bucket",
-    "AWS::Kinesis::Stream",
-    "AWS::IAM::Role",
-)
+FUNCTION, BUCKET = "AWS::Lambda::Function", "AWS::S3::Bucket"
+STREAM, ROLE = "AWS::Kinesis::Stream", "AWS::IAM::Role"
 
 
 RESOURCES = {"Ingest": FUNCTION, "Aside": BUCKET, "Stream": STREAM, "Role": ROLE}
@@ -35,18 +31,8 @@ RESOURCES = {"Ingest": FUNCTION, "Aside": BUCKET, "Stream": STREAM, "Role": ROLE
 class Aws:
     """The stack `sluice-dev` and the AWS that it is in, behind the session and the clients of every service.
 
-    Like CloudFormation, it deletes no bucket that has objects, and leaves what it may not delete.
-
-    Attributes:
-        resources: the types of the stack's resources, by logical id; the physical id is the same in lower case.
-        retained: the resources that CloudFormation retains.
-        stubborn: the resources that CloudFormation cannot delete.
-        objects: the number of objects of each bucket.
-        concurrency: what each function has reserved.
-        lost: the functions for which the answer of Lambda is lost, once.
-        written: called at each attempt to delete a bucket.
-        later: the name of the stack that was deleted last.
-        log: the calls that change something.
+    CloudFormation keeps `retained` resources, `stubborn` ones, and buckets with objects. `concurrency` is what functions reserve, `lost` those
+    for which an answer is lost once, `later` the stack deleted last, `log` what was changed; `written` is called as a bucket is deleted.
     """
 
     resources: dict[str, str] = field(default_factory=lambda: RESOURCES)
@@ -245,10 +231,7 @@ def test_a_bucket_that_cannot_be_emptied_is_a_failure(state: dict[str, Any], why
 
 
 def test_what_is_left_and_what_cannot_be_checked_is_named() -> None:
-    """Each resource is looked for by its id, whatever CloudFormation reports. Without the permission to look, it is not assumed gone.
-
-    A second attempt finishes the first, although some functions are gone already.
-    """
+    """What may not be looked for is not assumed gone, whatever CloudFormation reports; a second attempt finishes the first."""
     assert (4, {"Role": "role"}, {}) == Aws(retained={"Role"}).removed()
     count, left, unseen = Aws(unreadable={"role"}).removed()
     again = Aws(
@@ -290,16 +273,10 @@ def test_a_removal_that_failed_after_the_stack_was_gone_goes_on(
     assert (set() if code == 0 else {"aside", "stream"}) == aws.there
 
 
-def test_an_alarm_that_is_left_is_found() -> None:
-    """CloudWatch answers with several lists: composite alarms, of which there are none, come first."""
+def test_every_resource_type_is_looked_for() -> None:
+    """A type without a check of its own disappears with a resource that has one; alarms are found behind an empty list of composite ones."""
     cloudwatch = SimpleNamespace(describe_alarms=lambda **_: {"CompositeAlarms": [], "MetricAlarms": [{}]})
     stack: Any = SimpleNamespace(client=lambda _: cloudwatch)
-
-    assert LOOKS["AWS::CloudWatch::Alarm"](stack, "sluice-dev-lag-warn")
-
-
-def test_every_resource_type_is_looked_for() -> None:
-    """A type without a check of its own disappears with a resource that has one. What prod retains is deleted."""
     types = {one["Type"] for one in transformed()["Resources"].values()}
     kept = {
         found["Type"]
@@ -307,6 +284,7 @@ def test_every_resource_type_is_looked_for() -> None:
         if found.get("DeletionPolicy", "Delete") != "Delete"
     }
 
+    assert LOOKS["AWS::CloudWatch::Alarm"](stack, "sluice-dev-lag-warn")
     assert set() == types - LOOKS.keys() - GO_WITH.keys()
     assert set() == {whole for whole in GO_WITH.values() if whole.startswith("AWS::") and whole not in LOOKS}
     assert kept - {"AWS::Lambda::Version"} == RETAINED.keys() | {BUCKET}  # versions go with their function

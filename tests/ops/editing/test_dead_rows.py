@@ -83,11 +83,7 @@ def test_any_row_is_read_back_as_it_was_shown(text: str) -> None:
         ('{"time": 1700000000', '{"time": NaN', "line 6 is not JSON: NaN is not valid JSON"),
         ('{"time": 1700000000', '{"time": "x"', "line 6: time must be UNIX seconds, a whole number"),
         ('{"time"', '[1]\n{"time"', "the text has 5 instead of 4 rows"),
-        (
-            '{"time": 1700000000, "event_id": "a", "received_at": 1700000000000}',
-            "7",
-            "line 6 is not a JSON obj",
-        ),
+        ('{"time": 1700000000, "event_id": "a", "received_at": 1700000000000}', "7", "6 is not a JSON obj"),
     ],
 )
 def test_a_mistake_is_named_with_its_line(old: str, new: str, said: str) -> None:

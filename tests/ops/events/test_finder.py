@@ -190,7 +190,7 @@ def test_a_copy_names_the_record_that_counts() -> None:
 
 
 def test_a_search_of_the_overflow_queue_consumes_no_message() -> None:
-    """Seconds later, the drainer can receive every message."""
+    """Seconds later, the drainer can receive every message; those that a search has no time for count as hidden."""
     found = Found()
     for number in range(25):
         found.send(found.envelope(f"e{number}", request_id=f"r{number}"))
@@ -205,6 +205,11 @@ def test_a_search_of_the_overflow_queue_consumes_no_message() -> None:
     found.delivery.clock.sleep(6)
     assert [] == found.all("hidden")
     assert 1 == found.searched.hidden
+    found.delivery.clock.sleep(6)
+    found.queue = Meddled(found.queue)
+    found.queue.before["receive_message"] = lambda _: found.delivery.clock.sleep(1)
+    assert 20 == len(found.all(seconds=2))
+    assert (7, False) == (found.searched.hidden, found.searched.is_complete)
 
 
 @pytest.mark.parametrize(

@@ -34,10 +34,7 @@ def complete(
 def wait(
     *answers: Completeness | Exception, seconds: float | None = None, look_seconds: float = 0.0
 ) -> tuple[Completeness, list[str], float]:
-    """Wait until noon. Return the completeness found, the messages and the seconds it took.
-
-    Each look takes `look_seconds`, has the next answer, or the last one again, and proves nothing if that takes longer than it may.
-    """
+    """Wait until noon; each look takes `look_seconds` and has the next answer, or the last. Return what was found, the messages and the seconds."""
     clock, told, left = ManualClock(NOON), list[str](), list(answers)
 
     def take(seconds: float) -> Completeness:

@@ -26,18 +26,10 @@ PAIRS, SEED = 150, 27  # how many of some 1,000 pairs, and which
 
 @dataclass(frozen=True)
 class Case:
-    """One fault.
+    """One fault: its name, what breaks a stack this way (in the `order` of numbers, after everything `before`), and what the advice contains.
 
-    Attributes:
-        name: the fault's name, with what it is about.
-        seed: breaks a stack this way.
-        step: what the advice contains: a command, or why none is needed.
-        part: what it breaks. Two faults of one part cannot be told apart, or one takes the place of the other.
-        hides: parts that nobody can look at then, and faults that follow from it.
-        order: seeds with a lower number come first.
-        before: happens before all seeds.
-        blind: its name while nobody can read what waits; None if that makes no difference.
-        blinds: nobody can.
+    Two faults of one `part` cannot be told apart. It `hides` parts that nobody can look at then, and faults that follow from it. If it `blinds`,
+    nobody can read what waits; then a fault is named `blind`, unless that is None.
     """
 
     name: str
