@@ -300,7 +300,7 @@ ALL: tuple[Defence, ...] = (
     Defence("worker/again.py", "indexes are read after the shards have passed", _but(Again, decide=_looking_first), meets="a sender decides while a first copy that landed late is planned"),
     Defence("worker/passing.py", "rows that were put again wait until copies claim", _around(Passing, "obstacle", lambda obstacle, moment, **more: obstacle(moment - LATE_SECONDS * 1000, **more)), "KINESIS_LATE KINESIS_LOST_ANSWER"),
     Defence("worker/passing.py", "the chain of a closed shard is closed before it counts as passed", _but(Ledger, close=lambda _self, _chain: True), "RESHARD KINESIS_LOST_ANSWER DYNAMODB_ERROR ABANDON PAUSE"),
-    Defence("worker/shards.py", "a listing of shards must cover every key", _but(Shards, whole=lambda self: list(self.all())), "KINESIS_LISTING KINESIS_LOST_ANSWER KINESIS_AUTO DYNAMODB_ERROR", 16),
+    Defence("worker/shards.py", "a listing of shards must cover every key", _but(Shards, whole=lambda self: list(self.all())), "KINESIS_LISTING KINESIS_LOST_ANSWER KINESIS_AUTO DYNAMODB_ERROR", 32),
     Defence("worker/shards.py", "a warm sandbox notices that the stream was recreated", _but(Shards, _list=lambda shards: None if shards._chains else Shards._list(shards)), "RECREATE", 2),
     Defence("worker/shards.py", "a recreated stream has its own chains", _around(Shards, "chain", lambda chain, shard: replace(chain(shard), start="0")), "RECREATE"),
     Defence("ingest/stream.py", "a put in doubt goes to the queue", _unheard_put(lambda *_: {"SequenceNumber": "1", "ShardId": "shardId-000000000000"}), "KINESIS_TIMEOUT"),
