@@ -169,10 +169,7 @@ FULL = 700 * 1024 - 512 - len("pageviews") - 16
     ],
 )
 def test_borders_between_envelopes_are_fixed(made: list[tuple[str, int]], counts: list[int]) -> None:
-    """A repeated request is divided as before, even by another version, so that an id always names the same rows.
-
-    An envelope is full at 512 bytes below its limit, counting its rows and, per table, the table's name and 16 bytes.
-    """
+    """Another version divides a request alike, so that an id names the same rows. A table costs its name and 16 bytes."""
     rows = [(table, bytes(size)) for table, size in made]
 
     assert counts == [item.row_count for item in envelope.divide(rows, "shop", "k1", 1, "r1")]

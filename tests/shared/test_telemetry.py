@@ -38,10 +38,7 @@ def output(clock: ManualClock) -> Output:
 
 
 def test_an_invocation_writes_its_metrics_in_one_line(clock: ManualClock) -> None:
-    """The line has the counters too, and is in CloudWatch's embedded format. If nothing was counted, there is no line.
-
-    Failed requests are in a line of their own, so that no other metric has the dimension `version`.
-    """
+    """In CloudWatch's embedded format, with the counters. Failed requests are in a line of their own, without the dimension `version`."""
     output = Output(clock, AWS_LAMBDA_FUNCTION_VERSION="7")
     counts = {"RowsWaiting": 9, "Holds": 1, "RowsDead": 2}
     with output.telemetry.invocation(context("1")):
