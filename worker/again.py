@@ -19,7 +19,7 @@ from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
 from worker.ledger import BEHIND_ALL, Ledger
 from worker.passing import MARGIN_SECONDS, Passing
-from worker.record import START, Number
+from worker.record import CLAIMED, START, Number
 from worker.span import ChunkKey, Span
 from worker.span_object import SpanObjects
 from worker.states import Event
@@ -77,7 +77,8 @@ class Again:
             BucketUnavailableError: S3 does not answer.
         """
         index = self._objects.index(span)
-        return dict(zip(index.request_ids, map(Times, index.receipts, index.claims), strict=True))
+        records = zip(index.request_ids, index.receipts, index.claims, strict=True)
+        return {one: Times(received_at, claim) for one, received_at, claim in records if claim > CLAIMED}
 
     def decide(self, wanted: Mapping[str, Times], deadline: Deadline) -> tuple[dict[str, Event], str]:
         """Return what is decided about envelopes now, by request id, and why the others still wait.

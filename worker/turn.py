@@ -37,6 +37,7 @@ _SENDS_AT_ONCE = 4  # of one span
 _ROUNDS = 12  # of one span, while its chunks are split or other invocations write it
 _WRONG_COUNT = "wrong_row_count"
 _SHUFFLED = 1000  # things at a time
+_UNSURE = frozenset((LEDGER_RESTORED, Event.INDEX_GONE.name.lower()))
 _SENDING = frozenset((Action.ASK, Action.SEND))
 
 
@@ -259,14 +260,9 @@ class Turns:
     def _prepare(self, work: _Work, key: ChunkKey, step: Step, database: str) -> None:
         """Read a chunk, and note it to be sent; or to be asked about, if that is due and there is no answer yet."""
         run, span, entry, event = work.run, work.span, work.span.entry(key), step.event
-        # parts of it may have been sent on their own, or its rows before by another span
-        in_parts = entry.reason == LEDGER_RESTORED or entry.state is State.DEAD or span.is_forced
         if step.action is Action.ASK:
             event = run.inquiry.answers.get((span.place, key, entry))
-            if event is None and (
-                (in_parts and run.inquiry.has_many_rows) or self._inquiries.is_paused(span.place, key)
-            ):
-                work.turn.complete = False
+            if event is None and not self._may_ask(work, key, entry):
                 return
             if event not in (None, Event.ABSENT):
                 self._apply(work, key, entry, event)
@@ -275,7 +271,8 @@ class Turns:
         if body is None:
             return
         if step.action is Action.ASK and event is None:
-            rows = (spread if in_parts else sample)(others(work.persons, key, decompress(body)))
+            selection = spread if _may_be_there_in_part(span, entry) else sample
+            rows = selection(others(work.persons, key, decompress(body)))
             run.inquiry.ask_about(Doubt(span, key, entry, database, rows))
             work.turn.asks = True
             return
@@ -292,6 +289,16 @@ class Turns:
         work.sends[key] = database, body
         if renewed.since is None:
             work.opened.add(key)
+
+    def _may_ask(self, work: _Work, key: ChunkKey, entry: Entry) -> bool:
+        """Return whether a chunk can be asked about now; note why it cannot."""
+        if self._inquiries.is_paused(work.span.place, key):
+            work.turn.complete = False
+            return False
+        if work.run.inquiry.has_many_rows and _may_be_there_in_part(work.span, entry):
+            work.turn.asks = True  # once there are answers, there is room
+            return False
+        return True
 
     def _must_cut(self, work: _Work, key: ChunkKey, renewed: Entry, body: bytes) -> bool:
         """Return whether a chunk has rows of persons, and no doubt any more, so that it is not sent before it is cut."""
@@ -428,3 +435,11 @@ def shuffled[T](things: Iterable[T], now: float) -> Iterator[T]:
         found = list(part)
         Random(now).shuffle(found)  # noqa: S311 -- the order is no secret
         yield from found
+
+
+def _may_be_there_in_part(span: Span, entry: Entry) -> bool:
+    """Return whether Treasure Data may have some rows of a chunk in doubt without the others.
+
+    A restored ledger may not know that it was halved. A forced replay's rows were sent before, by several imports.
+    """
+    return span.is_forced or entry.state is State.DEAD or entry.reason in _UNSURE

@@ -330,7 +330,10 @@ class LedgerRepair:
         }
 
     def _append(self, span: Span, claims: dict[str, Claiming]) -> Span:
-        first = dict(islice(claims.items(), MOST_CLAIMS_WITH_APPEND))
+        taken_over_first = sorted(
+            claims.items(), key=lambda one: one[1].before is None
+        )  # others can be made alone
+        first = dict(islice(taken_over_first, MOST_CLAIMS_WITH_APPEND))
         self._claim({one: claim.owner for one, claim in claims.items() if one not in first})
         while True:
             answer = self.ledger.append(span, first, SECONDS_KEPT)

@@ -137,10 +137,10 @@ def _read(file: Path | None) -> list[tuple[str, str]]:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         column, value = condition.convert(line.removesuffix("\r"), None, None)
-        if value != value.strip():
+        if value != value.strip() or "\r" in value:
             raise Failure(
-                f"line {number} of {file} has white space before or after the value: remove it, or if the person's value has it, "
-                "name the person on the command line, in quotes"
+                f"line {number} of {file} has white space before or after the value, or a carriage return in it: end each line with a "
+                "newline only, or if the person's value has it, name the person on the command line, in quotes"
             )
         found.append((column, value))
     return found

@@ -89,7 +89,9 @@ def test_envelopes_that_are_decided_together_wait_for_the_last() -> None:
 def test_a_first_copy_may_arrive_before_its_receipt(ahead: int, queued: int) -> None:
     """The ingest's clock may be ahead, and arrival times run back a little. The queue's clock says when the first put had ended."""
     made = delivery(first(at=AT + ahead))
-    put(made, first("q", (AT + queued) * 1000, AT + ahead))
+    put(made, first("q", (AT + queued) * 1000, AT + ahead), first("q", 1, AT + ahead))
+    times = {"q": Times((AT + ahead) * 1000, (AT + queued) * 1000)}
+    assert times == made.sender_wiring.again.times(made.spans()[-1])
     wait(made, ahead + PASSED + 1)
 
     assert ["q"] == made.ids("shop_db", "views")

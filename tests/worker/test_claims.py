@@ -244,11 +244,7 @@ def test_the_claim_of_a_planned_record_is_never_taken_over(made: Made, where: st
 
 @pytest.mark.parametrize("loss", ["deleted", "swept", "damaged"])
 def test_a_copy_of_what_no_index_shows_any_more_does_not_count(loss: str) -> None:
-    """It neither becomes a second row nor holds the records behind it, and no span waits for its owner.
-
-    A damaged index holds it for an hour: S3 may answer with another object for a while, and the owner may have been passed over. So its
-    span waits for it even then.
-    """
+    """It neither becomes a second row nor holds the records behind it. A damaged index holds it for an hour: the owner may yet come."""
     made, is_damaged = shops(copy("q"), copy("r", 0), copy("s", 0)), loss == "damaged"
     made.deliver()
     [one], [name] = made.spans(), made.span_objects()

@@ -166,7 +166,9 @@ def test_events_in_the_overflow_queue_are_found_as_they_are_kept() -> None:
     stack.made.map(shop="shop_db")
     hashed = hashed_column("p@example.com", HASH_KEY.encode())
     rows = [row("plain", email="p@example.com"), row("hashed", email=hashed), row("other", email="q")]
-    rejected = RejectedEvent(1, "invalid_table", "", b'{"event_id": "rejected", "Email": "p@example.com"}')
+    rejected = RejectedEvent(
+        1, "invalid_table", "", b'{"event_id": "rejected", "Email": "p@example.com", "EMAIL": 1}'
+    )
     data = decode(envelope("shop", {"views": rows}))._replace(rejected=(rejected,)).encode()
     message = {"QueueUrl": RESOURCES.queue_url, "MessageBody": b64encode(data).decode()}
     stack.sqs.send_message(**message)
@@ -208,6 +210,7 @@ def test_a_damaged_secret_stays_as_it_is(sluice: Sluice, damaged: str, said: str
         ("name=山田\n".encode("shift-jis"), "cannot be read as UTF-8"),
         (b"user_id=bob\nuser_id= alice\n", "line 2 of"),
         (b"user_id=alice \r\n", "line 1 of"),
+        (b"user_id=alice\ruser_id=bob\r", "line 1 of"),
     ],
 )
 def test_a_file_that_may_name_others_is_an_error(
