@@ -240,10 +240,10 @@ def _envelopes(numbers: list[Number], arrivals: list[float], data: list[bytes]) 
     accounts, key_ids, tables = (
         list(map(known.setdefault, column, column)) for column in (accounts, key_ids, tables)
     )
-    has_events = list(map(add, blocks, rejected))  # true if there are any
+    without_rows = () if all(blocks) else compress(zip(accounts, rejected, strict=True), map(not_, blocks))
     is_legal = (
-        set(compress(accounts, map(not_, has_events))) <= {NOBODY}
-        and all(map(names.is_account, set(compress(accounts, has_events))))
+        all(map(names.is_account, set(compress(accounts, blocks))))
+        and all(names.is_account(one) if events else one == NOBODY for one, events in without_rows)
         and all(map(names.is_table, set(tables)))
         and all(map(envelope.are_ids, set(key_ids), repeat("")))
         and envelope.has_only_id_characters("".join(request_ids))
