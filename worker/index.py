@@ -39,7 +39,6 @@ _Form = tuple[
     Literal[1], str, _Numbers, _Numbers, tuple[str, ...], _Numbers, _Numbers, tuple[_Chunk, ...], _Plan
 ]
 
-
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Form).decode
 

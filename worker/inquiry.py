@@ -19,6 +19,7 @@ from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
 from worker.forget.cut import Forgetting
 from worker.forget.person import Persons
+from worker.rows import MOST_SPREAD
 from worker.span import ChunkKey, Place, Span
 from worker.states import Entry, Event, Presence, Rules, State
 from worker.treasure_data.client import TreasureDataClient
@@ -32,10 +33,8 @@ LONGEST_PAUSE_SECONDS = 6 * 3600.0
 
 _MOST_PAUSES = 10_000
 _MOST_ASKED = 32  # chunks in one query
-_MOST_ROWS = 800  # in one query
-_MOST_NOTED = (
-    16 * _MOST_ROWS
-)  # rows of chunks that may be there in part, about: others must not wait long for their answers
+# Rows of chunks that may be there in part, about: others must not wait long for their answers.
+_MOST_NOTED = 16 * MOST_SPREAD
 _MOST_WANTED = 20_000  # envelopes to look for at once, about
 _RARER = 3  # of chunks that were asked about in vain, a query has an eighth, then one
 _QUERIES_AT_ONCE = 8
@@ -129,7 +128,7 @@ class Inquiries:
         jobs: list[Callable[[], Answers]] = [
             partial(self._ask, inquiry, database, table, part)
             for (database, table, vain), found in alike.items()
-            for part in batches(found, _rows_of, _MOST_ROWS, max(1, _MOST_ASKED >> _RARER * vain))
+            for part in batches(found, _rows_of, MOST_SPREAD, max(1, _MOST_ASKED >> _RARER * vain))
         ]
         if wanted:
             jobs.append(partial(self._look_for, inquiry, wanted))

@@ -16,7 +16,7 @@ from shared.errors import InvalidObjectError, WrongCountError
 _MOST_HOURS = 24
 _ASKED_FOR = ("event_id", "received_at", "time")
 MOST_SPREAD = 800
-"""The most rows that `spread` returns, about."""
+"""The most rows that `spread` returns, about, and that one query asks for."""
 
 compress: Callable[[Buffer], bytes] = partial(isal_zlib.compress, level=1, wbits=31)
 """Returns the gzip of bytes, reproducibly: the header that `wbits` selects holds neither a time nor a name."""
@@ -60,10 +60,9 @@ def sample(payload: bytes) -> list[Any]:
     Treasure Data stores each hour separately. If the rows span very many hours, the sample covers only the first of these. Rows have only the
     columns that a query needs: a run asks about thousands of chunks.
     """
-    rows = _rows(payload)
     by_hour: dict[Any, Any] = {}
     row = None
-    for row in rows:
+    for row in _rows(payload):
         time = row.get("time") if isinstance(row, dict) else None
         hour = time // 3600 if isinstance(time, int) else None
         if len(by_hour) < _MOST_HOURS:

@@ -17,8 +17,6 @@ LONGEST_INVOCATION_SECONDS = 15 * 60
 """Lambda's own limit: a send that began in time can still be running for this long."""
 ACCOUNT_UNAVAILABLE = "account_unavailable"
 """The reason of rows that wait because Redis does not say where their account's rows go."""
-
-
 LEDGER_RESTORED = "ledger_restored"
 """The reason of rows that a ledger restored from a backup knows nothing newer about: they may have been sent in parts."""
 

@@ -18,8 +18,8 @@ from ops.stack import Stack
 from shared.clock import SystemClock
 from shared.person_hash import text_of
 from shared.rows import column_name
-from shared.rows import text_of as json_text
 from shared.write_key import FORGET_KEY
+from worker.forget.person import column_value
 from worker.span import Place
 
 FUNCTION = "SenderFunction"
@@ -241,20 +241,17 @@ def _in_queue(stack: Stack, wanted: Sequence[WantedPersons]) -> list[Held]:
     finder = Finder(stack, everything, since=0, seconds=_QUEUE_SECONDS, clock=SystemClock())
     for event in finder.queued():
         # a rejected event has the names that its sender wrote, several of which may become one column's
-        members = [(column_name(str(name)), _text(value)) for name, value in event.seen.row.items()]
+        members = [
+            (column_name(str(name)), text_of(column_value(value)).decode())
+            for name, value in event.seen.row.items()
+            if value is not None
+        ]
         for one, held, known in zip(wanted, found, texts, strict=True):
             if any(column == one.column and text in known for column, text in members):
                 held.waiting.append(event)
     for held in found:
         held.unseen = max(finder.searched.hidden, int(not finder.searched.is_complete))
     return found
-
-
-def _text(value: object) -> str | None:
-    """Return the text that a row would have of a value; None of no value."""
-    if value is None:
-        return None
-    return json_text(value) if isinstance(value, (list, dict)) else text_of(value).decode()
 
 
 def count_in_td(

@@ -132,7 +132,7 @@ class Matcher:
         members = event.items() if isinstance(event, dict) else ()
         columns = ((column_name(name), value) for name, value in members)
         matches = (
-            self._request_of(column, _column_value(value), received_at)
+            self._request_of(column, column_value(value), received_at)
             for column, value in columns
             if column in self._columns
         )
@@ -178,7 +178,7 @@ class Matcher:
         return Piece(b"", 1, (Found(request, RowId.of(value)),))
 
 
-def _column_value(value: Any) -> Any:
+def column_value(value: Any) -> Any:
     """Return what a row would have of an event's member."""
     return json_text(value) if isinstance(value, (list, dict)) else value
 
