@@ -381,8 +381,11 @@ class Pipeline:
         is_busy = False
         for shard, first in list(self._changed.filtered.items()):
             poller = self._poller.pollers.get(shard)
+            if poller and first > int(poller.last_settled or 0):
+                is_busy = True  # what was left over of its batch is still to be settled
+                continue
             try:
-                if poller and poller.last_settled and first <= int(poller.last_settled):
+                if poller:
                     poller.rewind(str(first))
             except ValueError:  # an invocation is under way
                 is_busy = True

@@ -17,6 +17,7 @@ FAILED = (
     (10, "KINESIS_LISTING RESHARD KINESIS_LOST_ANSWER", "a listing older than a chain's end was believed"),
     (10, "RECREATE KINESIS_INTERNAL", "no first copy was looked for in a deleted stream's chains"),
     (9, "FORCE TD_BAD_ROWS", "a forced replay sent the dead half of a record, too"),
+    (38, "FILTERED PAUSE", "a filter that ended during an invocation was forgotten"),
     (4, "DISABLE KINESIS_LOST_ANSWER KINESIS_TIMEOUT", "rows put again died unlooked for, then were sent"),
     (3, "TD_WRONG_HOST TD_FORBIDDEN_DATABASE TD_TABLE_MISSING", "the judge knew no refusal by an account"),
 )
