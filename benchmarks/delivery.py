@@ -41,6 +41,6 @@ def delivery(groups: int = 1, url: str | None = None) -> Delivery:
     else:
         settings = replace(settings, td_import_endpoint=url, td_api_endpoint=url)
         bounded_http.bound_responses()
-        made.wiring = Wiring(settings, replace(effects, session=bounded_http.session(16)))
+        made.wiring = Wiring(settings, replace(effects, http=bounded_http.pool(16)))
     made.worker = made.wiring.worker
     return made

@@ -86,7 +86,7 @@ class Functions:
             sqs=access("sqs", world.sqs),
             secrets=access("secretsmanager", world.secrets),
             redis=lambda: self._redis,
-            session=world.session,
+            http=world.http,
             clock=SandboxClock(world.effects),
             entropy=entropy,
             executors=lambda: Greenlets(world.simulation),

@@ -19,9 +19,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgpack
-import requests
-from requests import PreparedRequest, Response
-from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
 from chaos.clients import Around, start_of
 from chaos.judge import Judge
@@ -32,6 +30,7 @@ from chaos.specification import END, NOWHERE, Chain, Chunk, Entry, Event, Item, 
 from chaos.trouble import Kind
 from chaos.world import STREAM, TABLE, TD_MEMORY_SECONDS, TD_QUERY_DELAY_SECONDS, World
 from doubles.event_source import Outcome, Returned, settled_count
+from doubles.treasure_data.in_process import Answer
 from shared.errors import InvalidObjectError
 from shared.telemetry import NullTelemetry
 from worker import ledger, span_object
@@ -143,9 +142,10 @@ class Trace:
             put_object=lambda request, _: self.stored(request["Key"], bytes(request["Body"])),
             delete_object=lambda request, _: self._deleted(request["Key"]),
         )
-        adapter: Any = world.session.get_adapter("https://")
-        send = adapter.send
-        adapter.send = lambda one, *more, **options: self.exchange(one, partial(send, one, *more, **options))
+        opens: Callable[..., Any] = world.http.urlopen
+        world.http.__dict__["urlopen"] = lambda method, url, **options: self.exchange(
+            method, url, options["body"] or b"", partial(opens, method, url, **options)
+        )
         lists: Callable[..., Any] = world.kinesis.list_shards
         world.kinesis.__dict__["list_shards"] = lambda **request: self.listed(lists(**request))
 
@@ -390,16 +390,16 @@ class Trace:
 
     # Treasure Data
 
-    def exchange(self, request: PreparedRequest, call: Callable[[], Response]) -> Response:
+    def exchange(self, method: str, url: str, body: bytes, call: Callable[[], Answer]) -> Answer:
         """Make a request to Treasure Data, and note what was sent and answered."""
-        path = [unquote(part) for part in urlsplit(request.url or "").path.split("/")[1:]]
-        match request.method, path:
+        path = [unquote(part) for part in urlsplit(url).path.split("/")[1:]]
+        match method, path:
             case "PUT", ["v3", "table", "import_with_id", database, table, unique_id, _]:
-                return self._import(request, (database, table, unique_id), call)
+                return self._import(body, (database, table, unique_id), call)
             case "POST", ["v3", "table", "create", *_]:
                 return self._create(call)
             case "POST", ["v3", "job", "issue", "trino", database]:
-                return self._ask(request, str(database), call)
+                return self._ask(body, str(database), call)
             case "GET", ["v3", *asked]:
                 response = call()
                 task = self._simulation.current
@@ -409,11 +409,8 @@ class Trace:
                 return response
         return call()
 
-    def _import(
-        self, request: PreparedRequest, to: tuple[str, str, str], call: Callable[[], Response]
-    ) -> Response:
+    def _import(self, body: bytes, to: tuple[str, str, str], call: Callable[[], Answer]) -> Answer:
         database, table, unique_id = to
-        body = bytes(request.body or b"")  # type: ignore[arg-type]  # the client sends bytes
         checksum = md5(body, usedforsecurity=False).hexdigest()
         sent = {"md5_hex": checksum, "unique_id": unique_id, "database": database, "table": table}
         if body == _NO_ROWS:
@@ -428,13 +425,14 @@ class Trace:
         self.see("sent", **chunk, digest=digest_of(body).hex())
         try:
             response = call()
-        except requests.RequestException as error:
-            self.see("answered", **chunk, answer="unsent" if _is_unsent(error) else "unknown")
+        except HTTPError as error:
+            is_unsent = isinstance(error, NewConnectionError | ConnectTimeoutError)
+            self.see("answered", **chunk, answer="unsent" if is_unsent else "unknown")
             raise
         self.see("answered", **chunk, answer=_import_answer(_answer(response), sent))
         return response
 
-    def _create(self, call: Callable[[], Response]) -> Response:
+    def _create(self, call: Callable[[], Answer]) -> Answer:
         """Create the table that a chunk goes to. Whoever may not create it never can send the chunk."""
         response = call()
         answer, chunk = _answer(response), self._sent.get(self._simulation.current)
@@ -442,8 +440,8 @@ class Trace:
             self.see("answered", **chunk, answer="refused")
         return response
 
-    def _ask(self, request: PreparedRequest, database: str, call: Callable[[], Response]) -> Response:
-        query = "".join(parse_qs(str(request.body)).get("query", ()))
+    def _ask(self, body: bytes, database: str, call: Callable[[], Answer]) -> Answer:
+        query = "".join(parse_qs(body.decode()).get("query", ()))
         ids = [
             frozenset(one.replace("''", "'") for one in _EVENT_ID.findall(count))
             for count in query.partition(' FROM "')[0].split("COUNT(")[1:]
@@ -608,8 +606,8 @@ def _owner(name: Mapping[str, Any]) -> tuple[str, int]:
     return owner.chain.name, _number(owner.number)
 
 
-def _answer(response: Response) -> TdAnswer:
-    return TdAnswer(response.status_code, response.headers, response.content)
+def _answer(response: Answer) -> TdAnswer:
+    return TdAnswer(response.status, response.headers, response.whole)
 
 
 def _import_answer(answer: TdAnswer, sent: Mapping[str, str]) -> str:
@@ -630,13 +628,6 @@ def _probe_answer(answer: TdAnswer, sent: Mapping[str, str]) -> str:
     """Return the answer to a probe. It imports into a table that need not exist."""
     is_missing = answer.is_refusal and answer.status == 404
     return "imported" if is_missing else _import_answer(answer, sent)
-
-
-def _is_unsent(error: requests.RequestException) -> bool:
-    """Return whether no connection was made."""
-    cause = error.args[0] if error.args else None
-    reason = cause.reason if isinstance(cause, MaxRetryError) else cause
-    return isinstance(reason, NewConnectionError | ConnectTimeoutError)
 
 
 def _place_of(event: Event) -> Place:

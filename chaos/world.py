@@ -9,8 +9,6 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any, override
 
-import requests
-
 from chaos import clients, plans, td_faults
 from chaos.access import RESOURCES
 from chaos.effects import Effects
@@ -158,9 +156,7 @@ class World:
         self.secrets = SimpleNamespace(
             get_secret_value=lambda **request: {"SecretString": secrets[request["SecretId"]]}
         )
-        self.session = requests.Session()
-        self.session.trust_env = False
-        self.session.mount("https://", InProcess(self._ask_td, self.clock))
+        self.http = InProcess(self._ask_td, self.clock)
         self._set_tables_up()
         for window in schedule.windows:
             self._set_up(window)

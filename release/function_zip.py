@@ -51,10 +51,8 @@ UNUSED = (
     "dateutil/zoneinfo",
     "s3transfer/crt.py",
     "s3transfer/processpool.py",
-    # certifi, charset-normalizer: their commands, and what is there in C as well.
+    # certifi: its command.
     "certifi/__main__.py",
-    "charset_normalizer/cli",
-    "charset_normalizer/[cm]d.py",
     # msgpack: what is there in C as well.
     "msgpack/fallback.py",
     # urllib3: other transports.

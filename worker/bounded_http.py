@@ -10,9 +10,10 @@ from http.client import HTTPResponse
 from socket import socket
 from typing import Any, override
 
-import requests
-from requests.adapters import HTTPAdapter
+import certifi
+from urllib3 import PoolManager
 from urllib3.connection import HTTPConnection
+from urllib3.util.ssl_ import create_urllib3_context
 
 
 class _BoundedReader(io.RawIOBase):
@@ -60,15 +61,13 @@ class BoundedResponse(HTTPResponse):
 
 
 def bound_responses() -> None:
-    """Bound every response in this process: requests and boto3 both build their connections on urllib3's."""
+    """Bound every response in this process: boto3, too, builds its connections on urllib3's."""
     HTTPConnection.response_class = BoundedResponse
 
 
-def session(connections: int) -> requests.Session:
-    """Return a session that never retries, uses no proxy and keeps this many connections per host open."""
-    made = requests.Session()
-    made.trust_env = False  # saves a look for proxies and netrc at every request
-    adapter = HTTPAdapter(pool_maxsize=connections, max_retries=0)
-    made.mount("https://", adapter)
-    made.mount("http://", adapter)
-    return made
+def pool(connections: int) -> PoolManager:
+    """Return a pool that keeps this many connections per host open. It uses no proxy; several threads may use it."""
+    # one context for all connections, because it takes as long to make as a handshake
+    context = create_urllib3_context()
+    context.load_verify_locations(certifi.where())
+    return PoolManager(maxsize=connections, ssl_context=context)

@@ -12,10 +12,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 import boto3
-import requests
 from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.credentials import ReadOnlyCredentials
+from urllib3 import PoolManager
 
 from shared.accounts import AccountKeys
 from shared.aws_clients import makes_client
@@ -86,7 +86,7 @@ class Effects:
     Attributes:
         kinesis: a client that must not retry, because a repeated put could be on the stream twice.
         dynamodb: a client that may repeat writes, because the ledger recognizes its own.
-        session: carries requests to Treasure Data; it must not retry.
+        http: carries requests to Treasure Data.
     """
 
     kinesis: "KinesisClient"
@@ -95,7 +95,7 @@ class Effects:
     sqs: "SQSClient"
     secrets: "SecretsManagerClient"
     redis: "Callable[[], redis.Redis]"
-    session: requests.Session
+    http: PoolManager
     clock: Clock
     entropy: Callable[[int], bytes]
     executors: Executors
@@ -138,7 +138,7 @@ class Wiring:
         self.accounts = accounts = make(AccountCache)(effects.redis, keys, clock, telemetry)
         self.claims = make(Claims)(ledger, membership, shards, executors, clock)
         self.treasure_data = td = make(TreasureDataClient)(
-            effects.session,
+            effects.http,
             settings.td_import_endpoint,
             settings.td_api_endpoint,
             Secret(effects.secrets, settings.td_api_key_secret, clock),
@@ -302,7 +302,7 @@ def _lambda_effects(settings: WorkerSettings, environment: Mapping[str, str]) ->
         sqs=_aws("sqs", settings),
         secrets=secrets,
         redis=_redis(settings, secrets, clock),
-        session=bounded_http.session(MOST_SENDS),
+        http=bounded_http.pool(MOST_SENDS),
         clock=clock,
         entropy=os.urandom,
         executors=Threads,

@@ -1,7 +1,7 @@
 """A double of Treasure Data: imports, databases and tables, queries, and faults in all of them.
 
 `TreasureData.handle` turns a request into a response, without sockets and without waiting. Serve it over sockets with
-`HttpServer`, or mount it in a `requests.Session` with `InProcess`. `Settings` decides behaviour that TD does not document, such
+`HttpServer`, or call it without sockets by `InProcess`. `Settings` decides behaviour that TD does not document, such
 as how long it remembers a unique_id.
 """
 

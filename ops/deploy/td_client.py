@@ -2,9 +2,13 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from os import environ
 from typing import override
 
-import requests
+import certifi
+from requests.utils import get_environ_proxies, select_proxy
+from urllib3 import PoolManager, ProxyManager
+from urllib3.exceptions import HTTPError
 
 from ops.failure import Failure
 from shared.clock import Clock, SystemClock
@@ -26,9 +30,12 @@ class _KnownKey(Secret):
 
 
 def td_client(import_endpoint: str, api_endpoint: str, key: str) -> TreasureDataClient:
-    """Return a client with an API key; one endpoint is for imports, the other for everything else."""
+    """Return a client with an API key; one endpoint is for imports, the other for everything else. This machine's proxy is used."""
     clock = SystemClock()
-    return TreasureDataClient(requests.Session(), import_endpoint, api_endpoint, _KnownKey(key), clock)
+    proxy = select_proxy(api_endpoint, get_environ_proxies(api_endpoint, no_proxy=None))
+    certificates = environ.get("REQUESTS_CA_BUNDLE") or certifi.where()
+    pool = ProxyManager(proxy, ca_certs=certificates) if proxy else PoolManager(ca_certs=certificates)
+    return TreasureDataClient(pool, import_endpoint, api_endpoint, _KnownKey(key), clock)
 
 
 class QueryForbiddenError(Failure):
@@ -59,7 +66,7 @@ class TreasureDataQueries:
         deadline = Deadline(self.clock, self.clock.now() + _JOB_SECONDS)
         try:
             job = self.client.statements.run(self.database, query, deadline)
-        except requests.RequestException as error:
+        except HTTPError as error:
             raise Failure(f"Treasure Data did not respond: {type(error).__name__}") from error
         if job.end is End.FORBIDDEN:
             raise QueryForbiddenError("the API key may not query, so nothing can be read back")

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import msgpack
-import requests
 from botocore.exceptions import ConnectionClosedError
 
 from doubles.clock import ManualClock
@@ -210,9 +209,6 @@ class Delivery:
 
     def wiring_of(self, function: Function, **clients: Any) -> Wiring:
         """Return the parts of a new sandbox of a function. `clients` replace the delivery's own."""
-        session = requests.Session()
-        session.trust_env = False
-        session.mount("http://", InProcess(self.td.handle, self.clock))
         settings = WorkerSettings(
             stream_name=STREAM,
             overflow_queue_url=RESOURCES.queue_url,
@@ -244,7 +240,7 @@ class Delivery:
             sqs=authorized("sqs", clients.get("sqs")),
             secrets=authorized("secretsmanager", self.secrets),
             redis=lambda: self.redis,
-            session=session,
+            http=InProcess(self.td.handle, self.clock),
             clock=self.clock,
             entropy=self._entropy,
             executors=self.executors,

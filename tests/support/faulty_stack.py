@@ -12,6 +12,7 @@ import boto3
 import requests
 from botocore.exceptions import ClientError
 from click.testing import CliRunner, Result
+from requests.adapters import HTTPAdapter
 
 from doubles.clock import ManualClock
 from doubles.http_server import Request, Response
@@ -127,7 +128,9 @@ class FaultyStack(Stack):
     def http(self) -> requests.Session:
         """Return what calls the API."""
         session = requests.Session()
-        session.mount("http://", InProcess(self.api.handle, self.made.clock))
+        adapter = HTTPAdapter()
+        adapter.poolmanager = InProcess(self.api.handle, self.made.clock)
+        session.mount("http://", adapter)
         return session
 
     def invoke(self, output: str, event: Mapping[str, Any]) -> dict[str, Any]:

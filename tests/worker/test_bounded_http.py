@@ -1,6 +1,7 @@
 """Responses end in time, however slowly they trickle in: over real sockets on loopback."""
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -8,10 +9,10 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 
 import boto3
 import pytest
-import requests
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 from urllib3.connection import HTTPConnection
+from urllib3.exceptions import HTTPError
 
 from worker import bounded_http
 
@@ -65,8 +66,8 @@ def dripping(start: bytes) -> AbstractContextManager[str]:
 def test_a_dripping_response_ends_at_the_timeout(start: bytes) -> None:
     """A head or body that comes byte by byte does not extend the request beyond its time-out."""
     began = time.monotonic()
-    with dripping(start) as url, pytest.raises(requests.RequestException):
-        bounded_http.session(1).get(url, timeout=0.3)
+    with dripping(start) as url, pytest.raises(HTTPError):
+        bounded_http.pool(1).request("GET", url, timeout=0.3, retries=False)
 
     assert time.monotonic() - began < 30
 
@@ -95,6 +96,14 @@ def test_a_connection_is_kept_for_the_next_request() -> None:
             connection.recv(65_536)
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
-    session = bounded_http.session(1)
+    pool = bounded_http.pool(1)
     with serving(answer) as url:
-        assert ["ok", "ok"] == [session.get(url, timeout=60).text for _ in range(2)]
+        assert [b"ok", b"ok"] == [pool.request("GET", url, timeout=60).data for _ in range(2)]
+
+
+def test_servers_must_prove_their_name() -> None:
+    """Only by a certificate of an authority that certifi knows."""
+    context = bounded_http.pool(1).connection_pool_kw["ssl_context"]
+
+    assert (ssl.CERT_REQUIRED, True) == (context.verify_mode, context.check_hostname)
+    assert context.get_ca_certs()

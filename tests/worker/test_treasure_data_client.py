@@ -8,10 +8,10 @@ from typing import Any
 
 import msgpack
 import pytest
-import requests
 import tdclient.api
 from hypothesis import given
 from hypothesis import strategies as st
+from urllib3 import PoolManager
 
 from doubles.clock import START, ManualClock
 from doubles.http_server import HttpServer
@@ -112,11 +112,9 @@ Handler = Callable[[Request], Response]
 
 def client_of(handle: Handler, clock: ManualClock | None = None, key: str = API_KEY) -> TreasureDataClient:
     """Return a client whose requests are handled in process."""
-    clock, session = clock or ManualClock(), requests.Session()
-    session.trust_env = False
-    session.mount("http://", InProcess(handle, clock))
+    clock = clock or ManualClock()
     secret = Secret(StaticSecrets(td=key), "td", clock)
-    return TreasureDataClient(session, "http://import", "http://api", secret, clock)
+    return TreasureDataClient(InProcess(handle, clock), "http://import", "http://api", secret, clock)
 
 
 def imported(client: TreasureDataClient) -> Reply:
@@ -154,9 +152,8 @@ def test_an_import_equals_the_official_client_s_request() -> None:
         return Response(200, b'{"elapsed_time":0}')
 
     key = Secret(StaticSecrets(td=API_KEY), "td", clock)
-    with HttpServer(handle) as server, requests.Session() as session:
-        session.trust_env = False
-        client = TreasureDataClient(session, server.url, server.url, key, clock)
+    with HttpServer(handle) as server, PoolManager() as pool:
+        client = TreasureDataClient(pool, server.url, server.url, key, clock)
         client.send("shop_db", "views", UNIQUE_ID, body, 5)
         with closing(tdclient.api.API(API_KEY, endpoint=f"{server.url}/")) as official:
             official.import_data("shop_db", "views", "msgpack.gz", body, len(body), unique_id=UNIQUE_ID)

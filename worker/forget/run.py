@@ -13,7 +13,7 @@ from itertools import chain, islice
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
-from requests import RequestException
+from urllib3.exceptions import HTTPError
 
 from shared import policy
 from shared.accounts import Account
@@ -78,7 +78,7 @@ class Forget:
         """
         try:
             return self._do(asked, deadline)
-        except (UnavailableError, RequestException) as error:
+        except (UnavailableError, HTTPError) as error:
             return {"error": "unavailable", "message": str(error)}
 
     def _do(self, asked: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:  # noqa: C901, PLR0912 -- a list
@@ -306,7 +306,7 @@ class Forget:
         for database in sorted(databases):
             try:
                 tables = self._statements.tables(database)
-            except (RequestException, SecretUnavailableError):
+            except (HTTPError, SecretUnavailableError):
                 tables = None
             found[database] = tables and {
                 name: columns

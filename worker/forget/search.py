@@ -13,7 +13,7 @@ from itertools import batched
 from typing import Any
 
 import msgpack
-from requests import RequestException
+from urllib3.exceptions import HTTPError
 
 from shared.clock import Clock
 from shared.errors import InvalidObjectError, ItemTooLargeError, SecretUnavailableError, UnavailableError
@@ -237,7 +237,7 @@ class ForgetSearch:
                 return job.end, 0
             number = counted.count or 0
             left = self._statements.run(database, counting(table, condition), deadline).count
-        except (RequestException, SecretUnavailableError):
+        except (HTTPError, SecretUnavailableError):
             return End.UNKNOWN, number
         return (End.SUCCESS if left == 0 else End.UNKNOWN), max(0, number - (left or 0))
 

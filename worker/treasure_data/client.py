@@ -10,10 +10,10 @@ from email.utils import formatdate
 from enum import Enum
 from hashlib import md5
 from typing import NamedTuple
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
-import requests
-from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError
+from urllib3 import PoolManager
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ReadTimeoutError
 from urllib3.util import Timeout
 
 from shared.clock import Clock
@@ -123,7 +123,7 @@ def classify(answer: TdAnswer, sent: Mapping[str, str]) -> Reply:
 class TreasureDataClient:
     """Sends requests to Treasure Data."""
 
-    _session: requests.Session
+    _pool: PoolManager
     _import_endpoint: str
     _api_endpoint: str
     _key: Secret
@@ -137,11 +137,10 @@ class TreasureDataClient:
         except SecretUnavailableError:
             return Reply(Meaning.KEY_REFUSED, "no_key", definitely_not_delivered=True)
         headers = {**self._headers(key), "Content-Type": "application/octet-stream"}
+        url = self._import_endpoint.rstrip("/") + path
         try:
-            answer = self._exchange(
-                "PUT", self._import_endpoint.rstrip("/") + path, headers=headers, body=body, seconds=seconds
-            )
-        except requests.RequestException as error:
+            answer = self._exchange("PUT", url, headers, body, seconds)
+        except HTTPError as error:
             return _lost(error)
         checksum = md5(body, usedforsecurity=False).hexdigest()
         sent = {"md5_hex": checksum, "unique_id": unique_id, "database": database, "table": table}
@@ -182,7 +181,7 @@ class TreasureDataClient:
         host = urlsplit(self._api_endpoint).netloc
         try:
             return host, self._api("GET", *DATABASES, seconds=PROBE_SECONDS).status, ""
-        except (requests.RequestException, SecretUnavailableError) as error:
+        except (HTTPError, SecretUnavailableError) as error:
             return host, 0, type(error).__name__
 
     def missing_databases(self, databases: Iterable[str]) -> list[str] | None:
@@ -209,7 +208,7 @@ class TreasureDataClient:
         question = Question(self._api, self.statements, database, table, deadline, not_before)
         try:
             return question.ask(chunks)
-        except (requests.RequestException, SecretUnavailableError):
+        except (HTTPError, SecretUnavailableError):
             return [Presence.UNDECIDED for _ in chunks]
 
     @property
@@ -221,7 +220,7 @@ class TreasureDataClient:
         """Return the answer to a request; if there is none, return an answer that settles nothing."""
         try:
             return self._api(method, *path, seconds=seconds)
-        except (requests.RequestException, SecretUnavailableError):
+        except (HTTPError, SecretUnavailableError):
             return TdAnswer(0, {}, b"")
 
     def _api(
@@ -232,65 +231,46 @@ class TreasureDataClient:
         form: Mapping[str, str] | None = None,
         seconds: float = READ_SECONDS,
     ) -> TdAnswer:
-        return self._exchange(
-            method,
-            self._api_endpoint.rstrip("/") + _path(*path) + query,
-            headers=self._headers(self._key.get()),
-            body=form,
-            seconds=seconds,
-        )
+        headers, body = self._headers(self._key.get()), None
+        if form is not None:
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+            body = urlencode(form).encode()
+        url = self._api_endpoint.rstrip("/") + _path(*path) + query
+        return self._exchange(method, url, headers, body, seconds)
 
-    def _headers(self, key: str) -> dict[str, str | None]:
+    def _headers(self, key: str) -> dict[str, str]:
         return {
             "Accept-Encoding": "identity",
-            "Accept": None,  # requests' own, which the official clients do not send
-            "Connection": None,
             "Authorization": f"TD1 {key}",
             "Date": formatdate(self._clock.now()),
             "User-Agent": _USER_AGENT,
         }
 
     def _exchange(
-        self,
-        method: str,
-        url: str,
-        *,
-        headers: Mapping[str, str | None],
-        body: bytes | Mapping[str, str] | None,
-        seconds: float,
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, seconds: float
     ) -> TdAnswer:
-        timeout = Timeout(total=seconds, connect=min(CONNECT_SECONDS, seconds), read=seconds)
-        with self._session.request(
+        response = self._pool.urlopen(
             method,
             url,
+            body=body,
             headers=headers,
-            data=body,
-            timeout=timeout,  # type: ignore[arg-type]  # requests accepts urllib3's own, which can bound the total
-            allow_redirects=False,
-            stream=True,
-        ) as response:
-            pieces, size = [], 0
-            for piece in response.iter_content(65_536):
-                pieces.append(piece)
-                size += len(piece)
-                if size > _MAX_ANSWER_BYTES:
-                    break
-            return TdAnswer(response.status_code, response.headers, b"".join(pieces))
+            timeout=Timeout(total=seconds, connect=min(CONNECT_SECONDS, seconds), read=seconds),
+            retries=False,
+            redirect=False,
+            preload_content=False,
+        )
+        with response:
+            return TdAnswer(response.status, response.headers, response.read(_MAX_ANSWER_BYTES + 1))
 
 
 def _path(*parts: str) -> str:
     return "/v3/" + "/".join([quote(part, safe="") for part in parts])
 
 
-def _lost(error: requests.RequestException) -> Reply:
+def _lost(error: HTTPError) -> Reply:
     """Return the reply for an exchange without an answer: rows were definitely not delivered only if no connection was made."""
-    if isinstance(error, requests.ConnectTimeout):
-        return Reply(Meaning.TEMPORARY, "connect_timeout", definitely_not_delivered=True)
-    if isinstance(error, requests.Timeout):
-        return Reply(Meaning.TEMPORARY, "timeout")
-    cause = error.args[0] if error.args else None
-    if isinstance(cause, MaxRetryError) and isinstance(
-        cause.reason, NewConnectionError | ConnectTimeoutError
-    ):
+    if isinstance(error, NewConnectionError):
         return Reply(Meaning.TEMPORARY, "connection_refused", definitely_not_delivered=True)
-    return Reply(Meaning.TEMPORARY, "connection_lost")
+    if isinstance(error, ConnectTimeoutError):
+        return Reply(Meaning.TEMPORARY, "connect_timeout", definitely_not_delivered=True)
+    return Reply(Meaning.TEMPORARY, "timeout" if isinstance(error, ReadTimeoutError) else "connection_lost")

@@ -37,7 +37,7 @@ class Question:
         Treasure Data has either all rows of an import or none; any other count is undecided. One query counts for all of them.
 
         Raises:
-            requests.RequestException, SecretUnavailableError: nothing is settled.
+            urllib3.exceptions.HTTPError, SecretUnavailableError: nothing is settled.
         """
         ids = [dict.fromkeys(map(RowId.of, rows)) for rows in chunks]
         found = dict.fromkeys(range(len(chunks)), Presence.UNASKABLE)

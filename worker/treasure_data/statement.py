@@ -89,7 +89,7 @@ class Statements:
         """Run a statement to its end.
 
         Raises:
-            requests.RequestException, SecretUnavailableError: Treasure Data or the API key cannot be reached.
+            urllib3.exceptions.HTTPError, SecretUnavailableError: Treasure Data or the API key cannot be reached.
         """
         now = self._clock.now()
         issued = self._api("POST", "job", "issue", "trino", database, form={"query": sql, "priority": "0"})
