@@ -5,6 +5,7 @@ import signal
 import sys
 from importlib import import_module
 from io import TextIOWrapper
+from pathlib import Path
 
 
 def main() -> None:
@@ -12,6 +13,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # INTERRUPTED, which is not imported yet
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as standard error
+    if not sys.stdin:  # closed
+        sys.stdin = Path(os.devnull).open()  # noqa: SIM115 -- until the process ends
     cli = import_module("ops.cli")
     signal.signal(signal.SIGINT, signal.default_int_handler)
     cli.main(prog_name="sluice")

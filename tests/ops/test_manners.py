@@ -136,6 +136,14 @@ def test_a_command_can_be_interrupted_while_it_is_imported() -> None:
     assert (130, b"") == (done.returncode, done.stderr)
 
 
+def test_standard_input_can_be_closed() -> None:
+    """Then nobody answers: whatever reads it is at its end."""
+    command = f"exec '{sys.executable}' -m ops mcp --local <&-"
+    done = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, check=False, timeout=60)
+
+    assert (0, b"") == (done.returncode, done.stderr)
+
+
 def test_output_is_printed_whatever_the_encoding() -> None:
     """Characters that the terminal's encoding lacks are escaped: a command does not end in the middle of its work."""
     line, latin = [sys.executable, "-m", "ops", "certify", "--help"], {"PYTHONIOENCODING": "latin-1"}

@@ -175,6 +175,9 @@ def test_plain_http_is_denied(policy: str, actions: str) -> None:
 
     assert ("Deny", "*", actions) == (deny["Effect"], deny["Principal"], deny["Action"])
     assert PLAIN_HTTP == deny["Condition"]
+    if policy == "OverflowQueuePolicy":
+        queues = [one["Ref"] for one in properties(policy)["Queues"]]
+        assert ([*resources("AWS::SQS::Queue")], "*") == (queues, deny["Resource"])
     assert (policy == "SdkBucketPolicy") == bool(others)
     for allow in others:
         assert ("Allow", "s3:GetObject") == (allow["Effect"], allow["Action"])
