@@ -6,7 +6,7 @@ its request id. The worker decides that once, before it appends a span; the span
 """
 
 from bisect import bisect_left
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import batched
@@ -79,7 +79,7 @@ class Decided:
 
     Attributes:
         records: those before the first that could not be decided.
-        uncounted: the sequence numbers of those that do not count.
+        uncounted: the positions of those that do not count.
         claimed: the sequence numbers of those that were claimed although they carry no claim.
         with_append: claims to make in the transaction that appends their span, by request id.
         owners: by the number of a record that does not count, because of a record that is in no span yet, these records among them: the
@@ -87,10 +87,22 @@ class Decided:
     """
 
     records: Records
-    uncounted: frozenset[Number] = frozenset()
+    uncounted: frozenset[int] = frozenset()
     claimed: frozenset[Number] = frozenset()
     with_append: dict[str, Claiming] = field(default_factory=dict)
     owners: dict[Number, tuple[str, Owner]] = field(default_factory=dict)
+
+    def before(self, end: int) -> "Decided":
+        """Return what is decided of the records before a position, which is not the first."""
+        records = self.records[:end]
+        last = records.numbers[-1]
+        return Decided(
+            records,
+            frozenset(position for position in self.uncounted if position < end),
+            self.claimed,
+            {one: claim for one, claim in self.with_append.items() if claim.owner.number <= last},
+            {number: owner for number, owner in self.owners.items() if number <= last},
+        )
 
 
 @dataclass(eq=False)
@@ -107,18 +119,14 @@ class Claims:
         """Return how long a claim is kept: longer than a copy of its envelope can still be planned."""
         return _REPEATED_SECONDS + round(self._shards.retention_seconds()) + _QUEUED_SECONDS
 
-    def decide(self, records: Records, gap: Gap, shard: ChainId) -> Decided:
-        """Decide which records count.
-
-        Args:
-            records: to append in `gap`, in the shard's order.
-            gap: where.
-            shard: the chain of their shard.
+    def decide(self, records: Records, gap: Gap) -> Decided:
+        """Decide which records count that are to be appended in a gap.
 
         Raises:
             HeldError: the first one cannot be decided now.
             LedgerUnavailableError, ShardUnreadableError: the ledger, or the list of shards, cannot be reached.
         """
+        shard = gap.chain.root
         in_gap = gap.chain != shard
         wishes = {wish.number: wish for wish in _wishes(records, gap, in_gap=in_gap)}
         if not wishes:
@@ -142,25 +150,22 @@ class Claims:
             records = records[: bisect_left(records.numbers, last)]
             others = {number: owner for number, owner in others.items() if number < last}
         gaps = self._membership.gaps_of(set(others.values()), self._executors)
-        uncounted: set[Number] = set()
+        uncounted: set[int] = set()
         batch = _Batch(shard, gap, records.numbers[0], first, claims, gaps)
+        end = len(records)
         for position, number in enumerate(records.numbers):
             answer = self._counts(wishes.get(number), batch, in_gap=in_gap)
             if answer is None or len(batch.made) > MOST_CLAIMS_WITH_APPEND:
-                if not position:
-                    raise HeldError(HeldError.UNDECIDED_COPY)
-                records = records[:position]
+                end = position
                 break
             if not answer:
-                uncounted.add(number)
-        kept = set(records.numbers)
-        return Decided(
-            records,
-            frozenset(uncounted),
-            frozenset(number for number in wishes.keys() & kept if not wishes[number].claim),
-            {one: claim for one, claim in batch.made.items() if claim.owner.number in kept},
-            _not_planned(batch, {number: wishes[number].request_id for number in uncounted}, kept),
-        )
+                uncounted.add(position)
+        if not end:
+            raise HeldError(HeldError.UNDECIDED_COPY)
+        copies = [wishes[records.numbers[position]] for position in uncounted]
+        claimed = frozenset(wish.number for wish in wishes.values() if not wish.claim)
+        not_planned = _not_planned(batch, copies, frozenset(records.numbers))
+        return Decided(records, frozenset(uncounted), claimed, batch.made, not_planned).before(end)
 
     def awaited(self, span: Span) -> dict[str, Owner]:
         """Return the owners of a span's copies that may still be planned: no span has them, and nobody has taken their claims over.
@@ -242,16 +247,16 @@ class Claims:
 
 
 def _not_planned(
-    batch: _Batch, uncounted: Mapping[Number, str], kept: Collection[Number]
+    batch: _Batch, copies: Iterable[_Wish], here: Collection[Number]
 ) -> dict[Number, tuple[str, Owner]]:
-    """Return the owners of records that do not count: those that are in no span yet, and those among `kept`."""
+    """Return the owners of records that do not count: those that are in no span yet, and those among the records `here`."""
     found = {}
-    for number, request_id in uncounted.items():
-        claim = batch.claims.get(request_id)
+    for wish in copies:
+        claim = batch.claims.get(wish.request_id)
         if claim is not None:
-            is_here = claim.owner.chain == batch.shard and claim.owner.number in kept
+            is_here = claim.owner.chain == batch.shard and claim.owner.number in here
             if is_here or claim.owner in batch.gaps:
-                found[number] = request_id, claim.owner
+                found[wish.number] = wish.request_id, claim.owner
     return found
 
 

@@ -10,7 +10,8 @@ any part can be read and checked on its own.
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from copy import replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import NamedTuple
@@ -20,7 +21,7 @@ from shared.errors import BucketUnavailableError, InvalidObjectError, ObjectGone
 from worker.bucket import Bucket
 from worker.chain import ChainId
 from worker.executor import Executor
-from worker.index import Index, Member, decode, digest_of
+from worker.index import EMPTY, Index, Member, SpanPlan, decode, digest_of
 from worker.record import DIGITS, START, Number, number
 from worker.rows import compress, decompress, slice_of
 from worker.span import LATER, ChunkKey, ObjectRef, Span, milliseconds
@@ -34,25 +35,39 @@ LONGEST_PUT_SECONDS = 10.0
 
 _MOST_INDEXES = 64
 _SAFE = "@#:!"
+_NO_PARTS: tuple[tuple[int, ...], ...] = ((), (), ())  # of a chunk whose rows come from no record
 _AN_HOUR = re.compile(r"\d{4}-\d\d-\d\dT\d\d")
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A chunk to store: its rows, and the records that they come from.
+    """A chunk to store: its rows in blocks, MessagePack maps back to back, and the records that they come from.
 
     Attributes:
-        blocks: the rows in parts, MessagePack maps back to back.
-        rows: how many rows there are.
-        positions: for each part, the position of its record in the span.
-        row_counts: for each part, its number of rows.
+        row_counts: for each block, its number of rows.
+        positions: for each block, the position of its record in the span; empty if the rows come from no record.
     """
 
     key: ChunkKey
-    blocks: Sequence[bytes]
-    rows: int
-    positions: Sequence[int] = ()
-    row_counts: Sequence[int] = ()
+    blocks: list[bytes]
+    row_counts: list[int]
+    positions: list[int] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        """How many rows it has."""
+        return sum(self.row_counts)
+
+    def add(self, block: bytes, rows: int, position: int) -> None:
+        """Add a block."""
+        self.blocks.append(block)
+        self.row_counts.append(rows)
+        self.positions.append(position)
+
+    def part(self, number: int, places: slice) -> "Chunk":
+        """Return the blocks in these places as this part of the group."""
+        key = self.key._replace(part=number)
+        return Chunk(key, self.blocks[places], self.row_counts[places], self.positions[places])
 
 
 class Encoded(NamedTuple):
@@ -64,7 +79,7 @@ class Encoded(NamedTuple):
 
     data: bytes
     ref: ObjectRef
-    bodies: Mapping[ChunkKey, bytes]
+    bodies: dict[ChunkKey, bytes]
 
 
 class Stored(NamedTuple):
@@ -85,12 +100,45 @@ class Stored(NamedTuple):
     size: int = 0
 
 
-def encode(chunks: Sequence[Chunk], index: Index, now: float) -> Encoded:
-    """Encode the object of a span that is planned at `now` (UNIX seconds). `index` has everything but the chunks."""
-    bodies: dict[ChunkKey, bytes] = {}
-    members: dict[ChunkKey, Member] = {}
-    offset = _add(chunks, bodies, members, 0)
-    return _assembled(bodies, replace(index, members=members), offset, now)
+def encode(
+    chunks: Iterable[Chunk],
+    index: Index,
+    now: float,
+    *,
+    bodies: Mapping[ChunkKey, bytes] = MappingProxyType({}),
+    removed: Collection[ChunkKey] = (),
+    counted: Mapping[ChunkKey, int] = MappingProxyType({}),
+) -> Encoded:
+    """Encode the object of a span that is planned at `now` (UNIX seconds), or one to replace a span's object.
+
+    Args:
+        chunks: to add.
+        index: of a planned span, without its chunks; else that of the object to replace.
+        now: UNIX seconds.
+        bodies: import bodies of the object to replace. The chunks of its index stay there, with a body or without.
+        removed: those that do not stay.
+        counted: more chunks in the index, without a body: their numbers of rows.
+    """
+    found: dict[ChunkKey, bytes] = {}
+    members: list[Member] = []
+    offset = 0
+    for key, member in index.members.items():
+        if key in bodies and key not in removed:
+            found[key] = bodies[key]
+            members.append(replace(member, offset=offset))
+            offset += member.length
+        elif key not in removed:
+            members.append(replace(member, offset=0, length=0, digest=b""))
+    for chunk in chunks:
+        body = found[chunk.key] = compress(b"".join(chunk.blocks))
+        place = (offset, len(body), digest_of(body))
+        parts = (chunk.positions, chunk.row_counts, list(map(len, chunk.blocks)))
+        members.append(Member(chunk.key.name, chunk.rows, *place, *(parts if chunk.positions else _NO_PARTS)))
+        offset += len(body)
+    members += [Member(key.name, rows, 0, 0, b"", *_NO_PARTS) for key, rows in counted.items()]
+    last = compress(replace(index, chunks=members).encode())
+    ref = ObjectRef(hour_of(now), digest_of(last), offset, len(last))
+    return Encoded(b"".join((*found.values(), last)), ref, found)
 
 
 def span_of_rows(
@@ -105,15 +153,15 @@ def span_of_rows(
         now: UNIX seconds.
         origin: the name of the place that the rows come from.
     """
-    index = Index(planned_at=milliseconds(now), origin=origin, received_at=received_at)
-    encoded = encode(chunks, index, now)
+    plan = SpanPlan(START, milliseconds(now), (), origin, received_at)
+    encoded = encode(chunks, replace(EMPTY, plan=plan), now)
     rows = [chunk.key for chunk in chunks if not chunk.key.group.code]
     span = Span(
         chain=chain,
         after=START,
         first=START,
         last=START,
-        planned_at=milliseconds(now),
+        planned_at=plan.planned_at,
         chunks={chunk.key: chunk.rows for chunk in chunks},
         destinations={key.group.sender: LATER for key in rows},
         received_at=received_at,
@@ -122,27 +170,6 @@ def span_of_rows(
     )
     entry = Entry(at=span.planned_at)
     return span.with_entries(dict.fromkeys(rows, entry), settled=True), encoded.data
-
-
-def _add(
-    chunks: Iterable[Chunk], bodies: dict[ChunkKey, bytes], members: dict[ChunkKey, Member], offset: int
-) -> int:
-    """Add chunks to an object's bodies, which end at `offset`, and to its index; return where the bodies end then."""
-    for chunk in chunks:
-        body = compress(b"".join(chunk.blocks))
-        sizes = [len(block) for block in chunk.blocks] if chunk.positions else ()
-        members[chunk.key] = Member(
-            chunk.rows, offset, len(body), digest_of(body), chunk.positions, chunk.row_counts, sizes
-        )
-        bodies[chunk.key] = body
-        offset += len(body)
-    return offset
-
-
-def _assembled(bodies: Mapping[ChunkKey, bytes], index: Index, offset: int, now: float) -> Encoded:
-    last = compress(index.encode())
-    ref = ObjectRef(hour_of(now), digest_of(last), offset, len(last))
-    return Encoded(b"".join((*bodies.values(), last)), ref, bodies)
 
 
 def hour_of(moment: float) -> str:
@@ -172,41 +199,6 @@ def parse(name: str, size: int = 0) -> Stored | None:
         return Stored(name, hour, ChainId.parse(unquote(chain)), number(first), number(last), digest, size)
     except ValueError:
         return None
-
-
-def cut_anew(
-    index: Index,
-    bodies: Mapping[ChunkKey, bytes],
-    now: float,
-    *,
-    removed: Collection[ChunkKey] = (),
-    added: Iterable[Chunk] = (),
-    counted: Mapping[ChunkKey, int] = MappingProxyType({}),
-) -> Encoded:
-    """Return an object with other chunks, and with the index of all its records.
-
-    Args:
-        index: the index of the object that it replaces.
-        bodies: import bodies of that object; the index names all its chunks, with a body or without.
-        now: UNIX seconds.
-        removed: chunks that the new object's index does not have.
-        added: chunks that it has instead.
-        counted: more chunks in the index, without a body: their numbers of rows.
-    """
-    kept: dict[ChunkKey, bytes] = {}
-    members: dict[ChunkKey, Member] = {}
-    offset = 0
-    for key, member in index.members.items():
-        if key in removed:
-            continue
-        if key in bodies:
-            kept[key], members[key] = bodies[key], member._replace(offset=offset)
-            offset += member.length
-        else:
-            members[key] = member._replace(offset=0, length=0, digest=b"")
-    offset = _add(added, kept, members, offset)
-    members |= {key: Member(rows, 0, 0, b"") for key, rows in counted.items()}
-    return _assembled(kept, replace(index, members=members), offset, now)
 
 
 @dataclass(eq=False)
@@ -288,7 +280,7 @@ class SpanObjects:
         """Return a span's object with only those chunks that are needed, and the whole index."""
         index = self.index(span)
         kept = [key for key, member in index.members.items() if member.length and needed(key)]
-        return cut_anew(index, {key: self.body(span, key) for key in kept}, now)
+        return encode((), index, now, bodies={key: self.body(span, key) for key in kept})
 
     def whole(self, span: Span) -> tuple[Index, Mapping[ChunkKey, bytes]]:
         """Return a span's index, and the import body of each planned chunk that its object has, by one read."""
