@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from copy import replace
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from types import MappingProxyType
 from typing import NamedTuple
 from urllib.parse import quote, unquote
@@ -22,7 +23,7 @@ from worker.bucket import Bucket
 from worker.chain import ChainId
 from worker.executor import Executor
 from worker.index import EMPTY, Index, Member, SpanPlan, decode, digest_of
-from worker.record import DIGITS, START, Number, number
+from worker.record import START, Number, number, sequence_number
 from worker.rows import compress, decompress, slice_of
 from worker.span import LATER, ChunkKey, ObjectRef, Span, milliseconds
 from worker.states import Entry
@@ -183,10 +184,15 @@ def name_of(span: Span) -> str:
     Raises:
         ObjectGoneError: the span has none.
     """
+    ref = _ref(span)
+    borders = f"{sequence_number(span.first)}-{sequence_number(span.last)}-{ref.digest.hex()}"
+    return f"{PREFIX}{ref.hour}/{quote(span.chain.name, safe=_SAFE)}/{borders}.gz"
+
+
+def _ref(span: Span) -> ObjectRef:
     if span.object is None:
         raise ObjectGoneError("the span's object has been deleted")
-    borders = f"{span.first[DIGITS]}-{span.last[DIGITS]}-{span.object.digest.hex()}"
-    return f"{PREFIX}{span.object.hour}/{quote(span.chain.name, safe=_SAFE)}/{borders}.gz"
+    return span.object
 
 
 def parse(name: str, size: int = 0) -> Stored | None:
@@ -213,29 +219,37 @@ class SpanObjects:
     _indexes: dict[str, Index] = field(default_factory=dict, init=False)
 
     def put(self, span: Span, data: bytes, executor: Executor | None = None) -> None:
-        """Write a span's object; with an executor, write it again if there is no answer after half a second."""
+        """Write a span's object; with an executor, a second time if that fails, or is not acknowledged within half a second."""
         name = name_of(span)
         if executor is None:
             self._bucket.put(name, data)
-        else:
-            put_within(executor, name, lambda: (name, self._try_put(name, data)))
+            return
+        failure, under_way = "S3 did not answer in time", 0
+        for seconds in (SECOND_TRY_SECONDS, LONGEST_PUT_SECONDS):
+            executor.submit(partial(self._try_put, name, data))
+            under_way += 1
+            while under_way and (done := executor.wait(seconds)) is not None:
+                if done == (name, ""):
+                    return
+                if done[0] == name:  # not the first try of another object, which was put twice
+                    failure, under_way = done[1], under_way - 1
+        raise BucketUnavailableError(failure)
 
-    def _try_put(self, name: str, data: bytes) -> str:
+    def _try_put(self, name: str, data: bytes) -> tuple[str, str]:
+        """Write an object; return its name, and why that failed, empty if it did not."""
         try:
             self._bucket.put(name, data)
         except BucketUnavailableError as error:
-            return str(error) or "S3 failed"
-        return ""
+            return name, str(error) or "S3 failed"
+        return name, ""
 
     def index(self, span: Span) -> Index:
         """Return a span's index."""
-        name = name_of(span)
+        name, ref = name_of(span), _ref(span)
         found = self._indexes.get(name)
-        if found is None and span.object is not None:
-            data = self._part(name, span.object.offset, span.object.length, span.object.digest)
-            found = self._remember(name, decode(decompress(data)))
         if found is None:
-            raise ObjectGoneError(f"{name} is gone")
+            data = self._part(name, ref.offset, ref.length, ref.digest)
+            found = self._remember(name, decode(decompress(data)))
         return found
 
     def _remember(self, name: str, index: Index) -> Index:
@@ -284,9 +298,9 @@ class SpanObjects:
 
     def whole(self, span: Span) -> tuple[Index, Mapping[ChunkKey, bytes]]:
         """Return a span's index, and the import body of each planned chunk that its object has, by one read."""
-        name, ref = name_of(span), span.object
-        data = None if ref is None else self._bucket.get(name)
-        if ref is None or data is None:
+        name, ref = name_of(span), _ref(span)
+        data = self._bucket.get(name)
+        if data is None:
             raise ObjectGoneError(f"{name} is gone")
         last = _checked(name, data[ref.offset : ref.offset + ref.length], ref.digest)
         index = self._remember(name, decode(decompress(last)))
@@ -331,34 +345,3 @@ def _checked(name: str, data: bytes, digest: bytes) -> bytes:
     if digest_of(data) != digest:
         raise InvalidObjectError(f"{name} holds other bytes than were written")
     return data
-
-
-def put_within(executor: Executor, name: str, put: Callable[[], tuple[str, str]]) -> None:
-    """Run a put, which returns an object's name and why it failed; run it a second time if it fails or takes longer than SECOND_TRY_SECONDS.
-
-    Raises:
-        BucketUnavailableError: neither try was acknowledged.
-    """
-    executor.submit(put)
-    failure = _failure_of(executor, name, SECOND_TRY_SECONDS)
-    if failure == "":
-        return
-    under_way = 1 if failure is None else 0
-    executor.submit(put)
-    for _ in range(under_way + 1):
-        answer = _failure_of(executor, name, LONGEST_PUT_SECONDS)
-        if answer == "":
-            return
-        failure = answer or failure
-    raise BucketUnavailableError(failure or "S3 did not answer in time")
-
-
-def _failure_of(executor: Executor, name: str, seconds: float) -> str | None:
-    """Return why the next put of an object failed, empty if it did not; None if none ends in time.
-
-    The first try of another object, which was put twice, may end now.
-    """
-    while (done := executor.wait(seconds)) is not None:
-        if done[0] == name:
-            return str(done[1])
-    return None
