@@ -126,9 +126,8 @@ class Claims:
             HeldError: the first one cannot be decided now.
             LedgerUnavailableError, ShardUnreadableError: the ledger, or the list of shards, cannot be reached.
         """
-        shard = gap.chain.root
-        in_gap = gap.chain != shard
-        wishes = {wish.number: wish for wish in _wishes(records, gap, in_gap=in_gap)}
+        shard, in_gap = gap.chain.root, bool(gap.chain.gaps)
+        wishes = _wishes(records, gap)
         if not wishes:
             return Decided(records)
         if in_gap and len(wishes) > MOST_CLAIMS_WITH_APPEND:
@@ -154,7 +153,7 @@ class Claims:
         batch = _Batch(shard, gap, records.numbers[0], first, claims, gaps)
         end = len(records)
         for position, number in enumerate(records.numbers):
-            answer = self._counts(wishes.get(number), batch, in_gap=in_gap)
+            answer = self._counts(wishes.get(number), batch)
             if answer is None or len(batch.made) > MOST_CLAIMS_WITH_APPEND:
                 end = position
                 break
@@ -186,7 +185,7 @@ class Claims:
                     del found[one]
         return found
 
-    def _counts(self, wish: _Wish | None, batch: _Batch, *, in_gap: bool) -> bool | None:
+    def _counts(self, wish: _Wish | None, batch: _Batch) -> bool | None:
         """Return whether a record counts; None if that is unknown now."""
         if wish is None:
             return True
@@ -199,7 +198,7 @@ class Claims:
                 batch.made[wish.request_id] = Claiming(me)
             return is_first
         if claim.owner == me:
-            if in_gap:
+            if batch.gap.chain.gaps:
                 batch.made.setdefault(wish.request_id, Claiming(me, me))
             return wish.request_id not in batch.made or batch.made[wish.request_id].owner == me
         if not is_first or claim.is_fixed:
@@ -260,16 +259,16 @@ def _not_planned(
     return found
 
 
-def _wishes(records: Records, gap: Gap, *, in_gap: bool) -> list[_Wish]:
-    """Return the records that must own a claim, in order; in a gap, that is every record with an account."""
-    late = LATE_SECONDS * 1000
+def _wishes(records: Records, gap: Gap) -> dict[Number, _Wish]:
+    """Return the records that must own a claim, by number, in order; in a gap, that is every record with an account."""
+    in_gap, late = bool(gap.chain.gaps), LATE_SECONDS * 1000
     latest = max(max(records.arrivals) * 1000, gap.latest)
     if not in_gap and latest - min(records.receipts) <= late and not any(records.claims):
-        return []
+        return {}
     owned = zip(records.numbers, records.request_ids, records.accounts, records.claims, strict=True)
     times = zip(records.arrivals, records.receipts, strict=True)
-    return [
-        _Wish(number, request_id or f"{FROM_JSON}{number}", claim, arrived_at)
+    return {
+        number: _Wish(number, request_id or f"{FROM_JSON}{number}", claim, arrived_at)
         for (number, request_id, account, claim), (arrived_at, received_at) in zip(owned, times, strict=True)
         if account != NOBODY and (claim or in_gap or max(arrived_at * 1000, gap.latest) - received_at > late)
-    ]
+    }

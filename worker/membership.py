@@ -24,7 +24,7 @@ from worker.record import START, Number
 from worker.span import Span, digest_of
 from worker.span_object import SpanObjects
 
-BORDERS = ("first", "last")
+BORDERS = 2
 """A span of at most this many records needs no index: its borders name them."""
 _LOOKS_AT_ONCE = 16
 _LEAST_LOOKS = 20  # one after the other, because neighbours share a span
@@ -111,7 +111,7 @@ class Membership:
             IndexLostError, IndexDamagedError: its index is deleted, or damaged.
             HeldError: S3 does not answer.
         """
-        if span.records <= len(BORDERS):
+        if span.records <= BORDERS:
             return frozenset((span.first, span.last)) if span.records else frozenset()
         between = {one for one in beside if span.first <= one <= span.last}
         if len(between) == span.records and digest_of(sorted(between)) == span.digest:

@@ -25,7 +25,7 @@ from worker.health import WORKER_PROBE_SECONDS, DatabaseHealth
 from worker.ledger import ClaimsRefused, Gap, Ledger
 from worker.membership import BORDERS, Membership
 from worker.plan import Cut, Plan, plan
-from worker.record import DIGITS, NOBODY, START, Number, Records, from_event, sequence_number
+from worker.record import NOBODY, START, Number, Records, from_event, sequence_number
 from worker.rejected_events import RejectedEvents
 from worker.restored import RestoreGuard
 from worker.settlement import Settlement, report_dead
@@ -69,7 +69,6 @@ class _Batch:
         appended: the spans that this invocation has appended, with the import bodies of their chunks.
     """
 
-    shard: str
     chain: ChainId
     records: Records
     executor: Executor
@@ -80,7 +79,7 @@ class _Batch:
         """Return what a log line says about the records that are in no span yet."""
         rest = self.records.numbers[self.done :]
         number = sequence_number(rest[0]) if rest else ""
-        return {"shard": self.shard, "sequence_number": number, "records": len(rest)}
+        return {"shard": self.chain.shard, "sequence_number": number, "records": len(rest)}
 
 
 @dataclass(eq=False)
@@ -103,8 +102,8 @@ class Worker:
     _clock: Clock
     _telemetry: Telemetry
     _cut: Cut
-    # ends of chains by shard, as this function instance left them
-    _ends: dict[str, Gap] = field(default_factory=dict, init=False)
+    # ends of chains, as this function instance left them
+    _ends: dict[ChainId, Gap] = field(default_factory=dict, init=False)
     _noted: set[ChainId] = field(default_factory=set, init=False)  # chains that the ledger lists
 
     @_without_cyclic_gc
@@ -125,7 +124,7 @@ class Worker:
     def _take(self, shard: str, records: Records, deadline: Deadline, *, is_live: bool) -> Number | None:
         """Take records of one shard; return the lowest sequence number that is in no span yet."""
         with self._executors() as executor:
-            batch = _Batch(shard, ChainId("", "", shard), records, executor)
+            batch = _Batch(ChainId("", "", shard), records, executor)
             try:
                 if self._guard.check():
                     self._ends.clear()
@@ -175,7 +174,9 @@ class Worker:
         if deadline.near:
             raise HeldError(HeldError.NO_TIME)
         records = batch.records[batch.done :]
-        found = self._locate(batch, records.numbers[0])
+        found: Gap | Span | None = self._ends.get(batch.chain)
+        if found is None or found.after >= records.numbers[0]:
+            found = self._membership.locate(batch.chain, records.numbers[0], batch.records.numbers)
         if isinstance(found, Span):
             members = self._membership.numbers(found, batch.records.numbers)
             batch.done += next(
@@ -186,13 +187,6 @@ class Worker:
             records = records[: bisect_left(records.numbers, found.limit)]
         with about(span=Place(found.chain, found.after).name):
             self._append(batch, found, records)
-
-    def _locate(self, batch: _Batch, first: Number) -> Gap | Span:
-        """Return the span that has a record, or where to append one."""
-        end = self._ends.get(batch.shard)
-        if end is not None and end.chain == batch.chain and end.after < first:
-            return end
-        return self._membership.locate(batch.chain, first, batch.records.numbers)
 
     def _append(self, batch: _Batch, gap: Gap, records: Records) -> None:
         """Claim records, as many as fit into one span, store their chunks, and append the span, unless another has taken its place.
@@ -211,7 +205,7 @@ class Worker:
                 self._noted.add(batch.chain)
             seconds_kept = self._claims.seconds_kept() if planned.claims else 0
             answer = self._ledger.append(span, planned.claims, seconds_kept)
-            self._ends.pop(batch.shard, None)
+            self._ends.pop(batch.chain, None)
             if not isinstance(answer, ClaimsRefused):
                 break
         else:
@@ -225,7 +219,7 @@ class Worker:
         batch.appended.append((span, bodies))
         batch.done += span.records
         if gap.chain == batch.chain:
-            self._ends[batch.shard] = Gap(gap.chain, span.last, latest=span.latest)
+            self._ends[batch.chain] = Gap(gap.chain, span.last, latest=span.latest)
 
     def _plan(self, decided: Decided, gap: Gap) -> Plan:
         accounts = dict.fromkeys(decided.records.accounts)
@@ -252,7 +246,7 @@ class Worker:
     def _store(self, planned: Plan, executor: Executor) -> tuple[Span, Mapping[ChunkKey, bytes]]:
         """Store the chunks and rejected events of a planned span; return the span with its object, and the chunks' import bodies."""
         span, bodies = planned.span, dict[ChunkKey, bytes]()
-        if span.chunks or span.records > len(BORDERS):
+        if span.chunks or span.records > BORDERS:
             data, ref, bodies = encode(planned.chunks, planned.index, span.planned_at / 1000)
             span = replace(span, object=ref)
             self._objects.put(span, data, executor)
@@ -291,8 +285,8 @@ class Worker:
             return
         self._telemetry.info(
             "span",
-            first=span.first[DIGITS],
-            last=span.last[DIGITS],
+            first=sequence_number(span.first),
+            last=sequence_number(span.last),
             records=span.records,
             chunks=len(span.chunks),
             waiting=waiting,
