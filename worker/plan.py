@@ -93,7 +93,7 @@ def plan(
     now: float,
     *,
     failing: Callable[[str], str] = lambda _: "",
-    excess: Excess | None = None,
+    excess: Excess = lambda *_: (),
 ) -> Plan:
     """Plan as many of the records as fit into one span, from the first on.
 
@@ -104,14 +104,14 @@ def plan(
         cut: the limits of chunks.
         now: UNIX seconds.
         failing: why a database's rows are left to the sender, because it has just failed; empty if they are not.
-        excess: returns the tables that are too many; None for no limit.
+        excess: returns the tables that are too many.
     """
     most = inf
     while True:
         records, uncounted = decided.records, decided.uncounted
         senders, destinations = _destinations(records, answers, failing)
         groups, rejected = _grouped(records, senders, uncounted, most)
-        if excess is not None and (surplus := _surplus(groups, answers, excess)):
+        if surplus := _surplus(groups, answers, excess):
             groups = _gathered(groups, surplus)
         chunks = [part for chunk in groups.values() for part in _parts(chunk, cut)]
         counts = {chunk.key: chunk.rows for chunk in chunks}

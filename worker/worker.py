@@ -6,9 +6,9 @@ becomes of the rows: whoever sends them reads them in S3. docs/internals/deliver
 
 import gc
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial, wraps
+from functools import partial
 from itertools import batched
 from typing import Any
 
@@ -41,22 +41,6 @@ SEND_SECONDS = 5.0
 _TRIES = 5  # to append a span whose claims others take meanwhile
 _PROBES_AT_ONCE = 16  # of failing databases; as many answer at least before more are sent
 _PROBING_SECONDS = 2.0  # after which no more probes begin
-
-
-def _without_cyclic_gc[**P, R](run: Callable[P, R]) -> Callable[P, R]:
-    """Disable the cyclic GC while a batch is processed: its tuples form no cycles, and scanning them doubles the CPU time."""
-
-    @wraps(run)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        was_enabled = gc.isenabled()
-        gc.disable()
-        try:
-            return run(*args, **kwargs)
-        finally:
-            if was_enabled:
-                gc.enable()
-
-    return wrapper
 
 
 @dataclass(slots=True)
@@ -106,7 +90,6 @@ class Worker:
     _ends: dict[ChainId, Gap] = field(default_factory=dict, init=False)
     _noted: set[ChainId] = field(default_factory=set, init=False)  # chains that the ledger lists
 
-    @_without_cyclic_gc
     def run(self, event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
         """Take the records of one invocation; return Lambda's partial batch response.
 
@@ -114,12 +97,16 @@ class Worker:
             event: Lambda's event, with records of the stream. A replay adds `replay`.
             deadline: after it, nothing may be sent; it leaves time to settle.
         """
-        held = []
-        for shard, records in from_event(event).items():
-            number = self._take(shard, records, deadline, is_live="replay" not in event)
-            if number is not None:
-                held.append(number)
-        return {"batchItemFailures": [{"itemIdentifier": sequence_number(number)} for number in held]}
+        was_enabled, is_live = gc.isenabled(), "replay" not in event
+        gc.disable()  # a batch's tuples form no cycles, and scanning them doubles the CPU time
+        try:
+            shards = from_event(event).items()
+            taken = [self._take(shard, records, deadline, is_live=is_live) for shard, records in shards]
+        finally:
+            if was_enabled:
+                gc.enable()
+        held = [sequence_number(number) for number in taken if number is not None]
+        return {"batchItemFailures": [{"itemIdentifier": number} for number in held]}
 
     def _take(self, shard: str, records: Records, deadline: Deadline, *, is_live: bool) -> Number | None:
         """Take records of one shard; return the lowest sequence number that is in no span yet."""
@@ -254,13 +241,12 @@ class Worker:
         run_parallel(self._executors, [partial(self._keep, span, *one) for one in rejected])
         return span, bodies
 
-    def _keep(self, span: Span, group: Group, events: bytes) -> bool:
+    def _keep(self, span: Span, group: Group, events: bytes) -> None:
         """Store rejected events. If S3 does not take them, they are only counted: nobody else's rows wait for them."""
         try:
             self._rejected.put(span, group, events)
         except BucketUnavailableError:
             self._telemetry.warning("rejected events are not kept", account=group.sender.account)
-        return True
 
     def _send(self, span: Span, bodies: Mapping[ChunkKey, bytes], deadline: Deadline) -> None:
         """Send the chunks that have a database, and settle the span. If anything fails, the sender finds the span."""
