@@ -41,9 +41,8 @@ from worker.index import Index, decode, digest_of
 from worker.passing import MARGIN_SECONDS
 from worker.record import CLAIMED, NOBODY, Number, sequence_number
 from worker.rows import compress, decompress, sample, spread
-from worker.span import ChunkKey, Database, NotDeliverable, Span
+from worker.span import ChunkKey, Database, NotDeliverable, Span, digest_of_numbers
 from worker.span import Place as SpanPlace
-from worker.span import digest_of as digest_of_numbers
 from worker.span_object import SpanObjects
 from worker.states import LONGEST_INVOCATION_SECONDS, State
 from worker.sweeper import INDEX_SECONDS, UNREFERENCED_SECONDS

@@ -21,7 +21,7 @@ from worker.chain import ChainId, Owner
 from worker.executor import Executors, run_parallel
 from worker.ledger import Gap, Ledger
 from worker.record import START, Number
-from worker.span import Span, digest_of
+from worker.span import Span, digest_of_numbers
 from worker.span_object import SpanObjects
 
 BORDERS = 2
@@ -114,7 +114,7 @@ class Membership:
         if span.records <= BORDERS:
             return frozenset((span.first, span.last)) if span.records else frozenset()
         between = {one for one in beside if span.first <= one <= span.last}
-        if len(between) == span.records and digest_of(sorted(between)) == span.digest:
+        if len(between) == span.records and digest_of_numbers(sorted(between)) == span.digest:
             return frozenset(between)
         try:
             return self._objects.index(span).positions

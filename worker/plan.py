@@ -27,7 +27,7 @@ from worker.span import (
     NotDeliverable,
     RowSender,
     Span,
-    digest_of,
+    digest_of_numbers,
     milliseconds,
     plan_bytes,
 )
@@ -151,7 +151,7 @@ def _span(
         chunks=chunks,
         destinations=destinations,
         records=len(numbers),
-        digest=digest_of(numbers),
+        digest=digest_of_numbers(numbers),
         earliest=earliest,
         latest=max(gap.latest, latest),
         received_at=min(records.receipts),

@@ -18,8 +18,7 @@ from shared.errors import BucketUnavailableError, InvalidObjectError, LedgerUnav
 from worker.bucket import Bucket
 from worker.chain import ChainId, Owner
 from worker.claims import FROM_JSON
-from worker.index import Index, decode
-from worker.index import digest_of as digest_of_part
+from worker.index import Index, decode, digest_of
 from worker.ledger import (
     MOST_CLAIMS,
     MOST_CLAIMS_WITH_APPEND,
@@ -32,7 +31,16 @@ from worker.ledger import (
 from worker.record import START, Number
 from worker.rows import decompress
 from worker.selection import Selection
-from worker.span import SECONDS_KEPT, ChunkKey, ObjectRef, Place, RowSender, Span, digest_of, milliseconds
+from worker.span import (
+    SECONDS_KEPT,
+    ChunkKey,
+    ObjectRef,
+    Place,
+    RowSender,
+    Span,
+    digest_of_numbers,
+    milliseconds,
+)
 from worker.span_object import SpanObjects, Stored, hour_of, name_of
 from worker.states import FINAL, LEDGER_RESTORED, LONGEST_INVOCATION_SECONDS, Entry, State
 from worker.sweeper import span_there
@@ -294,13 +302,13 @@ class LedgerRepair:
         except BucketUnavailableError as error:
             data, why = b"", str(error)
         offset = data.rfind(_GZIP)
-        while offset >= 0 and digest_of_part(data[offset:]).hex() != stored.digest:
+        while offset >= 0 and digest_of(data[offset:]).hex() != stored.digest:
             offset = data.rfind(_GZIP, 0, offset)
         if offset < 0:
             self.unreadable[stored.name] = why
             return None
         last = data[offset:]
-        ref = ObjectRef(stored.hour, digest_of_part(last), offset, len(last))
+        ref = ObjectRef(stored.hour, digest_of(last), offset, len(last))
         return _Unknown(stored, ref, decode(decompress(last)))
 
     def _span(self, one: _Unknown, end: Span | None) -> Span:
@@ -317,7 +325,7 @@ class LedgerRepair:
                 RowSender.parse(name): destination_of(text) for name, text in index.plan.destinations
             },
             records=len(index.numbers),
-            digest=digest_of(index.numbers),
+            digest=digest_of_numbers(index.numbers),
             earliest=min(index.arrivals, default=0),
             latest=max((*index.arrivals, 0 if end is None else end.latest)),
             received_at=min(index.receipts, default=index.plan.received_at),

@@ -15,7 +15,7 @@ from worker.index import EMPTY, Index
 from worker.ledger import BEHIND_ALL, Gap
 from worker.membership import Membership
 from worker.record import START, Number, number
-from worker.span import Span, digest_of
+from worker.span import Span, digest_of_numbers
 from worker.span_object import encode
 
 N = {n: number(str(n)) for n in range(1, 100)}
@@ -41,7 +41,7 @@ class Made:
             last=found[-1],
             chunks={},
             records=len(found),
-            digest=digest_of(found),
+            digest=digest_of_numbers(found),
             latest=numbers[-1],
             object=encoded.ref,
             settled=True,

@@ -22,7 +22,7 @@ from worker.span import (
     Later,
     NotDeliverable,
     RowSender,
-    digest_of,
+    digest_of_numbers,
     plan_bytes,
 )
 
@@ -130,7 +130,7 @@ def test_records_that_do_not_count_have_no_rows() -> None:
     assert (frozenset((1, 3)), counts((VIEWS, 2))) == (planned.index.uncounted, planned.span.chunks)
     assert list(data.blocks[3][::2]) == planned.chunks[0].blocks
     assert [0, 2] == list(planned.chunks[0].positions)
-    assert digest_of(data.numbers) == planned.span.digest
+    assert digest_of_numbers(data.numbers) == planned.span.digest
 
 
 def test_a_plan_knows_its_times_and_its_index_names_every_record() -> None:
@@ -155,7 +155,7 @@ def test_a_plan_fits_its_item() -> None:
     span = plan(Decided(data), END, {}, UNCUT, STAMP).span
 
     assert plan_bytes(span.chunks, span.destinations) <= MAX_PLAN_BYTES
-    assert digest_of(data.numbers[: span.records]) == span.digest
+    assert digest_of_numbers(data.numbers[: span.records]) == span.digest
     assert len(data) > span.records >= len(data) // 8
 
 

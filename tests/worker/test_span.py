@@ -32,7 +32,7 @@ from worker.span import (
     Place,
     RowSender,
     Span,
-    digest_of,
+    digest_of_numbers,
     milliseconds,
     plan_bytes,
 )
@@ -347,7 +347,7 @@ def test_a_span_keeps_treasure_data_s_words_for_some_of_its_chunks() -> None:
 
 def test_the_digest_of_sequence_numbers_is_stable() -> None:
     """Spans in the ledger have it."""
-    assert "73418d02f444140b" == digest_of((number("1"), number("2"))).hex()
+    assert "73418d02f444140b" == digest_of_numbers((number("1"), number("2"))).hex()
 
 
 def test_one_record_fits_an_item() -> None:
