@@ -56,17 +56,16 @@ class _Batch:
 
     Attributes:
         begins: the sequence number of the first of them.
-        first: by request id, the first record that must own its claim.
+        first: by request id, the first record that must own its claim: it claims.
         claims: by request id, the claim that holds; None if nobody has it.
         gaps: of the claims' owners, those that no span has, and where they would be appended; None if a damaged index hides it.
         made: claims to make with the append.
         gone: chains of shards that were looked for, and whether the stream has lost them.
     """
 
-    shard: ChainId
     gap: Gap
     begins: Number
-    first: Mapping[str, _Wish]
+    first: Mapping[str, Owner]
     claims: Mapping[str, Claim | None]
     gaps: Mapping[Owner, Gap | None]
     made: dict[str, Claiming] = field(default_factory=dict)
@@ -126,7 +125,7 @@ class Claims:
             HeldError: the first one cannot be decided now.
             LedgerUnavailableError, ShardUnreadableError: the ledger, or the list of shards, cannot be reached.
         """
-        shard, in_gap = gap.chain.root, bool(gap.chain.gaps)
+        in_gap = bool(gap.chain.gaps)
         wishes = _wishes(records, gap)
         if not wishes:
             return Decided(records)
@@ -134,15 +133,14 @@ class Claims:
             last = list(wishes)[MOST_CLAIMS_WITH_APPEND]
             records = records[: bisect_left(records.numbers, last)]
             wishes = {number: wish for number, wish in wishes.items() if number < last}
-        first: dict[str, _Wish] = {}  # the lowest of two copies in one batch claims
+        first: dict[str, Owner] = {}
         for wish in wishes.values():
-            first.setdefault(wish.request_id, wish)
-        owners = {one: Owner(shard, wish.number) for one, wish in first.items()}
-        claims = self._claims_of(owners, in_gap=in_gap)
+            first.setdefault(wish.request_id, Owner(gap.chain.root, wish.number))
+        claims = self._claims_of(first, in_gap=in_gap)
         others = {
-            owners[one].number: claim.owner
+            first[one].number: claim.owner
             for one, claim in claims.items()
-            if claim is not None and not claim.is_fixed and claim.owner != owners[one]
+            if claim is not None and not claim.is_fixed and claim.owner != first[one]
         }
         if len(others) > MOST_LOOKUPS:
             last = sorted(others)[MOST_LOOKUPS]
@@ -150,7 +148,7 @@ class Claims:
             others = {number: owner for number, owner in others.items() if number < last}
         gaps = self._membership.gaps_of(set(others.values()), self._executors)
         uncounted: set[int] = set()
-        batch = _Batch(shard, gap, records.numbers[0], first, claims, gaps)
+        batch = _Batch(gap, records.numbers[0], first, claims, gaps)
         end = len(records)
         for position, number in enumerate(records.numbers):
             answer = self._counts(wishes.get(number), batch)
@@ -191,8 +189,8 @@ class Claims:
             return True
         if wish.request_id not in batch.claims:
             return None
-        claim, is_first = batch.claims[wish.request_id], batch.first[wish.request_id] is wish
-        me = Owner(batch.shard, wish.number)
+        claim, first = batch.claims[wish.request_id], batch.first[wish.request_id]
+        me, is_first = Owner(first.chain, wish.number), wish.number == first.number
         if claim is None:
             if is_first:
                 batch.made[wish.request_id] = Claiming(me)
@@ -231,7 +229,7 @@ class Claims:
         the record that wants the claim must wait for a damaged index.
         """
         gap = batch.gap
-        if owner.chain == batch.shard == gap.chain and gap.after < owner.number < batch.begins:
+        if owner.chain == gap.chain and gap.after < owner.number < batch.begins:
             return True
         if owner not in batch.gaps:
             return False
@@ -249,11 +247,11 @@ def _not_planned(
     batch: _Batch, copies: Iterable[_Wish], here: Collection[Number]
 ) -> dict[Number, tuple[str, Owner]]:
     """Return the owners of records that do not count: those that are in no span yet, and those among the records `here`."""
-    found = {}
+    found, shard = {}, batch.gap.chain.root
     for wish in copies:
         claim = batch.claims.get(wish.request_id)
         if claim is not None:
-            is_here = claim.owner.chain == batch.shard and claim.owner.number in here
+            is_here = claim.owner.chain == shard and claim.owner.number in here
             if is_here or claim.owner in batch.gaps:
                 found[wish.number] = wish.request_id, claim.owner
     return found
@@ -265,10 +263,10 @@ def _wishes(records: Records, gap: Gap) -> dict[Number, _Wish]:
     latest = max(max(records.arrivals) * 1000, gap.latest)
     if not in_gap and latest - min(records.receipts) <= late and not any(records.claims):
         return {}
-    owned = zip(records.numbers, records.request_ids, records.accounts, records.claims, strict=True)
-    times = zip(records.arrivals, records.receipts, strict=True)
+    owned = (records.numbers, records.request_ids, records.accounts, records.claims)
+    columns = zip(*owned, records.arrivals, records.receipts, strict=True)
     return {
         number: _Wish(number, request_id or f"{FROM_JSON}{number}", claim, arrived_at)
-        for (number, request_id, account, claim), (arrived_at, received_at) in zip(owned, times, strict=True)
+        for number, request_id, account, claim, arrived_at, received_at in columns
         if account != NOBODY and (claim or in_gap or max(arrived_at * 1000, gap.latest) - received_at > late)
     }
