@@ -111,7 +111,7 @@ def _two_writes(ledger: Any, old: Span, new: Span) -> Any:
     return won and ledger.append(new)[0]
 
 
-def _between_borders(membership: Any, root: Any, number: str, _beside: Sequence[str] = ()) -> Span | Gap:
+def _between_borders(membership: Any, root: Any, number: str, _beside: Any = (), **_: Any) -> Span | Gap:
     """Take every record between a span's borders as one of the span's."""
     chain, limit = root, None
     while True:
