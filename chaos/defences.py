@@ -279,7 +279,7 @@ _SENDERS = "two senders of waiting rows"
 # fmt: off
 ALL: tuple[Defence, ...] = (
     Defence("worker/span_object.py", "an object is stored before its span is appended", _around(SpanObjects, "put", _hopeful), "S3_ERROR S3_LATE TD_5XX", 1),
-    Defence("worker/span_object.py", "the digest of S3's bytes is checked", _but(SpanObjects, _part=lambda self, name, offset, length, _digest: self._bucket.get(name, (offset, length)) or b""), "S3_OTHER_OBJECT TD_REJECTS_TABLE TD_BROKEN_DATABASE", 6),
+    Defence("worker/span_object.py", "the digest of S3's bytes is checked", _but(SpanObjects, _part=lambda self, name, part: self._bucket.get(name, (part.offset, part.length)) or b""), "S3_OTHER_OBJECT TD_REJECTS_TABLE TD_BROKEN_DATABASE", 6),
     Defence("worker/bucket.py", "a put to S3 counts only with the checksum of its bytes", _but(Bucket, put=lambda self, name, body: self._s3.put_object(Bucket=self._name, Key=name, Body=body)), "S3_FOREIGN_PAGE TD_REJECTS_TABLE TD_BROKEN_DATABASE"),
     Defence("worker/ledger.py", "a span is appended once", _but(Ledger, append=_overwriting), "ABANDON TD_SLOW REPLAY BORDERS", 1, meets="two workers of one batch, rows are rejected"),
     Defence("worker/ledger.py", "a write asks for the version that it read", _around(Ledger, "_update", _any_version), "TD_REJECTS_TABLE ABANDON TD_SLOW TD_HANG PAUSE SEND", 6, meets=_SENDERS),

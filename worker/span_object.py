@@ -248,8 +248,7 @@ class SpanObjects:
         name, ref = name_of(span), _ref(span)
         found = self._indexes.get(name)
         if found is None:
-            data = self._part(name, ref.offset, ref.length, ref.digest)
-            found = self._remember(name, decode(decompress(data)))
+            found = self._remember(name, decode(decompress(self._part(name, ref))))
         return found
 
     def _remember(self, name: str, index: Index) -> Index:
@@ -263,7 +262,7 @@ class SpanObjects:
         member = self.index(span).members.get(key.planned)
         if member is None or not member.length:
             raise ObjectGoneError(f"the object no longer has the chunk {key.planned.name}")
-        data = self._part(name_of(span), member.offset, member.length, member.digest)
+        data = self._part(name_of(span), member)
         if not key.path:
             return data
         return compress(slice_of(decompress(data), key.within(member.rows), member.rows))
@@ -284,11 +283,7 @@ class SpanObjects:
         data = self._bucket.get(name, (begin, end - begin))
         if data is None:
             raise ObjectGoneError(f"{name} is gone")
-        found = {}
-        for key, member in kept.items():
-            body = data[member.offset - begin : member.offset - begin + member.length]
-            found[key] = decompress(_checked(name, body, member.digest))
-        return found
+        return {key: decompress(_checked(name, data, begin, member)) for key, member in kept.items()}
 
     def without(self, span: Span, needed: Callable[[ChunkKey], bool], now: float) -> Encoded:
         """Return a span's object with only those chunks that are needed, and the whole index."""
@@ -302,13 +297,9 @@ class SpanObjects:
         data = self._bucket.get(name)
         if data is None:
             raise ObjectGoneError(f"{name} is gone")
-        last = _checked(name, data[ref.offset : ref.offset + ref.length], ref.digest)
-        index = self._remember(name, decode(decompress(last)))
-        return index, {
-            key: _checked(name, data[member.offset : member.offset + member.length], member.digest)
-            for key, member in index.members.items()
-            if member.length
-        }
+        index = self._remember(name, decode(decompress(_checked(name, data, 0, ref))))
+        kept = {key: member for key, member in index.members.items() if member.length}
+        return index, {key: _checked(name, data, 0, member) for key, member in kept.items()}
 
     def exists(self, span: Span) -> bool:
         """Return whether the bucket has a span's object."""
@@ -334,14 +325,16 @@ class SpanObjects:
                 if (stored := parse(item["Key"], item.get("Size", 0))) is not None:
                     yield stored
 
-    def _part(self, name: str, offset: int, length: int, digest: bytes) -> bytes:
-        data = self._bucket.get(name, (offset, length))
+    def _part(self, name: str, part: ObjectRef | Member) -> bytes:
+        data = self._bucket.get(name, (part.offset, part.length))
         if data is None:
             raise ObjectGoneError(f"{name} is gone")
-        return _checked(name, data, digest)
+        return _checked(name, data, part.offset, part)
 
 
-def _checked(name: str, data: bytes, digest: bytes) -> bytes:
-    if digest_of(data) != digest:
+def _checked(name: str, data: bytes, begin: int, part: ObjectRef | Member) -> bytes:
+    """Return a part of an object, given the object's bytes from `begin` on."""
+    found = data[part.offset - begin : part.offset - begin + part.length]
+    if digest_of(found) != part.digest:
         raise InvalidObjectError(f"{name} holds other bytes than were written")
-    return data
+    return found
