@@ -20,7 +20,7 @@ from tests.support.delivery import Delivery
 from worker.chain import ChainId
 from worker.executor import Threads
 from worker.forget.requests import RequestDocument
-from worker.index import Index
+from worker.index import EMPTY
 from worker.record import START
 from worker.span import LATER, ChunkKey, Group, RowSender, Span, milliseconds
 from worker.span_object import Chunk, encode
@@ -119,7 +119,7 @@ def _store(made: Delivery, shape: tuple[int, int], state: State, received_at: fl
     (count, size), received, now = shape, milliseconds(received_at), milliseconds(time.time())
     for number in range(count):
         payload = _rows(size, received, random.Random(turn * count + number))
-        encoded = encode([Chunk(_VIEWS, [payload], size)], Index(), time.time())
+        encoded = encode([Chunk(_VIEWS, [payload], [size])], EMPTY, time.time())
         found = Span(
             *(ChainId.edit(f"{state}{turn}/{number}"), START, START, START, now),
             chunks={_VIEWS: size},

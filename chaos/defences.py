@@ -111,7 +111,7 @@ def _two_writes(ledger: Any, old: Span, new: Span) -> Any:
     return won and ledger.append(new)[0]
 
 
-def _between_borders(membership: Any, root: Any, number: str, _beside: Sequence[str] = ()) -> Span | Gap:
+def _between_borders(membership: Any, root: Any, number: str, _beside: Any = (), **_: Any) -> Span | Gap:
     """Take every record between a span's borders as one of the span's."""
     chain, limit = root, None
     while True:
@@ -135,10 +135,10 @@ def _empty_if_lost(numbers: Any, *args: Any) -> Any:
         return frozenset()
 
 
-def _nothing_is_late(decide: Any, records: Records, gap: Gap, shard: Any) -> Any:
+def _nothing_is_late(decide: Any, records: Records, gap: Gap) -> Any:
     """Claim nothing for a record because it is late, by its own arrival and those before it."""
     prompt = Records.of([record._replace(arrived_at=record.received_at / 1000) for record in records])
-    decided = decide(prompt, replace(gap, latest=0), shard)
+    decided = decide(prompt, replace(gap, latest=0))
     return replace(decided, records=records[: len(decided.records)])
 
 
@@ -279,7 +279,7 @@ _SENDERS = "two senders of waiting rows"
 # fmt: off
 ALL: tuple[Defence, ...] = (
     Defence("worker/span_object.py", "an object is stored before its span is appended", _around(SpanObjects, "put", _hopeful), "S3_ERROR S3_LATE TD_5XX", 1),
-    Defence("worker/span_object.py", "the digest of S3's bytes is checked", _but(SpanObjects, _part=lambda self, name, offset, length, _digest: self._bucket.get(name, (offset, length)) or b""), "S3_OTHER_OBJECT TD_REJECTS_TABLE TD_BROKEN_DATABASE", 6),
+    Defence("worker/span_object.py", "the digest of S3's bytes is checked", _but(SpanObjects, _part=lambda self, name, part: self._bucket.get(name, (part.offset, part.length)) or b""), "S3_OTHER_OBJECT TD_REJECTS_TABLE TD_BROKEN_DATABASE", 6),
     Defence("worker/bucket.py", "a put to S3 counts only with the checksum of its bytes", _but(Bucket, put=lambda self, name, body: self._s3.put_object(Bucket=self._name, Key=name, Body=body)), "S3_FOREIGN_PAGE TD_REJECTS_TABLE TD_BROKEN_DATABASE"),
     Defence("worker/ledger.py", "a span is appended once", _but(Ledger, append=_overwriting), "ABANDON TD_SLOW REPLAY BORDERS", 1, meets="two workers of one batch, rows are rejected"),
     Defence("worker/ledger.py", "a write asks for the version that it read", _around(Ledger, "_update", _any_version), "TD_REJECTS_TABLE ABANDON TD_SLOW TD_HANG PAUSE SEND", 6, meets=_SENDERS),
@@ -290,8 +290,8 @@ ALL: tuple[Defence, ...] = (
     Defence("worker/membership.py", "a lost index does not show that a record was passed over", _around(Membership, "numbers", _empty_if_lost), "WEEKS CLIENT_DEAF KINESIS_LOST_ANSWER"),
     Defence("worker/claims.py", "a claim outlives every copy", _but(Claims, seconds_kept=lambda _self: 5 * 86_400), "WEEKS CLIENT_DEAF KINESIS_LOST_ANSWER", 1),
     Defence("worker/membership.py", "a record is in a span only if the span's index has it", _but(Membership, locate=_between_borders, numbers=_numbers_between), "LANES FILTERED", 2),
-    Defence("worker/claims.py", "copies of an envelope have one claim", _but(Claims, decide=lambda _self, records, _gap, _shard, **_: Decided(records)), "KINESIS_LOST_ANSWER KILL SQS_TWICE KINESIS_TIMEOUT CLIENT_DEAF"),
-    Defence("worker/claims.py", "records in gaps claim", _around(Claims, "decide", lambda decide, records, gap, shard, **more: decide(records, replace(gap, chain=shard), shard, **more)), "KINESIS_LOST_ANSWER FILTERED PASSED_OVER LANES KINESIS_LATE", 1),
+    Defence("worker/claims.py", "copies of an envelope have one claim", _but(Claims, decide=lambda _self, records, _gap: Decided(records)), "KINESIS_LOST_ANSWER KILL SQS_TWICE KINESIS_TIMEOUT CLIENT_DEAF"),
+    Defence("worker/claims.py", "records in gaps claim", _around(Claims, "decide", lambda decide, records, gap: decide(records, replace(gap, chain=gap.chain.root))), "KINESIS_LOST_ANSWER FILTERED PASSED_OVER LANES KINESIS_LATE", 1),
     Defence("worker/claims.py", "in a gap, claims are made with the append", _CLAIMS_FIRST, "CLIENT_DEAF FILTERED PASSED_OVER LANES KILL PAUSE ABANDON", 6),
     Defence("worker/claims.py", "a claim does not stay with a record that was passed over", _but(Claims, _is_passed=lambda *_: False), meets="a copy beside a replay of the one that was passed over with the claim"),
     Defence("worker/claims.py", "records that arrive late claim", _around(Claims, "decide", _nothing_is_late), "KINESIS_LATE KINESIS_LOST_ANSWER"),

@@ -38,11 +38,10 @@ from worker.chain import ChainId, Owner
 from worker.claims import DAMAGED_SECONDS, LATE_SECONDS
 from worker.index import Index, decode, digest_of
 from worker.passing import MARGIN_SECONDS
-from worker.record import CLAIMED, DIGITS, NOBODY, Number
+from worker.record import CLAIMED, NOBODY, Number, sequence_number
 from worker.rows import compress, decompress, sample, spread
-from worker.span import ChunkKey, Database, NotDeliverable, Span
+from worker.span import ChunkKey, Database, NotDeliverable, Span, digest_of_numbers
 from worker.span import Place as SpanPlace
-from worker.span import digest_of as digest_of_numbers
 from worker.span_object import SpanObjects
 from worker.states import LONGEST_INVOCATION_SECONDS, State
 from worker.sweeper import INDEX_SECONDS, UNREFERENCED_SECONDS
@@ -192,7 +191,7 @@ class Trace:
         if found is None or index is None:
             return
         self._bodies[name] = body
-        numbers = frozenset(int(one[DIGITS]) for one in index.numbers)
+        numbers = frozenset(int(sequence_number(one)) for one in index.numbers)
         receipts = {one: at / 1000 for one, at in zip(index.request_ids, index.receipts, strict=True)}
         self._stored[name] = numbers, digest_of_numbers(index.numbers), receipts
         chunks = tuple(
@@ -545,7 +544,7 @@ def _records(index: Index) -> tuple[Record, ...]:
     columns = zip(index.numbers, index.arrivals, index.request_ids, index.receipts, index.claims, strict=True)
     return tuple(
         Record(
-            int(number[DIGITS]),
+            int(sequence_number(number)),
             arrival / 1000,
             request or (f"json#{number}" if position in owned or position in index.uncounted else ""),
             received / 1000,
@@ -571,7 +570,7 @@ def _chain(chain: ChainId, origin: str) -> Chain:
 
 
 def _number(number: Number) -> int:
-    return END if number == ledger.BEHIND_ALL else int(number[DIGITS] or "0")
+    return END if number == ledger.BEHIND_ALL else int(sequence_number(number) or "0")
 
 
 def _key(key: ChunkKey) -> str:

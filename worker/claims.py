@@ -6,7 +6,7 @@ its request id. The worker decides that once, before it appends a span; the span
 """
 
 from bisect import bisect_left
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import batched
@@ -56,17 +56,16 @@ class _Batch:
 
     Attributes:
         begins: the sequence number of the first of them.
-        first: by request id, the first record that must own its claim.
+        first: by request id, the first record that must own its claim: it claims.
         claims: by request id, the claim that holds; None if nobody has it.
         gaps: of the claims' owners, those that no span has, and where they would be appended; None if a damaged index hides it.
         made: claims to make with the append.
         gone: chains of shards that were looked for, and whether the stream has lost them.
     """
 
-    shard: ChainId
     gap: Gap
     begins: Number
-    first: Mapping[str, _Wish]
+    first: Mapping[str, Owner]
     claims: Mapping[str, Claim | None]
     gaps: Mapping[Owner, Gap | None]
     made: dict[str, Claiming] = field(default_factory=dict)
@@ -79,7 +78,7 @@ class Decided:
 
     Attributes:
         records: those before the first that could not be decided.
-        uncounted: the sequence numbers of those that do not count.
+        uncounted: the positions of those that do not count.
         claimed: the sequence numbers of those that were claimed although they carry no claim.
         with_append: claims to make in the transaction that appends their span, by request id.
         owners: by the number of a record that does not count, because of a record that is in no span yet, these records among them: the
@@ -87,10 +86,22 @@ class Decided:
     """
 
     records: Records
-    uncounted: frozenset[Number] = frozenset()
+    uncounted: frozenset[int] = frozenset()
     claimed: frozenset[Number] = frozenset()
     with_append: dict[str, Claiming] = field(default_factory=dict)
     owners: dict[Number, tuple[str, Owner]] = field(default_factory=dict)
+
+    def before(self, end: int) -> "Decided":
+        """Return what is decided of the records before a position, which is not the first."""
+        records = self.records[:end]
+        last = records.numbers[-1]
+        return Decided(
+            records,
+            frozenset(position for position in self.uncounted if position < end),
+            self.claimed,
+            {one: claim for one, claim in self.with_append.items() if claim.owner.number <= last},
+            {number: owner for number, owner in self.owners.items() if number <= last},
+        )
 
 
 @dataclass(eq=False)
@@ -107,60 +118,51 @@ class Claims:
         """Return how long a claim is kept: longer than a copy of its envelope can still be planned."""
         return _REPEATED_SECONDS + round(self._shards.retention_seconds()) + _QUEUED_SECONDS
 
-    def decide(self, records: Records, gap: Gap, shard: ChainId) -> Decided:
-        """Decide which records count.
-
-        Args:
-            records: to append in `gap`, in the shard's order.
-            gap: where.
-            shard: the chain of their shard.
+    def decide(self, records: Records, gap: Gap) -> Decided:
+        """Decide which records count that are to be appended in a gap.
 
         Raises:
             HeldError: the first one cannot be decided now.
             LedgerUnavailableError, ShardUnreadableError: the ledger, or the list of shards, cannot be reached.
         """
-        in_gap = gap.chain != shard
-        wishes = {wish.number: wish for wish in _wishes(records, gap, in_gap=in_gap)}
+        in_gap = bool(gap.chain.gaps)
+        wishes = _wishes(records, gap)
         if not wishes:
             return Decided(records)
         if in_gap and len(wishes) > MOST_CLAIMS_WITH_APPEND:
             last = list(wishes)[MOST_CLAIMS_WITH_APPEND]
             records = records[: bisect_left(records.numbers, last)]
             wishes = {number: wish for number, wish in wishes.items() if number < last}
-        first: dict[str, _Wish] = {}  # the lowest of two copies in one batch claims
+        first: dict[str, Owner] = {}
         for wish in wishes.values():
-            first.setdefault(wish.request_id, wish)
-        owners = {one: Owner(shard, wish.number) for one, wish in first.items()}
-        claims = self._claims_of(owners, in_gap=in_gap)
+            first.setdefault(wish.request_id, Owner(gap.chain.root, wish.number))
+        claims = self._claims_of(first, in_gap=in_gap)
         others = {
-            owners[one].number: claim.owner
+            first[one].number: claim.owner
             for one, claim in claims.items()
-            if claim is not None and not claim.is_fixed and claim.owner != owners[one]
+            if claim is not None and not claim.is_fixed and claim.owner != first[one]
         }
         if len(others) > MOST_LOOKUPS:
             last = sorted(others)[MOST_LOOKUPS]
             records = records[: bisect_left(records.numbers, last)]
             others = {number: owner for number, owner in others.items() if number < last}
         gaps = self._membership.gaps_of(set(others.values()), self._executors)
-        uncounted: set[Number] = set()
-        batch = _Batch(shard, gap, records.numbers[0], first, claims, gaps)
+        uncounted: set[int] = set()
+        batch = _Batch(gap, records.numbers[0], first, claims, gaps)
+        end = len(records)
         for position, number in enumerate(records.numbers):
-            answer = self._counts(wishes.get(number), batch, in_gap=in_gap)
+            answer = self._counts(wishes.get(number), batch)
             if answer is None or len(batch.made) > MOST_CLAIMS_WITH_APPEND:
-                if not position:
-                    raise HeldError(HeldError.UNDECIDED_COPY)
-                records = records[:position]
+                end = position
                 break
             if not answer:
-                uncounted.add(number)
-        kept = set(records.numbers)
-        return Decided(
-            records,
-            frozenset(uncounted),
-            frozenset(number for number in wishes.keys() & kept if not wishes[number].claim),
-            {one: claim for one, claim in batch.made.items() if claim.owner.number in kept},
-            _not_planned(batch, {number: wishes[number].request_id for number in uncounted}, kept),
-        )
+                uncounted.add(position)
+        if not end:
+            raise HeldError(HeldError.UNDECIDED_COPY)
+        copies = [wishes[records.numbers[position]] for position in uncounted]
+        claimed = frozenset(wish.number for wish in wishes.values() if not wish.claim)
+        not_planned = _not_planned(batch, copies, frozenset(records.numbers))
+        return Decided(records, frozenset(uncounted), claimed, batch.made, not_planned).before(end)
 
     def awaited(self, span: Span) -> dict[str, Owner]:
         """Return the owners of a span's copies that may still be planned: no span has them, and nobody has taken their claims over.
@@ -181,20 +183,20 @@ class Claims:
                     del found[one]
         return found
 
-    def _counts(self, wish: _Wish | None, batch: _Batch, *, in_gap: bool) -> bool | None:
+    def _counts(self, wish: _Wish | None, batch: _Batch) -> bool | None:
         """Return whether a record counts; None if that is unknown now."""
         if wish is None:
             return True
         if wish.request_id not in batch.claims:
             return None
-        claim, is_first = batch.claims[wish.request_id], batch.first[wish.request_id] is wish
-        me = Owner(batch.shard, wish.number)
+        claim, first = batch.claims[wish.request_id], batch.first[wish.request_id]
+        me, is_first = Owner(first.chain, wish.number), wish.number == first.number
         if claim is None:
             if is_first:
                 batch.made[wish.request_id] = Claiming(me)
             return is_first
         if claim.owner == me:
-            if in_gap:
+            if batch.gap.chain.gaps:
                 batch.made.setdefault(wish.request_id, Claiming(me, me))
             return wish.request_id not in batch.made or batch.made[wish.request_id].owner == me
         if not is_first or claim.is_fixed:
@@ -227,7 +229,7 @@ class Claims:
         the record that wants the claim must wait for a damaged index.
         """
         gap = batch.gap
-        if owner.chain == batch.shard == gap.chain and gap.after < owner.number < batch.begins:
+        if owner.chain == gap.chain and gap.after < owner.number < batch.begins:
             return True
         if owner not in batch.gaps:
             return False
@@ -242,29 +244,29 @@ class Claims:
 
 
 def _not_planned(
-    batch: _Batch, uncounted: Mapping[Number, str], kept: Collection[Number]
+    batch: _Batch, copies: Iterable[_Wish], here: Collection[Number]
 ) -> dict[Number, tuple[str, Owner]]:
-    """Return the owners of records that do not count: those that are in no span yet, and those among `kept`."""
-    found = {}
-    for number, request_id in uncounted.items():
-        claim = batch.claims.get(request_id)
+    """Return the owners of records that do not count: those that are in no span yet, and those among the records `here`."""
+    found, shard = {}, batch.gap.chain.root
+    for wish in copies:
+        claim = batch.claims.get(wish.request_id)
         if claim is not None:
-            is_here = claim.owner.chain == batch.shard and claim.owner.number in kept
+            is_here = claim.owner.chain == shard and claim.owner.number in here
             if is_here or claim.owner in batch.gaps:
-                found[number] = request_id, claim.owner
+                found[wish.number] = wish.request_id, claim.owner
     return found
 
 
-def _wishes(records: Records, gap: Gap, *, in_gap: bool) -> list[_Wish]:
-    """Return the records that must own a claim, in order; in a gap, that is every record with an account."""
-    late = LATE_SECONDS * 1000
+def _wishes(records: Records, gap: Gap) -> dict[Number, _Wish]:
+    """Return the records that must own a claim, by number, in order; in a gap, that is every record with an account."""
+    in_gap, late = bool(gap.chain.gaps), LATE_SECONDS * 1000
     latest = max(max(records.arrivals) * 1000, gap.latest)
     if not in_gap and latest - min(records.receipts) <= late and not any(records.claims):
-        return []
-    owned = zip(records.numbers, records.request_ids, records.accounts, records.claims, strict=True)
-    times = zip(records.arrivals, records.receipts, strict=True)
-    return [
-        _Wish(number, request_id or f"{FROM_JSON}{number}", claim, arrived_at)
-        for (number, request_id, account, claim), (arrived_at, received_at) in zip(owned, times, strict=True)
+        return {}
+    owned = (records.numbers, records.request_ids, records.accounts, records.claims)
+    columns = zip(*owned, records.arrivals, records.receipts, strict=True)
+    return {
+        number: _Wish(number, request_id or f"{FROM_JSON}{number}", claim, arrived_at)
+        for number, request_id, account, claim, arrived_at, received_at in columns
         if account != NOBODY and (claim or in_gap or max(arrived_at * 1000, gap.latest) - received_at > late)
-    ]
+    }

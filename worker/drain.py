@@ -152,7 +152,7 @@ class Drain:
     def _bury(self, message: Message) -> bool:
         """Store a message that is not an envelope as a dead span; return whether that succeeded."""
         key = ChunkKey(Group(NO_SENDER, "", message.fault), 0)
-        chunk = Chunk(key, [packed(message.body.encode())], 1)
+        chunk = Chunk(key, [packed(message.body.encode())], [1])
         chain, received_at = ChainId.overflow(message.message_id), milliseconds(message.sent_at)
         span, data = span_of_rows(chain, [chunk], received_at, self._clock.now())
         try:

@@ -170,8 +170,7 @@ class ForcedReplays:
         self, wanted: Wanted, span: Span, delivered: Mapping[ChunkKey, int], outcome: ForcedRows
     ) -> list[Chunk]:
         """Return the wanted rows of delivered chunks, those of a table in one chunk."""
-        parts: dict[ChunkKey, list[bytes]] = {}
-        rows: Counter[ChunkKey] = Counter()
+        chunks: dict[ChunkKey, Chunk] = {}
         for key, count in delivered.items():
             try:
                 payload, number = self._wanted_of(wanted, span, key)
@@ -180,9 +179,10 @@ class ForcedReplays:
                 continue
             if number:
                 plain = ChunkKey(key.group._replace(sender=RowSender(key.account), request_id=""), 0)
-                parts.setdefault(plain, []).append(payload)
-                rows[plain] += number
-        return [Chunk(key, payloads, rows[key]) for key, payloads in parts.items()]
+                chunk = chunks.setdefault(plain, Chunk(plain, [], []))
+                chunk.blocks.append(payload)
+                chunk.row_counts.append(number)
+        return list(chunks.values())
 
     def _wanted_of(self, wanted: Wanted, span: Span, key: ChunkKey) -> tuple[bytes, int]:
         """Return the rows of a chunk whose records arrived in the range, and their number."""

@@ -1,28 +1,16 @@
 """The index of a span object: which records the span has, and which rows of which chunk are theirs.
 
-It is stored in columns, as one MessagePack array in one gzip member:
-
-    [1, numbers, arrivals, receipts, request ids, claims, uncounted, chunks, plan]
-
-- `numbers`: the sequence numbers, as text that sorts, joined by spaces; ordered.
-- `arrivals` and `receipts`: for each record, the UNIX milliseconds at which it arrived on the stream and at the ingest.
-- `claims`: for each record, 0; 1 if its rows count only if it owns the claim of its request id; if it was put again, the UNIX milliseconds at
-  which its envelope was sent to the overflow queue.
-- `uncounted`: the positions of the records that do not count, because another copy of their envelope does.
-- `chunks`: `[name, rows, offset, length, digest, positions, row counts, byte counts]` for each. `offset`, `length` and `digest`
-  describe its gzip member in the object. The last three name the records that its rows come from, in order, and how many rows and bytes
-  of the uncompressed chunk are each record's own.
-- `plan`: what else a ledger that was restored from a backup must learn about the span:
-  `[after, planned_at, [[sender, destination], …], origin, received_at]`.
+It is stored in columns, as one MessagePack array in one gzip member: the version, then the attributes of `Index`. A chunk is an array of the
+attributes of `Member`, and `plan` one of the attributes of `SpanPlan`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from hashlib import sha256
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated
 
 import msgspec
+from msgspec import Struct
 
 from shared.errors import InvalidObjectError
 from worker.record import START, Number
@@ -31,38 +19,29 @@ from worker.span import ChunkKey
 VERSION = 1
 DIGEST_BYTES = 16
 
-_Numbers = tuple[int, ...]
-_Digest = Annotated[bytes, msgspec.Meta(max_length=DIGEST_BYTES)]  # empty for a chunk without a body
-_Chunk = tuple[str, int, int, int, _Digest, _Numbers, _Numbers, _Numbers]
-_Plan = tuple[str, int, tuple[tuple[str, str], ...], str, int]
-_Form = tuple[
-    Literal[1], str, _Numbers, _Numbers, tuple[str, ...], _Numbers, _Numbers, tuple[_Chunk, ...], _Plan
-]
 
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(_Form).decode
-
-
-class Member(NamedTuple):
+class Member(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A chunk within a span object.
 
     Attributes:
+        name: of its key.
         rows: how many rows it has.
         offset: of its gzip member, in bytes.
-        length: of its gzip member, in bytes.
-        digest: of its gzip member.
+        length: of its gzip member, in bytes; 0 if the object does not have it.
+        digest: of its gzip member; empty if the object does not have it.
         positions: of the records that its rows come from, in the chunk's order; a record may come twice.
         row_counts: how many of its rows come from each of these.
         byte_counts: how many of its bytes, uncompressed.
     """
 
+    name: str
     rows: int
     offset: int
     length: int
-    digest: bytes
-    positions: Sequence[int] = ()
-    row_counts: Sequence[int] = ()
-    byte_counts: Sequence[int] = ()
+    digest: Annotated[bytes, msgspec.Meta(max_length=DIGEST_BYTES)]
+    positions: Sequence[int]
+    row_counts: Sequence[int]
+    byte_counts: Sequence[int]
 
     def parts(self) -> Iterator[tuple[int, range, slice]]:
         """Yield the chunk's parts in order: the position of the record that each is of, its rows, and its bytes."""
@@ -72,58 +51,73 @@ class Member(NamedTuple):
             row, byte = row + rows, byte + size
 
 
-@dataclass(frozen=True)
-class Index:
-    """The index of a span object.
+class SpanPlan(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What a ledger that was restored from a backup must learn about a span, besides its records and chunks.
 
     Attributes:
-        numbers: the records' sequence numbers, ordered.
-        arrivals: UNIX milliseconds at which each arrived on the stream.
-        receipts: UNIX milliseconds at which the ingest received each.
-        request_ids: of each record; empty for records in JSON form and markers.
-        claims: of each record: 0, 1, or for an envelope that was put again the UNIX milliseconds at which it was sent to the overflow queue.
-        uncounted: positions of the records that do not count.
-        members: the chunks.
         after: last sequence number of the preceding span of the chain.
         planned_at: UNIX milliseconds.
-        destinations: the texts of the plan's destinations, by the senders' names; none for spans without records.
+        destinations: the names of the senders, each with the text of its destination; none for spans without records.
         origin: of a span without records.
         received_at: of a span without records, in UNIX milliseconds.
     """
 
-    numbers: Sequence[Number] = ()
-    arrivals: Sequence[int] = ()
-    receipts: Sequence[int] = ()
-    request_ids: Sequence[str] = ()
-    claims: Sequence[int] = ()
-    uncounted: frozenset[int] = frozenset()
-    members: dict[ChunkKey, Member] = field(default_factory=dict)
-    after: Number = START
-    planned_at: int = 0
-    destinations: Mapping[str, str] = field(default_factory=dict)
-    origin: str = ""
-    received_at: int = 0
+    after: Number
+    planned_at: int
+    destinations: Sequence[tuple[str, str]]
+    origin: str
+    received_at: int
+
+
+class Index(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=VERSION, dict=True):
+    """The index of a span object.
+
+    Attributes:
+        joined: the records' sequence numbers, ordered, joined by spaces.
+        arrivals: UNIX milliseconds at which each arrived on the stream.
+        receipts: UNIX milliseconds at which the ingest received each.
+        request_ids: of each record; empty for records in JSON form and markers.
+        claims: of each record: 0; 1 if its rows count only if it owns the claim of its request id; for an envelope that was put again, the
+            UNIX milliseconds at which it was sent to the overflow queue.
+        uncounted: positions of the records that do not count, because another copy of their envelope does.
+        chunks: the chunks.
+        plan: what else the ledger says of the span.
+    """
+
+    joined: str
+    arrivals: Sequence[int]
+    receipts: Sequence[int]
+    request_ids: Sequence[str]
+    claims: Sequence[int]
+    uncounted: frozenset[int]
+    chunks: Sequence[Member]
+    plan: SpanPlan
+
+    @cached_property
+    def numbers(self) -> list[Number]:
+        """The records' sequence numbers, ordered."""
+        return self.joined.split()
 
     @cached_property
     def positions(self) -> dict[Number, int]:
         """The position of each record, by its sequence number."""
         return {number: position for position, number in enumerate(self.numbers)}
 
+    @cached_property
+    def members(self) -> dict[ChunkKey, Member]:
+        """The chunks by their keys."""
+        return {ChunkKey.parse(member.name): member for member in self.chunks}
+
     def encode(self) -> bytes:
-        """Return the index as MessagePack."""
-        return _encode(
-            (
-                VERSION,
-                " ".join(self.numbers),
-                self.arrivals,
-                self.receipts,
-                self.request_ids,
-                self.claims,
-                sorted(self.uncounted),
-                [(key.name, *member) for key, member in self.members.items()],
-                (self.after, self.planned_at, list(self.destinations.items()), self.origin, self.received_at),
-            )
-        )
+        """Return the index as MessagePack: the same one always as the same bytes."""
+        return _encode(self)
+
+
+EMPTY = Index("", [], [], [], [], frozenset(), [], SpanPlan(START, 0, [], "", 0))
+"""Of no record and no chunk."""
+
+_encode = msgspec.msgpack.Encoder(order="deterministic").encode  # sorts `uncounted`
+_decode = msgspec.msgpack.Decoder(Index).decode
 
 
 def decode(data: bytes) -> Index:
@@ -133,28 +127,14 @@ def decode(data: bytes) -> Index:
         InvalidObjectError: this is not an index of this version.
     """
     try:
-        _, numbers, arrivals, receipts, request_ids, claims, uncounted, members, plan = _decode(data)
-        after, planned_at, destinations, origin, received_at = plan
-        found = Index(
-            numbers.split(),
-            arrivals,
-            receipts,
-            request_ids,
-            claims,
-            frozenset(uncounted),
-            {ChunkKey.parse(one[0]): Member(*one[1:]) for one in members},
-            after,
-            planned_at,
-            dict(destinations),
-            origin,
-            received_at,
-        )
+        index = _decode(data)
+        _ = index.members  # each name is of a chunk
     except ValueError as error:  # msgspec's errors are ones
         raise InvalidObjectError(f"this release cannot read the index of a span object: {error}") from error
-    lengths = {len(one) for one in (found.numbers, arrivals, receipts, request_ids, claims)}
-    if len(lengths) != 1:
+    columns = (index.numbers, index.arrivals, index.receipts, index.request_ids, index.claims)
+    if len(set(map(len, columns))) != 1:
         raise InvalidObjectError("the columns of the index differ in length")
-    return found
+    return index
 
 
 def digest_of(data: bytes) -> bytes:

@@ -34,7 +34,7 @@ from shared.clock import Clock
 from shared.errors import ItemTooLargeError, LedgerUnavailableError, error_code
 from shared.telemetry import Telemetry
 from worker.chain import ChainId, Owner
-from worker.record import DIGITS, START, Number, number
+from worker.record import START, Number, number, sequence_number
 from worker.span import (
     SECONDS_KEPT,
     ChunkKey,
@@ -356,14 +356,14 @@ class Ledger:
         found = self.end(chain)
         if found is None or found.latest <= moment:
             return None
-        low, high = int(chain.start), int(found.after[DIGITS] or 0)
+        low, high = int(chain.start), int(sequence_number(found.after) or 0)
         while low < high:
             middle = (low + high + 1) // 2
             span = self.preceding(chain, number(str(middle)))
             if span is None or span.latest <= moment:
-                low = middle if span is None else max(middle, int(span.last[DIGITS]))
+                low = middle if span is None else max(middle, int(sequence_number(span.last)))
             else:
-                found, high = span, int(span.after[DIGITS] or 0)
+                found, high = span, int(sequence_number(span.after) or 0)
         return found
 
     def spans_of(self, chain: ChainId) -> Iterator[Span]:

@@ -21,10 +21,10 @@ from worker.chain import ChainId, Owner
 from worker.executor import Executors, run_parallel
 from worker.ledger import Gap, Ledger
 from worker.record import START, Number
-from worker.span import Span, digest_of
+from worker.span import Span, digest_of_numbers
 from worker.span_object import SpanObjects
 
-BORDERS = ("first", "last")
+BORDERS = 2
 """A span of at most this many records needs no index: its borders name them."""
 _LOOKS_AT_ONCE = 16
 _LEAST_LOOKS = 20  # one after the other, because neighbours share a span
@@ -37,25 +37,26 @@ class Membership:
     _ledger: Ledger
     _objects: SpanObjects
 
-    def locate(self, root: ChainId, number: Number, beside: Sequence[Number] = ()) -> Span | Gap:
+    def locate(
+        self,
+        root: ChainId,
+        number: Number,
+        beside: Sequence[Number] = (),
+        spans: dict[ChainId, Span] | None = None,
+    ) -> Span | Gap:
         """Return the span that has a record of a shard, or the gap to append one in.
 
         Args:
             root: the shard's own chain.
             number: the record's.
             beside: records that were delivered with it. If all that a span has are among them, its index need not be read.
+            spans: of chains that were read before, and need not be read again; what is read is added.
 
         Raises:
             IndexLostError, IndexDamagedError: an index that would show it is deleted, or damaged.
             HeldError: S3 does not answer.
         """
-        return self._locate(root, number, beside, spans={})
-
-    def _locate(
-        self, root: ChainId, number: Number, beside: Sequence[Number] = (), *, spans: dict[ChainId, Span]
-    ) -> Span | Gap:
-        """Locate a record. `spans` are spans of chains that were read before; each ends where its successor begins."""
-        chain, limit = root, None
+        spans, chain, limit = {} if spans is None else spans, root, None
         while True:
             span = spans.get(chain)
             if span is None or not span.after < number <= span.last:
@@ -94,7 +95,7 @@ class Membership:
         spans: dict[ChainId, Span] = {}
         for owner in owners:
             try:
-                place = self._locate(*owner, spans=spans)
+                place = self.locate(*owner, spans=spans)
             except IndexLostError:
                 continue
             except IndexDamagedError:
@@ -111,10 +112,10 @@ class Membership:
             IndexLostError, IndexDamagedError: its index is deleted, or damaged.
             HeldError: S3 does not answer.
         """
-        if span.records <= len(BORDERS):
+        if span.records <= BORDERS:
             return frozenset((span.first, span.last)) if span.records else frozenset()
         between = {one for one in beside if span.first <= one <= span.last}
-        if len(between) == span.records and digest_of(sorted(between)) == span.digest:
+        if len(between) == span.records and digest_of_numbers(sorted(between)) == span.digest:
             return frozenset(between)
         try:
             return self._objects.index(span).positions

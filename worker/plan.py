@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from itertools import compress
 from math import inf
 from operator import getitem
-from typing import NamedTuple
 
 import msgpack
 
 from shared.accounts import Account
 from shared.envelope import RejectedEvent
 from shared.tracking_plan import COLUMN_CODES
-from worker.index import Index
-from worker.record import CLAIMED, NOBODY, Block, Number, Records
+from worker.claims import Decided
+from worker.index import Index, SpanPlan
+from worker.ledger import Claiming, Gap
+from worker.record import CLAIMED, NOBODY, Records
 from worker.span import (
     MAX_PLAN_BYTES,
     TOO_MANY_TABLES,
@@ -25,7 +26,9 @@ from worker.span import (
     Later,
     NotDeliverable,
     RowSender,
-    digest_of,
+    Span,
+    digest_of_numbers,
+    milliseconds,
     plan_bytes,
 )
 from worker.span_object import Chunk
@@ -58,114 +61,112 @@ class Cut:
     bytes: int
 
 
-class _Part(NamedTuple):
-    """Blocks of one group: the position of each one's record, its number of rows, and the rows."""
-
-    positions: list[int]
-    counts: list[int]
-    data: list[bytes]
-
-    def add(self, position: int, count: int, data: bytes) -> None:
-        """Add a block."""
-        self.positions.append(position)
-        self.counts.append(count)
-        self.data.append(data)
-
-
-_Groups = dict[Group, _Part]
+_Groups = dict[Group, Chunk]
 Answers = Mapping[str, Account | str]
 """Each account, or why it has none. Accounts that could not be looked up are missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Records, the chunks that their rows are sent in, and where these go.
+    """A span to append, and what to store before.
 
     Attributes:
-        records: in the stream's order.
-        chunks: to store in the span's object.
-        rejected: rejected events, by group: their number, and the originals that are kept, back to back.
-        index: of the span, without the chunks.
+        span: as it is appended, but for its object.
+        chunks: to store in its object.
+        index: of its object, without the chunks.
+        rejected: the rejected events that are kept, back to back, by group.
+        claims: to make in the transaction that appends it, by request id.
     """
 
-    records: Records
+    span: Span
     chunks: Sequence[Chunk]
-    rejected: Mapping[Group, Block]
-    destinations: Mapping[RowSender, Destination]
     index: Index
-
-    @property
-    def counts(self) -> dict[ChunkKey, int]:
-        """The number of rows, or of rejected events, by chunk."""
-        counts = {chunk.key: chunk.rows for chunk in self.chunks}
-        return counts | {ChunkKey(group, 0): block[1] for group, block in self.rejected.items()}
-
-    @property
-    def digest(self) -> bytes:
-        """The digest of the records' sequence numbers."""
-        return digest_of(self.index.numbers)
-
-    @property
-    def earliest(self) -> int:
-        """The earliest arrival of a record, in UNIX milliseconds."""
-        return min(self.index.arrivals)
-
-    @property
-    def latest(self) -> int:
-        """The latest arrival of a record, in UNIX milliseconds."""
-        return max(self.index.arrivals)
-
-    @property
-    def received_at(self) -> int:
-        """The earliest time at which the ingest received a record, in UNIX milliseconds."""
-        return min(self.index.receipts)
+    rejected: Mapping[Group, bytes]
+    claims: Mapping[str, Claiming]
 
 
 def plan(
-    records: Records,
+    decided: Decided,
+    gap: Gap,
     answers: Answers,
     cut: Cut,
+    now: float,
     *,
-    uncounted: frozenset[Number] = frozenset(),
-    claimed: frozenset[Number] = frozenset(),
     failing: Callable[[str], str] = lambda _: "",
-    excess: Excess | None = None,
+    excess: Excess = lambda *_: (),
 ) -> Plan:
     """Plan as many of the records as fit into one span, from the first on.
 
     Args:
-        records: in the stream's order; at least one.
+        decided: the records, at least one.
+        gap: where to append the span.
         answers: what is known of their accounts.
         cut: the limits of chunks.
-        uncounted: records that do not count, because another copy does.
-        claimed: records without a claim of their own that were claimed because they are late, or lie in a gap.
+        now: UNIX seconds.
         failing: why a database's rows are left to the sender, because it has just failed; empty if they are not.
-        excess: returns the tables that are too many; None for no limit.
+        excess: returns the tables that are too many.
     """
     most = inf
     while True:
+        records, uncounted = decided.records, decided.uncounted
         senders, destinations = _destinations(records, answers, failing)
-        numbers = enumerate(records.numbers if uncounted else ())
-        passed_over = frozenset([position for position, number in numbers if number in uncounted])
-        groups, rejected = _grouped(records, senders, passed_over, most)
-        if excess is not None and (surplus := _surplus(groups, answers, excess)):
+        groups, rejected = _grouped(records, senders, uncounted, most)
+        if surplus := _surplus(groups, answers, excess):
             groups = _gathered(groups, surplus)
-        chunks = [chunk for group, part in groups.items() for chunk in _chunks(group, part, cut)]
-        keys = [*(chunk.key for chunk in chunks), *(ChunkKey(group, 0) for group in rejected)]
-        if most < inf or plan_bytes(keys, destinations) <= MAX_PLAN_BYTES:
-            return Plan(records, chunks, rejected, destinations, _index(records, passed_over, claimed))
+        chunks = [part for chunk in groups.values() for part in _parts(chunk, cut)]
+        counts = {chunk.key: chunk.rows for chunk in chunks}
+        counts |= {ChunkKey(group, 0): number for group, (number, _) in rejected.items()}
+        if most < inf or plan_bytes(counts, destinations) <= MAX_PLAN_BYTES:
+            span, index = _span(decided, gap, counts, destinations, milliseconds(now))
+            kept = {group: events for group, (_, events) in rejected.items() if events}
+            return Plan(span, chunks, index, kept, decided.with_append)
         if len(records) > 1:
-            records = records[: len(records) // 2]
+            decided = decided.before(len(records) // 2)
         else:
             most = MAX_REJECTED_GROUPS
 
 
-def _index(records: Records, uncounted: frozenset[int], claimed: frozenset[Number]) -> Index:
-    numbers, claims = records.numbers, records.claims
-    if claimed:
-        claims = [claim or int(number in claimed) for number, claim in zip(numbers, claims, strict=True)]
-    arrivals = [round(one * 1000) for one in records.arrivals]
-    return Index(numbers, arrivals, records.receipts, records.request_ids, claims, uncounted, {})
+def _span(
+    decided: Decided,
+    gap: Gap,
+    chunks: Mapping[ChunkKey, int],
+    destinations: Mapping[RowSender, Destination],
+    planned_at: int,
+) -> tuple[Span, Index]:
+    """Return the span of the records, and its index without the chunks."""
+    records, numbers, claims = decided.records, decided.records.numbers, decided.records.claims
+    if decided.claimed:
+        pairs = zip(numbers, claims, strict=True)
+        claims = [claim or int(number in decided.claimed) for number, claim in pairs]
+    # `round` takes half as long again
+    arrivals = list(map(float.__round__, map((1000.0).__mul__, records.arrivals)))
+    earliest, latest = min(arrivals), max(arrivals)
+    own = frozenset(numbers if decided.owners else ())
+    span = Span(
+        chain=gap.chain,
+        after=gap.after,
+        first=numbers[0],
+        last=numbers[-1],
+        planned_at=planned_at,
+        chunks=chunks,
+        destinations=destinations,
+        records=len(numbers),
+        digest=digest_of_numbers(numbers),
+        earliest=earliest,
+        latest=max(gap.latest, latest),
+        received_at=min(records.receipts),
+        copies={
+            request_id: owner
+            for request_id, owner in decided.owners.values()
+            if owner.chain != gap.chain.root or owner.number not in own
+        },
+    )
+    if all(entry.since is None for _, entry in span.all_leaves()):  # it has nothing to send now
+        span = span.with_entries({}, settled=True)
+    to = [(sender.name, destination.text) for sender, destination in destinations.items()]
+    rest = SpanPlan(gap.after, planned_at, to, "", 0)
+    ids, uncounted = records.request_ids, decided.uncounted
+    return span, Index(" ".join(numbers), arrivals, records.receipts, ids, claims, uncounted, (), rest)
 
 
 _Senders = dict[tuple[str, str], RowSender]
@@ -208,7 +209,7 @@ def obstacle_of(account: Account, key_id: str) -> str:
 
 def _grouped(
     records: Records, senders: _Senders, uncounted: Collection[int], most: float
-) -> tuple[_Groups, dict[Group, Block]]:
+) -> tuple[_Groups, dict[Group, tuple[int, bytes]]]:
     """Return the records' blocks by group, and their rejected events in up to `most` groups by table and code."""
 
     def sender_of(position: int) -> tuple[RowSender, str]:
@@ -227,19 +228,18 @@ def _grouped(
     lists = map(getitem, map(tables.__getitem__, records.positions), records.tables)
     deque(map(list.append, lists, range(len(records.tables))), maxlen=0)  # a loop takes twice as long
     positions, _, counts, payloads = records.blocks
-    groups = {
-        Group(sender, table, request_id=again): _Part(
-            *(list(map(column.__getitem__, places)) for column in (positions, counts, payloads))
-        )
-        for (sender, again), own in found.items()
-        for table, places in own.items()
-    }
+    groups: _Groups = {}
+    for (sender, again), own in found.items():
+        for table, blocks in own.items():
+            columns = (list(map(column.__getitem__, blocks)) for column in (payloads, counts, positions))
+            group = Group(sender, table, request_id=again)
+            groups[group] = Chunk(ChunkKey(group, 0), *columns)
     places = range(len(records))
     for position in compress(places, records.refused):
         if position not in uncounted:
             sender, _ = sender_of(position)
             for code, count, data in records.refused[position]:
-                groups.setdefault(Group(sender, "", code), _Part([], [], [])).add(position, count, data)
+                _chunk_of(groups, Group(sender, "", code)).add(data, count, position)
     events = [
         (*sender_of(position), records.receipts[position], records.rejected[position])
         for position in compress(places, records.rejected)
@@ -250,8 +250,8 @@ def _grouped(
 
 def _rejected(
     found: Iterable[tuple[RowSender, str, int, Sequence[RejectedEvent]]], most: float
-) -> dict[Group, Block]:
-    """Return a block for each table and code of rejected events, up to `most`: their number, and the events that are kept.
+) -> dict[Group, tuple[int, bytes]]:
+    """Return, for each table and code of rejected events, up to `most`, their number, and the events that are kept.
 
     A kept event is `[received_at, original, message]` as MessagePack; they stand back to back.
     """
@@ -273,7 +273,7 @@ def _rejected(
             if original and events and len(original) + len(message) <= size:
                 room[sender] = events - 1, size - len(original) - len(message)
                 kept.setdefault(key, []).append(msgpack.packb((received_at, original, message)))
-    return {key: (key.label, number, b"".join(kept.get(key, ()))) for key, number in counts.items()}
+    return {key: (number, b"".join(kept.get(key, ()))) for key, number in counts.items()}
 
 
 def _surplus(groups: _Groups, answers: Answers, excess: Excess) -> set[Group]:
@@ -301,29 +301,30 @@ def _gathered(groups: _Groups, surplus: Collection[Group]) -> _Groups:
     """
     kept: _Groups = {}
     gathered: _Groups = {}
-    for key, part in groups.items():
+    for key, chunk in groups.items():
         if key in surplus:
-            mixed = gathered.setdefault(Group(key.sender, "", TOO_MANY_TABLES), _Part([], [], []))
-            for position, count, data in zip(*part, strict=True):
-                mixed.add(position, count, msgpack.packb((key.table, count, data)))
+            mixed = _chunk_of(gathered, Group(key.sender, "", TOO_MANY_TABLES))
+            for block, rows, position in zip(chunk.blocks, chunk.row_counts, chunk.positions, strict=True):
+                mixed.add(msgpack.packb((key.table, rows, block)), rows, position)
         else:
-            kept[key] = part
+            kept[key] = chunk
     return kept | gathered
 
 
-def _chunks(group: Group, part: _Part, cut: Cut) -> Iterator[Chunk]:
-    """Yield a group's chunks. Blocks are never cut, so a large one exceeds the limits."""
-    positions, counts, data = part
-    sizes = list(map(len, data))
-    if sum(counts) <= cut.rows and sum(sizes) <= cut.bytes:
-        yield Chunk(ChunkKey(group, 0), data, sum(counts), positions, counts)
+def _chunk_of(groups: _Groups, group: Group) -> Chunk:
+    """Return the chunk of a group, an empty one if it has none yet."""
+    return groups.setdefault(group, Chunk(ChunkKey(group, 0), [], []))
+
+
+def _parts(chunk: Chunk, cut: Cut) -> Iterator[Chunk]:
+    """Yield the chunks that a group's rows are cut into. Blocks are never cut, so a large one exceeds the limits."""
+    if chunk.rows <= cut.rows and sum(map(len, chunk.blocks)) <= cut.bytes:
+        yield chunk
         return
     begin = number = rows = size = 0
-    for end, (count, length) in enumerate(zip(counts, sizes, strict=True)):
+    for end, (count, length) in enumerate(zip(chunk.row_counts, map(len, chunk.blocks), strict=True)):
         if end > begin and (rows + count > cut.rows or size + length > cut.bytes):
-            cut_off = slice(begin, end)
-            yield Chunk(ChunkKey(group, number), data[cut_off], rows, positions[cut_off], counts[cut_off])
+            yield chunk.part(number, slice(begin, end))
             begin, number, rows, size = end, number + 1, 0, 0
         rows, size = rows + count, size + length
-    rest = slice(begin, None)
-    yield Chunk(ChunkKey(group, number), data[rest], rows, positions[rest], counts[rest])
+    yield chunk.part(number, slice(begin, None))

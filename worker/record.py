@@ -62,8 +62,6 @@ class Record(NamedTuple):
     rejected: tuple[envelope.RejectedEvent, ...] = ()
 
 
-DIGITS = slice(3, None)
-"""The part of a Number that Kinesis writes."""
 START: Number = "000"
 """Sorts before every sequence number."""
 NOBODY = envelope.NOBODY
@@ -93,7 +91,7 @@ def number(sequence_number: str) -> Number:
 
 def sequence_number(number: Number) -> str:
     """Return the sequence number as Kinesis writes it."""
-    return number[DIGITS]
+    return number[3:]
 
 
 class Records:

@@ -122,12 +122,12 @@ class Replacements:
         for table, row in made:
             tables.setdefault(table, []).append(row)
         some = islice(tables.items(), MOST_TABLES)
-        chunks = [Chunk(ChunkKey(Group(sender, table), 0), found, len(found)) for table, found in some]
+        chunks = [Chunk(ChunkKey(Group(sender, table), 0), found, [1] * len(found)) for table, found in some]
         rest = dict(islice(tables.items(), MOST_TABLES, None))
         if rest:
             blocks = [msgpack.packb((table, len(found), b"".join(found))) for table, found in rest.items()]
             left = ChunkKey(Group(sender, "", TOO_MANY_TABLES), 0)
-            chunks.append(Chunk(left, blocks, sum(map(len, rest.values()))))
+            chunks.append(Chunk(left, blocks, list(map(len, rest.values()))))
         chain = span.place.replacement_of(key).chain
         # however often rows are edited that a forced replay sends, they count apart
         first = span.origin if span.is_forced and not span.chain.is_forced else origin

@@ -451,7 +451,7 @@ class Span:
         return room <= MAX_ITEM_BYTES
 
 
-def digest_of(numbers: Iterable[Number]) -> bytes:
+def digest_of_numbers(numbers: Iterable[Number]) -> bytes:
     """Return the digest of sequence numbers, given in order."""
     return hashlib.sha256("".join(numbers).encode()).digest()[:8]
 

@@ -10,8 +10,10 @@ any part can be read and checked on its own.
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from copy import replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from types import MappingProxyType
 from typing import NamedTuple
 from urllib.parse import quote, unquote
@@ -20,8 +22,8 @@ from shared.errors import BucketUnavailableError, InvalidObjectError, ObjectGone
 from worker.bucket import Bucket
 from worker.chain import ChainId
 from worker.executor import Executor
-from worker.index import Index, Member, decode, digest_of
-from worker.record import DIGITS, START, Number, number
+from worker.index import EMPTY, Index, Member, SpanPlan, decode, digest_of
+from worker.record import START, Number, number, sequence_number
 from worker.rows import compress, decompress, slice_of
 from worker.span import LATER, ChunkKey, ObjectRef, Span, milliseconds
 from worker.states import Entry
@@ -34,25 +36,39 @@ LONGEST_PUT_SECONDS = 10.0
 
 _MOST_INDEXES = 64
 _SAFE = "@#:!"
+_NO_PARTS: tuple[tuple[int, ...], ...] = ((), (), ())  # of a chunk whose rows come from no record
 _AN_HOUR = re.compile(r"\d{4}-\d\d-\d\dT\d\d")
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A chunk to store: its rows, and the records that they come from.
+    """A chunk to store: its rows in blocks, MessagePack maps back to back, and the records that they come from.
 
     Attributes:
-        blocks: the rows in parts, MessagePack maps back to back.
-        rows: how many rows there are.
-        positions: for each part, the position of its record in the span.
-        row_counts: for each part, its number of rows.
+        row_counts: for each block, its number of rows.
+        positions: for each block, the position of its record in the span; empty if the rows come from no record.
     """
 
     key: ChunkKey
-    blocks: Sequence[bytes]
-    rows: int
-    positions: Sequence[int] = ()
-    row_counts: Sequence[int] = ()
+    blocks: list[bytes]
+    row_counts: list[int]
+    positions: list[int] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        """How many rows it has."""
+        return sum(self.row_counts)
+
+    def add(self, block: bytes, rows: int, position: int) -> None:
+        """Add a block."""
+        self.blocks.append(block)
+        self.row_counts.append(rows)
+        self.positions.append(position)
+
+    def part(self, number: int, places: slice) -> "Chunk":
+        """Return the blocks in these places as this part of the group."""
+        key = self.key._replace(part=number)
+        return Chunk(key, self.blocks[places], self.row_counts[places], self.positions[places])
 
 
 class Encoded(NamedTuple):
@@ -64,7 +80,7 @@ class Encoded(NamedTuple):
 
     data: bytes
     ref: ObjectRef
-    bodies: Mapping[ChunkKey, bytes]
+    bodies: dict[ChunkKey, bytes]
 
 
 class Stored(NamedTuple):
@@ -85,12 +101,45 @@ class Stored(NamedTuple):
     size: int = 0
 
 
-def encode(chunks: Sequence[Chunk], index: Index, now: float) -> Encoded:
-    """Encode the object of a span that is planned at `now` (UNIX seconds). `index` has everything but the chunks."""
-    bodies: dict[ChunkKey, bytes] = {}
-    members: dict[ChunkKey, Member] = {}
-    offset = _add(chunks, bodies, members, 0)
-    return _assembled(bodies, replace(index, members=members), offset, now)
+def encode(
+    chunks: Iterable[Chunk],
+    index: Index,
+    now: float,
+    *,
+    bodies: Mapping[ChunkKey, bytes] = MappingProxyType({}),
+    removed: Collection[ChunkKey] = (),
+    counted: Mapping[ChunkKey, int] = MappingProxyType({}),
+) -> Encoded:
+    """Encode the object of a span that is planned at `now` (UNIX seconds), or one to replace a span's object.
+
+    Args:
+        chunks: to add.
+        index: of a planned span, without its chunks; else that of the object to replace.
+        now: UNIX seconds.
+        bodies: import bodies of the object to replace. The chunks of its index stay there, with a body or without.
+        removed: those that do not stay.
+        counted: more chunks in the index, without a body: their numbers of rows.
+    """
+    found: dict[ChunkKey, bytes] = {}
+    members: list[Member] = []
+    offset = 0
+    for key, member in index.members.items():
+        if key in bodies and key not in removed:
+            found[key] = bodies[key]
+            members.append(replace(member, offset=offset))
+            offset += member.length
+        elif key not in removed:
+            members.append(replace(member, offset=0, length=0, digest=b""))
+    for chunk in chunks:
+        body = found[chunk.key] = compress(b"".join(chunk.blocks))
+        place = (offset, len(body), digest_of(body))
+        parts = (chunk.positions, chunk.row_counts, list(map(len, chunk.blocks)))
+        members.append(Member(chunk.key.name, chunk.rows, *place, *(parts if chunk.positions else _NO_PARTS)))
+        offset += len(body)
+    members += [Member(key.name, rows, 0, 0, b"", *_NO_PARTS) for key, rows in counted.items()]
+    last = compress(replace(index, chunks=members).encode())
+    ref = ObjectRef(hour_of(now), digest_of(last), offset, len(last))
+    return Encoded(b"".join((*found.values(), last)), ref, found)
 
 
 def span_of_rows(
@@ -105,15 +154,15 @@ def span_of_rows(
         now: UNIX seconds.
         origin: the name of the place that the rows come from.
     """
-    index = Index(planned_at=milliseconds(now), origin=origin, received_at=received_at)
-    encoded = encode(chunks, index, now)
+    plan = SpanPlan(START, milliseconds(now), (), origin, received_at)
+    encoded = encode(chunks, replace(EMPTY, plan=plan), now)
     rows = [chunk.key for chunk in chunks if not chunk.key.group.code]
     span = Span(
         chain=chain,
         after=START,
         first=START,
         last=START,
-        planned_at=milliseconds(now),
+        planned_at=plan.planned_at,
         chunks={chunk.key: chunk.rows for chunk in chunks},
         destinations={key.group.sender: LATER for key in rows},
         received_at=received_at,
@@ -122,27 +171,6 @@ def span_of_rows(
     )
     entry = Entry(at=span.planned_at)
     return span.with_entries(dict.fromkeys(rows, entry), settled=True), encoded.data
-
-
-def _add(
-    chunks: Iterable[Chunk], bodies: dict[ChunkKey, bytes], members: dict[ChunkKey, Member], offset: int
-) -> int:
-    """Add chunks to an object's bodies, which end at `offset`, and to its index; return where the bodies end then."""
-    for chunk in chunks:
-        body = compress(b"".join(chunk.blocks))
-        sizes = [len(block) for block in chunk.blocks] if chunk.positions else ()
-        members[chunk.key] = Member(
-            chunk.rows, offset, len(body), digest_of(body), chunk.positions, chunk.row_counts, sizes
-        )
-        bodies[chunk.key] = body
-        offset += len(body)
-    return offset
-
-
-def _assembled(bodies: Mapping[ChunkKey, bytes], index: Index, offset: int, now: float) -> Encoded:
-    last = compress(index.encode())
-    ref = ObjectRef(hour_of(now), digest_of(last), offset, len(last))
-    return Encoded(b"".join((*bodies.values(), last)), ref, bodies)
 
 
 def hour_of(moment: float) -> str:
@@ -156,10 +184,15 @@ def name_of(span: Span) -> str:
     Raises:
         ObjectGoneError: the span has none.
     """
+    ref = _ref(span)
+    borders = f"{sequence_number(span.first)}-{sequence_number(span.last)}-{ref.digest.hex()}"
+    return f"{PREFIX}{ref.hour}/{quote(span.chain.name, safe=_SAFE)}/{borders}.gz"
+
+
+def _ref(span: Span) -> ObjectRef:
     if span.object is None:
         raise ObjectGoneError("the span's object has been deleted")
-    borders = f"{span.first[DIGITS]}-{span.last[DIGITS]}-{span.object.digest.hex()}"
-    return f"{PREFIX}{span.object.hour}/{quote(span.chain.name, safe=_SAFE)}/{borders}.gz"
+    return span.object
 
 
 def parse(name: str, size: int = 0) -> Stored | None:
@@ -174,41 +207,6 @@ def parse(name: str, size: int = 0) -> Stored | None:
         return None
 
 
-def cut_anew(
-    index: Index,
-    bodies: Mapping[ChunkKey, bytes],
-    now: float,
-    *,
-    removed: Collection[ChunkKey] = (),
-    added: Iterable[Chunk] = (),
-    counted: Mapping[ChunkKey, int] = MappingProxyType({}),
-) -> Encoded:
-    """Return an object with other chunks, and with the index of all its records.
-
-    Args:
-        index: the index of the object that it replaces.
-        bodies: import bodies of that object; the index names all its chunks, with a body or without.
-        now: UNIX seconds.
-        removed: chunks that the new object's index does not have.
-        added: chunks that it has instead.
-        counted: more chunks in the index, without a body: their numbers of rows.
-    """
-    kept: dict[ChunkKey, bytes] = {}
-    members: dict[ChunkKey, Member] = {}
-    offset = 0
-    for key, member in index.members.items():
-        if key in removed:
-            continue
-        if key in bodies:
-            kept[key], members[key] = bodies[key], member._replace(offset=offset)
-            offset += member.length
-        else:
-            members[key] = member._replace(offset=0, length=0, digest=b"")
-    offset = _add(added, kept, members, offset)
-    members |= {key: Member(rows, 0, 0, b"") for key, rows in counted.items()}
-    return _assembled(kept, replace(index, members=members), offset, now)
-
-
 @dataclass(eq=False)
 class SpanObjects:
     """Reads and writes span objects.
@@ -221,29 +219,36 @@ class SpanObjects:
     _indexes: dict[str, Index] = field(default_factory=dict, init=False)
 
     def put(self, span: Span, data: bytes, executor: Executor | None = None) -> None:
-        """Write a span's object; with an executor, write it again if there is no answer after half a second."""
+        """Write a span's object; with an executor, a second time if that fails, or is not acknowledged within half a second."""
         name = name_of(span)
         if executor is None:
             self._bucket.put(name, data)
-        else:
-            put_within(executor, name, lambda: (name, self._try_put(name, data)))
+            return
+        failure, under_way = "S3 did not answer in time", 0
+        for seconds in (SECOND_TRY_SECONDS, LONGEST_PUT_SECONDS):
+            executor.submit(partial(self._try_put, name, data))
+            under_way += 1
+            while under_way and (done := executor.wait(seconds)) is not None:
+                if done == (name, ""):
+                    return
+                if done[0] == name:  # not the first try of another object, which was put twice
+                    failure, under_way = done[1], under_way - 1
+        raise BucketUnavailableError(failure)
 
-    def _try_put(self, name: str, data: bytes) -> str:
+    def _try_put(self, name: str, data: bytes) -> tuple[str, str]:
+        """Write an object; return its name, and why that failed, empty if it did not."""
         try:
             self._bucket.put(name, data)
         except BucketUnavailableError as error:
-            return str(error) or "S3 failed"
-        return ""
+            return name, str(error) or "S3 failed"
+        return name, ""
 
     def index(self, span: Span) -> Index:
         """Return a span's index."""
-        name = name_of(span)
+        name, ref = name_of(span), _ref(span)
         found = self._indexes.get(name)
-        if found is None and span.object is not None:
-            data = self._part(name, span.object.offset, span.object.length, span.object.digest)
-            found = self._remember(name, decode(decompress(data)))
         if found is None:
-            raise ObjectGoneError(f"{name} is gone")
+            found = self._remember(name, decode(decompress(self._part(name, ref))))
         return found
 
     def _remember(self, name: str, index: Index) -> Index:
@@ -257,7 +262,7 @@ class SpanObjects:
         member = self.index(span).members.get(key.planned)
         if member is None or not member.length:
             raise ObjectGoneError(f"the object no longer has the chunk {key.planned.name}")
-        data = self._part(name_of(span), member.offset, member.length, member.digest)
+        data = self._part(name_of(span), member)
         if not key.path:
             return data
         return compress(slice_of(decompress(data), key.within(member.rows), member.rows))
@@ -278,31 +283,23 @@ class SpanObjects:
         data = self._bucket.get(name, (begin, end - begin))
         if data is None:
             raise ObjectGoneError(f"{name} is gone")
-        found = {}
-        for key, member in kept.items():
-            body = data[member.offset - begin : member.offset - begin + member.length]
-            found[key] = decompress(_checked(name, body, member.digest))
-        return found
+        return {key: decompress(_checked(name, data, begin, member)) for key, member in kept.items()}
 
     def without(self, span: Span, needed: Callable[[ChunkKey], bool], now: float) -> Encoded:
         """Return a span's object with only those chunks that are needed, and the whole index."""
         index = self.index(span)
         kept = [key for key, member in index.members.items() if member.length and needed(key)]
-        return cut_anew(index, {key: self.body(span, key) for key in kept}, now)
+        return encode((), index, now, bodies={key: self.body(span, key) for key in kept})
 
     def whole(self, span: Span) -> tuple[Index, Mapping[ChunkKey, bytes]]:
         """Return a span's index, and the import body of each planned chunk that its object has, by one read."""
-        name, ref = name_of(span), span.object
-        data = None if ref is None else self._bucket.get(name)
-        if ref is None or data is None:
+        name, ref = name_of(span), _ref(span)
+        data = self._bucket.get(name)
+        if data is None:
             raise ObjectGoneError(f"{name} is gone")
-        last = _checked(name, data[ref.offset : ref.offset + ref.length], ref.digest)
-        index = self._remember(name, decode(decompress(last)))
-        return index, {
-            key: _checked(name, data[member.offset : member.offset + member.length], member.digest)
-            for key, member in index.members.items()
-            if member.length
-        }
+        index = self._remember(name, decode(decompress(_checked(name, data, 0, ref))))
+        kept = {key: member for key, member in index.members.items() if member.length}
+        return index, {key: _checked(name, data, 0, member) for key, member in kept.items()}
 
     def exists(self, span: Span) -> bool:
         """Return whether the bucket has a span's object."""
@@ -328,45 +325,16 @@ class SpanObjects:
                 if (stored := parse(item["Key"], item.get("Size", 0))) is not None:
                     yield stored
 
-    def _part(self, name: str, offset: int, length: int, digest: bytes) -> bytes:
-        data = self._bucket.get(name, (offset, length))
+    def _part(self, name: str, part: ObjectRef | Member) -> bytes:
+        data = self._bucket.get(name, (part.offset, part.length))
         if data is None:
             raise ObjectGoneError(f"{name} is gone")
-        return _checked(name, data, digest)
+        return _checked(name, data, part.offset, part)
 
 
-def _checked(name: str, data: bytes, digest: bytes) -> bytes:
-    if digest_of(data) != digest:
+def _checked(name: str, data: bytes, begin: int, part: ObjectRef | Member) -> bytes:
+    """Return a part of an object, given the object's bytes from `begin` on."""
+    found = data[part.offset - begin : part.offset - begin + part.length]
+    if digest_of(found) != part.digest:
         raise InvalidObjectError(f"{name} holds other bytes than were written")
-    return data
-
-
-def put_within(executor: Executor, name: str, put: Callable[[], tuple[str, str]]) -> None:
-    """Run a put, which returns an object's name and why it failed; run it a second time if it fails or takes longer than SECOND_TRY_SECONDS.
-
-    Raises:
-        BucketUnavailableError: neither try was acknowledged.
-    """
-    executor.submit(put)
-    failure = _failure_of(executor, name, SECOND_TRY_SECONDS)
-    if failure == "":
-        return
-    under_way = 1 if failure is None else 0
-    executor.submit(put)
-    for _ in range(under_way + 1):
-        answer = _failure_of(executor, name, LONGEST_PUT_SECONDS)
-        if answer == "":
-            return
-        failure = answer or failure
-    raise BucketUnavailableError(failure or "S3 did not answer in time")
-
-
-def _failure_of(executor: Executor, name: str, seconds: float) -> str | None:
-    """Return why the next put of an object failed, empty if it did not; None if none ends in time.
-
-    The first try of another object, which was put twice, may end now.
-    """
-    while (done := executor.wait(seconds)) is not None:
-        if done[0] == name:
-            return str(done[1])
-    return None
+    return found

@@ -23,7 +23,7 @@ from worker.ledger import BEHIND_ALL, WORKLIST_KEYS, Ledger
 from worker.passing import MARGIN_SECONDS, Lineage, Passing
 from worker.record import NOBODY, START, Number, number
 from worker.shards import Position, Shards
-from worker.span import Place, Span, digest_of
+from worker.span import Place, Span, digest_of_numbers
 from worker.states import UNSETTLED, State
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ class Watermarks:
         found = 0
         for span in self._ledger.spans_of(gap):
             between = numbers[bisect_left(numbers, span.first) : bisect_right(numbers, span.last)]
-            found += len(between) if digest_of(between) == span.digest else 0
+            found += len(between) if digest_of_numbers(between) == span.digest else 0
         return found
 
     def _with_replacements(self, spans: Iterable[Span], began: float) -> Iterator[Span]:

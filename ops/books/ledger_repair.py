@@ -18,8 +18,7 @@ from shared.errors import BucketUnavailableError, InvalidObjectError, LedgerUnav
 from worker.bucket import Bucket
 from worker.chain import ChainId, Owner
 from worker.claims import FROM_JSON
-from worker.index import Index, decode
-from worker.index import digest_of as digest_of_part
+from worker.index import Index, decode, digest_of
 from worker.ledger import (
     MOST_CLAIMS,
     MOST_CLAIMS_WITH_APPEND,
@@ -32,7 +31,16 @@ from worker.ledger import (
 from worker.record import START, Number
 from worker.rows import decompress
 from worker.selection import Selection
-from worker.span import SECONDS_KEPT, ChunkKey, ObjectRef, Place, RowSender, Span, digest_of, milliseconds
+from worker.span import (
+    SECONDS_KEPT,
+    ChunkKey,
+    ObjectRef,
+    Place,
+    RowSender,
+    Span,
+    digest_of_numbers,
+    milliseconds,
+)
 from worker.span_object import SpanObjects, Stored, hour_of, name_of
 from worker.states import FINAL, LEDGER_RESTORED, LONGEST_INVOCATION_SECONDS, Entry, State
 from worker.sweeper import span_there
@@ -170,22 +178,30 @@ class LedgerRepair:
         while True:
             at = START if end is None else end.last
             # all that follow the same span
-            while len({one.index.after for one in left}) < 2 and (more := next(coming, None)) is not None:
+            while (
+                len({one.index.plan.after for one in left}) < 2 and (more := next(coming, None)) is not None
+            ):
                 # whoever appended in a gap saw a span that begins behind it
-                is_behind = more.stored.first > gaps.get(chain.before(more.index.after), "")
+                is_behind = more.stored.first > gaps.get(chain.before(more.index.plan.after), "")
                 left += [more] * is_behind
                 counts["aside"] += not is_behind
                 left = self._fitting(left, at, counts)
             if left:
                 one = _next(left)
-                yield one.index.planned_at
+                yield one.index.plan.planned_at
             if not left or self.unreadable:
                 deque(coming, maxlen=0)  # so that all that cannot be read are named
                 return
-            if one.index.after > at:
+            if one.index.plan.after > at:
                 # spans of one or two records without rows have no object; a chain has no holes
-                end = self._append(_filler(chain, at, one.index.after, one.index.planned_at, end), {})
-            if one.index.origin and not chain.is_forced and not self._note_replaced(one.index.origin):
+                end = self._append(
+                    _filler(chain, at, one.index.plan.after, one.index.plan.planned_at, end), {}
+                )
+            if (
+                one.index.plan.origin
+                and not chain.is_forced
+                and not self._note_replaced(one.index.plan.origin)
+            ):
                 counts["aside"] += 1
                 return
             end = self._append(self._span(one, end), self._claims(one) if chain.is_of_stream else {})
@@ -197,7 +213,7 @@ class LedgerRepair:
     @staticmethod
     def _fitting(left: list[_Unknown], at: Number, counts: Counter[str]) -> list[_Unknown]:
         """Return the objects that may follow a chain that ends at a record; count the others."""
-        fitting = [one for one in left if one.index.after >= at]
+        fitting = [one for one in left if one.index.plan.after >= at]
         counts["aside"] += len(left) - len(fitting)
         return fitting
 
@@ -220,7 +236,7 @@ class LedgerRepair:
         if name_of(span) == stored.name or (stored.hour == span.object.hour and self.objects.exists(span)):
             return False
         found = self._read(stored)
-        if found is None or found.index.planned_at != span.planned_at:
+        if found is None or found.index.plan.planned_at != span.planned_at:
             return False
         return self.ledger.update(self._rewritten(span, found), with_chunks=True)[0]
 
@@ -286,13 +302,13 @@ class LedgerRepair:
         except BucketUnavailableError as error:
             data, why = b"", str(error)
         offset = data.rfind(_GZIP)
-        while offset >= 0 and digest_of_part(data[offset:]).hex() != stored.digest:
+        while offset >= 0 and digest_of(data[offset:]).hex() != stored.digest:
             offset = data.rfind(_GZIP, 0, offset)
         if offset < 0:
             self.unreadable[stored.name] = why
             return None
         last = data[offset:]
-        ref = ObjectRef(stored.hour, digest_of_part(last), offset, len(last))
+        ref = ObjectRef(stored.hour, digest_of(last), offset, len(last))
         return _Unknown(stored, ref, decode(decompress(last)))
 
     def _span(self, one: _Unknown, end: Span | None) -> Span:
@@ -300,21 +316,21 @@ class LedgerRepair:
         index, stored = one.index, one.stored
         span = Span(
             chain=stored.chain,
-            after=index.after,
+            after=index.plan.after,
             first=stored.first,
             last=stored.last,
-            planned_at=index.planned_at,
+            planned_at=index.plan.planned_at,
             chunks={key: member.rows for key, member in index.members.items()},
             destinations={
-                RowSender.parse(name): destination_of(text) for name, text in index.destinations.items()
+                RowSender.parse(name): destination_of(text) for name, text in index.plan.destinations
             },
             records=len(index.numbers),
-            digest=digest_of(index.numbers),
+            digest=digest_of_numbers(index.numbers),
             earliest=min(index.arrivals, default=0),
             latest=max((*index.arrivals, 0 if end is None else end.latest)),
-            received_at=min(index.receipts, default=index.received_at),
+            received_at=min(index.receipts, default=index.plan.received_at),
             object=one.ref,
-            origin=index.origin,
+            origin=index.plan.origin,
         )
         return span.with_entries(dict(self._doubts(span)) | self._settled(span, index), settled=True)
 
@@ -395,11 +411,11 @@ def _next(fitting: Iterable[_Unknown]) -> _Unknown:
     The others are of workers that were killed, or were slower, before the append.
     """
     found = list(fitting)
-    afters = {one.index.after for one in found}
+    afters = {one.index.plan.after for one in found}
     first = min(afters)
     return max(
-        (one for one in found if one.index.after == first),
-        key=lambda one: (one.stored.last in afters, one.index.planned_at),
+        (one for one in found if one.index.plan.after == first),
+        key=lambda one: (one.stored.last in afters, one.index.plan.planned_at),
     )
 
 

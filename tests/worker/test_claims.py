@@ -55,14 +55,15 @@ class Made:
     def decide(self, given: Records, chain: ChainId | None = None, gap: Gap | None = None) -> Any:
         """Decide about records of a chain, at its end or in a gap."""
         chain = chain or self.chain
-        return self.claims.decide(given, gap or Gap(chain, START), chain)
+        return self.claims.decide(given, gap or Gap(chain, START))
 
     def counted(
         self, given: Records, chain: ChainId | None = None, **more: Any
     ) -> tuple[list[str], list[str]]:
         """Return the numbers of the records that are decided, and of those that do not count."""
         decided = self.decide(given, chain, **more)
-        return [one.number[3:] for one in decided.records], sorted(one[3:] for one in decided.uncounted)
+        numbers = [one[3:] for one in decided.records.numbers]
+        return numbers, [numbers[position] for position in sorted(decided.uncounted)]
 
     def claimed(self, owner: Owner) -> None:
         """Claim the envelope q for a record."""
@@ -173,7 +174,7 @@ def test_a_claim_waits_for_its_owner(made: Made) -> None:
     made.claimed(owner)
     decided = made.decide(records(copy("q")), made.other)
 
-    assert (frozenset((number("1"),)), {number("1"): ("q", owner)}) == (decided.uncounted, decided.owners)
+    assert (frozenset((0,)), {number("1"): ("q", owner)}) == (decided.uncounted, decided.owners)
     made.append(chain=made.chain, first=number("5"), last=number("5"))
     assert {} == made.decide(records(copy("q")), made.other).owners
 

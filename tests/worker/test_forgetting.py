@@ -5,7 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from copy import replace
 from io import BytesIO
 from itertools import islice
 from types import SimpleNamespace
@@ -43,7 +43,7 @@ from worker.chain import ChainId
 from worker.deadline import Deadline
 from worker.forget.person import Person, Persons
 from worker.forget.requests import KEY, ForgetRequest, RequestDocument
-from worker.index import Index
+from worker.index import EMPTY, Index
 from worker.record import number
 from worker.rows import compress, decompress
 from worker.span import ChunkKey, Database, Group, RowSender, Span, milliseconds
@@ -370,8 +370,8 @@ def test_rows_of_tables_that_are_too_many_are_searched_too() -> None:
     both = msgpack.packb(("views", 2, b"".join(packed))) + msgpack.packb(("more", 1, packed[1]))
     original = ChunkKey(Group(RowSender("shop"), "", "too_deep"), 0)
     texts = [msgpack.packb(json.dumps({"Email": one}).encode()) for one in (P, "b")]
-    chunks = [Chunk(key, [both], 3), Chunk(original, [b"".join(texts)], 2)]
-    encoded = encode(chunks, Index(), made.clock.now())
+    chunks = [Chunk(key, [both], [3]), Chunk(original, [b"".join(texts)], [2])]
+    encoded = encode(chunks, EMPTY, made.clock.now())
     span = Span(
         ChainId.edit("x"), "000", "000", "000", AT_MS, {key: 3, original: 2}, object=encoded.ref, settled=True
     )
@@ -827,11 +827,13 @@ def stored_spans(draw: st.DrawFn) -> tuple[Span, bytes, dict[ChunkKey, list[dict
             counted = Counter(owners)
             parts = iter(found)
             blocks = [b"".join(map(msgpack.packb, islice(parts, n))) for n in counted.values()]
-            chunks.append(Chunk(key, blocks, len(found), list(counted), list(counted.values())))
+            chunks.append(Chunk(key, blocks, list(counted.values()), list(counted)))
             entries |= draw(trees(key, len(found)))
             held[key] = [one | {"owner": owner} for one, owner in zip(found, owners, strict=True)]
     numbers = [number(digit) for digit in "123"]
-    index = Index(numbers, [1, 2, 3], [1, 2, 3], ["a", "b", "c"], [0, 1, 0], frozenset({1}), {})
+    index = Index(
+        " ".join(numbers), [1, 2, 3], [1, 2, 3], ["a", "b", "c"], [0, 1, 0], frozenset({1}), (), EMPTY.plan
+    )
     encoded = encode(chunks, index, 0)
     span = Span(
         chain=ChainId.parse("events@1#shard"),
@@ -914,7 +916,7 @@ def test_only_the_person_s_rows_leave_and_every_name_is_used_once(
         new_index, new_bodies = made.objects.whole(after_cut)
         assert all(new_bodies[key] == bodies[key] for key in bodies.keys() & new_bodies.keys())
         assert names.isdisjoint(after_cut.chunks.keys() - span.chunks.keys())
-        assert replace(index, members={}) == replace(new_index, members={})
+        assert replace(index, chunks=()) == replace(new_index, chunks=())
         assert {key: one.rows for key, one in new_index.members.items()} == dict(after_cut.chunks)
         assert made.span_objects() == [name_of(after_cut)]
         names |= set(after_cut.chunks)

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import InvalidObjectError
-from tests.support.spans import KEY, keys, numbers
-from worker.index import DIGEST_BYTES, Index, Member, decode, digest_of
+from tests.support.spans import keys, numbers
+from worker.index import DIGEST_BYTES, Index, Member, SpanPlan, decode, digest_of
 from worker.record import number
 
 times = st.integers(0, 2**45)
@@ -23,33 +23,30 @@ def indexes(draw: st.DrawFn) -> Index:
     found = sorted(set(draw(st.lists(numbers, max_size=8))))
     size = len(found)
 
-    def column(values: st.SearchStrategy[Any]) -> tuple[Any, ...]:
-        return tuple(draw(st.lists(values, min_size=size, max_size=size)))
+    def column(values: st.SearchStrategy[Any]) -> list[Any]:
+        return draw(st.lists(values, min_size=size, max_size=size))
 
     positions = st.integers(0, max(0, size - 1))
     member = st.lists(st.tuples(positions, counts, counts), max_size=5).flatmap(
         lambda own: st.builds(
             Member,
+            keys.map(lambda one: one.planned.name),
             counts,
             counts,
             counts,
             st.binary(min_size=DIGEST_BYTES, max_size=DIGEST_BYTES),
-            *(st.just(tuple(one[place] for one in own)) for place in range(3)),
+            *(st.just([one[place] for one in own]) for place in range(3)),
         )
     )
     return Index(
-        found,
+        " ".join(found),
         column(times),
         column(times),
         column(st.text(max_size=9)),
         column(st.sampled_from([0, 1, 1_700_000_000_000])),
         frozenset(draw(st.sets(positions, max_size=3))) if size else frozenset(),
-        draw(st.dictionaries(keys.map(lambda one: one.planned), member, max_size=3)),
-        draw(numbers),
-        draw(times),
-        draw(st.dictionaries(st.text(), st.text(), max_size=3)),
-        draw(st.text()),
-        draw(times),
+        draw(st.lists(member, max_size=3)),
+        draw(st.builds(SpanPlan, numbers, times, st.lists(st.tuples(*[st.text()] * 2)), st.text(), times)),
     )
 
 
@@ -65,23 +62,19 @@ def test_indexes_round_trip(index: Index, other: str) -> None:
 def test_the_form_of_an_index_is_stable() -> None:
     """Objects outlive the code that wrote them. Digests of indexes are in the ledger and in names."""
     index = Index(
-        [number("17"), number("180")],
+        "00217 003180",
         [5, 6],
         [3, 4],
         ["q", ""],
         [1, 0],
-        frozenset((1,)),
-        {KEY: Member(3, 0, 40, b"d" * 16, (0, 1, 0), (1, 1, 1), (7, 8, 9))},
-        number("9"),
-        2,
-        {"shop": "shop_db"},
-        "o",
-        1,
+        frozenset((1, 0)),
+        [Member("shop/views/0", 3, 0, 40, b"d" * 16, (0, 1, 0), (1, 1, 1), (7, 8, 9))],
+        SpanPlan(number("9"), 2, [("shop", "shop_db")], "o", 1),
     )
     members = [["shop/views/0", 3, 0, 40, b"d" * 16, [0, 1, 0], [1, 1, 1], [7, 8, 9]]]
     plan = [number("9"), 2, [["shop", "shop_db"]], "o", 1]
 
-    assert [1, "00217 003180", [5, 6], [3, 4], ["q", ""], [1, 0], [1], members, plan] == msgpack.unpackb(
+    assert [1, "00217 003180", [5, 6], [3, 4], ["q", ""], [1, 0], [0, 1], members, plan] == msgpack.unpackb(
         index.encode()
     )
     assert "e3b0c44298fc1c149afbf4c8996fb924" == digest_of(b"").hex()
@@ -89,7 +82,7 @@ def test_the_form_of_an_index_is_stable() -> None:
 
 def test_a_record_s_rows_and_bytes_are_known() -> None:
     """A record may have several parts of a chunk."""
-    member = Member(6, 0, 40, b"", (0, 1, 0), (1, 2, 3), (7, 8, 9))
+    member = Member("shop/views/0", 6, 0, 40, b"", (0, 1, 0), (1, 2, 3), (7, 8, 9))
     rows, parts = (range(1), range(1, 3), range(3, 6)), (slice(0, 7), slice(7, 15), slice(15, 24))
 
     assert list(zip((0, 1, 0), rows, parts, strict=True)) == list(member.parts())
@@ -111,7 +104,8 @@ VALID = [1, "0011 0012", [1, 2], [1, 2], ["", ""], [0, 0], [], [], ["000", 0, []
         (5, [0, 0, 0], "differ in length"),
         (6, None, "cannot read"),
         (7, [["shop/views/0"]], "cannot read"),
-        (7, [["shop/views", 1, 2, 3, b"d" * 17, [], [], []]], "cannot read"),
+        (7, [["views", 1, 2, 3, b"d" * 16, [], [], []]], "does not name a chunk"),
+        (7, [["shop/views/0", 1, 2, 3, b"d" * 17, [], [], []]], "cannot read"),
         (7, 7, "cannot read"),
         (8, ["000", 0, [], ""], "cannot read"),
     ],

@@ -11,11 +11,11 @@ from tests.support.delivery import BUCKET, SHARD, Delivery, lose_answer
 from tests.support.spans import CHAIN, span
 from worker.chain import ChainId, Owner
 from worker.executor import InlineExecutor
-from worker.index import Index
+from worker.index import EMPTY, Index
 from worker.ledger import BEHIND_ALL, Gap
 from worker.membership import Membership
 from worker.record import START, Number, number
-from worker.span import Span, digest_of
+from worker.span import Span, digest_of_numbers
 from worker.span_object import encode
 
 N = {n: number(str(n)) for n in range(1, 100)}
@@ -32,7 +32,7 @@ class Made:
         """Append a span with these records."""
         found = [N[n] for n in numbers]
         none = ("",) * len(found), (0,) * len(found)
-        index = Index(found, none[1], none[1], none[0], none[1], frozenset(), {})
+        index = Index(" ".join(found), none[1], none[1], none[0], none[1], frozenset(), (), EMPTY.plan)
         encoded = encode([], index, 1_700_000_000.0)
         made = span(
             chain=chain,
@@ -41,7 +41,7 @@ class Made:
             last=found[-1],
             chunks={},
             records=len(found),
-            digest=digest_of(found),
+            digest=digest_of_numbers(found),
             latest=numbers[-1],
             object=encoded.ref,
             settled=True,

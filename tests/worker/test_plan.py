@@ -8,8 +8,11 @@ from hypothesis import strategies as st
 
 from shared.accounts import Account
 from tests.support.delivery import envelope, row
+from tests.support.spans import CHAIN
+from worker.claims import Decided
+from worker.ledger import Gap
 from worker.plan import Cut, plan
-from worker.record import NOBODY, Record, Records, decode, number
+from worker.record import NOBODY, START, Record, Records, decode, number
 from worker.span import (
     MAX_PLAN_BYTES,
     TOO_MANY_TABLES,
@@ -19,7 +22,7 @@ from worker.span import (
     Later,
     NotDeliverable,
     RowSender,
-    digest_of,
+    digest_of_numbers,
     plan_bytes,
 )
 
@@ -28,6 +31,7 @@ VIEWS = Group(SHOP, "views")
 STAMP = 1_700_000_000.0
 UNCUT = Cut(1_000_000, 1 << 30)
 SHOP_DB = {"shop": Account("shop_db")}
+END = Gap(CHAIN, START)
 
 
 def records(*data: bytes) -> Records:
@@ -51,7 +55,7 @@ def test_cutting_keeps_to_the_limits(sizes: list[tuple[int, int]], most_rows: in
     data = [
         Record(number(str(n)), STAMP, "shop", "k", 1, "r", 0, (block,)) for n, block in enumerate(blocks, 1)
     ]
-    chunks = plan(Records.of(data), SHOP_DB, Cut(most_rows, most_bytes)).chunks
+    chunks = plan(Decided(Records.of(data)), END, SHOP_DB, Cut(most_rows, most_bytes), STAMP).chunks
 
     assert [block[2] for block in blocks] == [part for chunk in chunks for part in chunk.blocks]
     assert [f"shop/views/{n}" for n in range(len(chunks))] == [chunk.key.name for chunk in chunks]
@@ -79,8 +83,8 @@ def test_each_sender_has_one_destination() -> None:
     )
     answers = {"shop": revoked, "blog": Account("b_db", "disabled"), "gone": "unknown_account"}
     answers |= {"sick": Account("sick_db")}
-    planned = plan(data, answers, UNCUT, failing={"s_db": "", "sick_db": "http_503"}.__getitem__)
-    bad = RowSender("shop", "k2")
+    failing, bad = {"s_db": "", "sick_db": "http_503"}.__getitem__, RowSender("shop", "k2")
+    planned = plan(Decided(data), END, answers, UNCUT, STAMP, failing=failing).span
 
     assert {
         SHOP: Database("s_db"),
@@ -99,7 +103,7 @@ def test_each_sender_has_one_destination() -> None:
         (Group(RowSender(NOBODY), "", "undecodable"), 1),
         (Group(RowSender("sick"), "views"), 1),
     )
-    assert expected == planned.counts
+    assert expected == planned.chunks
 
 
 def test_envelopes_that_were_put_again_have_chunks_of_their_own() -> None:
@@ -115,43 +119,44 @@ def test_envelopes_that_were_put_again_have_chunks_of_their_own() -> None:
     apart = [("views", "a"), ("views", "b"), ("clicks", "b")]
     expected = counts(*((Group(keyed, table, request_id=one), 1) for table, one in apart), (VIEWS, 2))
 
-    assert expected == plan(data, SHOP_DB, UNCUT).counts
+    assert expected == plan(Decided(data), END, SHOP_DB, UNCUT, STAMP).span.chunks
 
 
 def test_records_that_do_not_count_have_no_rows() -> None:
     """They are in the index all the same, which says so."""
     data = records(*(envelope("shop", {"views": [row(str(n))]}) for n in range(4)))
-    planned = plan(data, SHOP_DB, UNCUT, uncounted=frozenset((data.numbers[1], data.numbers[3])))
+    planned = plan(Decided(data, frozenset((1, 3))), END, SHOP_DB, UNCUT, STAMP)
 
-    assert (frozenset((1, 3)), counts((VIEWS, 2))) == (planned.index.uncounted, planned.counts)
+    assert (frozenset((1, 3)), counts((VIEWS, 2))) == (planned.index.uncounted, planned.span.chunks)
     assert list(data.blocks[3][::2]) == planned.chunks[0].blocks
     assert [0, 2] == list(planned.chunks[0].positions)
-    assert digest_of(data.numbers) == planned.digest
+    assert digest_of_numbers(data.numbers) == planned.span.digest
 
 
 def test_a_plan_knows_its_times_and_its_index_names_every_record() -> None:
     """With its arrival, which may run back, receipt, request id and claim; one that had to be claimed counts as claimed."""
     first, last, junk = records(envelope("shop", {"views": [row("1")]}, request_id="a"), b"b", b"junk")
     data = [first._replace(received_at=5), last._replace(arrived_at=1.5, received_at=7), junk]
-    planned = plan(Records.of(data), SHOP_DB, UNCUT, claimed=frozenset((junk.number,)))
-    index = planned.index
+    decided = Decided(Records.of(data), claimed=frozenset((junk.number,)))
+    planned = plan(decided, END, SHOP_DB, UNCUT, STAMP)
+    span, index = planned.span, planned.index
 
-    assert [number("1"), number("2"), number("3")] == list(index.numbers)
+    assert "0011 0012 0013" == index.joined
     assert [1_700_000_001_000, 1500, 1_700_000_003_000] == list(index.arrivals)
     assert [5, 7, 1_700_000_003_000] == list(index.receipts)
     assert ["a", "", ""] == list(index.request_ids)
     assert [0, 0, 1] == list(index.claims)
-    assert (1500, 1_700_000_003_000, 5) == (planned.earliest, planned.latest, planned.received_at)
+    assert (1500, 1_700_000_003_000, 5) == (span.earliest, span.latest, span.received_at)
 
 
 def test_a_plan_fits_its_item() -> None:
     """It is shortened until it does, but never to nothing."""
     data = records(*(envelope(f"acct_{n}", {"views": [row("1")]}) for n in range(2_000)))
-    planned = plan(data, {}, UNCUT)
+    span = plan(Decided(data), END, {}, UNCUT, STAMP).span
 
-    assert plan_bytes(planned.counts, planned.destinations) <= MAX_PLAN_BYTES
-    assert list(data)[: len(planned.records)] == list(planned.records)
-    assert len(data) > len(planned.records) >= len(data) // 8
+    assert plan_bytes(span.chunks, span.destinations) <= MAX_PLAN_BYTES
+    assert digest_of_numbers(data.numbers[: span.records]) == span.digest
+    assert len(data) > span.records >= len(data) // 8
 
 
 def test_rows_of_tables_that_are_too_many_share_a_chunk() -> None:
@@ -160,10 +165,11 @@ def test_rows_of_tables_that_are_too_many_share_a_chunk() -> None:
     data = records(
         envelope("shop", tables), envelope("shop", {"clicks": [row("x")]}, request_id="a", claim=2)
     )
-    planned = plan(data, SHOP_DB, UNCUT, excess=lambda _account, found, _limit: set(found) - {"views"})
+    excess = {"clicks", "orders"}
+    planned = plan(Decided(data), END, SHOP_DB, UNCUT, STAMP, excess=lambda *_: excess)
     mixed = next(chunk for chunk in planned.chunks if chunk.key.group.code == TOO_MANY_TABLES)
 
     again = Group(RowSender("shop", "k1"), "clicks", request_id="a")
-    assert counts((VIEWS, 1), (again, 1), (Group(SHOP, "", TOO_MANY_TABLES), 2)) == planned.counts
-    excess = [[table, 1, msgpack.packb(row(table))] for table in ("clicks", "orders")]
-    assert excess == [msgpack.unpackb(block) for block in mixed.blocks]
+    assert counts((VIEWS, 1), (again, 1), (Group(SHOP, "", TOO_MANY_TABLES), 2)) == planned.span.chunks
+    blocks = [[table, 1, msgpack.packb(row(table))] for table in ("clicks", "orders")]
+    assert blocks == [msgpack.unpackb(block) for block in mixed.blocks]

@@ -12,8 +12,8 @@ from doubles.dynamodb.table import MAX_ITEM_BYTES, item_size
 from tests.support.delivery import SHARD, envelope, row
 from tests.support.spans import CHAIN, KEY, REF, VIEWS, key, keys, span
 from worker.chain import ChainId, Owner
-from worker.claims import MOST_LOOKUPS
-from worker.ledger import _item
+from worker.claims import MOST_LOOKUPS, Decided
+from worker.ledger import Gap, _item
 from worker.plan import Cut, plan
 from worker.record import MAX_BLOCKS, START, Records, decode, number
 from worker.rows import compress
@@ -32,7 +32,7 @@ from worker.span import (
     Place,
     RowSender,
     Span,
-    digest_of,
+    digest_of_numbers,
     milliseconds,
     plan_bytes,
 )
@@ -347,17 +347,17 @@ def test_a_span_keeps_treasure_data_s_words_for_some_of_its_chunks() -> None:
 
 def test_the_digest_of_sequence_numbers_is_stable() -> None:
     """Spans in the ledger have it."""
-    assert "73418d02f444140b" == digest_of((number("1"), number("2"))).hex()
+    assert "73418d02f444140b" == digest_of_numbers((number("1"), number("2"))).hex()
 
 
 def test_one_record_fits_an_item() -> None:
     """A record with the most tables and the longest names is planned alone."""
     wide = envelope("s" * 64, {f"{n:0>128}": [row("1")] for n in range(MAX_BLOCKS)}, key_id="k2")
     record = decode(wide, "s", number("1"), 1_700_000_000.0)
-    planned = plan(Records.of([record]), {}, Cut(1000, 1 << 20))
+    planned = plan(Decided(Records.of([record])), Gap(CHAIN, START), {}, Cut(1000, 1 << 20), 0.0)
 
     assert MAX_BLOCKS == len(planned.chunks)
-    assert plan_bytes(planned.counts, planned.destinations) <= MAX_PLAN_BYTES
+    assert plan_bytes(planned.span.chunks, planned.span.destinations) <= MAX_PLAN_BYTES
 
 
 def test_an_item_has_room_for_splits() -> None:

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
+from copy import replace
 from typing import Any
 
 import msgpack
@@ -19,17 +19,17 @@ from tests.support.spans import CHAIN, KEY, REF, chains, key, numbers, refs, spa
 from worker.bucket import Bucket
 from worker.chain import ChainId
 from worker.executor import InlineExecutor
-from worker.index import Index, digest_of
+from worker.index import EMPTY, Index, digest_of
 from worker.record import Number, number
 from worker.rows import compress, decompress
 from worker.span import ChunkKey, ObjectRef
 from worker.span_object import Chunk, SpanObjects, Stored, encode, hour_of, name_of, parse
 
 NOW = 1_700_000_000.0
-INDEX = Index([number("1"), number("9")], (1, 2), (1, 2), ("a", "b"), (0, 1), frozenset(), {})
+INDEX = Index("0011 0019", [1, 2], [1, 2], ["a", "b"], [0, 1], frozenset(), [], EMPTY.plan)
 ONE, TWO, THREE = (msgpack.packb({"n": n}) for n in range(3))
 CLICKS = key("shop/clicks/0")
-CHUNKS = [Chunk(KEY, [ONE, TWO], 2, [0, 1], [1, 1]), Chunk(CLICKS, [THREE], 1, [1], [1])]
+CHUNKS = [Chunk(KEY, [ONE, TWO], [1, 1], [0, 1]), Chunk(CLICKS, [THREE], [1], [1])]
 
 
 class Made:
@@ -62,10 +62,7 @@ def test_objects_round_trip(wanted: dict[ChunkKey, list[bytes]]) -> None:
     """Each chunk's member is its import body, byte for byte, and the index names whose rows it has."""
     s3 = MemoryS3(ManualClock().now)
     s3.create_bucket(Bucket=BUCKET)
-    chunks = [
-        Chunk(one, data, 2 * len(data), list(range(len(data))), [2] * len(data))
-        for one, data in wanted.items()
-    ]
+    chunks = [Chunk(one, data, [2] * len(data), list(range(len(data)))) for one, data in wanted.items()]
     encoded = encode(chunks, INDEX, NOW)
     stored = span(object=encoded.ref)
     objects = SpanObjects(Bucket(s3, BUCKET))  # type: ignore[arg-type]  # a double
@@ -79,7 +76,7 @@ def test_objects_round_trip(wanted: dict[ChunkKey, list[bytes]]) -> None:
         assert encoded.bodies[one] == encoded.data[member.offset : member.offset + member.length]
         whole = decompress(encoded.bodies[one])
         assert data == [whole[part] for _, _, part in member.parts()]
-    assert replace(INDEX, members=objects.index(stored).members) == objects.index(stored)
+    assert replace(INDEX, chunks=objects.index(stored).chunks) == objects.index(stored)
 
 
 def test_an_object_ends_with_its_index(made: Made) -> None:
@@ -165,7 +162,7 @@ def test_a_rewritten_object_keeps_its_index(made: Made) -> None:
     index = objects.index(rewritten)
 
     assert name_of(made.span) != name_of(rewritten)
-    assert INDEX == replace(index, members={})
+    assert INDEX == replace(index, chunks=[])
     assert made.encoded.bodies[CLICKS] == objects.body(rewritten, CLICKS)
     assert {CLICKS: 1, KEY: 2} == {one: member.rows for one, member in index.members.items()}
     assert [1, 1] == list(index.members[KEY].row_counts)

@@ -25,11 +25,11 @@ from shared.telemetry import Telemetry
 from worker.bucket import Bucket
 from worker.forget.person import Found, Matcher, Persons, Piece
 from worker.forget.requests import FRESH_SECONDS, ForgetRequests
-from worker.index import Index, Member
+from worker.index import EMPTY, Index, Member
 from worker.ledger import Ledger
 from worker.rows import decompress
 from worker.span import ChunkKey, Group, Span, milliseconds
-from worker.span_object import Chunk, SpanObjects, cut_anew, name_of
+from worker.span_object import Chunk, SpanObjects, encode, name_of
 from worker.states import Entry, Event, Happening, Rules, State
 
 _TRIES = 5
@@ -234,7 +234,7 @@ class Forgetting:
         }
         pieces, left = dict[ChunkKey, list[Piece]](), Counter[str]()
         if span.object is None or not matchers:
-            return pieces, left, Index(), {}
+            return pieces, left, EMPTY, {}
         index, bodies = self._objects.whole(span)
         for key in matchers.keys() & bodies.keys():
             try:
@@ -292,7 +292,7 @@ class Forgetting:
         plan.forgotten[group] += lost
         key = plan.new_key(group)
         if lost < rows:
-            plan.added.append(_chunk(key, rows - lost, taken))
+            plan.added.append(_chunk(key, taken))
             plan.entries[key] = entry
         if keeps_name:
             happening = Happening(Event.CUT_ANEW, milliseconds(self._clock.now()))
@@ -317,7 +317,7 @@ class Forgetting:
         If somebody else has written the item, the new object is left to the sweep: another search may have put the same object.
         """
         added, now = plan.added, self._clock.now()
-        encoded = cut_anew(index, bodies, now, removed=plan.removed, added=added, counted=plan.counted)
+        encoded = encode(added, index, now, bodies=bodies, removed=plan.removed, counted=plan.counted)
         chunks = {key: rows for key, rows in span.chunks.items() if key not in plan.removed}
         chunks |= {chunk.key: chunk.rows for chunk in added} | plan.counted
         entries = {key: entry for key, entry in span.entries.items() if key.planned not in plan.removed}
@@ -371,7 +371,7 @@ def _owned(pieces: Sequence[Piece], member: Member) -> list[_Owned]:
     return found
 
 
-def _chunk(key: ChunkKey, rows: int, taken: Sequence[_Owned]) -> Chunk:
+def _chunk(key: ChunkKey, taken: Sequence[_Owned]) -> Chunk:
     """Return a new chunk of pieces, without what is forgotten."""
     blocks, positions, counts = [], [], []
     for owner, of_record in groupby(taken, key=lambda one: one.owner):
@@ -381,5 +381,4 @@ def _chunk(key: ChunkKey, rows: int, taken: Sequence[_Owned]) -> Chunk:
             blocks.append(b"".join(part.data for part in parts))
             counts.append(number)
             positions.append(owner)
-    known = [one for one in positions if one is not None]
-    return Chunk(key, blocks, rows, known, counts if known else ())
+    return Chunk(key, blocks, counts, [one for one in positions if one is not None])

@@ -23,7 +23,7 @@ from tests.support.spans import span as a_span
 from worker.bucket import Bucket
 from worker.chain import ChainId
 from worker.forget.requests import KEY as REQUESTS
-from worker.index import Index
+from worker.index import EMPTY
 from worker.ledger import Ledger
 from worker.span import ChunkKey, Database, Group, RowSender, milliseconds
 from worker.span_object import Chunk, SpanObjects, encode, name_of
@@ -86,7 +86,7 @@ def waiting(sluice: Sluice) -> Iterator[None]:
     ledger = Ledger(dynamodb, made.ledger_table, SystemClock(), os.urandom, NullTelemetry())
     row = ChunkKey(Group(sender, "rights"), 0)
     rejected = ChunkKey(Group(sender, "rights", "missing_column", is_rejected=True), 0)
-    encoded = encode([Chunk(row, [b"\x80"], 1)], Index(), time.time())
+    encoded = encode([Chunk(row, [b"\x80"], [1])], EMPTY, time.time())
     span = a_span(
         chain=ChainId.overflow("rights"),
         planned_at=milliseconds(time.time()),
