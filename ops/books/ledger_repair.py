@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from heapq import heapify, heappop, heapreplace
-from itertools import batched, groupby, islice, takewhile
+from itertools import groupby, islice, takewhile
 from operator import attrgetter
 
 from ops.books.chunks import chunks
@@ -20,15 +20,7 @@ from worker.chain import ChainId, Owner
 from worker.claims import FROM_JSON
 from worker.index import Index, decode
 from worker.index import digest_of as digest_of_part
-from worker.ledger import (
-    MOST_CLAIMS,
-    MOST_CLAIMS_WITH_APPEND,
-    Claim,
-    Claiming,
-    ClaimsRefused,
-    Ledger,
-    destination_of,
-)
+from worker.ledger import MOST_CLAIMS, Claiming, Ledger, destination_of
 from worker.record import START, Number
 from worker.rows import decompress
 from worker.selection import Selection
@@ -146,11 +138,19 @@ class LedgerRepair:
                         self.unreadable[name_of(span)] = str(error)
 
     def _claim(self, owners: Mapping[str, Owner]) -> None:
+        """Have records own the claims of their envelopes: as their spans are appended, whoever else has one has lost it to them."""
         left = dict(owners)
         while left:
             answered = self.ledger.claim(dict(islice(left.items(), MOST_CLAIMS)), SECONDS_KEPT)
             if not answered:
                 raise LedgerUnavailableError("the ledger does not answer for claims")
+            lost = {
+                one: Claiming(left[one], claim.owner)
+                for one, claim in answered.items()
+                if claim.owner != left[one] and not claim.is_fixed
+            }
+            if lost:
+                self.ledger.take_over(lost, SECONDS_KEPT)
             left = {one: owner for one, owner in left.items() if one not in answered}
 
     @staticmethod
@@ -184,11 +184,15 @@ class LedgerRepair:
                 return
             if one.index.after > at:
                 # spans of one or two records without rows have no object; a chain has no holes
-                end = self._append(_filler(chain, at, one.index.after, one.index.planned_at, end), {})
+                end = _filler(chain, at, one.index.after, one.index.planned_at, end)
+                self.ledger.append(end)
             if one.index.origin and not chain.is_forced and not self._note_replaced(one.index.origin):
                 counts["aside"] += 1
                 return
-            end = self._append(self._span(one, end), self._claims(one) if chain.is_of_stream else {})
+            if chain.is_of_stream:
+                self._claim(_owners(one.index, chain))
+            end = self._span(one, end)
+            self.ledger.append(end)
             counts["spans"] += 1
             if not chain.is_of_stream:
                 return
@@ -210,7 +214,7 @@ class LedgerRepair:
         before = self.ledger.end(chain)
         at = START if before is None else before.last
         if end is not None and gap.gaps[-1] == at:
-            self._append(_filler(chain, at, end.last, end.planned_at, before), {})
+            self.ledger.append(_filler(chain, at, end.last, end.planned_at, before))
 
     def _follow_rewrite(self, stored: Stored) -> bool:
         """Have a known span refer to the object that the sweep or forgetting has written anew since the backup."""
@@ -317,29 +321,6 @@ class LedgerRepair:
             origin=index.origin,
         )
         return span.with_entries(dict(self._doubts(span)) | self._settled(span, index), settled=True)
-
-    def _claims(self, one: _Unknown) -> dict[str, Claiming]:
-        """Return the claims that the records of a span owned when it was planned."""
-        owners = _owners(one.index, one.stored.chain)
-        held: dict[str, Claim] = {}
-        for ids in batched(owners, MOST_CLAIMS_WITH_APPEND, strict=False):
-            held |= self.ledger.claims(ids)
-        return {
-            request_id: Claiming(owner, held[request_id].owner if request_id in held else None)
-            for request_id, owner in owners.items()
-        }
-
-    def _append(self, span: Span, claims: dict[str, Claiming]) -> Span:
-        taken_over_first = sorted(
-            claims.items(), key=lambda one: one[1].before is None
-        )  # others can be made alone
-        first = dict(islice(taken_over_first, MOST_CLAIMS_WITH_APPEND))
-        self._claim({one: claim.owner for one, claim in claims.items() if one not in first})
-        while True:
-            answer = self.ledger.append(span, first, SECONDS_KEPT)
-            if not isinstance(answer, ClaimsRefused):
-                return answer[1]
-            first = {one: claim for one, claim in first.items() if one not in answer.request_ids}
 
     def _doubt(self, counts: Counter[str]) -> None:
         """Put in doubt what waited or was dead in the backup, unless new rows have replaced it since."""

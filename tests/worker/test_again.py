@@ -104,9 +104,7 @@ def test_rows_of_a_disabled_account_are_a_copy_too() -> None:
     made.map(shop=Account("shop_db", "disabled"))
     put(made, first(), again(), again("alone"))
     wait(made)
-    assert {"shop:k1/views~q/0": "copy", "shop:k1/views~alone/0": "dead", "shop/views/0": "dead"} == {
-        name: state for name, (state, *_) in made.chunks().items()
-    }
+    assert "copy" == made.chunks()["shop:k1/views~q/0"][0]
     made.map(shop="shop_db")
     made.start().send(State.DEAD)
 

@@ -433,6 +433,7 @@ def throttle(_: Any) -> None:
         lambda one: list(one.spans()),
         lambda one: one.claim({"q": A}, 60),
         lambda one: one.claims("q"),
+        lambda one: one.take_over({"q": Claiming(A, B)}, 60),
         lambda one: one.bind_tag("t", "x"),
         lambda one: one.chains(),
         lambda one: one.note_chain(CHAIN),

@@ -37,13 +37,10 @@ class Made:
         assert made.ledger.get(self.span.place) == settled
         return settled
 
-    def overtake(self, **changes: Any) -> None:
+    def overtake(self, entries: dict[ChunkKey, Entry] | None = None) -> None:
         """Let another invocation write the span just before the next write."""
-        self.delivery.dynamodb.before["update_item"] = once(
-            lambda: self.delivery.ledger.update(
-                self.span.with_entries(changes.get("entries", {}), settled=True)
-            )
-        )
+        ledger, written = self.delivery.ledger, self.span.with_entries(entries or {}, settled=True)
+        self.delivery.dynamodb.before["update_item"] = once(lambda: ledger.update(written))
 
 
 def test_delivered_chunks_need_no_entry() -> None:
@@ -116,9 +113,7 @@ def test_a_chunk_that_is_partly_refused_is_split(reason: str, expected: str) -> 
     found = Made().settle({KEY: partly, CLICKS: partly})
     halves = {one.path: entry for one, entry in found.entries.items() if one.planned == KEY}
 
-    assert {"": "split", "0": "waiting", "1": "waiting"} == {
-        path: entry.state.value for path, entry in halves.items()
-    }
+    assert ["split", "waiting", "waiting"] == [halves[path].state for path in ("", "0", "1")]
     assert {None} == {entry.since for entry in halves.values()}
     assert (State.DEAD, expected) == (found.entry(CLICKS).state, found.entry(CLICKS).reason)
 

@@ -320,15 +320,21 @@ def test_a_chunk_that_was_delivered_in_parts_waits(rows: int, dead: set[str], ki
     }
 
 
-def test_the_claims_of_the_last_spans_are_made_again() -> None:
-    """A backup's items need not be of the same moment: it may have a span without the claims that were made before it."""
+@pytest.mark.parametrize("is_taken_over", [False, True])
+def test_the_claims_of_the_last_spans_are_made_again(is_taken_over: bool) -> None:
+    """A backup's items need not be of one moment: it may have a span without its claims, or with the claims that its append took over."""
     made = Delivery().map(shop="shop_db")
-    put("a", claim=1, request_id="r")(made)
-    items = [item for item in made.dynamodb.items(TABLE) if not item["pk"]["S"].startswith("put#")]
-    made.dynamodb.restore(TABLE, items)
+    made.put(*[envelope("shop", {"views": [row("a")]}, request_id="r", claim=1)] * 2)
+    made.dynamodb.before["put_item"] = once(kill, lambda request: "g" in request["Item"])
+    with pytest.raises(KilledError):
+        made.deliver(-2, -1)
+    before = [item for item in made.dynamodb.items(TABLE) if is_taken_over]
+    made.start().deliver(-1)
+    spans = [item for item in made.dynamodb.items(TABLE) if not item["pk"]["S"].startswith("put#")]
+    made.dynamodb.restore(TABLE, [*before, *spans])
     made.start()
     repairs(made).repair()
-    put("a", claim=1, request_id="r")(made)
+    made.run(made.event() | {"replay": True})
 
     assert ["a"] == made.ids("shop_db", "views")
 
@@ -355,7 +361,7 @@ def test_a_comparison_counts_what_the_ledger_does_not_know_until_a_repair_ends()
     made = restored("delivered")
     found = repairs(made).unknown()
     assert (11, 1) == (found, len([one for one in made.spans() if one.chunks]))
-    made.dynamodb.before["transact_write_items"] = once(kill)
+    made.dynamodb.before["put_item"] = once(kill, lambda request: "edit#" in request["Item"]["pk"]["S"])
     with pytest.raises(KilledError):
         repairs(made).repair()
     assert is_restored(made.ledger, made.objects)
