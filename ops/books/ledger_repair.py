@@ -264,6 +264,8 @@ class LedgerRepair:
         if span is None or known is None:
             return True
         entry, changes = span.entry(known), dict[ChunkKey, Entry]()
+        if entry.state is State.REPLACED and known != key:
+            return False  # other new rows stand in place of all of it
         if entry.state in FINAL - {State.REPLACED} and self._has_rows(span, known):
             return False  # who edited it was killed before the ledger knew
         for depth in range(len(known.path), len(key.path)):

@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from shared.errors import LedgerUnavailableError
-from tests.support.delivery import Delivery, lose_answer, once
+from tests.support.delivery import Delivery, once
 from tests.support.spans import CHAIN, KEY, key, span
 from worker.chain import Owner
 from worker.record import START
@@ -95,15 +94,6 @@ def test_an_outcome_is_applied_to_what_another_wrote(written: State, outcome: Ou
     made.overtake(entries={KEY: Entry(written, reason="x")})
 
     assert state is made.settle({KEY: outcome}).entry(KEY).state
-
-
-def test_an_answer_that_is_lost_is_an_error() -> None:
-    """The sender finds the span."""
-    made = Made()
-    made.delivery.dynamodb.after["update_item"] = lambda _: lose_answer()
-
-    with pytest.raises(LedgerUnavailableError):
-        made.settle({KEY: OK})
 
 
 @pytest.mark.parametrize(("reason", "expected"), [("http_422", "http_422"), ("http_413", "row_too_large")])
