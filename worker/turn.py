@@ -262,10 +262,7 @@ class Turns:
         run, span, entry, event = work.run, work.span, work.span.entry(key), step.event
         if step.action is Action.ASK:
             event = run.inquiry.answers.get((span.place, key, entry))
-            if event is None and not self._may_ask(work, key, entry):
-                return
-            if event not in (None, Event.ABSENT):
-                self._apply(work, key, entry, event)
+            if not self._goes_on(work, key, event, database):
                 return
         body = self._read(work, key, entry)
         if body is None:
@@ -290,6 +287,16 @@ class Turns:
         if renewed.since is None:
             work.opened.add(key)
 
+    def _goes_on(self, work: _Work, key: ChunkKey, answer: Event | None, asked: str) -> bool:
+        """Return whether a chunk can be asked about now, or sent because the database that was asked lacks it; else note what is to be done."""
+        entry = work.span.entry(key)
+        if answer is None:
+            return self._may_ask(work, key, entry)
+        if answer is Event.ABSENT:
+            return not self._must_ask_elsewhere(work, key, entry, asked)
+        self._apply(work, key, entry, answer)
+        return False
+
     def _may_ask(self, work: _Work, key: ChunkKey, entry: Entry) -> bool:
         """Return whether a chunk can be asked about now; note why it cannot."""
         if self._inquiries.is_paused(work.span.place, key):
@@ -298,6 +305,23 @@ class Turns:
         if work.run.inquiry.has_many_rows and _may_be_there_in_part(work.span, entry):
             work.turn.asks = True  # once there are answers, there is room
             return False
+        return True
+
+    def _must_ask_elsewhere(self, work: _Work, key: ChunkKey, entry: Entry, asked: str) -> bool:
+        """Return whether a chunk that one database lacks must be asked about in its account's current one, too; note that.
+
+        A ledger that was restored does not know of all sends, nor to which database.
+        """
+        if entry.state is not State.DEAD and entry.reason != LEDGER_RESTORED:
+            return False
+        account = self._accounts.resolve([key.account]).get(key.account)
+        if account is None:
+            work.turn.complete = False  # unknown now
+            return True
+        if not isinstance(account, Account) or account.database == asked:
+            return False
+        work.changes[key] = replace(entry, database=account.database)
+        work.turn.asks = True
         return True
 
     def _must_cut(self, work: _Work, key: ChunkKey, renewed: Entry, body: bytes) -> bool:

@@ -48,7 +48,6 @@ ASKABLE_SECONDS = 71 * 60.0
 """After this many seconds Treasure Data can be asked about a doubt."""
 ALL = (State.WAITING, State.DEAD)
 
-
 TWO = envelope("shop", {"views": [row("e1"), row("e2")]})
 UNTRIED, DOUBTED, DEAD = 429, 500, 415
 """What imports of a chunk were answered with that waits without a doubt, that has a doubt though nothing landed, and that is dead."""

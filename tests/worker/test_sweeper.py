@@ -20,7 +20,6 @@ ROWS_SECONDS = 30 * DAY + 3600
 RETENTION = DAY
 INDEX = RETENTION + INDEX_SECONDS + 3600
 
-
 BOTH = envelope("shop", {"views": [row("e1")]}), envelope("blog", {"views": [row("e2")]})
 
 

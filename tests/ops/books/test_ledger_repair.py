@@ -153,8 +153,7 @@ def settle(made: Delivery) -> None:
 
 def restored(backup: str) -> Delivery:
     """Return a delivery with a history, its ledger restored as it was at the end of a step, in the sandboxes that served before."""
-    made, items = Delivery(), []
-    made.map(shop="shop_db")
+    made, items = Delivery().map(shop="shop_db"), []
     for name, step in HISTORY.items():
         step(made)
         made.clock.sleep(10)
@@ -358,6 +357,30 @@ def test_rows_that_treasure_data_lacks_are_sent_after_a_repair() -> None:
     assert (1, sorted([*IDS, "lost"])) == (counts["spans"], sorted(made.ids("shop_db", "views")))
 
 
+@pytest.mark.parametrize("status", [429, 500, 415])
+@pytest.mark.parametrize("backup", range(3))
+def test_rows_that_were_sent_to_the_new_database_of_their_account_are_found_there(
+    status: int, backup: int
+) -> None:
+    """They waited, were in doubt or dead, and the ledger names the database that they were planned for."""
+    made = Delivery().map(shop="old_db")
+    made.td.create("old_db", "views")
+
+    def plan() -> None:
+        made.fail(status)
+        put("a")(made)
+        made.td.faults.clear()
+        made.clock.sleep(5000)
+
+    steps = [plan, lambda: made.map(shop="shop_db"), lambda: made.start().send(State.WAITING, State.DEAD)]
+    for step in steps[:backup]:
+        step()
+    since_backup(made, lambda: [step() for step in steps[backup:]])
+    made.send(State.DEAD)
+
+    assert (["a"], [], {}) == (made.ids("shop_db", "views"), made.ids("old_db", "views"), made.chunks())
+
+
 def test_a_comparison_counts_what_the_ledger_does_not_know_until_a_repair_ends() -> None:
     """It changes nothing. A repair that was interrupted keeps what it has taken up, and lets the stack go only at its end."""
     made = restored("delivered")
@@ -376,8 +399,7 @@ def test_a_comparison_counts_what_the_ledger_does_not_know_until_a_repair_ends()
 
 def damage(made: Delivery, name: str, at: int) -> bytes:
     """Change a byte of an object; return what it held."""
-    body = bytes(made.s3.objects(BUCKET)[name].body)
-    changed = bytearray(body)
+    changed = bytearray(body := bytes(made.s3.objects(BUCKET)[name].body))
     changed[at] ^= 1
     made.s3.put_object(Bucket=BUCKET, Key=name, Body=bytes(changed))
     return body
@@ -571,11 +593,14 @@ def test_a_repair_of_rejected_events_that_never_took_effect_is_left_aside_if_the
     assert (["e0"], {key.name: ("dropped", "", 1)}) == (made.ids("shop_db", "views"), made.chunks())
 
 
-def test_edited_rows_of_a_forced_replay_count_apart_after_a_repair() -> None:
+def test_edited_rows_of_a_forced_replay_count_apart_before_and_after_a_repair() -> None:
     """Their object says of which rows they are and when these were received. Rows that are edited again are replaced, too."""
     made = Delivery()
     delivered_and_dead(made)
     received = {span.received_at for span in made.spans()}
+
+    def originals() -> list[bool]:
+        return [span.chain.is_of_stream for span in made.spans() if not span.is_forced]
 
     def edit_twice() -> None:
         made.fail(415, table="carts")
@@ -584,10 +609,11 @@ def test_edited_rows_of_a_forced_replay_count_apart_after_a_repair() -> None:
             edit(made)
             made.send()
         made.td.faults.clear()
+        assert (4, [True]) == (len(made.spans()), originals())
 
     since_backup(made, edit_twice)
 
-    assert [True] == [span.chain.is_of_stream for span in made.spans() if not span.is_forced]
+    assert [True] == originals()
     assert (4, 2) == (len(made.spans()), sum(State.REPLACED in span.states() for span in made.spans()))
     assert received == {span.received_at for span in made.spans()}
 
