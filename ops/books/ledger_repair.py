@@ -132,10 +132,11 @@ class LedgerRepair:
                 if span.object is not None and span.records:
                     try:
                         self._claim(_owners(self.objects.index(span), span.chain))
-                    except ObjectGoneError:
-                        continue  # its rows are long settled, or an operator goes on without them
                     except (BucketUnavailableError, InvalidObjectError) as error:
-                        self.unreadable[name_of(span)] = str(error)
+                        name = name_of(span)
+                        # if it is gone, its rows are long settled, or an operator goes on without them
+                        if not isinstance(error, ObjectGoneError) or any(self.bucket.names(name)):
+                            self.unreadable[name] = str(error)
 
     def _claim(self, owners: Mapping[str, Owner]) -> None:
         """Have records own the claims of their envelopes: as their spans are appended, whoever else has one has lost it to them."""

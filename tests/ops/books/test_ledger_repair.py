@@ -242,9 +242,10 @@ def test_a_restored_ledger_is_noticed_although_the_clock_was_set_back() -> None:
         made.wiring.guard.check()
 
 
-def missing(_request: object) -> None:
-    """Answer that there is no such table."""
-    raise client_error("ResourceNotFoundException", "DescribeTable", "Requested resource not found")
+def missing(request: dict[str, Any]) -> None:
+    """Answer that there is no such table, or object."""
+    code = "NoSuchKey" if "Bucket" in request else "ResourceNotFoundException"
+    raise client_error(code, "Get", "Requested resource not found")
 
 
 @pytest.mark.parametrize(
@@ -323,9 +324,9 @@ def test_a_chunk_that_was_delivered_in_parts_waits(rows: int, dead: set[str], ki
     assert {("waiting", "ledger_restored", rows)} == set(made.chunks(State.WAITING).values())
 
 
-@pytest.mark.parametrize("is_taken_over", [False, True])
-def test_the_claims_of_the_last_spans_are_made_again(is_taken_over: bool) -> None:
-    """A backup's items need not be of one moment: it may have a span without its claims, or with the claims that its append took over."""
+@pytest.mark.parametrize(("is_taken_over", "is_hidden"), [(False, False), (True, False), (False, True)])
+def test_the_claims_of_the_last_spans_are_made_again(is_taken_over: bool, is_hidden: bool) -> None:
+    """A backup's items need not be of one moment: it may have a span without its claims, or with the claims that its append took over. An object that S3 lists is not gone."""
     made = Delivery().map(shop="shop_db")
     made.put(*[envelope("shop", {"views": [row("a")]}, request_id="r", claim=1)] * 2)
     interrupt(made, lambda: made.deliver(-2, -1))
@@ -334,6 +335,10 @@ def test_the_claims_of_the_last_spans_are_made_again(is_taken_over: bool) -> Non
     items += [item for item in made.dynamodb.items(TABLE) if not item["pk"]["S"].startswith("put#")]
     made.dynamodb.restore(TABLE, items)
     made.start()
+    made.s3.before = {"get_object": missing} if is_hidden else {}
+    (first := repairs(made)).repair()
+    assert 2 * is_hidden == len(first.unreadable)
+    made.s3.before.clear()
     repairs(made).repair()
     made.run(made.event() | {"replay": True})
 
