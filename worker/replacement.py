@@ -83,9 +83,8 @@ class Replacements:
             span = self._ledger.get(place)
             if span is None:
                 continue
-            for key, entry in list(span.all_leaves()):
-                is_surplus = key.group.code == TOO_MANY_TABLES and not key.group.is_rejected
-                if is_surplus and selection.has(place, key, entry, span.planned_at):
+            for key, _ in selection.of(span):
+                if key.group.code == TOO_MANY_TABLES and not key.group.is_rejected:
                     try:
                         self.resend(place, key)
                         total += span.rows(key)

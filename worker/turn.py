@@ -139,7 +139,7 @@ class Turns:
             if not span.settled and self._clock.now() - span.planned_at / 1000 < UNSETTLED_SECONDS:
                 break
             turn.span, turn.waits_for = span, ""
-            selected = self._selected(run, span)
+            selected = dict(shuffled(run.selection.of(span), self._clock.now()))
             turn.selected = turn.selected or selected
             if run.persons is None:
                 raise UnavailableError("nobody knows who is to be forgotten")
@@ -165,14 +165,6 @@ class Turns:
             if not self._has_more(work, turn.span):
                 return
         turn.complete = False
-
-    def _selected(self, run: Run, span: Span) -> dict[ChunkKey, Entry]:
-        leaves = (
-            (key, entry)
-            for key, entry in span.all_leaves()
-            if run.selection.has(span.place, key, entry, span.planned_at)
-        )
-        return dict(shuffled(leaves, self._clock.now()))
 
     @staticmethod
     def _has_more(work: _Work, span: Span) -> bool:
