@@ -37,9 +37,8 @@ def add(made: Delivery, spans: int, status: int = 200) -> None:
     """Deliver more spans, whose imports have this status."""
     if status != 200:
         made.fail(status=status)
-    made.deliver_each(
-        *(envelope("shop", {"views": [row(f"x{n}")]}, request_id=f"x{n}") for n in range(spans))
-    )
+    names = [f"x{n}" for n in range(spans)]
+    made.deliver_each(*(envelope("shop", {"views": [row(name)]}, request_id=name) for name in names))
 
 
 def sweep(made: Delivery, seconds: float = 0.0) -> dict[str, int]:
