@@ -81,7 +81,10 @@ DELIVERY_COUNTERS: Mapping[str, Counter] = {
     "KeyRefused": Counter(DEPENDENCY, "imports that Treasure Data rejected because of the API key"),
     "AccountsStale": Counter(DEPENDENCY, "accounts answered from memory because Redis failed"),
     "RowsWaiting": Counter(DEPENDENCY, "rows that the worker left to the sender"),
-    "RowsDead": Counter(ATTENTION, "rows that became dead"),
+    "RowsDead": Counter(
+        ATTENTION,
+        "rows that became dead, unless the invocation was killed or DynamoDB's answer was lost: `sluice status` counts all",
+    ),
     "RowsAmbiguous": Counter(
         ATTENTION, "rows sent again although Treasure Data may have them: they may be duplicated"
     ),

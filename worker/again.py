@@ -22,7 +22,7 @@ from worker.passing import MARGIN_SECONDS, Passing
 from worker.record import CLAIMED, START, Number
 from worker.span import ChunkKey, Span
 from worker.span_object import SpanObjects
-from worker.states import Event
+from worker.states import UNSETTLED, Event
 
 CLOCK_SECONDS = 20
 """By how much the ingest's clock may be wrong."""
@@ -145,8 +145,9 @@ class Again:
             index = self._objects.index(span)
         except ObjectGoneError:
             now = self._ledger.get(span.place)
-            is_moved = now is not None and now.object != span.object  # meanwhile, it was written anew
-            return Event.UNANSWERED if is_moved else Event.INDEX_GONE
+            # meanwhile, it was written anew; or a copy in it may yet be sent: Treasure Data could not know of that
+            may_show = now is not None and (now.object != span.object or now.states() & UNSETTLED)
+            return Event.UNANSWERED if may_show else Event.INDEX_GONE
         except (BucketUnavailableError, InvalidObjectError):
             return Event.UNANSWERED
         return {

@@ -411,6 +411,17 @@ class Ledger:
             for item in found
         }
 
+    def take_over(self, claims: Mapping[str, Claiming], seconds_kept: int) -> None:
+        """Make up to MOST_CLAIMS claims that others have, by request id.
+
+        Raises:
+            LedgerUnavailableError: also if one of them belongs to somebody else by now, or was made with the append of its owner.
+        """
+        ttl = self._ttl(seconds_kept)
+        actions = [self._claim_action(one, claim, ttl) for one, claim in claims.items()]
+        if self._transact(actions, self._writer()) is not None:
+            raise LedgerUnavailableError("others have taken over a claim")
+
     # Forced replays
 
     def bind_tag(self, tag: str, wanted: str) -> str:

@@ -16,7 +16,7 @@ from shared import json_codec, names, rows
 from shared.errors import BucketUnavailableError, EditRefusedError, InvalidJsonError, InvalidObjectError
 from shared.event_id import derived_event_id
 from worker.span import TOO_MANY_TABLES, ChunkKey, Group, Place, RowSender, Span
-from worker.states import Entry, Event, Happening, Rules, State
+from worker.states import Event, Happening, Rules, State
 
 if TYPE_CHECKING:
     # the `sluice` command checks rows, and loads none of the modules that deliver
@@ -52,27 +52,27 @@ class Replacements:
 
     def edit(self, place: Place, key: ChunkKey, payload: bytes) -> Place:
         """Replace a dead chunk's rows with `payload`: as many MessagePack maps, back to back, in the same order."""
-        span, entry = self._chunk(place, key, State.DEAD)
+        span = self._span(place, key, State.DEAD)
         if key.group.code:
             raise EditRefusedError("this chunk does not hold rows: `sluice dead list` shows those that do")
         made = [(key.group.table, row) for row in revised(self._payload(span, key), payload)]
-        return self._replace(span, key, entry, made)
+        return self._replace(span, key, made)
 
     def repair(self, place: Place, key: ChunkKey, repaired: Sequence[tuple[int, str]]) -> Place:
         """Replace rejected events with repaired ones: for each, the UNIX milliseconds at which it was received, and its JSON."""
-        span, entry = self._chunk(place, key, State.REJECTED)
+        span = self._span(place, key, State.REJECTED)
         made = []
         for index, (received_at, text) in enumerate(repaired):
             new_id = partial(derived_event_id, f"{place.name}/{key.name}", "repair", index)
             made.append(row_of(text, received_at, key.group.table, new_id))
-        return self._replace(span, key, entry, made)
+        return self._replace(span, key, made)
 
     def resend(self, place: Place, key: ChunkKey) -> Place:
         """Replace a chunk of rows of tables that were too many with a chunk for each table."""
-        span, entry = self._chunk(place, key, State.DEAD)
+        span = self._span(place, key, State.DEAD)
         if key.group.code != TOO_MANY_TABLES:
             raise EditRefusedError("this chunk does not hold rows of tables that were too many")
-        return self._replace(span, key, entry, list(_rows_of(self._payload(span, key))))
+        return self._replace(span, key, list(_rows_of(self._payload(span, key))))
 
     def resend_all(self, selection: "Selection", deadline: "Deadline") -> int:
         """Replace all selected chunks of rows of tables that were too many, as far as that is possible; return how many rows."""
@@ -83,9 +83,8 @@ class Replacements:
             span = self._ledger.get(place)
             if span is None:
                 continue
-            for key, entry in list(span.all_leaves()):
-                is_surplus = key.group.code == TOO_MANY_TABLES and not key.group.is_rejected
-                if is_surplus and selection.has(place, key, entry, span.planned_at):
+            for key, _ in selection.of(span):
+                if key.group.code == TOO_MANY_TABLES and not key.group.is_rejected:
                     try:
                         self.resend(place, key)
                         total += span.rows(key)
@@ -93,19 +92,19 @@ class Replacements:
                         self._telemetry.warning("rows cannot be sent again", reason=str(error))
         return total
 
-    def _chunk(self, place: Place, key: ChunkKey, state: State) -> tuple[Span, Entry]:
+    def _span(self, place: Place, key: ChunkKey, state: State) -> Span:
+        """Return the span of a chunk that is in this state, without a doubt."""
         span = self._ledger.get(place)
         is_there = span is not None and key.planned in span.chunks and key in set(span.leaves(key.planned))
         if span is None or not is_there or span.entry(key).state is not state:
             raise EditRefusedError(
                 f"this chunk is not {state.value} any more: `sluice dead list` shows those that are"
             )
-        entry = span.entry(key)
-        if entry.since is not None:
+        if span.entry(key).since is not None:
             raise EditRefusedError(
                 "Treasure Data may have these rows: `sluice redrive --kind dead` asks it first"
             )
-        return span, entry
+        return span
 
     def _payload(self, span: Span, key: ChunkKey) -> bytes:
         try:
@@ -113,7 +112,7 @@ class Replacements:
         except InvalidObjectError as error:
             raise EditRefusedError("the span object with its rows cannot be read") from error
 
-    def _replace(self, span: Span, key: ChunkKey, entry: Entry, made: Rows) -> Place:
+    def _replace(self, span: Span, key: ChunkKey, made: Rows) -> Place:
         """Append a span with the new rows, and mark the chunk as replaced."""
         from worker.span_object import Chunk, span_of_rows  # noqa: PLC0415 -- the `sluice` command checks rows without it
 
@@ -133,7 +132,7 @@ class Replacements:
         first = span.origin if span.is_forced and not span.chain.is_forced else origin
         new, data = span_of_rows(chain, chunks, span.received_at, now, first)
         self._objects.put(new, data)
-        replaced = self._rules.follow(entry, Happening(Event.REPLACED, new.planned_at))
+        replaced = self._rules.follow(span.entry(key), Happening(Event.REPLACED, new.planned_at))
         if not self._ledger.replace(span.with_entries({key: replaced}), new):
             raise EditRefusedError("these rows are being written right now: try again")
         self._telemetry.info("replaced", account=key.account, rows=len(made), span=origin)

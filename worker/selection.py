@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from worker.ledger import WORKLIST_KEYS, Ledger
-from worker.span import ChunkKey, Place
+from worker.span import ChunkKey, Place, Span
 from worker.states import UNSETTLED, Decision, Entry, State
 
 SCHEDULED = tuple(sorted(UNSETTLED))
@@ -74,16 +74,21 @@ class Selection:
         if State.REJECTED in self.states:
             yield from ledger.rejected(max(self.since or 0.0, now - REJECTED_SECONDS), now)
 
-    def has(self, place: Place, key: ChunkKey, entry: Entry, planned_at: int) -> bool:
-        """Return whether a chunk of a span that was planned at `planned_at` (UNIX milliseconds) is selected."""
+    def of(self, span: Span) -> Iterator[tuple[ChunkKey, Entry]]:
+        """Yield the selected chunks of a span, each with its entry."""
+        return (one for one in span.all_leaves() if self._has(span, *one))
+
+    def _has(self, span: Span, key: ChunkKey, entry: Entry) -> bool:
         group = key.group
         return (
             entry.state in self.states
             and self.account in (None, key.account)
             and self.table in (None, group.table if group.is_rejected else group.label)
             and self.reason in (None, reason_of(key, entry))
-            and (self.since is None or (entry.at or planned_at) >= self.since * 1000)
-            and (self.chunks is None or not self.chunks.get(place, frozenset()).isdisjoint(key.lineage()))
+            and (self.since is None or (entry.at or span.planned_at) >= self.since * 1000)
+            and (
+                self.chunks is None or not self.chunks.get(span.place, frozenset()).isdisjoint(key.lineage())
+            )
         )
 
 

@@ -125,10 +125,6 @@ class Condition(Enum):
 Change = Callable[[Entry, Happening], Entry]
 
 
-def _nothing(entry: Entry, _happening: Happening) -> Entry:
-    return entry
-
-
 def _open_doubt(entry: Entry, happening: Happening) -> Entry:
     since = happening.now if entry.since is None else entry.since
     return replace(entry, since=since, database=happening.database or entry.database)
@@ -174,33 +170,33 @@ class Transition:
     states: tuple[State, ...]
     events: tuple[Event, ...]
     to: State
+    change: Change
     when: Condition = Condition.ALWAYS
-    change: Change = _nothing
 
 
 _W, _D, _A, _R = State.WAITING, State.DEAD, State.AGAIN, State.REJECTED
 
 TRANSITIONS: tuple[Transition, ...] = (
-    Transition((_W,), (Event.OPENED,), _W, change=_open_doubt),
-    Transition((_W, _D), (Event.ACCEPTED,), State.DELIVERED, change=_settle),
-    Transition((_W,), (Event.PARTLY_REFUSED,), State.SPLIT, Condition.DIVISIBLE, _clear_doubt),
+    Transition((_W,), (Event.OPENED,), _W, _open_doubt),
+    Transition((_W, _D), (Event.ACCEPTED,), State.DELIVERED, _settle),
+    Transition((_W,), (Event.PARTLY_REFUSED,), State.SPLIT, _clear_doubt, Condition.DIVISIBLE),
     Transition(
-        (_W,), (Event.REFUSED, Event.PARTLY_REFUSED, Event.NOT_DELIVERABLE), _D, Condition.ABSENT, _give_up
+        (_W,), (Event.REFUSED, Event.PARTLY_REFUSED, Event.NOT_DELIVERABLE), _D, _give_up, Condition.ABSENT
     ),
     Transition(
-        (_W,), (Event.REFUSED, Event.PARTLY_REFUSED, Event.UNANSWERED), _W, Condition.DOUBTED, _say_why
+        (_W,), (Event.REFUSED, Event.PARTLY_REFUSED, Event.UNANSWERED), _W, _say_why, Condition.DOUBTED
     ),
-    Transition((_W,), (Event.UNANSWERED,), _W, Condition.ABSENT, _clear_doubt),
-    Transition((_W, _D), (Event.ABSENT,), _W, Condition.DOUBTED, _renew_id),
-    Transition((_W,), (Event.OBJECT_GONE, Event.NO_DATABASE), _D, change=_lose),
-    Transition((_A, _D), (Event.COPY_COUNTS,), State.COPY, change=_settle),
-    Transition((_A, _D), (Event.NO_COPY,), _W, change=_pass_on),
-    Transition((_A,), (Event.NOT_RECORDED,), _R, change=_settle),
-    Transition((_A,), (Event.OBJECT_GONE, Event.INDEX_GONE), _D, change=_give_up_in_doubt),
-    Transition((_D,), (Event.RESENT,), _W, Condition.ABSENT, _renew_id),
-    Transition((_W, _D, _R), (Event.DROPPED,), State.DROPPED, Condition.ABSENT, _settle),
-    Transition((_D, _R), (Event.REPLACED,), State.REPLACED, Condition.ABSENT, _settle),
-    Transition((_W, _D, State.DELIVERED), (Event.CUT_ANEW,), State.REPLACED, Condition.ABSENT, _settle),
+    Transition((_W,), (Event.UNANSWERED,), _W, _clear_doubt, Condition.ABSENT),
+    Transition((_W, _D), (Event.ABSENT,), _W, _renew_id, Condition.DOUBTED),
+    Transition((_W,), (Event.OBJECT_GONE, Event.NO_DATABASE), _D, _lose),
+    Transition((_A, _D), (Event.COPY_COUNTS,), State.COPY, _settle),
+    Transition((_A, _D), (Event.NO_COPY,), _W, _pass_on),
+    Transition((_A,), (Event.NOT_RECORDED,), _R, _settle),
+    Transition((_A,), (Event.OBJECT_GONE, Event.INDEX_GONE), _D, _give_up_in_doubt),
+    Transition((_D,), (Event.RESENT,), _W, _renew_id, Condition.ABSENT),
+    Transition((_W, _D, _R), (Event.DROPPED,), State.DROPPED, _settle, Condition.ABSENT),
+    Transition((_D, _R), (Event.REPLACED,), State.REPLACED, _settle, Condition.ABSENT),
+    Transition((_W, _D, State.DELIVERED), (Event.CUT_ANEW,), State.REPLACED, _settle, Condition.ABSENT),
 )
 """The state machine. The first row that matches counts. An event without one leaves the entry unchanged."""
 

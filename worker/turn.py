@@ -94,7 +94,6 @@ class _Work:
         forgets: a chunk has rows of a person, and must be cut before it is sent.
     """
 
-    run: Run
     turn: Turn
     span: Span
     persons: Persons
@@ -140,12 +139,12 @@ class Turns:
             if not span.settled and self._clock.now() - span.planned_at / 1000 < UNSETTLED_SECONDS:
                 break
             turn.span, turn.waits_for = span, ""
-            selected = self._selected(run, span)
+            selected = dict(shuffled(run.selection.of(span), self._clock.now()))
             turn.selected = turn.selected or selected
             if run.persons is None:
                 raise UnavailableError("nobody knows who is to be forgotten")
             awaited = self._claims.awaited(span)
-            work = _Work(run, turn, replace(span, copies=awaited), run.persons)
+            work = _Work(turn, replace(span, copies=awaited), run.persons)
             try:
                 self._decide_all(work, selected)
                 if work.forgets:
@@ -167,14 +166,6 @@ class Turns:
                 return
         turn.complete = False
 
-    def _selected(self, run: Run, span: Span) -> dict[ChunkKey, Entry]:
-        leaves = (
-            (key, entry)
-            for key, entry in span.all_leaves()
-            if run.selection.has(span.place, key, entry, span.planned_at)
-        )
-        return dict(shuffled(leaves, self._clock.now()))
-
     @staticmethod
     def _has_more(work: _Work, span: Span) -> bool:
         """Return whether a round has made chunks that can be sent at once: halves, or rows that are no copy after all."""
@@ -185,7 +176,7 @@ class Turns:
     # Deciding
 
     def _decide_all(self, work: _Work, selected: Mapping[ChunkKey, Entry]) -> None:
-        span, run = work.span, work.run
+        span, run = work.span, work.turn.run
         accounts = self._accounts.resolve(
             dict.fromkeys(key.account for key, one in selected.items() if not _goes_to(span, key, one))
         )
@@ -210,7 +201,7 @@ class Turns:
                 self._apply(work, key, entry, step.event, step.reason)
             case Action.DECIDE:
                 work.again.append(key)
-            case Action.ASK if _is_undecided(work.run, key, entry):
+            case Action.ASK if _is_undecided(work.turn.run, key, entry):
                 work.again.append(key)
             case Action.ASK | Action.SEND if is_unaskable:
                 self._apply(work, key, entry, Event.NO_DATABASE, obstacle or "")
@@ -220,7 +211,7 @@ class Turns:
                 self._apply(work, key, replace(entry, since=None), Event.DROPPED)
             case Action.WAIT if obstacle is None:
                 work.closed[key] = f"?{key.account}"
-                work.run.admission.close(work.closed[key], step.reason)
+                work.turn.run.admission.close(work.closed[key], step.reason)
 
     def _destination(
         self, span: Span, key: ChunkKey, entry: Entry, accounts: Mapping[str, Account | str]
@@ -245,8 +236,8 @@ class Turns:
 
     def _may_send(self, work: _Work, key: ChunkKey, database: str) -> bool:
         """Return whether a database may get rows of this span now; note why it may not."""
-        if database and not work.run.deadline.near:
-            match work.run.admission.admit(database, work.admitted):
+        if database and not work.turn.run.deadline.near:
+            match work.turn.run.admission.admit(database, work.admitted):
                 case MaySend.YES:
                     return True
                 case MaySend.LATER:
@@ -259,13 +250,10 @@ class Turns:
 
     def _prepare(self, work: _Work, key: ChunkKey, step: Step, database: str) -> None:
         """Read a chunk, and note it to be sent; or to be asked about, if that is due and there is no answer yet."""
-        run, span, entry, event = work.run, work.span, work.span.entry(key), step.event
+        run, span, entry, event = work.turn.run, work.span, work.span.entry(key), step.event
         if step.action is Action.ASK:
             event = run.inquiry.answers.get((span.place, key, entry))
-            if event is None and not self._may_ask(work, key, entry):
-                return
-            if event not in (None, Event.ABSENT):
-                self._apply(work, key, entry, event)
+            if not self._goes_on(work, key, event, database):
                 return
         body = self._read(work, key, entry)
         if body is None:
@@ -281,7 +269,7 @@ class Turns:
             return
         if event is Event.ABSENT:
             work.changes[key] = renewed
-            database = self._anew(work, key, renewed, entry.reason)
+            database = self._anew(work, key, renewed)
             if not database:
                 return
         is_planned = not renewed.database and span.destination(key).text == database
@@ -290,14 +278,41 @@ class Turns:
         if renewed.since is None:
             work.opened.add(key)
 
+    def _goes_on(self, work: _Work, key: ChunkKey, answer: Event | None, asked: str) -> bool:
+        """Return whether a chunk can be asked about now, or sent because the database that was asked lacks it; else note what is to be done."""
+        entry = work.span.entry(key)
+        if answer is None:
+            return self._may_ask(work, key, entry)
+        if answer is Event.ABSENT:
+            return not self._must_ask_elsewhere(work, key, entry, asked)
+        self._apply(work, key, entry, answer)
+        return False
+
     def _may_ask(self, work: _Work, key: ChunkKey, entry: Entry) -> bool:
         """Return whether a chunk can be asked about now; note why it cannot."""
         if self._inquiries.is_paused(work.span.place, key):
             work.turn.complete = False
             return False
-        if work.run.inquiry.has_many_rows and _may_be_there_in_part(work.span, entry):
+        if work.turn.run.inquiry.has_many_rows and _may_be_there_in_part(work.span, entry):
             work.turn.asks = True  # once there are answers, there is room
             return False
+        return True
+
+    def _must_ask_elsewhere(self, work: _Work, key: ChunkKey, entry: Entry, asked: str) -> bool:
+        """Return whether a chunk that one database lacks must be asked about in its account's current one, too; note that.
+
+        A ledger that was restored does not know of all sends, nor to which database.
+        """
+        if entry.state is not State.DEAD and entry.reason != LEDGER_RESTORED:
+            return False
+        account = self._accounts.resolve([key.account]).get(key.account)
+        if account is None:
+            work.turn.complete = False  # unknown now
+            return True
+        if not isinstance(account, Account) or account.database == asked:
+            return False
+        work.changes[key] = replace(entry, database=account.database)
+        work.turn.asks = True
         return True
 
     def _must_cut(self, work: _Work, key: ChunkKey, renewed: Entry, body: bytes) -> bool:
@@ -327,13 +342,13 @@ class Turns:
             work.turn.complete = False
         return None
 
-    def _anew(self, work: _Work, key: ChunkKey, renewed: Entry, reason: str) -> str:
+    def _anew(self, work: _Work, key: ChunkKey, renewed: Entry) -> str:
         """Decide about a chunk whose doubt is over; return the database to send it to now, an empty string for none.
 
-        `reason` is that of its last refusal. Its account is looked up again: it may have another database, or none.
+        Its account is looked up again: it may have another database, or none.
         """
         span = work.span
-        if reason == TOO_LARGE and span.rows(key) > 1 and span.can_split(key):
+        if span.entry(key).reason == TOO_LARGE and span.rows(key) > 1 and span.can_split(key):
             # a proxy said so, or Treasure Data while there was a doubt
             halved = self._follow(renewed, Event.PARTLY_REFUSED, divisible=True)
             work.changes[key] = halved
@@ -359,7 +374,7 @@ class Turns:
 
     def _decide_again(self, work: _Work) -> None:
         """Decide about envelopes that were put again, or note them: for all that a run finds, copies are looked for at once."""
-        run, turn, left = work.run, work.turn, []
+        run, turn, left = work.turn.run, work.turn, []
         for key in work.again:
             event = run.inquiry.answers.get(key.group.request_id)
             if event is None:
@@ -396,7 +411,7 @@ class Turns:
         if not work.sends:
             return
         jobs = [
-            partial(self._attempt, work.run, span, Upload(key, to, span.unique_id(key, to), body))
+            partial(self._attempt, work.turn.run, span, Upload(key, to, span.unique_id(key, to), body))
             for key, (to, body) in work.sends.items()
         ]
         outcomes = dict(run_parallel(self._executors, jobs, _SENDS_AT_ONCE))

@@ -84,6 +84,4 @@ def chunks(ledger: Ledger, selection: Selection) -> Iterator[ListedChunk]:
     places = batched(dict.fromkeys(selection.places(ledger, time.time())), _BATCH, strict=False)
     for found in in_order(ledger.get_all, places):
         for span in found.values():
-            for key, entry in span.all_leaves():
-                if selection.has(span.place, key, entry, span.planned_at):
-                    yield ListedChunk(span, key, entry)
+            yield from (ListedChunk(span, *one) for one in selection.of(span))

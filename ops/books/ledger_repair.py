@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from heapq import heapify, heappop, heapreplace
-from itertools import batched, groupby, islice, takewhile
+from itertools import groupby, islice, takewhile
 from operator import attrgetter
 
 from ops.books.chunks import chunks
@@ -19,15 +19,7 @@ from worker.bucket import Bucket
 from worker.chain import ChainId, Owner
 from worker.claims import FROM_JSON
 from worker.index import Index, decode, digest_of
-from worker.ledger import (
-    MOST_CLAIMS,
-    MOST_CLAIMS_WITH_APPEND,
-    Claim,
-    Claiming,
-    ClaimsRefused,
-    Ledger,
-    destination_of,
-)
+from worker.ledger import MOST_CLAIMS, Claiming, Ledger, destination_of
 from worker.record import START, Number
 from worker.rows import decompress
 from worker.selection import Selection
@@ -148,17 +140,26 @@ class LedgerRepair:
                 if span.object is not None and span.records:
                     try:
                         self._claim(_owners(self.objects.index(span), span.chain))
-                    except ObjectGoneError:
-                        continue  # its rows are long settled, or an operator goes on without them
                     except (BucketUnavailableError, InvalidObjectError) as error:
-                        self.unreadable[name_of(span)] = str(error)
+                        name = name_of(span)
+                        # if it is gone, its rows are long settled, or an operator goes on without them
+                        if not isinstance(error, ObjectGoneError) or any(self.bucket.names(name)):
+                            self.unreadable[name] = str(error)
 
     def _claim(self, owners: Mapping[str, Owner]) -> None:
+        """Have records own the claims of their envelopes: as their spans are appended, whoever else has one has lost it to them."""
         left = dict(owners)
         while left:
             answered = self.ledger.claim(dict(islice(left.items(), MOST_CLAIMS)), SECONDS_KEPT)
             if not answered:
                 raise LedgerUnavailableError("the ledger does not answer for claims")
+            lost = {
+                one: Claiming(left[one], claim.owner)
+                for one, claim in answered.items()
+                if claim.owner != left[one] and not claim.is_fixed
+            }
+            if lost:
+                self.ledger.take_over(lost, SECONDS_KEPT)
             left = {one: owner for one, owner in left.items() if one not in answered}
 
     @staticmethod
@@ -194,17 +195,16 @@ class LedgerRepair:
                 return
             if one.index.plan.after > at:
                 # spans of one or two records without rows have no object; a chain has no holes
-                end = self._append(
-                    _filler(chain, at, one.index.plan.after, one.index.plan.planned_at, end), {}
-                )
-            if (
-                one.index.plan.origin
-                and not chain.is_forced
-                and not self._note_replaced(one.index.plan.origin)
-            ):
+                end = _filler(chain, at, one.index.plan.after, one.index.plan.planned_at, end)
+                self.ledger.append(end)
+            origin = one.index.plan.origin
+            if origin and not chain.is_forced and not self._note_replaced(origin):
                 counts["aside"] += 1
                 return
-            end = self._append(self._span(one, end), self._claims(one) if chain.is_of_stream else {})
+            if chain.is_of_stream:
+                self._claim(_owners(one.index, chain))
+            end = self._span(one, end)
+            self.ledger.append(end)
             counts["spans"] += 1
             if not chain.is_of_stream:
                 return
@@ -226,7 +226,7 @@ class LedgerRepair:
         before = self.ledger.end(chain)
         at = START if before is None else before.last
         if end is not None and gap.gaps[-1] == at:
-            self._append(_filler(chain, at, end.last, end.planned_at, before), {})
+            self.ledger.append(_filler(chain, at, end.last, end.planned_at, before))
 
     def _follow_rewrite(self, stored: Stored) -> bool:
         """Have a known span refer to the object that the sweep or forgetting has written anew since the backup."""
@@ -276,6 +276,8 @@ class LedgerRepair:
         if span is None or known is None:
             return True
         entry, changes = span.entry(known), dict[ChunkKey, Entry]()
+        if entry.state is State.REPLACED and known != key:
+            return False  # other new rows stand in place of all of it
         if entry.state in FINAL - {State.REPLACED} and self._has_rows(span, known):
             return False  # who edited it was killed before the ledger knew
         for depth in range(len(known.path), len(key.path)):
@@ -333,29 +335,6 @@ class LedgerRepair:
             origin=index.plan.origin,
         )
         return span.with_entries(dict(self._doubts(span)) | self._settled(span, index), settled=True)
-
-    def _claims(self, one: _Unknown) -> dict[str, Claiming]:
-        """Return the claims that the records of a span owned when it was planned."""
-        owners = _owners(one.index, one.stored.chain)
-        held: dict[str, Claim] = {}
-        for ids in batched(owners, MOST_CLAIMS_WITH_APPEND, strict=False):
-            held |= self.ledger.claims(ids)
-        return {
-            request_id: Claiming(owner, held[request_id].owner if request_id in held else None)
-            for request_id, owner in owners.items()
-        }
-
-    def _append(self, span: Span, claims: dict[str, Claiming]) -> Span:
-        taken_over_first = sorted(
-            claims.items(), key=lambda one: one[1].before is None
-        )  # others can be made alone
-        first = dict(islice(taken_over_first, MOST_CLAIMS_WITH_APPEND))
-        self._claim({one: claim.owner for one, claim in claims.items() if one not in first})
-        while True:
-            answer = self.ledger.append(span, first, SECONDS_KEPT)
-            if not isinstance(answer, ClaimsRefused):
-                return answer[1]
-            first = {one: claim for one, claim in first.items() if one not in answer.request_ids}
 
     def _doubt(self, counts: Counter[str]) -> None:
         """Put in doubt what waited or was dead in the backup, unless new rows have replaced it since."""

@@ -402,7 +402,6 @@ FAULTLESS = "put again, the first copy"  # 7,000 states, not 100,000
 UNSEEN = {"member by index", "free what was passed over"}
 SEEN_AS = {"all shards": "until copies claim", "claim with append": "claim in gaps"}  # what it leads to here
 
-
 ALL_SCENES = {scene.name: scene for scene in SCENES}
 
 

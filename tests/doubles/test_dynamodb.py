@@ -167,7 +167,6 @@ SPARSE: list[Call] = [
     _query("kind = :k", OPEN, IndexName="kind_only"),
 ]
 
-
 _KEYS = st.tuples(st.sampled_from("ab"), st.sampled_from(SORT_KEYS))
 _COUNTS = st.integers(0, 3)
 _CALLS = st.one_of(

@@ -223,7 +223,6 @@ def test_a_form_is_one_event_even_with_a_repeated_field_events(path: str) -> Non
 
 DAY = 86_400
 
-
 stamps = st.integers(NOW - 400 * DAY, NOW + 400 * DAY) | st.floats(NOW - 400 * DAY, NOW + 400 * DAY)
 
 

@@ -57,7 +57,6 @@ cut = st.tuples(zipped, st.integers(0, 60)).map(lambda pair: pair[0][: pair[1]])
 longer = st.tuples(zipped, st.binary(min_size=1, max_size=9)).map(b"".join)
 bodies = st.sampled_from([contents, zipped, cut, longer]).flatmap(lambda kind: kind)
 
-
 OTHERS = [Dialect("id", "GET", "/js/v3/global_id"), Dialect("site id", "GET", "/get_cookie_id?a=1")]
 PATHS = [route.path.format(database="shop", table="pageviews") for route in ROUTES]
 FIELDS = ["rawQueryString", "headers", "body", "isBase64Encoded"]

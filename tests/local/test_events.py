@@ -42,7 +42,6 @@ REFUSED: Mapping[str, RequestCode] = {
 """Why a recorded request is refused, if it is."""
 OTHERS = {"mistake-nested-too-deeply": 400, "preflight": 204}
 
-
 _SHARD = {
     "ShardId": SHARD,
     "HashKeyRange": {"StartingHashKey": "0", "EndingHashKey": str(2**128 - 1)},

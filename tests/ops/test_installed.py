@@ -31,7 +31,6 @@ names = packages_distributions()
 print(json.dumps(sorted({name for module in sys.modules for name in names.get(module.partition(".")[0], ())})))
 """
 
-
 NO_LOCAL_STACK = """\
 the local stack is not installed (crawleruseragents, moto, redis): \
 in a clone of Sluice, run `uv tool install '.[local]'` or `pip install '.[local]'`"""

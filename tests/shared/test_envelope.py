@@ -91,7 +91,6 @@ def test_other_bytes_raise_only_envelope_errors(data: bytes) -> None:
 
 MEMBERS = [1, "shop", "k1", 1, "r1", 0, [["pageviews", 1, b"\x80"]], []]
 
-
 ILLEGAL = {1: ["Shop"], 2: [None, "K1"], 3: [1.5], 4: [7, "r 1", "r" * 129], 5: ["0"], 6: [[]], 7: [None]}
 """Values that a member cannot have, by position."""
 ILLEGAL_TABLES = [

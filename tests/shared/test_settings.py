@@ -13,7 +13,6 @@ REQUIRED = (
 )
 INGEST = {name: name.lower() for name in REQUIRED}
 
-
 PARSED = {"allowed_origins": ("https://a.example", "https://b.example"), "key_events_per_second": 4}
 
 

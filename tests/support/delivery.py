@@ -100,12 +100,11 @@ def once(
     act: Callable[[], Any], when: Callable[[dict[str, Any]], bool] = lambda _: True
 ) -> Callable[..., None]:
     """Return a hook that acts once, on the first call whose request satisfies `when`."""
-    done: list[bool] = []
+    left = [act]
 
     def hook(request: dict[str, Any]) -> None:
-        if not done and when(request):
-            done.append(True)
-            act()
+        if left and when(request):
+            left.pop()()
 
     return hook
 

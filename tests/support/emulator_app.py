@@ -80,7 +80,6 @@ def _execute(function: Any, event: Any, *more: Any, **options: Any) -> Any:
 lambda_svc._poll_kinesis, lambda_svc._execute_function = _poll, _execute
 lambda_svc._ESM_BACKOFF_SECONDS, lambda_svc._LAMBDA_STATE_TRANSITION_DELAY = 0.2, 0.1
 
-
 _INSERT = re.compile(r'INSERT INTO "([^"]+)"', re.IGNORECASE)
 _action_of, _tables_of = iam_actions._action_from_target, iam_actions.dynamodb_resource_arns
 _resource_of = iam_actions.extract_resource_arn
@@ -112,7 +111,6 @@ def _resource(
 
 iam_actions._action_from_target, iam_actions.dynamodb_resource_arns = _action, _tables
 iam_actions.extract_resource_arn = _resource
-
 
 _CHECKSUM = b"x-amz-checksum-crc32"
 

@@ -142,23 +142,6 @@ def test_rows_that_were_not_delivered_are_not_forced(status: int) -> None:
     assert (["v0"], ["v2"]) == (made.ids("shop_db", "views"), made.ids("blog_db", "views"))
 
 
-def test_rows_that_are_forced_and_edited_count_apart_however_often_they_are_edited() -> None:
-    """Their originals count as received."""
-    made = shops(envelope("shop", {"views": [row("v0")]}))
-    made.deliver()
-    made.fail(415, table="views")
-    force(made)
-    for _ in range(2):
-        [(last, key)] = [
-            (span, key) for span in made.spans() for key, one in span.all_leaves() if one.state is State.DEAD
-        ]
-        made.sender_wiring.replacements.edit(last.place, key, made.objects.payload(last, key))
-        made.send()
-
-    assert [True] == [span.chain.is_of_stream for span in made.spans() if not span.is_forced]
-    assert 4 == len(made.spans())
-
-
 def test_rows_that_are_still_there_do_not_answer_for_lost_ones() -> None:
     """A forced chunk has the rows of several imports. With some of them, Treasure Data proves neither to have the chunk nor to lack it."""
     made = Delivery(cut=Cut(1, 16 << 20)).map(shop="shop_db")

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from operator import itemgetter
 from typing import Any
@@ -355,6 +356,7 @@ def test_claims_are_made_with_the_append_or_not_at_all(client: Any) -> None:
     assert most.keys() == one.claims(most).keys()
 
 
+@pytest.mark.parametrize("is_alone", [False, True])
 @pytest.mark.parametrize(
     ("before", "claim", "wins"),
     [
@@ -369,18 +371,20 @@ def test_claims_are_made_with_the_append_or_not_at_all(client: Any) -> None:
     ],
 )
 def test_a_claim_is_taken_over_only_from_an_owner_that_no_append_has_fixed(
-    client: Any, before: tuple[Owner, bool] | None, claim: Claiming, wins: bool
+    client: Any, before: tuple[Owner, bool] | None, claim: Claiming, wins: bool, is_alone: bool
 ) -> None:
-    """So the owner's own append and the one that takes over never both succeed."""
+    """So the owner's own append and the one that takes over never both succeed. A repair takes over without an append."""
     one = ledger(client)
     if before is not None:
         fixed = {"fixed": {"BOOL": True}} if before[1] else {}
         claimed = {"pk": {"S": "put#q"}, "sk": {"S": "-"}, "owner": {"S": before[0].name}}
         client.put_item(TableName=TABLE, Item=claimed | fixed)
 
-    assert wins is isinstance(one.append(span(), {"q": claim}, 60), tuple)
-    if wins:
-        assert {"q": Claim(A, is_fixed=True)} == one.claims("q")
+    assert is_alone or wins is isinstance(one.append(span(), {"q": claim}, 60), tuple)
+    if is_alone:
+        with nullcontext() if wins else pytest.raises(LedgerUnavailableError):
+            one.take_over({"q": claim}, 60)
+    assert wins is ({"q": Claim(A, is_fixed=True)} == one.claims("q"))
 
 
 @pytest.mark.parametrize("code", ["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"])
@@ -433,6 +437,7 @@ def throttle(_: Any) -> None:
         lambda one: list(one.spans()),
         lambda one: one.claim({"q": A}, 60),
         lambda one: one.claims("q"),
+        lambda one: one.take_over({"q": Claiming(A, B)}, 60),
         lambda one: one.bind_tag("t", "x"),
         lambda one: one.chains(),
         lambda one: one.note_chain(CHAIN),

@@ -62,9 +62,8 @@ def test_a_row_that_came_later_or_of_another_account_is_of_nobody() -> None:
     both = Persons(b"key", persons("x", before=10).persons + persons("y", before=20).persons)
     assert [True, False] == [both.of("shop", at) is not None for at in (20, 21)]
     assert persons("x").of("blog") is None
-    assert ["request", "", "request"] == [
-        matcher.request({"email": "x"} | more) for more in ({"received_at": 10}, {"received_at": 11}, {})
-    ]
+    arrivals = ({"received_at": 10}, {"received_at": 11}, {})
+    assert ["request", "", "request"] == [matcher.request({"email": "x"} | more) for more in arrivals]
 
 
 def test_an_event_is_recognised_by_any_member_with_its_column_s_name() -> None:

@@ -15,6 +15,7 @@ from tests.support import spans
 from tests.support.delivery import (
     BUCKET,
     KEYS,
+    TABLE,
     Delivery,
     KilledError,
     Meddled,
@@ -46,7 +47,6 @@ CHUNK = ChunkKey.parse("shop/views/0")
 ASKABLE_SECONDS = 71 * 60.0
 """After this many seconds Treasure Data can be asked about a doubt."""
 ALL = (State.WAITING, State.DEAD)
-
 
 TWO = envelope("shop", {"views": [row("e1"), row("e2")]})
 UNTRIED, DOUBTED, DEAD = 429, 500, 415
@@ -570,7 +570,6 @@ def test_a_chunk_that_is_too_large_is_halved_within_one_run() -> None:
     made = failed(UNTRIED, envelope("shop", {"views": rows}))
     made.td.settings = replace(made.td.settings, largest_import=500)
     states: list[Entry] = []
-    attempted: list[str] = []
     attempted = around_attempts(
         made, before=lambda: states.append(span(made).entry(ChunkKey.parse(attempted[-1])))
     )
@@ -842,8 +841,8 @@ def test_without_time_to_look_at_the_worklist_its_first_span_counts() -> None:
     """Thousands that do not count must not keep a run until Lambda ends it, and nobody hears of what waits. Few are read at first."""
     made = shops(TWO)
     asked: list[int] = []
-    made.dynamodb.before["batch_get_item"] = lambda call: asked.extend(
-        len(wanted["Keys"]) for wanted in call["RequestItems"].values()
+    made.dynamodb.before["batch_get_item"] = lambda call: asked.append(
+        len(call["RequestItems"][TABLE]["Keys"])
     )
     at = milliseconds(made.clock.now())
     for one in range(2000):

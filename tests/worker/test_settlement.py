@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from shared.errors import LedgerUnavailableError
-from tests.support.delivery import Delivery, lose_answer, once
+from tests.support.delivery import Delivery, once
 from tests.support.spans import CHAIN, KEY, key, span
 from worker.chain import Owner
 from worker.record import START
@@ -37,13 +36,10 @@ class Made:
         assert made.ledger.get(self.span.place) == settled
         return settled
 
-    def overtake(self, **changes: Any) -> None:
+    def overtake(self, entries: dict[ChunkKey, Entry] | None = None) -> None:
         """Let another invocation write the span just before the next write."""
-        self.delivery.dynamodb.before["update_item"] = once(
-            lambda: self.delivery.ledger.update(
-                self.span.with_entries(changes.get("entries", {}), settled=True)
-            )
-        )
+        ledger, written = self.delivery.ledger, self.span.with_entries(entries or {}, settled=True)
+        self.delivery.dynamodb.before["update_item"] = once(lambda: ledger.update(written))
 
 
 def test_delivered_chunks_need_no_entry() -> None:
@@ -100,15 +96,6 @@ def test_an_outcome_is_applied_to_what_another_wrote(written: State, outcome: Ou
     assert state is made.settle({KEY: outcome}).entry(KEY).state
 
 
-def test_an_answer_that_is_lost_is_an_error() -> None:
-    """The sender finds the span."""
-    made = Made()
-    made.delivery.dynamodb.after["update_item"] = lambda _: lose_answer()
-
-    with pytest.raises(LedgerUnavailableError):
-        made.settle({KEY: OK})
-
-
 @pytest.mark.parametrize(("reason", "expected"), [("http_422", "http_422"), ("http_413", "row_too_large")])
 def test_a_chunk_that_is_partly_refused_is_split(reason: str, expected: str) -> None:
     """Its halves wait without a doubt. A single row dies alone."""
@@ -116,9 +103,7 @@ def test_a_chunk_that_is_partly_refused_is_split(reason: str, expected: str) -> 
     found = Made().settle({KEY: partly, CLICKS: partly})
     halves = {one.path: entry for one, entry in found.entries.items() if one.planned == KEY}
 
-    assert {"": "split", "0": "waiting", "1": "waiting"} == {
-        path: entry.state.value for path, entry in halves.items()
-    }
+    assert ["split", "waiting", "waiting"] == [halves[path].state for path in ("", "0", "1")]
     assert {None} == {entry.since for entry in halves.values()}
     assert (State.DEAD, expected) == (found.entry(CLICKS).state, found.entry(CLICKS).reason)
 

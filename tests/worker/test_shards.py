@@ -20,7 +20,6 @@ from worker.shards import BELIEVED_SECONDS, RETENTION_FRESH_SECONDS, Cursor, Pos
 
 STAMP = datetime.fromtimestamp(BEGAN, UTC)
 
-
 OLDEST = Position()
 LOST = ReadTimeoutError(endpoint_url="https://kinesis.invalid")
 THROTTLED = [

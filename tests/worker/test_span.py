@@ -259,9 +259,8 @@ def test_settling_changes_no_state(states: dict[ChunkKey, State], named: bool) -
         )
     after = before.with_entries({}, settled=True)
 
-    assert {one: entry.state for one, entry in before.all_leaves()} == {
-        one: entry.state for one, entry in after.all_leaves()
-    }
+    was, now = ({key: entry.state for key, entry in one.all_leaves()} for one in (before, after))
+    assert was == now
 
 
 @pytest.mark.parametrize(

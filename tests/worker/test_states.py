@@ -36,9 +36,8 @@ SINCE, NOW, AT = 1_700_000_000_000, 1_700_000_060_000, 1_700_000_030_000
 
 def rules(**changes: Any) -> Rules:
     """Return rules with defaults."""
-    return Rules(
-        **({"memory_seconds": MEMORY, "query_delay_seconds": QUERY_DELAY, "sends_unasked": True} | changes)
-    )
+    defaults = {"memory_seconds": MEMORY, "query_delay_seconds": QUERY_DELAY, "sends_unasked": True}
+    return Rules(**(defaults | changes))
 
 
 def entry(state: State, **changes: Any) -> Entry:

@@ -20,7 +20,6 @@ ROWS_SECONDS = 30 * DAY + 3600
 RETENTION = DAY
 INDEX = RETENTION + INDEX_SECONDS + 3600
 
-
 BOTH = envelope("shop", {"views": [row("e1")]}), envelope("blog", {"views": [row("e2")]})
 
 
@@ -38,9 +37,8 @@ def add(made: Delivery, spans: int, status: int = 200) -> None:
     """Deliver more spans, whose imports have this status."""
     if status != 200:
         made.fail(status=status)
-    made.deliver_each(
-        *(envelope("shop", {"views": [row(f"x{n}")]}, request_id=f"x{n}") for n in range(spans))
-    )
+    names = [f"x{n}" for n in range(spans)]
+    made.deliver_each(*(envelope("shop", {"views": [row(name)]}, request_id=name) for name in names))
 
 
 def sweep(made: Delivery, seconds: float = 0.0) -> dict[str, int]:

@@ -28,7 +28,6 @@ from worker.treasure_data.client import ACCEPTED, Meaning, Reply, TreasureDataCl
 MD5 = "0" * 32
 UNIQUE_ID = "2ac30b788fd813e9ac7a3af9d395e109"
 
-
 SENT = {"md5_hex": MD5, "unique_id": UNIQUE_ID, "database": "shop_db", "table": "views"}
 TAKEN = json.dumps(SENT | {"elapsed_time": 0}).encode()
 

@@ -27,6 +27,7 @@ from tests.support.delivery import (
 )
 from tests.worker.test_rejected import AT, delivered, event, rejecting
 from worker.bucket import Bucket
+from worker.replacement import decoded
 from worker.restored import CHECK_SECONDS, is_restored
 from worker.states import Decision, State
 
@@ -47,15 +48,21 @@ def put(*ids: str, account: str = "shop", claim: int = 0, request_id: str = "") 
     return step
 
 
+def interrupt(made: Delivery, act: Callable[[], object], call: str = "put_item") -> None:
+    """Have a function killed between the put of a span's object and the call that appends the span."""
+    made.dynamodb.before[call] = once(kill, lambda request: "g" in request.get("Item", "g"))
+    with pytest.raises(KilledError):
+        act()
+    made.start()
+
+
 def killed(*ids: str) -> Step:
     """Return a step whose worker is killed between the put of the object and the append; another one takes the record."""
 
     def step(made: Delivery) -> None:
-        made.dynamodb.before["put_item"] = once(kill, lambda request: "g" in request["Item"])
-        with pytest.raises(KilledError):
-            put(*ids)(made)
+        interrupt(made, lambda: put(*ids)(made))
         made.clock.sleep(60)
-        made.start().deliver(-1)
+        made.deliver(-1)
 
     return step
 
@@ -85,6 +92,14 @@ def unknown_at_first(*ids: str) -> Step:
     return step
 
 
+def edit(made: Delivery, later: int = 1) -> None:
+    """Have an operator edit the last dead chunk: its rows are so many seconds later."""
+    span = max((one for one in made.spans() if State.DEAD in one.states()), key=lambda one: one.planned_at)
+    *_, key = [key for key, entry in span.all_leaves() if entry.state is State.DEAD]
+    rows = [one | {"time": one["time"] + later} for one in decoded(made.objects.payload(span, key))]
+    made.sender_wiring.replacements.edit(span.place, key, b"".join(map(msgpack.packb, rows)))
+
+
 def edited(event_id: str) -> Step:
     """Return a step in which an operator edits a dead row: the new one has a chain whose name follows from the chunk's."""
 
@@ -93,13 +108,8 @@ def edited(event_id: str) -> Step:
         made.fail(415)
         put(event_id, account="edited")(made)
         made.td.faults.clear()
-        span = max(made.spans(), key=lambda one: one.planned_at)
-        [(key, entry)] = span.all_leaves()
-        assert State.DEAD is entry.state
-        old = msgpack.unpackb(made.objects.payload(span, key))
         made.clock.sleep(5000)
-        made.start()
-        made.sender_wiring.replacements.edit(span.place, key, msgpack.packb(old | {"time": old["time"] + 1}))
+        edit(made.start())
         made.send()
 
     return step
@@ -143,8 +153,7 @@ def settle(made: Delivery) -> None:
 
 def restored(backup: str) -> Delivery:
     """Return a delivery with a history, its ledger restored as it was at the end of a step, in the sandboxes that served before."""
-    made, items = Delivery(), []
-    made.map(shop="shop_db")
+    made, items = Delivery().map(shop="shop_db"), []
     for name, step in HISTORY.items():
         step(made)
         made.clock.sleep(10)
@@ -207,9 +216,7 @@ def test_a_gap_stays_one_although_no_object_shows_what_followed_it() -> None:
     for some in ({"Records": batch[:1]}, {"Records": batch[1:2]}):
         made.run(some)
     made.clock.sleep(3 * 3600)
-    made.put(
-        envelope("shop", {"views": [row("e")]}, request_id="e", received_at=int(made.clock.now()) * 1000)
-    )
+    made.put(envelope("shop", {"views": [row("e")]}, received_at=int(made.clock.now()) * 1000))
     made.deliver_all([name for name in made.by_shard() if name != chain.shard])
     made.clock.sleep(CHECK_SECONDS)
     made.dynamodb.restore(TABLE, items)
@@ -218,9 +225,7 @@ def test_a_gap_stays_one_although_no_object_shows_what_followed_it() -> None:
         repairs(made).repair()
     repairs(made).repair()
     made.start().run({"Records": batch})
-    for _ in range(6):
-        made.clock.sleep(900)
-        made.invoke_sender({})
+    settle(made)
 
     assert ["a", "b", "c", "d", "e"] == sorted(made.ids("shop_db", "views"))
     assert 2 == sum(span.chain.gaps != () for span in made.spans())
@@ -237,9 +242,10 @@ def test_a_restored_ledger_is_noticed_although_the_clock_was_set_back() -> None:
         made.wiring.guard.check()
 
 
-def missing(_request: object) -> None:
-    """Answer that there is no such table."""
-    raise client_error("ResourceNotFoundException", "DescribeTable", "Requested resource not found")
+def missing(request: dict[str, Any]) -> None:
+    """Answer that there is no such table, or object."""
+    code = "NoSuchKey" if "Bucket" in request else "ResourceNotFoundException"
+    raise client_error(code, "Get", "Requested resource not found")
 
 
 @pytest.mark.parametrize(
@@ -315,20 +321,26 @@ def test_a_chunk_that_was_delivered_in_parts_waits(rows: int, dead: set[str], ki
     settle(made)
 
     assert delivered == made.ids("shop_db", "views")
-    assert {(rows, "ledger_restored")} == {
-        (count, reason) for _, reason, count in made.chunks(State.WAITING).values()
-    }
+    assert {("waiting", "ledger_restored", rows)} == set(made.chunks(State.WAITING).values())
 
 
-def test_the_claims_of_the_last_spans_are_made_again() -> None:
-    """A backup's items need not be of the same moment: it may have a span without the claims that were made before it."""
+@pytest.mark.parametrize(("is_taken_over", "is_hidden"), [(False, False), (True, False), (False, True)])
+def test_the_claims_of_the_last_spans_are_made_again(is_taken_over: bool, is_hidden: bool) -> None:
+    """A backup's items need not be of one moment: it may have a span without its claims, or with the claims that its append took over. An object that S3 lists is not gone."""
     made = Delivery().map(shop="shop_db")
-    put("a", claim=1, request_id="r")(made)
-    items = [item for item in made.dynamodb.items(TABLE) if not item["pk"]["S"].startswith("put#")]
+    made.put(*[envelope("shop", {"views": [row("a")]}, request_id="r", claim=1)] * 2)
+    interrupt(made, lambda: made.deliver(-2, -1))
+    items = [item for item in made.dynamodb.items(TABLE) if is_taken_over]
+    made.deliver(-1)
+    items += [item for item in made.dynamodb.items(TABLE) if not item["pk"]["S"].startswith("put#")]
     made.dynamodb.restore(TABLE, items)
     made.start()
+    made.s3.before = {"get_object": missing} if is_hidden else {}
+    (first := repairs(made)).repair()
+    assert 2 * is_hidden == len(first.unreadable)
+    made.s3.before.clear()
     repairs(made).repair()
-    put("a", claim=1, request_id="r")(made)
+    made.run(made.event() | {"replay": True})
 
     assert ["a"] == made.ids("shop_db", "views")
 
@@ -350,12 +362,36 @@ def test_rows_that_treasure_data_lacks_are_sent_after_a_repair() -> None:
     assert (1, sorted([*IDS, "lost"])) == (counts["spans"], sorted(made.ids("shop_db", "views")))
 
 
+@pytest.mark.parametrize("status", [429, 500, 415])
+@pytest.mark.parametrize("backup", range(3))
+def test_rows_that_were_sent_to_the_new_database_of_their_account_are_found_there(
+    status: int, backup: int
+) -> None:
+    """They waited, were in doubt or dead, and the ledger names the database that they were planned for."""
+    made = Delivery().map(shop="old_db")
+    made.td.create("old_db", "views")
+
+    def plan() -> None:
+        made.fail(status)
+        put("a")(made)
+        made.td.faults.clear()
+        made.clock.sleep(5000)
+
+    steps = [plan, lambda: made.map(shop="shop_db"), lambda: made.start().send(State.WAITING, State.DEAD)]
+    for step in steps[:backup]:
+        step()
+    since_backup(made, lambda: [step() for step in steps[backup:]])
+    made.send(State.DEAD)
+
+    assert (["a"], [], {}) == (made.ids("shop_db", "views"), made.ids("old_db", "views"), made.chunks())
+
+
 def test_a_comparison_counts_what_the_ledger_does_not_know_until_a_repair_ends() -> None:
     """It changes nothing. A repair that was interrupted keeps what it has taken up, and lets the stack go only at its end."""
     made = restored("delivered")
     found = repairs(made).unknown()
     assert (11, 1) == (found, len([one for one in made.spans() if one.chunks]))
-    made.dynamodb.before["transact_write_items"] = once(kill)
+    made.dynamodb.before["put_item"] = once(kill, lambda request: "edit#" in request["Item"]["pk"]["S"])
     with pytest.raises(KilledError):
         repairs(made).repair()
     assert is_restored(made.ledger, made.objects)
@@ -368,8 +404,7 @@ def test_a_comparison_counts_what_the_ledger_does_not_know_until_a_repair_ends()
 
 def damage(made: Delivery, name: str, at: int) -> bytes:
     """Change a byte of an object; return what it held."""
-    body = bytes(made.s3.objects(BUCKET)[name].body)
-    changed = bytearray(body)
+    changed = bytearray(body := bytes(made.s3.objects(BUCKET)[name].body))
     changed[at] ^= 1
     made.s3.put_object(Bucket=BUCKET, Key=name, Body=bytes(changed))
     return body
@@ -498,38 +533,53 @@ def test_an_edited_half_counts_once_after_a_repair() -> None:
     """The ledger knows neither its chunk nor that this was split. The other half is found in Treasure Data."""
     made = Delivery().map(shop="shop_db")
 
-    def edit() -> None:
+    def edit_half() -> None:
         made.td.settings = replace(made.td.settings, rejects=lambda one: one["event_id"] == "b")
         put("a", "b")(made)
         made.clock.sleep(60)
         made.send()
         made.td.settings = replace(made.td.settings, rejects=lambda _: False)
-        [span] = made.spans()
-        [key] = [key for key, entry in span.all_leaves() if entry.state is State.DEAD]
-        old = msgpack.unpackb(made.objects.payload(span, key))
-        new = msgpack.packb(old | {"time": old["time"] + 1})
-        made.sender_wiring.replacements.edit(span.place, key, new)
+        edit(made)
         made.send()
 
-    since_backup(made, edit)
+    since_backup(made, edit_half)
 
     assert {"shop/views/0.1": ("replaced", "", 1)} == made.chunks()
     assert ["a", "b"] == made.ids("shop_db", "views")
 
 
-def test_an_edit_that_never_took_effect_is_left_aside_if_the_old_rows_were_sent() -> None:
-    """Its object was put, and the function killed; the ledger that was restored knows what was sent instead."""
+def refused(*ids: str) -> Delivery:
+    """Return a delivery of a chunk that Treasure Data has refused."""
     made = Delivery().map(shop="shop_db")
     made.fail(415)
-    put("a")(made)
+    put(*ids)(made)
     made.td.faults.clear()
-    [span] = made.spans()
-    [key] = span.chunks
-    old = msgpack.unpackb(made.objects.payload(span, key))
-    made.dynamodb.before["transact_write_items"] = once(kill)
-    with pytest.raises(KilledError):
-        made.sender_wiring.replacements.edit(span.place, key, msgpack.packb(old | {"time": old["time"] + 1}))
-    made.start().send(State.DEAD)
+    return made
+
+
+def test_of_an_edit_of_a_chunk_and_one_of_its_half_one_counts_after_a_repair() -> None:
+    """The first never took effect, but nothing says so: it counts for all of the chunk."""
+    made = refused("a", "b")
+
+    def edit_twice() -> None:
+        interrupt(made, lambda: edit(made, later=0), "transact_write_items")
+        made.td.settings = replace(made.td.settings, rejects=lambda _: True)
+        made.clock.sleep(60)
+        made.send(State.DEAD)
+        made.send()
+        made.td.settings = replace(made.td.settings, rejects=lambda _: False)
+        edit(made, later=0)
+
+    since_backup(made, edit_twice)
+
+    assert ["a", "b"] == sorted(made.ids("shop_db", "views"))
+
+
+def test_an_edit_that_never_took_effect_is_left_aside_if_the_old_rows_were_sent() -> None:
+    """Its object was put, and the function killed; the ledger that was restored knows what was sent instead."""
+    made = refused("a")
+    interrupt(made, lambda: edit(made), "transact_write_items")
+    made.send(State.DEAD)
     since_backup(made, lambda: None)
 
     assert (["a"], {}) == (made.ids("shop_db", "views"), made.chunks())
@@ -540,34 +590,35 @@ def test_a_repair_of_rejected_events_that_never_took_effect_is_left_aside_if_the
     made = delivered(rejecting(event(), rows=1))
     [span] = made.spans()
     [key] = [key for key in span.chunks if key.group.is_rejected]
-    made.dynamodb.before["transact_write_items"] = once(kill)
-    with pytest.raises(KilledError):
-        made.sender_wiring.replacements.repair(span.place, key, [(AT, '{"table":"views"}')])
-    made.start().send(State.REJECTED, decision=Decision.DROP)
+    repair, event_again = made.sender_wiring.replacements.repair, (AT, '{"table":"views"}')
+    interrupt(made, lambda: repair(span.place, key, [event_again]), "transact_write_items")
+    made.send(State.REJECTED, decision=Decision.DROP)
     since_backup(made, lambda: None)
 
     assert (["e0"], {key.name: ("dropped", "", 1)}) == (made.ids("shop_db", "views"), made.chunks())
 
 
-def test_edited_rows_of_a_forced_replay_count_apart_after_a_repair() -> None:
+def test_edited_rows_of_a_forced_replay_count_apart_before_and_after_a_repair() -> None:
     """Their object says of which rows they are and when these were received. Rows that are edited again are replaced, too."""
     made = Delivery()
     delivered_and_dead(made)
     received = {span.received_at for span in made.spans()}
 
+    def originals() -> list[bool]:
+        return [span.chain.is_of_stream for span in made.spans() if not span.is_forced]
+
     def edit_twice() -> None:
         made.fail(415, table="carts")
         for _ in range(2):
             made.clock.sleep(60)
-            spans = [span for span in made.spans() if span.is_forced and State.DEAD in span.states()]
-            [(span, key)] = [(one, key) for one in spans for key in one.chunks if key.group.table == "carts"]
-            made.sender_wiring.replacements.edit(span.place, key, made.objects.payload(span, key))
+            edit(made)
             made.send()
         made.td.faults.clear()
+        assert (4, [True]) == (len(made.spans()), originals())
 
     since_backup(made, edit_twice)
 
-    assert [True] == [span.chain.is_of_stream for span in made.spans() if not span.is_forced]
+    assert [True] == originals()
     assert (4, 2) == (len(made.spans()), sum(State.REPLACED in span.states() for span in made.spans()))
     assert received == {span.received_at for span in made.spans()}
 
@@ -580,11 +631,9 @@ def test_the_object_of_an_appended_span_may_be_of_a_later_hour_than_that_of_a_ki
     def cross_the_hour() -> None:
         made.clock.sleep(3590 - made.clock.now() % 3600)
         made.put(*(envelope("shop", {"views": [row(one)]}, request_id=one) for one in "bc"))
-        made.dynamodb.before["put_item"] = once(kill, lambda request: "g" in request["Item"])
-        with pytest.raises(KilledError):
-            made.deliver(-2, -1)
+        interrupt(made, lambda: made.deliver(-2, -1))
         made.clock.sleep(60)
-        made.start().deliver(-2)
+        made.deliver(-2)
 
     since_backup(made, cross_the_hour)
     made.deliver()

@@ -23,7 +23,6 @@ ACCOUNT, REGION = "123456789012", "eu-central-1"
 FUNCTION, BUCKET = "AWS::Lambda::Function", "AWS::S3::Bucket"
 STREAM, ROLE = "AWS::Kinesis::Stream", "AWS::IAM::Role"
 
-
 RESOURCES = {"Ingest": FUNCTION, "Aside": BUCKET, "Stream": STREAM, "Role": ROLE}
 
 
