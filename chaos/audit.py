@@ -9,13 +9,13 @@ import msgpack
 
 from chaos.world import BUCKET, STREAM, TABLE, World
 from ops.books.accounting import Accounting, Balance
+from ops.stream.readable_shards import ReadableShards
 from shared.errors import InvalidObjectError
 from shared.telemetry import NullTelemetry
 from worker.bucket import Bucket
 from worker.ledger import Ledger
 from worker.rejected_events import RejectedEvents
 from worker.rejected_events import name_of as rejected_name
-from worker.shards import Shards
 from worker.span import ChunkKey, Span
 from worker.span_object import PREFIX, SpanObjects, name_of
 from worker.states import UNSETTLED, Entry, State
@@ -92,7 +92,7 @@ class Audit:
         """Return what operators see."""
         return Accounting(
             ledger=self.ledger,
-            shards=Shards(self._world.stream, STREAM, self._world.clock),  # type: ignore[arg-type]  # a double
+            shards=ReadableShards(self._world.stream, STREAM, self._world.clock),  # type: ignore[arg-type]  # a double
             objects=self.objects,
             sqs=self._world.queue,  # type: ignore[arg-type]  # a double
             queue_url=self._world.queue_url,

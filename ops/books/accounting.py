@@ -13,11 +13,11 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from ops.stream import overflow_queue
+from ops.stream.readable_shards import Position, ReadableShards
 from shared.clock import Clock
 from worker.chain import ChainId
 from worker.ledger import BEHIND_ALL, Ledger
 from worker.record import START, Number, decode
-from worker.shards import Position, Shards
 from worker.span import Group, Span
 from worker.span_object import SpanObjects
 from worker.states import UNSETTLED, State
@@ -163,7 +163,7 @@ class Accounting:
 
     _: KW_ONLY
     ledger: Ledger
-    shards: Shards
+    shards: ReadableShards
     objects: SpanObjects
     sqs: "SQSClient"
     queue_url: str

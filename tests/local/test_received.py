@@ -15,8 +15,8 @@ from doubles.kinesis import HASH_KEYS
 from local.bad import FILE, bad_lines
 from local.received import MOST_EVENTS, Received
 from ops.console.server import ConsolePage
+from ops.stream.readable_shards import ReadableShards
 from tests.support.ingest import KEY, START, STREAM, Site
-from worker.shards import Shards
 
 
 class Stack:
@@ -25,7 +25,9 @@ class Stack:
     def __init__(self, folder: Path) -> None:
         self.site = Site()
         self.folder = folder
-        self.received = Received(Shards(self.site.kinesis, STREAM, self.site.clock), folder, self.site.clock)
+        self.received = Received(
+            ReadableShards(self.site.kinesis, STREAM, self.site.clock), folder, self.site.clock
+        )
         self.client = Client(ConsolePage(self.received.data(), self.received.actions()))
 
     def send(self, method: str, target: str, body: Any = None, **headers: str) -> Response:

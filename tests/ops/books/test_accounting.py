@@ -15,6 +15,7 @@ from doubles.treasure_data.fault import Fault, Kind
 from ops.books.accounting import Accounting, Balance, Rows, Unread, UnreadShard, by_group
 from ops.books.arrivals import WINDOW_SECONDS, Arrivals, StreamCount, of_gateway, repeated_rows
 from ops.logs.answers import Answers
+from ops.stream.readable_shards import ReadableShards
 from shared.telemetry import NullTelemetry
 from tests.support import delivery as support
 from tests.support.delivery import BUCKET, STREAM, TABLE, Delivery, envelope, once, row
@@ -23,7 +24,6 @@ from tests.support.spans import key, span
 from worker.chain import ChainId
 from worker.ledger import Ledger
 from worker.record import CLAIMED
-from worker.shards import Shards
 from worker.span import Span
 from worker.states import Entry, State
 from worker.turn import UNSETTLED_SECONDS
@@ -46,7 +46,7 @@ def accounting(
         queue_url = sqs.create_queue(QueueName="overflow")["QueueUrl"]
     return Accounting(
         ledger=ledger or delivery.ledger,
-        shards=Shards(delivery.kinesis, STREAM, delivery.clock),
+        shards=ReadableShards(delivery.kinesis, STREAM, delivery.clock),
         objects=delivery.objects,
         sqs=sqs,
         queue_url=queue_url,
@@ -326,7 +326,7 @@ def test_the_rows_of_repeated_requests_are_counted(delivery: Delivery) -> None:
     delivery.put(envelope("shop", {"views": [row("c")]}, request_id="s"))
     delivery.deliver()
 
-    assert 4 == repeated_rows(Shards(delivery.kinesis, STREAM, delivery.clock))
+    assert 4 == repeated_rows(ReadableShards(delivery.kinesis, STREAM, delivery.clock))
     assert 3 == accounting(delivery).take().total.received
 
 
@@ -338,7 +338,7 @@ def counted(delivery: Delivery, *counts: float, asked: dict[str, Any] | None = N
         return [{"MetricDataResults": [{"Values": [one]}]} for one in counts]
 
     cloudwatch: Any = SimpleNamespace(get_paginator=lambda _: SimpleNamespace(paginate=paginate))
-    shards = Shards(delivery.kinesis, STREAM, delivery.clock)
+    shards = ReadableShards(delivery.kinesis, STREAM, delivery.clock)
     count = StreamCount.of(shards, delivery.clock, None)
     if count is None:
         return None

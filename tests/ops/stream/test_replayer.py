@@ -12,11 +12,11 @@ from doubles.kinesis import MemoryKinesis
 from ops.books.replayed import Planned
 from ops.commands import replay as command
 from ops.failure import INTERRUPTED, Failure
+from ops.stream.readable_shards import ReadableShards
 from ops.stream.reader import EVENT_BYTES, RangeEnd, StreamReader, batches_of, size
 from ops.stream.replayer import HoldsError, Progressing, Replay
 from tests.support.delivery import SHARD, STREAM, Delivery, envelope, row
 from worker.membership import Membership
-from worker.shards import Shards
 
 EVERYTHING = RangeEnd(), RangeEnd()
 
@@ -27,7 +27,7 @@ def ignore(_: Progressing) -> None:
 
 def stream_of(delivery: Delivery) -> StreamReader:
     """Return a delivery's stream."""
-    return StreamReader(Shards(delivery.kinesis.client, STREAM, delivery.clock), delivery.clock)
+    return StreamReader(ReadableShards(delivery.kinesis.client, STREAM, delivery.clock), delivery.clock)
 
 
 def replay(delivery: Delivery, invoke: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> Replay:
@@ -169,7 +169,7 @@ def filled(*records: bytes) -> StreamReader:
     for data in records:
         kinesis.put_record(StreamName=STREAM, Data=data, PartitionKey="k")
     clock.sleep(1)
-    return StreamReader(Shards(kinesis, STREAM, clock), clock)
+    return StreamReader(ReadableShards(kinesis, STREAM, clock), clock)
 
 
 def test_batches_fit_into_an_event() -> None:
