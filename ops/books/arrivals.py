@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from ops.books.accounting import Balance
-from ops.stream.readable_shards import Position, ReadableShards
+from ops.stream.readable_shards import Position, ReadableShards, from_stream
 from shared.clock import Clock
 from worker.chain import ChainId
-from worker.record import START, Number, from_stream, number
+from worker.record import START, Number, number
 from worker.span import Span
 
 if TYPE_CHECKING:

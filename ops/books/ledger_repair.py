@@ -30,6 +30,7 @@ from worker.ledger import (
     destination_of,
 )
 from worker.record import START, Number
+from worker.restored import written_in
 from worker.rows import decompress
 from worker.selection import Selection
 from worker.span import SECONDS_KEPT, ChunkKey, ObjectRef, Place, RowSender, Span, digest_of, milliseconds
@@ -42,6 +43,11 @@ _SKEW_SECONDS = 10.0  # by which the items of one backup may be of different age
 _MOST_UNREADABLE = 20
 _GZIP = b"\x1f\x8b\x08"  # a member begins with it
 _DOUBTFUL = (State.WAITING, State.AGAIN, State.DEAD)
+
+
+def is_restored(ledger: Ledger, objects: SpanObjects) -> bool:
+    """Return whether the ledger was restored or lost, and has not been compared with the bucket since; UnavailableError if nobody says."""
+    return written_in(ledger, objects) not in ("", ledger.created())
 
 
 @dataclass(frozen=True, slots=True)

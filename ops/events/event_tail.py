@@ -18,11 +18,11 @@ from ops.events.seen_event import EventFilter, Notice, SeenEvent, Trouble, event
 from ops.failure import is_down
 from ops.logs.refused_requests import CloudWatchLog, LocalLog
 from ops.stack import Stack
-from ops.stream.readable_shards import NoSuchRecordError, Position, ReadableShards
+from ops.stream.readable_shards import NoSuchRecordError, Position, ReadableShards, from_stream
 from shared.clock import Clock, SystemClock
 from shared.errors import ShardUnreadableError
 from worker.executor import Executor, Executors, Threads
-from worker.record import START, Number, from_stream
+from worker.record import START, Number
 from worker.shards import HASH_KEYS, Shard
 
 SECONDS_PER_READ = 1.0

@@ -17,9 +17,9 @@ from ops.events.span_search import SpanSearch
 from ops.lookahead import in_order
 from ops.stack import Stack
 from ops.stream import overflow_queue
-from ops.stream.readable_shards import Position
+from ops.stream.readable_shards import Position, from_stream
 from shared.clock import Clock
-from worker.record import Record, from_stream
+from worker.record import Record
 from worker.span import Span
 
 

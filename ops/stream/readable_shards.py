@@ -4,7 +4,7 @@ Kinesis answers five reads a second per shard, and the mapping needs one of them
 An answer proves only that its records exist: it may be empty, end early, claim to be at the tip, or hold a record twice.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from botocore.parsers import ResponseParserError
 from shared.clock import Clock
 from shared.errors import ShardGoneError, ShardUnreadableError
 from shared.puts import THROTTLED
-from worker.record import START, Number, number, sequence_number
+from worker.record import START, Number, Record, decode, number, sequence_number
 from worker.shards import SECONDS_BETWEEN_READS, Shards
 
 if TYPE_CHECKING:
@@ -178,3 +178,16 @@ class ReadableShards(Shards):
                 yield page
                 if page.ended:
                     return
+
+
+def from_stream(records: Iterable[Mapping[str, Any]], shard: str) -> list[Record]:
+    """Return the records of a GetRecords response."""
+    return [
+        decode(
+            item["Data"],
+            shard,
+            number(item["SequenceNumber"]),
+            item["ApproximateArrivalTimestamp"].timestamp(),
+        )
+        for item in records
+    ]
