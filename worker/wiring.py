@@ -260,7 +260,7 @@ class Wiring:
             clock,
             telemetry,
         )
-        self.admin = Admin(effects.redis, td, settings, clock, effects.s3, health, executors)
+        self.admin = Admin(effects.redis, keys, td, settings, clock, effects.s3, health, executors)
 
     def deadline(self, context: Any) -> Deadline:
         """Return the deadline of an invocation, given its Lambda context."""
