@@ -23,11 +23,10 @@ class Stack:
     """An ingest behind a gateway that records bad events, and the page's queries over all events."""
 
     def __init__(self, folder: Path) -> None:
-        self.site = Site()
+        self.site = site = Site()
         self.folder = folder
-        self.received = Received(
-            ReadableShards(self.site.kinesis, STREAM, self.site.clock), folder, self.site.clock
-        )
+        shards = ReadableShards(site.kinesis, STREAM, site.clock)
+        self.received = Received(shards, folder, site.clock)
         self.client = Client(ConsolePage(self.received.data(), self.received.actions()))
 
     def send(self, method: str, target: str, body: Any = None, **headers: str) -> Response:

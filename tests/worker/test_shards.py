@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from doubles.clock import ManualClock
-from doubles.kinesis import HASH_KEYS, MemoryKinesis
+from doubles.kinesis import HASH_KEYS
 from shared.errors import ShardUnreadableError, UnprovenError
 from tests.ops.stream.test_readable_shards import FAILING, THROTTLED
-from tests.support.delivery import SHARD, STREAM, Meddled, lose_answer
+from tests.support.delivery import SHARD, STREAM, Delivery, lose_answer
 from worker.chain import ChainId
 from worker.record import START, number
 from worker.shards import BELIEVED_SECONDS, RETENTION_FRESH_SECONDS, SECONDS_BETWEEN_READS, Shards
@@ -17,18 +17,13 @@ from worker.shards import BELIEVED_SECONDS, RETENTION_FRESH_SECONDS, SECONDS_BET
 
 def one_shard() -> tuple[Any, Shards, ManualClock]:
     """Return a stream of one shard with its calls recorded."""
-    clock = ManualClock()
-    kinesis = Meddled(MemoryKinesis(clock.now))
-    kinesis.create_stream(StreamName=STREAM, ShardCount=1)
-    return kinesis, Shards(kinesis, STREAM, clock), clock
+    made = Delivery()
+    return made.kinesis, Shards(made.kinesis, STREAM, made.clock), made.clock
 
 
 def start_of(kinesis: Any) -> str:
     """Return the first possible sequence number of the first shard."""
-    start: str = kinesis.client.list_shards(StreamName=STREAM)["Shards"][0]["SequenceNumberRange"][
-        "StartingSequenceNumber"
-    ]
-    return start
+    return next(Shards(kinesis.client, STREAM, ManualClock()).all()).start
 
 
 def test_a_recreated_stream_has_other_chains() -> None:
@@ -80,10 +75,10 @@ def test_a_stream_that_does_not_answer_is_an_error(act: Callable[[Shards], Any],
 
 def split_stream() -> tuple[Any, Shards]:
     """Return a stream of one shard that was split in half."""
-    kinesis, shards, _ = one_shard()
-    kinesis.put_record(StreamName=STREAM, Data=b"", PartitionKey="k")  # keeps the parent
-    kinesis.split_shard(StreamName=STREAM, ShardToSplit=SHARD, NewStartingHashKey=str(HASH_KEYS // 2))
-    return kinesis, shards
+    made = Delivery()
+    made.put(b"")  # keeps the parent
+    made.split()
+    return made.kinesis, made.wiring.shards
 
 
 def list_only(kinesis: Any, part: slice) -> None:
@@ -149,18 +144,17 @@ def test_the_retention_is_the_stream_s_own() -> None:
 
 def test_a_closed_shard_tells_which_records_it_has_behind_a_number() -> None:
     """Reads leave the event source mapping its own, and one that fails for now is made again."""
-    kinesis, shards, clock = one_shard()
-    sent = [kinesis.put_record(StreamName=STREAM, Data=b"", PartitionKey="k") for _ in range(4)]
-    kinesis.split_shard(StreamName=STREAM, ShardToSplit=SHARD, NewStartingHashKey=str(HASH_KEYS // 2))
-    numbers, errors = [number(one["SequenceNumber"]) for one in sent], [THROTTLED[0], *FAILING[:2]]
+    made = Delivery()
+    shards, errors, began = made.wiring.shards, [THROTTLED[0], *FAILING[:2]], made.clock.now()
+    numbers = list(map(number, made.put(*[b""] * 4)))
+    made.split()
 
     def read(request: dict[str, Any]) -> None:
         request.update(Limit=2)
         if errors:
             raise errors.pop()
 
-    kinesis.before["get_records"] = read
-    began = clock.now()
+    made.kinesis.before["get_records"] = read
     assert [numbers[:2], numbers[2:]] == list(shards.behind(SHARD, START))
-    assert 3.5 + SECONDS_BETWEEN_READS == clock.now() - began
+    assert 3.5 + SECONDS_BETWEEN_READS == made.clock.now() - began
     assert [numbers[2:]] == list(shards.behind(SHARD, numbers[1]))

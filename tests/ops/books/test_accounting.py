@@ -326,7 +326,7 @@ def test_the_rows_of_repeated_requests_are_counted(delivery: Delivery) -> None:
     delivery.put(envelope("shop", {"views": [row("c")]}, request_id="s"))
     delivery.deliver()
 
-    assert 4 == repeated_rows(ReadableShards(delivery.kinesis, STREAM, delivery.clock))
+    assert 4 == repeated_rows(accounting(delivery).shards)
     assert 3 == accounting(delivery).take().total.received
 
 
@@ -338,8 +338,7 @@ def counted(delivery: Delivery, *counts: float, asked: dict[str, Any] | None = N
         return [{"MetricDataResults": [{"Values": [one]}]} for one in counts]
 
     cloudwatch: Any = SimpleNamespace(get_paginator=lambda _: SimpleNamespace(paginate=paginate))
-    shards = ReadableShards(delivery.kinesis, STREAM, delivery.clock)
-    count = StreamCount.of(shards, delivery.clock, None)
+    count = StreamCount.of(accounting(delivery).shards, delivery.clock, None)
     if count is None:
         return None
     return count.result(cloudwatch, STREAM, accounting(delivery).take(each=count.add))

@@ -57,9 +57,8 @@ class Stream:
 
     def tail(self, **options: Any) -> Tail:
         """Return a tail."""
-        return Tail(
-            ReadableShards(self.kinesis, STREAM, self.clock), self.clock, executors=InlineExecutor, **options
-        )
+        shards = ReadableShards(self.kinesis, STREAM, self.clock)
+        return Tail(shards, self.clock, executors=InlineExecutor, **options)
 
     def seen(self, seconds: float, **options: Any) -> tuple[list[SeenEvent], list[Notice]]:
         """Return what a tail of that many seconds yields."""

@@ -7,7 +7,7 @@ import pytest
 from doubles.clock import START
 from ops.stream.event_source import mapping_faults, unknown_shards
 from ops.stream.readable_shards import ReadableShards
-from tests.support.delivery import STREAM, Delivery, envelope, row
+from tests.support.delivery import STREAM, envelope, row, shops
 from tests.support.event_source import worker_mapping
 
 MAPPING = worker_mapping("worker") | {"TumblingWindowInSeconds": 0}
@@ -46,8 +46,7 @@ def test_a_changed_setting_is_a_fault(name: str, value: Any) -> None:
 
 def test_a_stream_that_the_ledger_does_not_know_is_reported() -> None:
     """Its records are old, and none of them was ever planned."""
-    made = Delivery().map(shop="shop_db")
-    made.put(envelope("shop", {"views": [row("e1")]}))
+    made = shops(envelope("shop", {"views": [row("e1")]}))
     shards = ReadableShards(made.kinesis, STREAM, made.clock)
 
     assert [] == list(unknown_shards(shards, made.ledger, START + 60))

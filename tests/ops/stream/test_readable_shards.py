@@ -9,7 +9,7 @@ from botocore.parsers import ResponseParserError
 from doubles.aws_errors import client_error
 from doubles.clock import START as BEGAN
 from doubles.clock import ManualClock
-from ops.stream.readable_shards import Cursor, NoSuchRecordError, Position, ReadableShards
+from ops.stream.readable_shards import Cursor, NoSuchRecordError, Page, Position, ReadableShards
 from shared.errors import ShardGoneError, ShardUnreadableError
 from tests.support.delivery import SHARD, STREAM
 from worker.record import number
@@ -78,32 +78,26 @@ def cursor(
     return shards.cursor(SHARD, position), kinesis, clock
 
 
-def numbers_of(records: Any) -> list[str]:
-    """Return sequence numbers."""
-    return [record["SequenceNumber"] for record in records]
+def numbers_of(read: Page | None) -> list[str] | None:
+    """Return the sequence numbers in a page."""
+    return read and [record["SequenceNumber"] for record in read.records]
 
 
 @pytest.mark.parametrize(
-    ("position", "request_"),
+    ("position", "kind", "place"),
     [
-        (Position(), {"ShardIteratorType": "TRIM_HORIZON"}),
-        (
-            Position(after=number("77")),
-            {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": "77"},
-        ),
-        (
-            Position(at=number("77")),
-            {"ShardIteratorType": "AT_SEQUENCE_NUMBER", "StartingSequenceNumber": "77"},
-        ),
-        (Position(moment=BEGAN), {"ShardIteratorType": "AT_TIMESTAMP", "Timestamp": BEGAN}),
+        (OLDEST, "TRIM_HORIZON", {}),
+        (Position(after=number("77")), "AFTER_SEQUENCE_NUMBER", {"StartingSequenceNumber": "77"}),
+        (Position(at=number("77")), "AT_SEQUENCE_NUMBER", {"StartingSequenceNumber": "77"}),
+        (Position(moment=BEGAN), "AT_TIMESTAMP", {"Timestamp": BEGAN}),
     ],
 )
-def test_a_read_begins_at_its_position(position: Position, request_: dict[str, Any]) -> None:
+def test_a_read_begins_at_its_position(position: Position, kind: str, place: dict[str, Any]) -> None:
     """A position is the oldest record, a record, the one after a record, or a time."""
     one, kinesis, _ = cursor(page(78), position=position)
     one.read()
 
-    assert [request_, "first"] == kinesis.calls
+    assert [{"ShardIteratorType": kind, **place}, "first"] == kinesis.calls
 
 
 @pytest.mark.parametrize(
@@ -131,7 +125,7 @@ def test_an_expired_iterator_is_renewed_after_the_last_record() -> None:
     """No record is read twice or left out. A cursor that is moved goes on at its new position."""
     one, kinesis, _ = cursor(page(1, 2, behind=9), EXPIRED, page(3), page(5))
 
-    assert [["1", "2"], None, ["3"]] == [(each := one.read()) and numbers_of(each.records) for _ in range(3)]
+    assert [["1", "2"], None, ["3"]] == [numbers_of(one.read()) for _ in range(3)]
     one.seek(Position(moment=BEGAN))
     one.read()
     after = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": "2"}
@@ -151,9 +145,7 @@ def test_throttled_reads_back_off(error: Exception) -> None:
         clock.time = one.due
 
     assert [0.5, 1.0, 2.0, 4.0, *[5.0] * 8] == pauses
-    read = one.read()
-    assert read is not None
-    assert ["1"] == numbers_of(read.records)
+    assert ["1"] == numbers_of(one.read())
 
 
 @pytest.mark.parametrize("error", FAILING)
@@ -189,9 +181,8 @@ def test_a_definite_refusal_is_an_error_at_once(code: str, call: str, error: typ
 def test_pages_yields_until_the_shard_ends() -> None:
     """It waits between reads and skips throttled ones."""
     shards, kinesis, clock = reader(page(1, behind=9), THROTTLED[0], page(2), page(3, ended=True))
-    pages = list(shards.pages(SHARD, Position()))
 
-    assert [["1"], ["2"], ["3"]] == [numbers_of(each.records) for each in pages if each]
+    assert [["1"], ["2"], ["3"]] == list(map(numbers_of, shards.pages(SHARD, OLDEST)))
     assert [0.0, 0.25, 0.75, 1.0] == [time - BEGAN for time in kinesis.times]
     assert BEGAN + 1.0 == clock.now()
 
@@ -199,8 +190,7 @@ def test_pages_yields_until_the_shard_ends() -> None:
 def test_no_page_is_read_when_the_time_is_up() -> None:
     """The pause before a read counts too, so the caller is told at once and not after the pause."""
     shards, kinesis, clock = reader(page(1, behind=9), page(2, behind=9), page(3))
-    pages = list(shards.pages(SHARD, Position(), until=BEGAN + 0.5))
 
-    assert [["1"], ["2"], None] == [each and numbers_of(each.records) for each in pages]
+    assert [["1"], ["2"], None] == list(map(numbers_of, shards.pages(SHARD, OLDEST, BEGAN + 0.5)))
     assert BEGAN + 0.25 == clock.now()
     assert 2 == len(kinesis.times)

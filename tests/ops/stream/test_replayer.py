@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from doubles.clock import START, ManualClock
-from doubles.kinesis import MemoryKinesis
 from ops.books.replayed import Planned
 from ops.commands import replay as command
 from ops.failure import INTERRUPTED, Failure
@@ -163,13 +162,10 @@ def test_reading_ends_at_the_end_of_the_stream_as_it_was_at_the_start() -> None:
 
 def filled(*records: bytes) -> StreamReader:
     """Return a stream of these records."""
-    clock = ManualClock()
-    kinesis = MemoryKinesis(clock.now)
-    kinesis.create_stream(StreamName=STREAM, ShardCount=1)
-    for data in records:
-        kinesis.put_record(StreamName=STREAM, Data=data, PartitionKey="k")
-    clock.sleep(1)
-    return StreamReader(ReadableShards(kinesis, STREAM, clock), clock)
+    made = Delivery()
+    made.put(*records)
+    made.clock.sleep(1)
+    return stream_of(made)
 
 
 def test_batches_fit_into_an_event() -> None:
