@@ -27,8 +27,7 @@ _SERVER_ERROR = 500
 _TRIES = 4  # failed reads in a row after which a cursor gives up, unless Kinesis throttles
 _LONGEST_PAUSE = 5.0  # Kinesis throttles a shard for this long after an answer of 10 MiB
 _LATE_SECONDS = 5.0  # by how much clocks may differ, and how late Kinesis may show a record
-MOST_RECORDS = 10_000
-"""The most records that one read returns."""
+_MOST_RECORDS = 10_000  # that one read returns
 
 
 class NoSuchRecordError(ShardUnreadableError):
@@ -107,7 +106,7 @@ class Cursor:
         """Continue from another position."""
         self._position, self._iterator = position, None
 
-    def read(self, limit: int = MOST_RECORDS) -> Page | None:
+    def read(self, limit: int = _MOST_RECORDS) -> Page | None:
         """Make one read of at most `limit` records; return None if Kinesis throttles or fails for now. `due` says when to read again.
 
         Raises:

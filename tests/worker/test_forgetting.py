@@ -888,7 +888,7 @@ def test_only_the_person_s_rows_leave_and_every_name_is_used_once(
         persons = made.sender_wiring.forget_requests
         hashed = bytes.fromhex(persons.hashes("shop", "email", [person])[0][0])
         wanted = Person("1", "shop", "email", (hashed,), NOW)
-        cut = made.sender_wiring.forgetting.forget(span, Persons(b"forget-key", (wanted,)))
+        cut = made.sender_wiring.forgetting.forget(span, Persons(b"forget-key", (wanted,)), lambda _: True)
         after_cut = made.ledger.get(span.place)
         assert after_cut is not None
         after = held_by(made, after_cut)
