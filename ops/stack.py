@@ -29,7 +29,6 @@ from worker.bucket import Bucket
 from worker.ledger import Ledger
 from worker.membership import Membership
 from worker.passing import Passing
-from worker.rejected_events import RejectedEvents
 from worker.span_object import SpanObjects
 from worker.watermark import Watermarks
 
@@ -127,10 +126,6 @@ class Stack:
     def objects(self) -> SpanObjects:
         """Return the span objects."""
         return SpanObjects(self.bucket())
-
-    def rejected_events(self) -> RejectedEvents:
-        """Return the rejected events."""
-        return RejectedEvents(self.bucket())
 
     def membership(self) -> Membership:
         """Return what finds the spans of records."""

@@ -86,7 +86,7 @@ class Finder:
         return float("inf")
 
     def _in_spans(self) -> Iterator[FoundEvent]:
-        search = SpanSearch(self.query, self._ledger, self._objects, self.stack.rejected_events())
+        search = SpanSearch(self.query, self._ledger, self._objects, self.stack.bucket())
         for spans in self._spans():
             for span, result in in_order(lambda span: (span, search.search(span)), spans):
                 if self._is_time_up():

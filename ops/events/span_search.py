@@ -6,12 +6,13 @@ from typing import Any
 
 from ops.events.event_query import EventQuery
 from ops.events.found_event import FoundEvent, Stage
+from ops.events.kept_events import kept_events
 from ops.events.seen_event import Kind, SeenEvent, rejected, unpacked
 from shared.errors import InvalidObjectError
+from worker.bucket import Bucket
 from worker.index import Index
 from worker.ledger import Ledger
 from worker.record import sequence_number
-from worker.rejected_events import RejectedEvents
 from worker.span import ChunkKey, Span
 from worker.span_object import SpanObjects
 from worker.states import State
@@ -32,7 +33,7 @@ class SpanSearch:
     query: EventQuery
     ledger: Ledger
     objects: SpanObjects
-    copies: RejectedEvents
+    bucket: Bucket
     _requests: set[str] = field(default_factory=set)  # those of the ids that are a request's
 
     @property
@@ -123,7 +124,7 @@ class SpanSearch:
     def _in_rejected(self, span: Span, key: ChunkKey) -> Iterator[FoundEvent]:
         common = SeenEvent(kind=Kind.REJECTED, at=span.received_at / 1000, account=key.account)
         try:
-            events = self.copies.get(span, key)
+            events = kept_events(self.bucket, span, key)
         except InvalidObjectError:
             return
         for event in events:

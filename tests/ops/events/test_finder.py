@@ -25,7 +25,6 @@ from tests.support.delivery import BUCKET, SHARD, STREAM, Meddled, envelope, onc
 from worker.bucket import Bucket
 from worker.forced_replay import Wanted
 from worker.plan import Cut
-from worker.rejected_events import RejectedEvents
 from worker.span_object import name_of
 from worker.states import Decision, State
 
@@ -46,7 +45,7 @@ class Found:
             shards=lambda: ReadableShards(made.kinesis, STREAM, made.clock),
             ledger=lambda: made.ledger,
             objects=lambda: made.objects,
-            rejected_events=lambda: RejectedEvents(Bucket(made.s3, BUCKET)),
+            bucket=lambda: Bucket(made.s3, BUCKET),
             client=lambda _: self.queue,
             outputs={"OverflowQueueUrl": self.url},
         )
