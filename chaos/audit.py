@@ -9,7 +9,7 @@ import msgpack
 
 from chaos.world import BUCKET, STREAM, TABLE, World
 from ops.books.accounting import Accounting, Balance
-from ops.events.kept_events import kept_events
+from ops.books.stored_spans import kept_events
 from ops.stream.readable_shards import ReadableShards
 from shared.errors import InvalidObjectError
 from shared.telemetry import NullTelemetry
@@ -92,7 +92,7 @@ class Audit:
         return Accounting(
             ledger=self.ledger,
             shards=ReadableShards(self._world.stream, STREAM, self._world.clock),  # type: ignore[arg-type]  # a double
-            objects=self.objects,
+            bucket=self.bucket,
             sqs=self._world.queue,  # type: ignore[arg-type]  # a double
             queue_url=self._world.queue_url,
             clock=self._world.clock,

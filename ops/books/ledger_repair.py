@@ -13,6 +13,7 @@ from itertools import batched, groupby, islice, takewhile
 from operator import attrgetter
 
 from ops.books.chunks import chunks
+from ops.books.stored_spans import has_object
 from shared.clock import Clock
 from shared.errors import BucketUnavailableError, InvalidObjectError, LedgerUnavailableError, ObjectGoneError
 from worker.bucket import Bucket
@@ -223,7 +224,9 @@ class LedgerRepair:
         span = span_there(self.ledger, stored)
         if span is None or span.object is None or stored.hour < span.object.hour:
             return False
-        if name_of(span) == stored.name or (stored.hour == span.object.hour and self.objects.exists(span)):
+        if name_of(span) == stored.name or (
+            stored.hour == span.object.hour and has_object(self.bucket, span)
+        ):
             return False
         found = self._read(stored)
         if found is None or found.index.planned_at != span.planned_at:

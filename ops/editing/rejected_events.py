@@ -10,8 +10,8 @@ import msgpack
 
 from ops import screen
 from ops.books.chunks import ListedChunk
+from ops.books.stored_spans import kept_events
 from ops.editing.edited_text import Change, MistakeError, change_of, limited, lines_in
-from ops.events.kept_events import kept_events
 from ops.stack import Stack
 from shared import json_codec
 from shared.errors import EditRefusedError, InvalidObjectError

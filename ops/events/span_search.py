@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ops.books.stored_spans import kept_events, payloads
 from ops.events.event_query import EventQuery
 from ops.events.found_event import FoundEvent, Stage
-from ops.events.kept_events import kept_events
 from ops.events.seen_event import Kind, SeenEvent, rejected, unpacked
 from shared.errors import InvalidObjectError
 from worker.bucket import Bucket
@@ -63,16 +63,16 @@ class SpanSearch:
             if query.account in ("", key.account) and span.entry(key).state is not State.FORGOTTEN
         ]
         rows = [key for key in keys if self._may_have_rows(index, key, asked)]
-        payloads = self.objects.payloads(span, rows)
+        found = payloads(self.bucket, span, index, rows)
         for key in keys:
             try:
                 if key.group.is_rejected and self._is_about_events:
                     result.events += self._in_rejected(span, key)
-                elif key in payloads:
-                    result.events += self._in_chunk(span, index, key, asked, payloads[key])
+                elif key in found:
+                    result.events += self._in_chunk(span, index, key, asked, found[key])
             except InvalidObjectError:
                 result.unreadable += 1
-        result.unreadable += len(rows) - len(payloads)
+        result.unreadable += len(rows) - len(found)
 
     def _may_have_rows(self, index: Index, key: ChunkKey, asked: frozenset[int]) -> bool:
         if key.group.is_rejected or self.query.table not in ("", key.group.table):

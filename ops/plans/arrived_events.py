@@ -6,7 +6,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from ops.books import planned_spans
-from ops.events.kept_events import kept_events
+from ops.books.stored_spans import kept_events, payloads
 from ops.events.seen_event import json_object, unpacked
 from ops.stack import Stack
 from shared import rows
@@ -43,14 +43,16 @@ def stored_events(
     for span in planned_spans.spans(ledger, objects, since, SystemClock().now() + 1):
         if not span.is_forced:
             keys = [key for key in span.chunks if key.account == account]
-            found = chain(_accepted(objects, span, keys), _rejected(bucket, span, keys))
+            found = chain(_accepted(bucket, objects, span, keys), _rejected(bucket, span, keys))
             yield from (event for event in found if event.at >= since)
 
 
-def _accepted(objects: SpanObjects, span: Span, keys: Iterable[ChunkKey]) -> Iterator[Arrived]:
+def _accepted(
+    bucket: Bucket, objects: SpanObjects, span: Span, keys: Iterable[ChunkKey]
+) -> Iterator[Arrived]:
     with suppress(InvalidObjectError):  # no longer kept, or damaged
-        payloads = objects.payloads(span, [key for key in keys if not key.group.code])
-        for key, payload in payloads.items():
+        planned = [key for key in keys if not key.group.code]
+        for key, payload in payloads(bucket, span, objects.index(span), planned).items():
             for row in unpacked(payload):
                 at = row.get("received_at", span.received_at) / 1000
                 yield Arrived(key.account, key.group.table, row, at)

@@ -8,7 +8,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from ops.events.kept_events import kept_events
+from ops.books.stored_spans import kept_events
 from shared.envelope import Envelope, RejectedEvent, TableRows
 from shared.errors import ObjectGoneError
 from tests.support.delivery import BUCKET, Delivery, lose_answer, row, shops

@@ -21,6 +21,7 @@ from tests.support import delivery as support
 from tests.support.delivery import BUCKET, STREAM, TABLE, Delivery, envelope, once, row
 from tests.support.overflow import Way
 from tests.support.spans import key, span
+from worker.bucket import Bucket
 from worker.chain import ChainId
 from worker.ledger import Ledger
 from worker.record import CLAIMED
@@ -47,7 +48,7 @@ def accounting(
     return Accounting(
         ledger=ledger or delivery.ledger,
         shards=ReadableShards(delivery.kinesis, STREAM, delivery.clock),
-        objects=delivery.objects,
+        bucket=Bucket(delivery.s3, BUCKET),
         sqs=sqs,
         queue_url=queue_url,
         clock=delivery.clock,
