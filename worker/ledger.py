@@ -455,14 +455,14 @@ class Ledger:
     # When the overflow queue was empty
 
     def drained(self) -> list[tuple[float, float]]:
-        """Return what `note_drained` noted."""
+        """Return pairs of UNIX seconds: at the second, no message that was sent before the first was left in the overflow queue."""
         item = self._get(_DRAINED)
         pairs = item["times"]["L"] if item else []
         return [(float(sent["N"]), float(at["N"])) for sent, at in (pair["L"] for pair in pairs)]
 
-    def note_drained(self, pairs: Sequence[tuple[float, float]]) -> None:
-        """Note pairs of UNIX seconds: at the second, no message that was sent before the first was left in the overflow queue."""
-        kept = sorted(set(pairs))
+    def note_drained(self, sent: float, at: float) -> None:
+        """Note another such pair."""
+        kept = sorted({*self.drained(), (sent, at)})
         kept = kept[:1] + kept[1:][-_MOST_DRAINED:]
         numbers = [{"L": [{"N": str(sent)}, {"N": str(at)}]} for sent, at in kept]
         self._put({**_DRAINED, "times": {"L": numbers}})

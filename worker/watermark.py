@@ -150,8 +150,7 @@ class Watermarks:
         """
         now = self._clock.now()
         with suppress(UnprovenError):
-            drained = self._in_queue(now), now
-            self._ledger.note_drained([*self._ledger.drained(), drained])
+            self._ledger.note_drained(self._in_queue(now), now)
 
     def _in_queue(self, began: float) -> float:
         """Return the UNIX seconds up to which no message sent to the queue is left there.
