@@ -9,13 +9,13 @@ import msgpack
 
 from chaos.world import BUCKET, STREAM, TABLE, World
 from ops.books.accounting import Accounting, Balance
+from ops.books.stored_spans import kept_events
+from ops.stream.readable_shards import ReadableShards
 from shared.errors import InvalidObjectError
 from shared.telemetry import NullTelemetry
 from worker.bucket import Bucket
 from worker.ledger import Ledger
-from worker.rejected_events import RejectedEvents
 from worker.rejected_events import name_of as rejected_name
-from worker.shards import Shards
 from worker.span import ChunkKey, Span
 from worker.span_object import PREFIX, SpanObjects, name_of
 from worker.states import UNSETTLED, Entry, State
@@ -46,7 +46,6 @@ class Audit:
     def __init__(self, world: World) -> None:
         self._world = world
         self.bucket = Bucket(world.bucket, BUCKET)  # type: ignore[arg-type]  # a double
-        self.rejections_store = RejectedEvents(self.bucket)
         self.ledger = Ledger(world.table, TABLE, world.clock, bytes, NullTelemetry())  # type: ignore[arg-type]  # a double
 
     @property
@@ -85,15 +84,15 @@ class Audit:
             for key in span.chunks:
                 is_counted = key.group.is_rejected and span.entry(key).state not in {State.AGAIN, State.COPY}
                 if is_counted and rejected_name(span, key.group) in stored:
-                    originals = (json.loads(one.original) for one in self.rejections_store.get(span, key))
+                    originals = (json.loads(one.original) for one in kept_events(self.bucket, span, key))
                     yield from (int(one.get("n", one.get("rejected", -1))) for one in originals)
 
     def balance(self) -> Balance:
         """Return what operators see."""
         return Accounting(
             ledger=self.ledger,
-            shards=Shards(self._world.stream, STREAM, self._world.clock),  # type: ignore[arg-type]  # a double
-            objects=self.objects,
+            shards=ReadableShards(self._world.stream, STREAM, self._world.clock),  # type: ignore[arg-type]  # a double
+            bucket=self.bucket,
             sqs=self._world.queue,  # type: ignore[arg-type]  # a double
             queue_url=self._world.queue_url,
             clock=self._world.clock,

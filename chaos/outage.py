@@ -24,10 +24,10 @@ from doubles.event_source import Outcome, Returned
 from ops import screen
 from ops.books import planned_spans
 from ops.books.replayed import Planned, Replayed
+from ops.stream.readable_shards import ReadableShards
 from ops.stream.reader import RangeEnd, StreamReader
 from ops.stream.replayer import Replay
 from worker.membership import Membership
-from worker.shards import Shards
 from worker.states import State
 
 ACCOUNTS = {"shop": "shop", "news": "media"}
@@ -96,7 +96,7 @@ class Story:
     def replay(self) -> Replayed:
         """Replay the whole stream as `sluice replay --wait` does."""
         moment, audit = ManualClock(self.now()), self.pipeline.audit  # nothing runs while it reads
-        stream = StreamReader(Shards(self.world.stream, STREAM, moment), moment)  # type: ignore[arg-type]  # a double
+        stream = StreamReader(ReadableShards(self.world.stream, STREAM, moment), moment)  # type: ignore[arg-type]  # a double
         planned = Planned(Membership(audit.ledger, audit.objects))
         replay = Replay(stream, partial(self._invoke, self.pipeline.worker), self, planned)
         whole = RangeEnd(), RangeEnd()

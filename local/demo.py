@@ -97,7 +97,7 @@ def wait_for_outcomes(
 def drifts_of(stack: LocalStack, account: str) -> Drifts:
     """Return how the stored events differ from an account's tracking plan."""
     drifts, made = Drifts(ACCOUNTS[account].plan or TrackingPlan()), described(stack.describe())
-    for event in stored_events(made.ledger(), made.objects(), made.rejected_events(), account, 0.0):
+    for event in stored_events(made.ledger(), made.objects(), made.bucket(), account, 0.0):
         drifts.add(event.table, event.row, event.at)
     return drifts
 

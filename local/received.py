@@ -15,10 +15,10 @@ from typing import Any
 from local.bad import FILE
 from ops.console.server import Data, Doing, RefusedError
 from ops.events.seen_event import Kind, SeenEvent, events_of, text_of
+from ops.stream.readable_shards import Position, ReadableShards, from_stream
 from shared.clock import Clock
 from shared.errors import UnavailableError
-from worker.record import START, Number, from_stream
-from worker.shards import Position, Shards
+from worker.record import START, Number
 
 MOST_EVENTS = 10_000
 """The most events of each kind to keep. Beyond that, the oldest are dropped."""
@@ -39,7 +39,7 @@ class Received:
         clock: waits for events.
     """
 
-    def __init__(self, shards: Shards, folder: Path, clock: Clock) -> None:
+    def __init__(self, shards: ReadableShards, folder: Path, clock: Clock) -> None:
         self._shards = shards
         self._file = folder / FILE
         self._clock = clock

@@ -21,6 +21,7 @@ from ops.books.budget_uses import BudgetUses
 from ops.deploy.stack_status import obstacle
 from ops.failure import Failure
 from ops.help_page import DEPLOY
+from ops.stream.readable_shards import ReadableShards
 from shared.aws_clients import method_makes_client
 from shared.clock import SystemClock
 from shared.telemetry import NullTelemetry
@@ -28,8 +29,6 @@ from worker.bucket import Bucket
 from worker.ledger import Ledger
 from worker.membership import Membership
 from worker.passing import Passing
-from worker.rejected_events import RejectedEvents
-from worker.shards import Shards
 from worker.span_object import SpanObjects
 from worker.watermark import Watermarks
 
@@ -107,9 +106,9 @@ class Stack:
         """Return what accounts have spent of their budgets."""
         return BudgetUses(self.client("dynamodb"), self.outputs["CountersTable"])
 
-    def shards(self) -> Shards:
+    def shards(self) -> ReadableShards:
         """Return the stream."""
-        return Shards(self.client("kinesis"), self.outputs["StreamName"], SystemClock())
+        return ReadableShards(self.client("kinesis"), self.outputs["StreamName"], SystemClock())
 
     def watermarks(self) -> Watermarks:
         """Return the source of watermarks."""
@@ -127,10 +126,6 @@ class Stack:
     def objects(self) -> SpanObjects:
         """Return the span objects."""
         return SpanObjects(self.bucket())
-
-    def rejected_events(self) -> RejectedEvents:
-        """Return the rejected events."""
-        return RejectedEvents(self.bucket())
 
     def membership(self) -> Membership:
         """Return what finds the spans of records."""

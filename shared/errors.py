@@ -54,10 +54,6 @@ class ShardUnreadableError(UnavailableError):
     """The shard cannot be read, or not in the time available."""
 
 
-class NoSuchRecordError(ShardUnreadableError):
-    """Kinesis says that the shard never had the record from which reading should start."""
-
-
 class ShardGoneError(ShardUnreadableError):
     """Kinesis says that there is no such shard, or no such stream."""
 

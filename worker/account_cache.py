@@ -77,29 +77,23 @@ class AccountCache:
             for account in missing:
                 pipeline.hmget(self._keys.of(account), accounts.FIELDS)
             sentinel, *replies = pipeline.execute(raise_on_error=False)
-        except SecretUnavailableError as error:
-            return self._fail(error, reason=str(error))
-        except redis.RedisError as error:
-            return self._fail(error)
+        except (redis.RedisError, SecretUnavailableError) as error:
+            reason = {"reason": str(error)} if isinstance(error, SecretUnavailableError) else {}
+            self._telemetry.warning("Redis cannot be reached", error=type(error).__name__, **reason)
+            # no account is asked for in the next moment: the sender has some to look up for thousands of spans
+            self._failed_at = self._clock.now()
+            return {}
         complete = isinstance(sentinel, str)
         answers: dict[str, Account | str] = {}
         for account, reply in zip(missing, replies, strict=True):
             answer = _read(reply)
-            if answer == UNKNOWN and not complete:
-                continue
-            if answer is not None:
+            if answer is not None and (complete or answer != UNKNOWN):
                 answers[account] = answer
         if len(answers) < len(missing):
             self._telemetry.warning(
                 "Redis does not answer for accounts", count=len(missing) - len(answers), sentinel=complete
             )
         return answers
-
-    def _fail(self, error: Exception, **about: str) -> dict[str, Account | str]:
-        """Give no answers, and do not ask for a moment: the sender has accounts to look up for thousands of spans."""
-        self._telemetry.warning("Redis cannot be reached", error=type(error).__name__, **about)
-        self._failed_at = self._clock.now()
-        return {}
 
 
 def _read(reply: Any) -> Account | str | None:

@@ -40,6 +40,7 @@ class Admin:
     """Answers the requests of the `sluice` command."""
 
     _connect: Callable[[], Any]
+    _keys: AccountKeys
     _treasure_data: TreasureDataClient
     _settings: WorkerSettings
     _clock: Clock
@@ -65,7 +66,7 @@ class Admin:
                     return self._write(event)
                 case {"do": "check"}:
                     return {
-                        "redis": self._check_redis(),
+                        "redis": self._check_redis(deadline),
                         "treasure_data": self._check_td(deadline),
                         "assumed": {
                             "memory_minutes": self._settings.td_memory_minutes,
@@ -78,7 +79,9 @@ class Admin:
                     database = self._accounts()["accounts"].get(name, {}).get("database")
                     return {"shown": database and self._treasure_data.shows_columns(database, table)}
         except (redis.RedisError, SecretUnavailableError) as error:
-            return _redis_failure(error)
+            was_asked = isinstance(error, redis.RedisError)
+            message = f"Redis does not answer: {str(error).rstrip('.')}" if was_asked else str(error)
+            return {"error": "redis_unreachable" if was_asked else "no_redis_url", "message": message}
         except (BotoCoreError, ClientError) as error:
             reason = str(error).rstrip(".")
             message = (
@@ -94,10 +97,6 @@ class Admin:
         except (InvalidAccountError, ValueError) as error:
             return {"error": "invalid_account", "message": str(error)}
         return _UNKNOWN
-
-    @property
-    def _keys(self) -> AccountKeys:
-        return AccountKeys(self._settings.ledger_table)
 
     def _write(self, event: Mapping[str, Any]) -> dict[str, Any]:
         match event:
@@ -146,16 +145,11 @@ class Admin:
             "applied_at": account_store.applied_at(client, self._keys),
         }
 
-    def _check_redis(self) -> dict[str, Any]:
+    def _check_redis(self, deadline: Deadline) -> dict[str, Any]:
         before = self._clock.now()
-        try:
-            answer = self._accounts()
-        except (redis.RedisError, SecretUnavailableError) as error:
-            return _redis_failure(error)
-        except InvalidAccountError as error:
-            return {"error": "invalid_account", "message": str(error)}
-        answer["seconds"] = round(self._clock.now() - before, 3)
-        return answer
+        answer = self.run({"do": "accounts"}, deadline)
+        seconds = round(self._clock.now() - before, 3)
+        return answer if "error" in answer else answer | {"seconds": seconds}
 
     def _check_td(self, deadline: Deadline) -> dict[str, Any]:
         """Return whether Treasure Data responds, and what our key may do there. This writes no rows."""
@@ -163,7 +157,8 @@ class Admin:
         host, status, error = td.try_key()
         answers: dict[str, Any] = {"answers": status > 0 or td.answers(), "knows_key": status in (200, 403)}
         answers |= {"host": host, "status": status, "error": error}
-        databases = self._active_databases()
+        accounts = self.run({"do": "accounts"}, deadline).get("accounts", {}).values()
+        databases = sorted({one["database"] for one in accounts if one["status"] == "active"})
         if not databases or not answers["knows_key"]:
             return answers
         [presence] = td.ask(databases[0], PROBE_TABLE, [[_NO_ROW]], deadline.within(_PROBE_SECONDS))
@@ -177,16 +172,3 @@ class Admin:
     def _probe(self, database: str) -> tuple[str, str]:
         """Return a database, and why it would not take rows now; empty if it would."""
         return database, self._health.probe(database, _PROBE_SECONDS)
-
-    def _active_databases(self) -> list[str]:
-        try:
-            accounts = self._accounts()["accounts"].values()
-        except (redis.RedisError, SecretUnavailableError, InvalidAccountError):
-            return []
-        return sorted({one["database"] for one in accounts if one["status"] == "active"})
-
-
-def _redis_failure(error: Exception) -> dict[str, Any]:
-    if isinstance(error, SecretUnavailableError):
-        return {"error": "no_redis_url", "message": str(error)}
-    return {"error": "redis_unreachable", "message": f"Redis does not answer: {str(error).rstrip('.')}"}

@@ -9,7 +9,8 @@ What is not an envelope becomes a dead span.
 """
 
 from base64 import b64decode
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,6 @@ from botocore.parsers import ResponseParserError
 
 from shared import envelope
 from shared.clock import Clock
-from shared.envelope import Envelope
 from shared.errors import EnvelopeError, UnavailableError
 from shared.puts import Fate, batches, put
 from shared.telemetry import Telemetry, about
@@ -48,9 +48,8 @@ class Message:
         message_id: SQS's name for the message.
         receipt: SQS's name for this delivery.
         sent_at: UNIX seconds, by SQS's clock.
-        refused: the stream has definitely refused every put.
-        envelope: the envelope in the body; None if there is none, or the message has no valid partition key to put it with.
-        fault: why there is no envelope, in one word.
+        data: what to put on the stream: the envelope in the body, with its claim.
+        fault: why it cannot be put, in one word: the body is not an envelope, or there is no valid partition key.
     """
 
     message_id: str
@@ -58,31 +57,33 @@ class Message:
     sent_at: float
     body: str
     partition_key: str
-    refused: bool
-    envelope: Envelope | None
-    fault: str = ""
+    data: bytes
+    fault: str
 
 
 def read(record: Mapping[str, Any]) -> Message:
     """Return the message in a record of Lambda's event, whatever its body holds."""
     attributes = record.get("messageAttributes", {})
     partition_key = attributes.get("partition_key", {}).get("stringValue") or ""
-    content, fault = None, ""
+    sent_at = int(record["attributes"]["SentTimestamp"])
+    data, fault = b"", "" if 1 <= len(partition_key) <= 256 else NO_PARTITION_KEY
     try:
-        content = envelope.decode(b64decode(record["body"], validate=True))
+        found = envelope.decode(b64decode(record["body"], validate=True))
     except (ValueError, EnvelopeError):  # not base64, or not an envelope
         fault = UNDECODABLE
-    if content is not None and not 1 <= len(partition_key) <= 256:
-        content, fault = None, NO_PARTITION_KEY
+    else:
+        # if it was refused, no record carries it without a claim
+        was_refused = attributes.get("refused", {}).get("stringValue") == "true"
+        claim = found.claim or (CLAIMED if was_refused else max(CLAIMED + 1, sent_at))
+        data = found._replace(claim=claim).encode()
     return Message(
-        message_id=record["messageId"],
-        receipt=record["receiptHandle"],
-        sent_at=int(record["attributes"]["SentTimestamp"]) / 1000,
-        body=record["body"],
-        partition_key=partition_key,
-        refused=attributes.get("refused", {}).get("stringValue") == "true",
-        envelope=content,
-        fault=fault,
+        record["messageId"],
+        record["receiptHandle"],
+        sent_at / 1000,
+        record["body"],
+        partition_key,
+        data,
+        fault,
     )
 
 
@@ -106,11 +107,11 @@ class Drain:
     def run(self, event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
         """Handle the messages of one invocation; return Lambda's partial batch response."""
         messages = [read(record) for record in event["Records"]]
-        done = self._put_all([message for message in messages if message.envelope is not None], deadline)
+        done = self._put([message for message in messages if not message.fault], deadline)
         done |= {
             message.message_id
             for message in messages
-            if message.envelope is None and not deadline.near and self._bury(message)
+            if message.fault and not deadline.near and self._bury(message)
         }
         left = [message for message in messages if message.message_id not in done]
         for message in left:
@@ -126,28 +127,18 @@ class Drain:
         )
         return {"batchItemFailures": [{"itemIdentifier": message.message_id} for message in left]}
 
-    def _put_all(self, messages: list[Message], deadline: Deadline) -> set[str]:
+    def _put(self, messages: list[Message], deadline: Deadline) -> set[str]:
         """Put the envelopes of messages; return the ids of the messages whose envelopes the stream has acknowledged."""
         done: set[str] = set()
         for batch in batches(messages, lambda message: len(message.body)):
             if deadline.near:
                 break
-            fates = zip(batch, self._put(batch), strict=True)
-            done |= {message.message_id for message, fate in fates if fate is Fate.ACKNOWLEDGED}
+            entries = [{"Data": one.data, "PartitionKey": one.partition_key} for one in batch]
+            with suppress(ResponseParserError):  # nobody knows what became of them
+                fates, _ = put(self._kinesis, self._stream_name, entries)
+                known = zip(batch, fates, strict=True)
+                done |= {message.message_id for message, fate in known if fate is Fate.ACKNOWLEDGED}
         return done
-
-    def _put(self, batch: Iterable[Message]) -> list[Fate]:
-        """Put a batch in one call; return its result for each message."""
-        entries = [
-            {"Data": _marked(one.envelope, one).encode(), "PartitionKey": one.partition_key}
-            for one in batch
-            if one.envelope is not None
-        ]
-        try:
-            fates, _ = put(self._kinesis, self._stream_name, entries)
-        except ResponseParserError:
-            return [Fate.DOUBTFUL] * len(entries)
-        return fates
 
     def _bury(self, message: Message) -> bool:
         """Store a message that is not an envelope as a dead span; return whether that succeeded."""
@@ -176,12 +167,3 @@ class Drain:
             )
         except (ClientError, BotoCoreError):
             return  # the queue's visibility timeout applies instead
-
-
-def _marked(envelope: Envelope, message: Message) -> Envelope:
-    """Return an envelope with the claim that it is put on the stream with."""
-    if envelope.claim:
-        return envelope
-    # if it was refused, no record carries it without a claim
-    claim = CLAIMED if message.refused else max(CLAIMED + 1, milliseconds(message.sent_at))
-    return envelope._replace(claim=claim)

@@ -24,7 +24,6 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 from zlib import crc32
 
@@ -277,7 +276,7 @@ class Ledger:
         Nothing is written if either has been written meanwhile.
         """
         new = replace(new, version=1, writer=self._writer())
-        _, request = self._update(old)
+        _, request = self._update(old, {})
         actions = [self._put_action(new), {"Update": {"TableName": self._table, **request}}]
         if self._transact(actions, new.writer) is None:
             return True
@@ -295,7 +294,7 @@ class Ledger:
             return {"ttl": {"N": str(span.final_at + SECONDS_KEPT)}}
         return {"ttl": self._ttl(SECONDS_KEPT)}
 
-    def _update(self, span: Span, more: Mapping[str, Item] = MappingProxyType({})) -> tuple[Span, Item]:
+    def _update(self, span: Span, more: Mapping[str, Item]) -> tuple[Span, Item]:
         written = replace(span, version=span.version + 1, writer=self._writer())
         changed = {**_progress(written), **self._ttl_of(written), **more}
         sets = ", ".join([f"#{name} = :{name}" for name in changed])
@@ -313,10 +312,16 @@ class Ledger:
         """Yield the spans of one key of the worklist, the oldest first, each with its time: UNIX milliseconds. The index may lag.
 
         Args:
-            kind: `waiting` or `dead`.
-            number: 0 to WORKLIST_KEYS - 1.
+            kind: `waiting`, `dead` or `rejected`.
+            number: 0 to WORKLIST_KEYS - 1; of rejected events, the day.
         """
-        yield from self._places(f"{kind}#{number}")
+        for item in self._items(
+            self._dynamodb.query,
+            IndexName=WORKLIST,
+            KeyConditionExpression="wk = :key",
+            ExpressionAttributeValues={":key": {"S": f"{kind}#{number}"}},
+        ):
+            yield int(item["at"]["S"]), Place.parse(item["pk"]["S"], item["sk"]["S"])
 
     def work(self, kind: str, number: int) -> Iterator[tuple[int, Span]]:
         """Yield what `worklist` does, but each span as it is in the ledger now. First reads a few, because many callers need no more."""
@@ -329,24 +334,11 @@ class Ledger:
     def rejected(self, since: float, until: float) -> Iterator[Place]:
         """Yield the spans with rejected events and nothing else that were planned on the days from `since` to `until` (UNIX seconds)."""
         for day in range(int(since // _DAY), int(until // _DAY) + 1):
-            for _, place in self._places(f"rejected#{day}"):
-                yield place
-
-    def _places(self, key: str) -> Iterator[tuple[int, Place]]:
-        pages = self._pages(
-            self._dynamodb.query,
-            IndexName=WORKLIST,
-            KeyConditionExpression="wk = :key",
-            ExpressionAttributeValues={":key": {"S": key}},
-        )
-        for page in pages:
-            for item in page["Items"]:
-                yield int(item["at"]["S"]), Place.parse(item["pk"]["S"], item["sk"]["S"])
+            yield from (place for _, place in self.worklist("rejected", day))
 
     def latest(self, chain: ChainId, before: Number = BEHIND_ALL + "9") -> Iterator[Span]:
         """Yield a chain's spans whose `after` is below `before`, the latest first, reading 100 at a time."""
-        for page in self._pages(self._dynamodb.query, **_preceding(chain, before), Limit=100):
-            yield from map(_span, page["Items"])
+        return map(_span, self._items(self._dynamodb.query, **_preceding(chain, before), Limit=100))
 
     def first_later(self, chain: ChainId, moment: int) -> Span | None:
         """Return a chain's first span whose latest arrival is later than `moment` (UNIX milliseconds); None if it has none.
@@ -368,7 +360,7 @@ class Ledger:
 
     def spans_of(self, chain: ChainId) -> Iterator[Span]:
         """Yield a chain's spans in order."""
-        yield from map(_span, self._query(chain.name))
+        return map(_span, self._query(chain.name))
 
     def spans(self, since: float | None = None, until: float | None = None) -> Iterator[Span]:
         """Yield all spans, or those planned from `since` on and before `until` (UNIX seconds). Scans the table: one read unit per 4 KB."""
@@ -380,8 +372,7 @@ class Ledger:
         request: dict[str, Any] = {"FilterExpression": condition}
         if values:
             request |= {"ExpressionAttributeNames": {"#at": "at"}, "ExpressionAttributeValues": values}
-        for page in self._pages(self._dynamodb.scan, ConsistentRead=True, **request):
-            yield from map(_span, page["Items"])
+        return map(_span, self._items(self._dynamodb.scan, ConsistentRead=True, **request))
 
     # Claims
 
@@ -458,10 +449,7 @@ class Ledger:
         try:
             table = self._dynamodb.describe_table(TableName=self._table)["Table"]
         except (ClientError, BotoCoreError) as error:
-            if (
-                isinstance(error, ClientError)
-                and error.response["Error"]["Code"] == "ResourceNotFoundException"
-            ):
+            if error_code(error) == "ResourceNotFoundException":
                 return ""
             self._fail(error)
         return f"{table['CreationDateTime'].timestamp():.3f}"
@@ -478,14 +466,14 @@ class Ledger:
     # When the overflow queue was empty
 
     def drained(self) -> list[tuple[float, float]]:
-        """Return what `note_drained` noted."""
+        """Return pairs of UNIX seconds: at the second, no message that was sent before the first was left in the overflow queue."""
         item = self._get(_DRAINED)
         pairs = item["times"]["L"] if item else []
         return [(float(sent["N"]), float(at["N"])) for sent, at in (pair["L"] for pair in pairs)]
 
-    def note_drained(self, pairs: Sequence[tuple[float, float]]) -> None:
-        """Note pairs of UNIX seconds: at the second, no message that was sent before the first was left in the overflow queue."""
-        kept = sorted(set(pairs))
+    def note_drained(self, sent: float, at: float) -> None:
+        """Note another such pair."""
+        kept = sorted({*self.drained(), (sent, at)})
         kept = kept[:1] + kept[1:][-_MOST_DRAINED:]
         numbers = [{"L": [{"N": str(sent)}, {"N": str(at)}]} for sent, at in kept]
         self._put({**_DRAINED, "times": {"L": numbers}})
@@ -601,21 +589,19 @@ class Ledger:
     def _put(self, item: Item) -> None:
         self._call(self._dynamodb.put_item, Item=item)
 
-    def _query(self, pk: str, **options: Any) -> Iterator[Item]:
+    def _query(self, pk: str) -> Iterator[Item]:
         """Yield the items of a partition key, read consistently."""
-        for page in self._pages(
+        return self._items(
             self._dynamodb.query,
             KeyConditionExpression="pk = :pk",
             ExpressionAttributeValues={":pk": {"S": pk}},
             ConsistentRead=True,
-            **options,
-        ):
-            yield from page["Items"]
+        )
 
-    def _pages(self, call: Callable[..., Any], **request: Any) -> Iterator[Any]:
+    def _items(self, call: Callable[..., Any], **request: Any) -> Iterator[Item]:
         while True:
             page = self._call(call, **request)
-            yield page
+            yield from page["Items"]
             if "LastEvaluatedKey" not in page:
                 return
             request["ExclusiveStartKey"] = page["LastEvaluatedKey"]

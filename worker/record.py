@@ -11,7 +11,6 @@ from binascii import Error as Base64Error
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
 from functools import partial
 from itertools import batched, chain, compress, islice, repeat
 from operator import add, itemgetter, lt, not_
@@ -194,16 +193,6 @@ def _ordered(records: Records) -> Records:
         return records
     once = dict(zip(records.numbers, records, strict=True))
     return Records.of([once[key] for key in sorted(once)])
-
-
-def from_stream(records: Sequence[Mapping[str, Any]], shard: str) -> list[Record]:
-    """Return the records of a GetRecords response."""
-    if not records:
-        return []
-    stamps: list[datetime] = [item["ApproximateArrivalTimestamp"] for item in records]
-    numbers = [number(item["SequenceNumber"]) for item in records]
-    arrivals = [stamp.timestamp() for stamp in stamps]
-    return list(_records(numbers, arrivals, [item["Data"] for item in records], shard))
 
 
 def decode(data: bytes, shard: str, this: Number, arrived_at: float) -> Record:

@@ -7,16 +7,15 @@ the bucket deletes it after RejectedDays. The ledger counts the events, whether 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import NamedTuple
 
 import msgpack
 
-from shared.errors import InvalidObjectError, ObjectGoneError
+from shared.errors import InvalidObjectError
 from worker.bucket import Bucket
-from worker.rows import compress, decompress
-from worker.span import ChunkKey, Group, Span
+from worker.rows import compress
+from worker.span import Group, Span
 
 PREFIX = "rejected/"
 
@@ -35,27 +34,13 @@ class KeptEvent(NamedTuple):
     message: str
 
 
-@dataclass(eq=False)
-class RejectedEvents:
-    """Reads and writes them. If S3 cannot be reached, every method raises BucketUnavailableError."""
+def put(bucket: Bucket, span: Span, group: Group, events: bytes) -> None:
+    """Write the events of a group that are kept, of a span that is about to be appended.
 
-    _bucket: Bucket
-
-    def put(self, span: Span, group: Group, events: bytes) -> None:
-        """Write the events of a group that are kept, of a span that is about to be appended."""
-        self._bucket.put(name_of(span, group), compress(events))
-
-    def get(self, span: Span, key: ChunkKey) -> list[KeptEvent]:
-        """Return the events of a chunk that were kept.
-
-        Raises:
-            ObjectGoneError: they have been deleted, or none was kept.
-            InvalidObjectError: the object holds something else.
-        """
-        data = self._bucket.get(name_of(span, key.group))
-        if data is None:
-            raise ObjectGoneError("the rejected events have been deleted, or none was kept")
-        return list(events(decompress(data)))
+    Raises:
+        BucketUnavailableError: S3 did not take them.
+    """
+    bucket.put(name_of(span, group), compress(events))
 
 
 def name_of(span: Span, group: Group) -> str:

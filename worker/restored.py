@@ -19,18 +19,14 @@ CHECK_SECONDS = 60.0
 _SOON_SECONDS = 5.0  # after a look that failed
 
 
-def is_restored(ledger: Ledger, objects: SpanObjects) -> bool:
-    """Return whether the ledger was restored or lost, and has not been compared with the bucket since; UnavailableError if nobody says."""
-    return _written_in(ledger, objects) not in ("", ledger.created())
-
-
-def _written_in(ledger: Ledger, objects: SpanObjects) -> str:
-    written_in = ledger.written_in()
-    if not written_in and any(
+def written_in(ledger: Ledger, objects: SpanObjects) -> str:
+    """Return when the table was created that the ledger's items were written in; empty if they do not say, and there are no spans."""
+    created = ledger.written_in()
+    if not created and any(
         one.chain.is_of_stream for hour in objects.hours() for one in objects.of_hour(hour)
     ):
-        written_in = ledger.written_in() or "unknown"  # the first instance may just have said so
-    return written_in
+        created = ledger.written_in() or "unknown"  # the first instance may just have said so
+    return created
 
 
 @dataclass(eq=False)
@@ -60,10 +56,10 @@ class RestoreGuard:
         created = was
         try:
             created = self._ledger.created()
-            written_in = _written_in(self._ledger, self._objects)
-            if not written_in:
+            known = written_in(self._ledger, self._objects)
+            if not known:
                 self._ledger.adopt(created)
-            elif written_in != created:
+            elif known != created:
                 self._telemetry.count("LedgerRestored")
                 raise HeldError(HeldError.RESTORED_LEDGER)
         except LedgerUnavailableError:

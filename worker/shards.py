@@ -1,10 +1,6 @@
-"""Reads the stream beside its event source mapping. No other module calls GetRecords.
+"""Knows the shards of the stream, and reads nothing of them but which records a closed one still has."""
 
-Kinesis answers five reads a second per shard, and the mapping needs one of them. Reads here are paced, and back off if Kinesis throttles.
-An answer proves only that its records exist: it may be empty, end early, claim to be at the tip, or hold a record twice.
-"""
-
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -13,8 +9,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from shared.clock import Clock
-from shared.errors import NoSuchRecordError, ShardGoneError, ShardUnreadableError, UnprovenError
-from shared.puts import THROTTLED
+from shared.errors import ShardGoneError, ShardUnreadableError, UnprovenError, error_code
 from worker.chain import ChainId
 from worker.record import START, Number, number, sequence_number
 
@@ -24,6 +19,7 @@ if TYPE_CHECKING:
 HASH_KEYS = 1 << 128
 """Partition keys are hashed to 0 … 2^128 - 1."""
 SECONDS_BETWEEN_READS = 0.25
+"""Kinesis answers five reads a second per shard, and the event source mapping needs one of them."""
 
 BELIEVED_SECONDS = 5.0
 """For this long after its last use, the stream is assumed to be the same: AWS takes longer to delete a stream and create another."""
@@ -31,15 +27,8 @@ BELIEVED_SECONDS = 5.0
 RETENTION_FRESH_SECONDS = 3600.0
 """How long the stream's retention is believed to be the same."""
 
-_EXPIRED = "ExpiredIteratorException"
-_REFUSED = "InvalidArgumentException"
 _GONE = "ResourceNotFoundException"
-_SERVER_ERROR = 500
-_TRIES = 4  # failed reads in a row after which a cursor gives up, unless Kinesis throttles
-_LONGEST_PAUSE = 5.0  # Kinesis throttles a shard for this long after an answer of 10 MiB
-MOST_RECORDS = 10_000
-"""The most records that one read returns."""
-_LATE_SECONDS = 5.0  # by how much clocks may differ, and how late Kinesis may show a record
+_PAUSES = (0.5, 1.0, 2.0)  # seconds before a read that failed is made again
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,123 +47,6 @@ class Shard:
     is_open: bool
     start: str
     parents: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Where reading begins: by default at the shard's oldest record.
-
-    Attributes:
-        after: begin behind this record.
-        at: begin at this record.
-        moment: begin at this time, in UNIX seconds.
-        is_tip: begin behind all records.
-    """
-
-    after: Number = START
-    at: Number = START
-    moment: float | None = None
-    is_tip: bool = False
-
-    def request(self) -> dict[str, Any]:
-        """Return the arguments of GetShardIterator."""
-        if self.is_tip:
-            return {"ShardIteratorType": "LATEST"}
-        if self.moment is not None:
-            return {"ShardIteratorType": "AT_TIMESTAMP", "Timestamp": self.moment}
-        for name, place in (("AFTER_SEQUENCE_NUMBER", self.after), ("AT_SEQUENCE_NUMBER", self.at)):
-            if place != START:
-                return {"ShardIteratorType": name, "StartingSequenceNumber": sequence_number(place)}
-        return {"ShardIteratorType": "TRIM_HORIZON"}
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """The answer to one read.
-
-    Attributes:
-        at_tip: Kinesis says that no record followed when it answered.
-        ended: Kinesis says that the shard is closed and no record will ever follow.
-        behind_seconds: how far the answer is behind the shard's newest record, according to Kinesis.
-    """
-
-    records: Sequence[Mapping[str, Any]]
-    at_tip: bool
-    ended: bool
-    behind_seconds: float = 0.0
-
-
-class Cursor:
-    """Reads one shard, one read at a time, for callers that read several shards in turn.
-
-    Attributes:
-        due: UNIX seconds before which the next read must not be made.
-    """
-
-    def __init__(
-        self, kinesis: "KinesisClient", stream: str, shard: str, position: Position, clock: Clock
-    ) -> None:
-        self._kinesis = kinesis
-        self._stream = stream
-        self._shard = shard
-        self._position = position
-        self._clock = clock
-        self._iterator: str | None = None
-        self._failures = 0
-        self.due = 0.0
-
-    @property
-    def position(self) -> Position:
-        """Where a new cursor would continue."""
-        return self._position
-
-    def seek(self, position: Position) -> None:
-        """Continue from another position."""
-        self._position, self._iterator = position, None
-
-    def read(self, limit: int = MOST_RECORDS) -> Page | None:
-        """Make one read of at most `limit` records; return None if Kinesis throttles or fails for now. `due` says when to read again.
-
-        Raises:
-            ShardUnreadableError: Kinesis definitely refuses, or fails repeatedly.
-            NoSuchRecordError: Kinesis says that the shard never had the record to begin at.
-        """
-        try:
-            if self._iterator is None:
-                self._iterator = self._kinesis.get_shard_iterator(
-                    StreamName=self._stream, ShardId=self._shard, **self._position.request()
-                )["ShardIterator"]
-            answer: Any = self._kinesis.get_records(ShardIterator=self._iterator, Limit=limit)
-        except (ClientError, BotoCoreError, ResponseParserError) as error:
-            self._failed(error)
-            return None
-        self._failures = 0
-        self.due = self._clock.now() + SECONDS_BETWEEN_READS
-        records: list[Mapping[str, Any]] = answer["Records"]
-        if records:
-            self._position = Position(after=max([number(one["SequenceNumber"]) for one in records]))
-        elif self._position.is_tip:  # the next iterator must not skip records that arrive before it exists
-            self._position = Position(moment=self._clock.now() - _LATE_SECONDS)
-        self._iterator = answer.get("NextShardIterator")
-        ended = self._iterator is None
-        behind = answer.get("MillisBehindLatest")
-        return Page(records, ended or behind == 0, ended, (behind or 0) / 1000)
-
-    def _failed(self, error: Exception) -> None:
-        response = error.response if isinstance(error, ClientError) else {}
-        code = response.get("Error", {}).get("Code", "")
-        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", _SERVER_ERROR)
-        self._failures += 1
-        self.due = self._clock.now() + min(_LONGEST_PAUSE, SECONDS_BETWEEN_READS * 2**self._failures)
-        if code in THROTTLED:  # the iterator is still good
-            return
-        self._iterator = None
-        if code == _REFUSED:
-            raise NoSuchRecordError(str(error)) from error
-        if code == _GONE:
-            raise ShardGoneError(str(error)) from error
-        if self._failures >= _TRIES or (status < _SERVER_ERROR and code != _EXPIRED):
-            raise ShardUnreadableError(str(error)) from error
 
 
 class Shards:
@@ -286,11 +158,9 @@ class Shards:
         Raises:
             ShardUnreadableError: Kinesis does not answer.
         """
-        try:
-            answer = self._kinesis.describe_stream_summary(StreamName=self._stream)
-        except (ClientError, BotoCoreError, ResponseParserError) as error:
-            raise ShardUnreadableError(str(error)) from error
-        return answer["StreamDescriptionSummary"]
+        answer = _ask(self._kinesis.describe_stream_summary, StreamName=self._stream)
+        summary: Mapping[str, Any] = answer["StreamDescriptionSummary"]
+        return summary
 
     def created_at(self) -> float:
         """Return when the stream was created, approximately, in UNIX seconds.
@@ -309,10 +179,7 @@ class Shards:
         """
         request: dict[str, Any] = {"StreamName": self._stream}
         while True:
-            try:
-                answer = self._kinesis.list_shards(**request)
-            except (ClientError, BotoCoreError, ResponseParserError) as error:
-                raise ShardUnreadableError(str(error)) from error
+            answer = _ask(self._kinesis.list_shards, **request)
             for shard in answer["Shards"]:
                 keys = shard["HashKeyRange"]
                 hashes = range(int(keys["StartingHashKey"]), int(keys["EndingHashKey"]) + 1)
@@ -325,28 +192,39 @@ class Shards:
                 return
             request = {"NextToken": answer["NextToken"]}
 
-    def cursor(self, shard: str, position: Position) -> Cursor:
-        """Return a cursor on a shard."""
-        return Cursor(self._kinesis, self._stream, shard, position, self._clock)
-
-    def pages(
-        self, shard: str, position: Position, until: float = float("inf"), limit: int = MOST_RECORDS
-    ) -> Iterator[Page | None]:
-        """Yield a shard's pages from a position on, and wait for more at the tip. At `until` (UNIX seconds), yield None and end.
+    def behind(self, shard: str, last: Number) -> Iterator[list[Number]]:
+        """Yield the numbers of a closed shard's records behind the number `last`, or of all behind START: some at a time, and some twice.
 
         Raises:
-            ShardUnreadableError: Kinesis refuses, or fails repeatedly.
+            ShardGoneError: Kinesis no longer has the shard.
+            ShardUnreadableError: Kinesis does not answer.
         """
-        cursor = self.cursor(shard, position)
-        while True:
-            now = self._clock.now()
-            if max(now, cursor.due) >= until:
-                yield None
-                return
-            if cursor.due > now:
-                self._clock.sleep(cursor.due - now)
-            page = cursor.read(limit)
-            if page is not None:
-                yield page
-                if page.ended:
-                    return
+        place = {"ShardIteratorType": "TRIM_HORIZON"}
+        if last != START:
+            after = sequence_number(last)
+            place = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": after}
+        answer = self._read(self._kinesis.get_shard_iterator, StreamName=self._stream, ShardId=shard, **place)
+        iterator = answer["ShardIterator"]
+        while iterator is not None:
+            answer = self._read(self._kinesis.get_records, ShardIterator=iterator)
+            yield [number(record["SequenceNumber"]) for record in answer["Records"]]
+            iterator = answer.get("NextShardIterator")
+            self._clock.sleep(0.0 if iterator is None else SECONDS_BETWEEN_READS)
+
+    def _read(self, call: Callable[..., Any], **request: Any) -> Any:
+        for pause in _PAUSES:
+            try:
+                return _ask(call, **request)
+            except ShardGoneError:
+                raise
+            except ShardUnreadableError:
+                self._clock.sleep(pause)
+        return _ask(call, **request)
+
+
+def _ask(call: Callable[..., Any], **request: Any) -> Any:
+    try:
+        return call(**request)
+    except (ClientError, BotoCoreError, ResponseParserError) as error:
+        kind = ShardGoneError if error_code(error) == _GONE else ShardUnreadableError
+        raise kind(str(error)) from error

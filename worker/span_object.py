@@ -271,20 +271,6 @@ class SpanObjects:
         """Return the rows of a chunk, or of a half of one: MessagePack maps, back to back. Raises what `body` raises."""
         return decompress(self.body(span, key))
 
-    def payloads(self, span: Span, keys: Collection[ChunkKey]) -> dict[ChunkKey, bytes]:
-        """Return the rows of planned chunks, read from S3 at once. Chunks that the object no longer has are left out."""
-        members = self.index(span).members
-        kept = {key: members[key] for key in keys if key in members and members[key].length}
-        if not kept:
-            return {}
-        begin = min(member.offset for member in kept.values())
-        end = max(member.offset + member.length for member in kept.values())
-        name = name_of(span)
-        data = self._bucket.get(name, (begin, end - begin))
-        if data is None:
-            raise ObjectGoneError(f"{name} is gone")
-        return {key: decompress(_checked(name, data, begin, member)) for key, member in kept.items()}
-
     def without(self, span: Span, needed: Callable[[ChunkKey], bool], now: float) -> Encoded:
         """Return a span's object with only those chunks that are needed, and the whole index."""
         index = self.index(span)
@@ -300,10 +286,6 @@ class SpanObjects:
         index = self._remember(name, decode(decompress(_checked(name, data, 0, ref))))
         kept = {key: member for key, member in index.members.items() if member.length}
         return index, {key: _checked(name, data, 0, member) for key, member in kept.items()}
-
-    def exists(self, span: Span) -> bool:
-        """Return whether the bucket has a span's object."""
-        return self._bucket.get(name_of(span), (0, 1)) is not None
 
     def delete(self, name: str) -> bool:
         """Delete an object; return whether S3 did."""

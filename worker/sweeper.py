@@ -97,10 +97,8 @@ class Sweeper:
             if self._age(hour) < min(self._archive_seconds, UNREFERENCED_SECONDS):
                 return
             folder = f"{PREFIX}{hour}/"
-            if after.startswith(folder):
+            if folder >= after[: len(folder)]:
                 yield from self._objects.of_hour(hour, after)
-            elif folder > after:
-                yield from self._objects.of_hour(hour)
 
     def _index_seconds(self, deadline: Deadline) -> float:
         """Return how long indexes are kept: longer than usual while an envelope that was put again so long ago waits for them.

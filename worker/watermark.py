@@ -21,8 +21,8 @@ from shared.errors import ShardGoneError, UnprovenError
 from worker.chain import ChainId
 from worker.ledger import BEHIND_ALL, WORKLIST_KEYS, Ledger
 from worker.passing import MARGIN_SECONDS, Lineage, Passing
-from worker.record import NOBODY, START, Number, number
-from worker.shards import Position, Shards
+from worker.record import NOBODY, START, Number
+from worker.shards import Shards
 from worker.span import Place, Span, digest_of_numbers
 from worker.states import UNSETTLED, State
 
@@ -150,8 +150,7 @@ class Watermarks:
         """
         now = self._clock.now()
         with suppress(UnprovenError):
-            drained = self._in_queue(now), now
-            self._ledger.note_drained([*self._ledger.drained(), drained])
+            self._ledger.note_drained(self._in_queue(now), now)
 
     def _in_queue(self, began: float) -> float:
         """Return the UNIX seconds up to which no message sent to the queue is left there.
@@ -203,14 +202,11 @@ class Watermarks:
         """
         is_closed = end is not None and end.last == BEHIND_ALL
         last = START if end is None else end.after if is_closed else end.last
-        position = Position() if last == START else Position(after=last)
         left: set[Number] = set()
-        for page in self._shards.pages(lineage.chain.shard, position, until):
-            if page is None or (page.records and not is_closed):
+        for numbers in self._shards.behind(lineage.chain.shard, last):
+            if self._clock.now() >= until or (numbers and not is_closed):
                 raise UnprovenError(_unread(lineage))
-            left.update(number(record["SequenceNumber"]) for record in page.records)
-            if page.ended:
-                break
+            left.update(numbers)
         if left and len(left) != self._in_gap(lineage.chain.before(last), sorted(left)):
             raise UnprovenError(_unread(lineage))
 

@@ -46,7 +46,6 @@ from worker.membership import Membership
 from worker.passing import Passing
 from worker.plan import Cut
 from worker.redis_client import connect, iam_user
-from worker.rejected_events import RejectedEvents
 from worker.replacement import Replacements
 from worker.restored import RestoreGuard
 from worker.secret import Secret
@@ -130,7 +129,6 @@ class Wiring:
         )
         bucket = make(Bucket)(effects.s3, settings.data_bucket)
         self.objects = objects = make(SpanObjects)(bucket)
-        self.rejected = RejectedEvents(bucket)
         self.guard = make(RestoreGuard)(ledger, objects, clock, telemetry)
         self.shards = shards = make(Shards)(effects.kinesis, settings.stream_name, clock)
         self.membership = membership = make(Membership)(ledger, objects)
@@ -168,7 +166,7 @@ class Wiring:
             health,
             ledger,
             objects,
-            self.rejected,
+            bucket,
             self.guard,
             settlement,
             executors,
@@ -260,7 +258,7 @@ class Wiring:
             clock,
             telemetry,
         )
-        self.admin = Admin(effects.redis, td, settings, clock, effects.s3, health, executors)
+        self.admin = Admin(effects.redis, keys, td, settings, clock, effects.s3, health, executors)
 
     def deadline(self, context: Any) -> Deadline:
         """Return the deadline of an invocation, given its Lambda context."""

@@ -16,7 +16,9 @@ from shared.accounts import Account
 from shared.clock import Clock
 from shared.errors import BucketUnavailableError, HeldError, UnavailableError
 from shared.telemetry import Telemetry, about
+from worker import rejected_events
 from worker.account_cache import AccountCache
+from worker.bucket import Bucket
 from worker.chain import ChainId
 from worker.claims import Claims, Decided
 from worker.deadline import Deadline
@@ -26,7 +28,6 @@ from worker.ledger import ClaimsRefused, Gap, Ledger
 from worker.membership import BORDERS, Membership
 from worker.plan import Cut, Plan, plan
 from worker.record import NOBODY, START, Number, Records, from_event, sequence_number
-from worker.rejected_events import RejectedEvents
 from worker.restored import RestoreGuard
 from worker.settlement import Settlement, report_dead
 from worker.shards import Shards
@@ -79,7 +80,7 @@ class Worker:
     _health: DatabaseHealth
     _ledger: Ledger
     _objects: SpanObjects
-    _rejected: RejectedEvents
+    _bucket: Bucket
     _guard: RestoreGuard
     _settlement: Settlement
     _executors: Executors
@@ -244,7 +245,7 @@ class Worker:
     def _keep(self, span: Span, group: Group, events: bytes) -> None:
         """Store rejected events. If S3 does not take them, they are only counted: nobody else's rows wait for them."""
         try:
-            self._rejected.put(span, group, events)
+            rejected_events.put(self._bucket, span, group, events)
         except BucketUnavailableError:
             self._telemetry.warning("rejected events are not kept", account=group.sender.account)
 

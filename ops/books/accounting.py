@@ -12,14 +12,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Self
 
+from ops.books.stored_spans import has_object
 from ops.stream import overflow_queue
+from ops.stream.readable_shards import Position, ReadableShards
 from shared.clock import Clock
+from worker.bucket import Bucket
 from worker.chain import ChainId
 from worker.ledger import BEHIND_ALL, Ledger
 from worker.record import START, Number, decode
-from worker.shards import Position, Shards
 from worker.span import Group, Span
-from worker.span_object import SpanObjects
 from worker.states import UNSETTLED, State
 
 if TYPE_CHECKING:
@@ -163,8 +164,8 @@ class Accounting:
 
     _: KW_ONLY
     ledger: Ledger
-    shards: Shards
-    objects: SpanObjects
+    shards: ReadableShards
+    bucket: Bucket
     sqs: "SQSClient"
     queue_url: str
     clock: Clock
@@ -226,7 +227,7 @@ class Accounting:
     ) -> None:
         """Count waiting and dead rows whose object is missing; looks at _MOST_CHECKED spans at most."""
         for span in suspects:
-            if span.object is not None and self.objects.exists(span):
+            if span.object is not None and has_object(self.bucket, span):
                 continue
             current = self.ledger.get(span.place)
             if current is None or current.object != span.object:

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from ops.books.accounting import Balance
+from ops.stream.readable_shards import Position, ReadableShards, from_stream
 from shared.clock import Clock
 from worker.chain import ChainId
-from worker.record import START, Number, from_stream, number
-from worker.shards import Position, Shards
+from worker.record import START, Number, number
 from worker.span import Span
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def of_gateway(counted: int, balance: Balance, repeated: Callable[[], int]) -> A
     return Arrivals("events", counted, seen, unsure)
 
 
-def repeated_rows(shards: Shards) -> int:
+def repeated_rows(shards: ReadableShards) -> int:
     """Return how many rows are in envelopes that the stream has had before, such as those of a repeated request."""
     rows, known = 0, set[str]()
     for shard in shards.all():
@@ -94,14 +94,14 @@ class _Borders:
 class StreamCount:
     """Compares the ledger's records of a closed time range, in UNIX seconds, with the stream's own count."""
 
-    shards: Shards
+    shards: ReadableShards
     since: float
     until: float
     _borders: dict[ChainId, _Borders] = field(default_factory=dict)
     _seen: int = 0
 
     @classmethod
-    def of(cls, shards: Shards, clock: Clock, since: float | None) -> "StreamCount | None":
+    def of(cls, shards: ReadableShards, clock: Clock, since: float | None) -> "StreamCount | None":
         """Return a count over the closed windows since a time, within the stream's retention; None if there are none."""
         summary = shards.summary()
         now = clock.now()

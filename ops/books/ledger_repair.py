@@ -13,6 +13,7 @@ from itertools import groupby, islice, takewhile
 from operator import attrgetter
 
 from ops.books.chunks import chunks
+from ops.books.stored_spans import has_object
 from shared.clock import Clock
 from shared.errors import BucketUnavailableError, InvalidObjectError, LedgerUnavailableError, ObjectGoneError
 from worker.bucket import Bucket
@@ -21,6 +22,7 @@ from worker.claims import FROM_JSON
 from worker.index import Index, decode, digest_of
 from worker.ledger import MOST_CLAIMS, Claiming, Ledger, destination_of
 from worker.record import START, Number
+from worker.restored import written_in
 from worker.rows import decompress
 from worker.selection import Selection
 from worker.span import (
@@ -42,6 +44,11 @@ _SKEW_SECONDS = 10.0  # by which the items of one backup may be of different age
 _MOST_UNREADABLE = 20
 _GZIP = b"\x1f\x8b\x08"  # a member begins with it
 _DOUBTFUL = (State.WAITING, State.AGAIN, State.DEAD)
+
+
+def is_restored(ledger: Ledger, objects: SpanObjects) -> bool:
+    """Return whether the ledger was restored or lost, and has not been compared with the bucket since; UnavailableError if nobody says."""
+    return written_in(ledger, objects) not in ("", ledger.created())
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +240,9 @@ class LedgerRepair:
         span = span_there(self.ledger, stored)
         if span is None or span.object is None or stored.hour < span.object.hour:
             return False
-        if name_of(span) == stored.name or (stored.hour == span.object.hour and self.objects.exists(span)):
+        if name_of(span) == stored.name or (
+            stored.hour == span.object.hour and has_object(self.bucket, span)
+        ):
             return False
         found = self._read(stored)
         if found is None or found.index.plan.planned_at != span.planned_at:

@@ -10,6 +10,7 @@ import msgpack
 
 from ops import screen
 from ops.books.chunks import ListedChunk
+from ops.books.stored_spans import kept_events
 from ops.editing.edited_text import Change, MistakeError, change_of, limited, lines_in
 from ops.stack import Stack
 from shared import json_codec
@@ -56,7 +57,7 @@ def originals(stack: Stack, chunk: ListedChunk) -> list[Original]:
     """
     return [
         Original(event.received_at, _line(event.original), " ".join(event.message.split()))
-        for event in stack.rejected_events().get(chunk.span, chunk.key)
+        for event in kept_events(stack.bucket(), chunk.span, chunk.key)
     ]
 
 

@@ -18,11 +18,12 @@ from ops.events.seen_event import EventFilter, Notice, SeenEvent, Trouble, event
 from ops.failure import is_down
 from ops.logs.refused_requests import CloudWatchLog, LocalLog
 from ops.stack import Stack
+from ops.stream.readable_shards import NoSuchRecordError, Position, ReadableShards, from_stream
 from shared.clock import Clock, SystemClock
-from shared.errors import NoSuchRecordError, ShardUnreadableError
+from shared.errors import ShardUnreadableError
 from worker.executor import Executor, Executors, Threads
-from worker.record import START, Number, from_stream
-from worker.shards import HASH_KEYS, Position, Shard, Shards
+from worker.record import START, Number
+from worker.shards import HASH_KEYS, Shard
 
 SECONDS_PER_READ = 1.0
 """Kinesis allows five reads per second and shard."""
@@ -59,7 +60,7 @@ class Source(Protocol):
 class LiveShard:
     """Reads one shard, from a position on, within a fifth of its read budget."""
 
-    def __init__(self, shards: Shards, shard: Shard, position: Position, clock: Clock) -> None:
+    def __init__(self, shards: ReadableShards, shard: Shard, position: Position, clock: Clock) -> None:
         self.shard = shard
         self.due = 0.0
         self.ended = False
@@ -140,7 +141,7 @@ class Tail:
         log: the log of refused requests, if it can be read.
     """
 
-    shards: Shards
+    shards: ReadableShards
     clock: Clock
     _: KW_ONLY
     since: float | None = None
@@ -166,7 +167,7 @@ class Tail:
     ) -> "Tail":
         """Return the tail of a stack."""
         clock = SystemClock()
-        shards = Shards(stack.client("kinesis", read_timeout=5), stack.outputs["StreamName"], clock)
+        shards = ReadableShards(stack.client("kinesis", read_timeout=5), stack.outputs["StreamName"], clock)
         log: Source | None = None
         if stack.folder is not None:
             log = LocalLog(stack.folder / "ingest.log", clock, since)

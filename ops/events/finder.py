@@ -17,9 +17,9 @@ from ops.events.span_search import SpanSearch
 from ops.lookahead import in_order
 from ops.stack import Stack
 from ops.stream import overflow_queue
+from ops.stream.readable_shards import Position, from_stream
 from shared.clock import Clock
-from worker.record import Record, from_stream
-from worker.shards import Position
+from worker.record import Record
 from worker.span import Span
 
 
@@ -86,7 +86,7 @@ class Finder:
         return float("inf")
 
     def _in_spans(self) -> Iterator[FoundEvent]:
-        search = SpanSearch(self.query, self._ledger, self._objects, self.stack.rejected_events())
+        search = SpanSearch(self.query, self._ledger, self._objects, self.stack.bucket())
         for spans in self._spans():
             for span, result in in_order(lambda span: (span, search.search(span)), spans):
                 if self._is_time_up():

@@ -4,14 +4,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ops.books.stored_spans import kept_events, payloads
 from ops.events.event_query import EventQuery
 from ops.events.found_event import FoundEvent, Stage
 from ops.events.seen_event import Kind, SeenEvent, rejected, unpacked
 from shared.errors import InvalidObjectError
+from worker.bucket import Bucket
 from worker.index import Index
 from worker.ledger import Ledger
 from worker.record import sequence_number
-from worker.rejected_events import RejectedEvents
 from worker.span import ChunkKey, Span
 from worker.span_object import SpanObjects
 from worker.states import State
@@ -32,7 +33,7 @@ class SpanSearch:
     query: EventQuery
     ledger: Ledger
     objects: SpanObjects
-    copies: RejectedEvents
+    bucket: Bucket
     _requests: set[str] = field(default_factory=set)  # those of the ids that are a request's
 
     @property
@@ -62,16 +63,16 @@ class SpanSearch:
             if query.account in ("", key.account) and span.entry(key).state is not State.FORGOTTEN
         ]
         rows = [key for key in keys if self._may_have_rows(index, key, asked)]
-        payloads = self.objects.payloads(span, rows)
+        found = payloads(self.bucket, span, index, rows)
         for key in keys:
             try:
                 if key.group.is_rejected and self._is_about_events:
                     result.events += self._in_rejected(span, key)
-                elif key in payloads:
-                    result.events += self._in_chunk(span, index, key, asked, payloads[key])
+                elif key in found:
+                    result.events += self._in_chunk(span, index, key, asked, found[key])
             except InvalidObjectError:
                 result.unreadable += 1
-        result.unreadable += len(rows) - len(payloads)
+        result.unreadable += len(rows) - len(found)
 
     def _may_have_rows(self, index: Index, key: ChunkKey, asked: frozenset[int]) -> bool:
         if key.group.is_rejected or self.query.table not in ("", key.group.table):
@@ -123,7 +124,7 @@ class SpanSearch:
     def _in_rejected(self, span: Span, key: ChunkKey) -> Iterator[FoundEvent]:
         common = SeenEvent(kind=Kind.REJECTED, at=span.received_at / 1000, account=key.account)
         try:
-            events = self.copies.get(span, key)
+            events = kept_events(self.bucket, span, key)
         except InvalidObjectError:
             return
         for event in events:

@@ -6,14 +6,15 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from ops.books import planned_spans
+from ops.books.stored_spans import kept_events, payloads
 from ops.events.seen_event import json_object, unpacked
 from ops.stack import Stack
 from shared import rows
 from shared.clock import SystemClock
 from shared.errors import InvalidObjectError
 from shared.rows import Arrival
+from worker.bucket import Bucket
 from worker.ledger import Ledger
-from worker.rejected_events import RejectedEvents
 from worker.span import ChunkKey, Span
 from worker.span_object import SpanObjects
 
@@ -32,34 +33,36 @@ class Arrived(NamedTuple):
 
 def events_since(stack: Stack, account: str, since: float) -> Iterator[Arrived]:
     """Yield the events of an account that were received since a time, as `stored_events`."""
-    return stored_events(stack.ledger(), stack.objects(), stack.rejected_events(), account, since)
+    return stored_events(stack.ledger(), stack.objects(), stack.bucket(), account, since)
 
 
 def stored_events(
-    ledger: Ledger, objects: SpanObjects, copies: RejectedEvents, account: str, since: float
+    ledger: Ledger, objects: SpanObjects, bucket: Bucket, account: str, since: float
 ) -> Iterator[Arrived]:
     """Yield the events of an account that were received since a time and are in S3, with the rejected events of which copies are kept."""
     for span in planned_spans.spans(ledger, objects, since, SystemClock().now() + 1):
         if not span.is_forced:
             keys = [key for key in span.chunks if key.account == account]
-            found = chain(_accepted(objects, span, keys), _rejected(copies, span, keys))
+            found = chain(_accepted(bucket, objects, span, keys), _rejected(bucket, span, keys))
             yield from (event for event in found if event.at >= since)
 
 
-def _accepted(objects: SpanObjects, span: Span, keys: Iterable[ChunkKey]) -> Iterator[Arrived]:
+def _accepted(
+    bucket: Bucket, objects: SpanObjects, span: Span, keys: Iterable[ChunkKey]
+) -> Iterator[Arrived]:
     with suppress(InvalidObjectError):  # no longer kept, or damaged
-        payloads = objects.payloads(span, [key for key in keys if not key.group.code])
-        for key, payload in payloads.items():
+        planned = [key for key in keys if not key.group.code]
+        for key, payload in payloads(bucket, span, objects.index(span), planned).items():
             for row in unpacked(payload):
                 at = row.get("received_at", span.received_at) / 1000
                 yield Arrived(key.account, key.group.table, row, at)
 
 
-def _rejected(copies: RejectedEvents, span: Span, keys: Iterable[ChunkKey]) -> Iterator[Arrived]:
+def _rejected(bucket: Bucket, span: Span, keys: Iterable[ChunkKey]) -> Iterator[Arrived]:
     for key in keys:
         if key.group.is_rejected and key.group.table:
             with suppress(InvalidObjectError):
-                for event in copies.get(span, key):
+                for event in kept_events(bucket, span, key):
                     at = event.received_at / 1000
                     if row := _row(json_object(event.original), at):
                         yield Arrived(key.account, key.group.table, row, at)

@@ -9,6 +9,7 @@ from typing import Any
 import requests
 
 from ops import screen
+from ops.books.ledger_repair import is_restored
 from ops.failure import FORESEEN, Failure, explained, is_down, is_gone
 from ops.help_page import DEPLOY
 from ops.signing_secrets import newest_key, signing_secrets
@@ -20,7 +21,6 @@ from ops.stream.event_source import mapping_faults, unknown_shards
 from ops.template import sluice_template
 from shared.accounts import Account
 from shared.errors import UnavailableError
-from worker.restored import is_restored
 
 TEST_TABLE = "sluice_doctor"
 """The table that the test event goes to."""

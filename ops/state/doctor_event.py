@@ -10,9 +10,9 @@ from ops.stack import Stack
 from ops.state.causes import PUT_AGAIN, wait_cause
 from ops.state.checks import TEST_TABLE
 from ops.state.finding import Finding, fault, ok
+from ops.stream.readable_shards import Position
 from worker.chain import ChainId
 from worker.record import Number, number
-from worker.shards import Position
 from worker.span import Span
 from worker.states import UNSETTLED, State
 

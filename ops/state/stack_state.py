@@ -117,7 +117,7 @@ def accounting(stack: Stack) -> Accounting:
     return Accounting(
         ledger=stack.ledger(),
         shards=stack.shards(),
-        objects=stack.objects(),
+        bucket=stack.bucket(),
         sqs=stack.client("sqs"),
         queue_url=stack.outputs["OverflowQueueUrl"],
         clock=SystemClock(),

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from ops.stream.readable_shards import Position, ReadableShards
 from worker.ledger import Ledger
-from worker.shards import Position, Shards
 
 _KNOWN_AFTER_SECONDS = 3600.0
 """A record this old is in the ledger, unless the worker has not run for as long."""
@@ -38,7 +38,7 @@ def mapping_faults(found: Iterable[Mapping[str, Any]], function: str) -> Iterato
                 yield f"{name} is {found_value}, not {value}: {otherwise}"
 
 
-def unknown_shards(shards: Shards, ledger: Ledger, now: float) -> Iterator[str]:
+def unknown_shards(shards: ReadableShards, ledger: Ledger, now: float) -> Iterator[str]:
     """Yield the shards that have old records but no span in the ledger: the worker is not running, or the stream was recreated."""
     for shard in shards.all():
         page = shards.cursor(shard.shard_id, Position()).read()

@@ -9,11 +9,11 @@ from botocore.exceptions import ClientError
 
 from ops import screen
 from ops.failure import Failure
+from ops.stream.readable_shards import Position, ReadableShards
 from shared.clock import Clock
 from shared.errors import ShardUnreadableError
 from shared.puts import batches
 from worker.record import number
-from worker.shards import Position, Shards
 
 EVENT_BYTES = 5_500_000
 """The largest event, below Lambda's limit of 6 MB."""
@@ -50,7 +50,7 @@ class RangeEnd:
 class StreamReader:
     """Reads a stream next to its event source mapping. The clock tells when a read begins, and what has expired."""
 
-    stream: Shards
+    stream: ReadableShards
     clock: Clock
 
     def shards(self, only: str | None = None) -> list[str]:

@@ -15,17 +15,18 @@ from doubles.kinesis import HASH_KEYS
 from local.bad import FILE, bad_lines
 from local.received import MOST_EVENTS, Received
 from ops.console.server import ConsolePage
+from ops.stream.readable_shards import ReadableShards
 from tests.support.ingest import KEY, START, STREAM, Site
-from worker.shards import Shards
 
 
 class Stack:
     """An ingest behind a gateway that records bad events, and the page's queries over all events."""
 
     def __init__(self, folder: Path) -> None:
-        self.site = Site()
+        self.site = site = Site()
         self.folder = folder
-        self.received = Received(Shards(self.site.kinesis, STREAM, self.site.clock), folder, self.site.clock)
+        shards = ReadableShards(site.kinesis, STREAM, site.clock)
+        self.received = Received(shards, folder, site.clock)
         self.client = Client(ConsolePage(self.received.data(), self.received.actions()))
 
     def send(self, method: str, target: str, body: Any = None, **headers: str) -> Response:

@@ -109,11 +109,8 @@ def test_each_envelope_of_a_call_has_its_own_answer(way: Way) -> None:
 
     def answer(**request: Any) -> Any:
         put = way.delivery.kinesis.put_records(StreamName=STREAM, Records=request["Records"][:1])
-        failed = [
-            {"ErrorCode": "ProvisionedThroughputExceededException"},
-            {"ErrorCode": "InternalFailure"},
-            {},
-        ]
+        codes = ("ProvisionedThroughputExceededException", "InternalFailure")
+        failed = [*({"ErrorCode": one} for one in codes), {}]
         return {"FailedRecordCount": 2, "Records": put["Records"] + failed}
 
     way.kinesis.faults["put_records"] = [answer]

@@ -288,7 +288,7 @@ def test_rows_stay_in_their_object_until_a_count_finds_none_in_treasure_data() -
     real = search._statements
 
     def counted_as_before(method: str, *path: str, **options: Any) -> TdAnswer:
-        answer = real._api(method, *path, **options)
+        answer = real.api(method, *path, **options)
         results.extend([answer] * (path[1] == "result"))
         return results[0] if path[1] == "result" else answer
 
@@ -543,7 +543,7 @@ def test_rows_that_cannot_be_read_are_not_none(change: dict[str, Any], end: str,
     real = made.sender_wiring.forget._statements
 
     def changed(method: str, *path: str, **options: Any) -> TdAnswer:
-        answer = real._api(method, *path, **options)
+        answer = real.api(method, *path, **options)
         return replace(answer, **change) if path[1] == "result" else answer
 
     made.sender_wiring.forget._statements = Statements(changed, made.clock)
@@ -890,7 +890,7 @@ def test_only_the_person_s_rows_leave_and_every_name_is_used_once(
         persons = made.sender_wiring.forget_requests
         hashed = bytes.fromhex(persons.hashes("shop", "email", [person])[0][0])
         wanted = Person("1", "shop", "email", (hashed,), NOW)
-        cut = made.sender_wiring.forgetting.forget(span, Persons(b"forget-key", (wanted,)))
+        cut = made.sender_wiring.forgetting.forget(span, Persons(b"forget-key", (wanted,)), lambda _: True)
         after_cut = made.ledger.get(span.place)
         assert after_cut is not None
         after = held_by(made, after_cut)

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from ops.stream.readable_shards import from_stream
 from shared import envelope as envelopes
 from shared.event_id import derived_event_id
 from tests.support.delivery import envelope, member, row
-from worker.record import NOBODY, Record, decode, from_event, from_stream, number, packed, sequence_number
+from worker.record import NOBODY, Record, decode, from_event, number, packed, sequence_number
 
 SHARD = "shardId-000000000003"
 ONE = {"views": [row("e")]}

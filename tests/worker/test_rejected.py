@@ -8,6 +8,7 @@ from typing import Any
 import msgpack
 import pytest
 
+from ops.books.stored_spans import kept_events
 from shared.envelope import Envelope, RejectedEvent, TableRows
 from shared.errors import ObjectGoneError
 from tests.support.delivery import BUCKET, Delivery, lose_answer, row, shops
@@ -17,7 +18,7 @@ from worker.claims import LATE_SECONDS
 from worker.executor import Threads
 from worker.passing import MARGIN_SECONDS
 from worker.plan import MAX_KEPT_BYTES, MAX_KEPT_EVENTS, MAX_REJECTED_TABLES
-from worker.rejected_events import PREFIX, RejectedEvents, name_of
+from worker.rejected_events import PREFIX, name_of
 from worker.rejected_events import KeptEvent as Kept
 from worker.span import Group, RowSender
 from worker.states import Decision, State
@@ -66,7 +67,7 @@ def kept(made: Delivery) -> dict[str, list[Kept]]:
         for key in span.chunks:
             if key.group.is_rejected:
                 with suppress(ObjectGoneError):
-                    found[key.name] = RejectedEvents(Bucket(made.s3, BUCKET)).get(span, key)
+                    found[key.name] = kept_events(Bucket(made.s3, BUCKET), span, key)
     return found
 
 

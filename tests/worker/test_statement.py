@@ -6,18 +6,17 @@ import pytest
 
 from doubles.treasure_data import Action, Fault, Kind
 from tests.support.delivery import Delivery, envelope, row, shops
-from worker.treasure_data.answer import TdAnswer
-from worker.treasure_data.statement import (
-    End,
-    Job,
-    RowId,
-    Statements,
+from worker.forget.sql import (
     by_id,
     by_value,
+    columns_of_tables,
+    count_of,
     counting,
     deleting,
     selecting,
 )
+from worker.treasure_data.answer import TdAnswer
+from worker.treasure_data.statement import End, Job, RowId, Statements
 
 HOUR = 3600.0
 
@@ -38,9 +37,8 @@ def test_rows_are_counted_read_and_deleted_by_value() -> None:
     early = by_value("email", ["o'hara@example.com"], 1_699_999_999_999)
     until = made.deadline()
 
-    assert 1 == statements.run("shop_db", counting("views", condition), until).count
-    assert 0 == statements.run("shop_db", counting("views", early), until).count
-    assert 1 == statements.run("shop_db", counting("views", by_value("user", ["5"], 10**13)), until).count
+    for number, one in ((1, condition), (0, early), (1, by_value("user", ["5"], 10**13))):
+        assert number == count_of(statements.run("shop_db", counting("views", one), until))
     assert [["a"]] == statements.run("shop_db", selecting("views", ["event_id"], condition), until).rows
     assert End.SUCCESS is statements.run("shop_db", deleting("views", condition), until).end
     assert ["b"] == made.ids("shop_db", "views")
@@ -66,7 +64,7 @@ def test_a_result_of_hours_ago_counts_nothing() -> None:
     condition = by_value("email", ["x"], 10**13)
     job = statements.run("shop_db", counting("views", condition), made.deadline(30_000))
 
-    assert (End.UNKNOWN, None) == (job.end, job.count)
+    assert (End.UNKNOWN, None) == (job.end, count_of(job))
 
 
 @pytest.mark.parametrize("status", [403, 404, 500])
@@ -87,16 +85,16 @@ def test_a_result_that_is_cut_off_has_no_rows(status: int, body: bytes) -> None:
     """Nor has one that is no JSON, or an error."""
     job = Job(End.SUCCESS, 1, 0.0, TdAnswer(status, {}, body))
 
-    assert ([], None) == (job.rows, job.count)
+    assert ([], None) == (job.rows, count_of(job))
 
 
 def test_tables_are_listed_with_their_columns() -> None:
     """A database that does not exist has none; without an answer nobody knows."""
     made, statements = delivery()
-    tables = statements.tables("shop_db")
+    tables = columns_of_tables(statements.api, "shop_db")
 
     assert tables is not None
     assert {"time", "event_id", "received_at", "email", "user"} == set(tables["views"])
-    assert {} == statements.tables("no_such_db")
+    assert {} == columns_of_tables(statements.api, "no_such_db")
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.LIST, status=500))
-    assert statements.tables("shop_db") is None
+    assert columns_of_tables(statements.api, "shop_db") is None

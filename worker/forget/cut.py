@@ -183,9 +183,7 @@ class Forgetting:
         pieces, left, *_ = self._find(span, persons)
         return _counted(span, pieces, left)
 
-    def forget(
-        self, span: Span, persons: Persons, may: Callable[[Delivered], bool] = lambda _: True
-    ) -> PersonRows:
+    def forget(self, span: Span, persons: Persons, may: Callable[[Delivered], bool]) -> PersonRows:
         """Forget persons in a span.
 
         Args:

@@ -27,12 +27,19 @@ from worker.deadline import Deadline
 from worker.forget.person import Persons
 from worker.forget.requests import DAY, ForgetRequest, ForgetRequests, RequestDocument
 from worker.forget.search import Findings, ForgetSearch
+from worker.forget.sql import (
+    by_value,
+    columns_of_tables,
+    counting_each,
+    deleting,
+    selecting,
+)
 from worker.rejected_events import PREFIX as REJECTED
 from worker.shards import Shards
 from worker.span import milliseconds
 from worker.span_object import SpanObjects
 from worker.sweeper import INDEX_SECONDS
-from worker.treasure_data.statement import End, Statements, by_value, counting_each, deleting, selecting
+from worker.treasure_data.statement import End, Statements
 
 SECOND_SEARCH_SECONDS = 2 * 3600.0
 """When the second search begins: rows that were in doubt, or could not be found in Treasure Data yet, are settled by then."""
@@ -305,7 +312,7 @@ class Forget:
         found: dict[str, dict[str, list[str]] | None] = {}
         for database in sorted(databases):
             try:
-                tables = self._statements.tables(database)
+                tables = columns_of_tables(self._statements.api, database)
             except (HTTPError, SecretUnavailableError):
                 tables = None
             found[database] = tables and {

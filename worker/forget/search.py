@@ -23,13 +23,14 @@ from worker.executor import Executors, run_parallel
 from worker.forget.cut import Delivered, Forgetting, PersonRows
 from worker.forget.person import Matcher, Persons
 from worker.forget.requests import ForgetRequests, RequestDocument
+from worker.forget.sql import by_id, count_of, counting, deleting
 from worker.ledger import Ledger
 from worker.rejected_events import PREFIX as REJECTED
 from worker.rejected_events import events
 from worker.rows import compress, decompress
 from worker.span_object import PREFIX, SpanObjects, Stored, name_of
 from worker.sweeper import UNREFERENCED_SECONDS, span_there
-from worker.treasure_data.statement import End, Statements, by_id, counting, deleting
+from worker.treasure_data.statement import End, Statements
 
 SHOWN_SECONDS = 3600.0
 """How long after its import a row is sure to be found by a statement, at least."""
@@ -230,13 +231,13 @@ class ForgetSearch:
         number = 0
         try:
             counted = self._statements.run(database, counting(table, condition), deadline)
-            if counted.count == 0 or counted.end is End.FORBIDDEN:
+            if count_of(counted) == 0 or counted.end is End.FORBIDDEN:
                 return counted.end, 0
             job = self._statements.run(database, deleting(table, condition), deadline)
             if job.end is not End.SUCCESS:
                 return job.end, 0
-            number = counted.count or 0
-            left = self._statements.run(database, counting(table, condition), deadline).count
+            number = count_of(counted) or 0
+            left = count_of(self._statements.run(database, counting(table, condition), deadline))
         except (HTTPError, SecretUnavailableError):
             return End.UNKNOWN, number
         return (End.SUCCESS if left == 0 else End.UNKNOWN), max(0, number - (left or 0))

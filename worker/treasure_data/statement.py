@@ -1,7 +1,7 @@
-"""Finds and deletes rows in Treasure Data by SQL. A DELETE is a Trino statement like a query, issued as a job."""
+"""Runs SQL statements in Treasure Data, each as a job, and tells one row there from any other."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple, Self
@@ -65,24 +65,16 @@ class Job:
         except (ValueError, RecursionError):
             return []
 
-    @property
-    def count(self) -> int | None:
-        """The result of a COUNT; None if there is none."""
-        match self.rows:
-            case [[int(number)]] if self.end is End.SUCCESS:
-                return number
-        return None
-
 
 @dataclass(eq=False)
 class Statements:
     """Runs statements.
 
-    Args:
+    Attributes:
         api: makes a request of Treasure Data's API.
     """
 
-    _api: Callable[..., TdAnswer]
+    api: Callable[..., TdAnswer]
     _clock: Clock
 
     def run(self, database: str, sql: str, deadline: Deadline) -> Job:
@@ -92,7 +84,7 @@ class Statements:
             urllib3.exceptions.HTTPError, SecretUnavailableError: Treasure Data or the API key cannot be reached.
         """
         now = self._clock.now()
-        issued = self._api("POST", "job", "issue", "trino", database, form={"query": sql, "priority": "0"})
+        issued = self.api("POST", "job", "issue", "trino", database, form={"query": sql, "priority": "0"})
         if issued.is_refusal and issued.status in (401, 403):
             return Job(End.FORBIDDEN)
         if issued.is_refusal and issued.status == 404:
@@ -106,35 +98,19 @@ class Statements:
         began = moment(status["start_at"])
         if began < now - _STALE_SECONDS:
             return Job(End.UNKNOWN)
-        result = self._api("GET", "job", "result", job, query="?format=json")
+        result = self.api("GET", "job", "result", job, query="?format=json")
         return Job(End.SUCCESS, status["num_records"], began, result)
 
     def _finish(self, job: str, deadline: Deadline) -> dict[str, Any]:
         """Wait for a job to end and return its status; return an empty one if the deadline comes first."""
         while not deadline.near:
-            answer = self._api("GET", "job", "status", job)
+            answer = self.api("GET", "job", "status", job)
             document = answer.document
             is_status = answer.status == 200 and document.keys() >= _STATUS_MEMBERS
             if is_status and str(document["job_id"]) == job and document["status"] in _ENDED:
                 return document
             self._clock.sleep(min(_POLL_SECONDS, max(0.0, deadline.left())))
         return {}
-
-    def tables(self, database: str) -> dict[str, list[str]] | None:
-        """Return the columns of each table of a database; None if Treasure Data does not say."""
-        answer = self._api("GET", "table", "list", database)
-        if answer.is_refusal and answer.status == 404:
-            return {}
-        if answer.names("tables") is None:
-            return None
-        return {one["name"]: _columns(one) for one in answer.document["tables"]}
-
-
-def _columns(table: dict[str, Any]) -> list[str]:
-    try:
-        return ["time", *(str(column[0]) for column in json.loads(table["schema"]) if column[0] != "time")]
-    except (KeyError, ValueError, TypeError, IndexError):
-        return []
 
 
 def quoted(text: str) -> str:
@@ -162,37 +138,3 @@ class RowId(NamedTuple):
     def condition(self) -> str:
         """The condition for the row. Its time limits what Treasure Data reads."""
         return f"TD_TIME_RANGE(time, {self.time}, {self.time + 1}) AND event_id = {quoted(self.event_id)} AND received_at = {self.received_at}"
-
-
-def by_value(column: str, values: Iterable[str], before: int) -> str:
-    """Return the condition for rows that have one of these values and were received until `before` (UNIX milliseconds)."""
-    listed = ", ".join(map(quoted, values))
-    return f'CAST("{column}" AS VARCHAR) IN ({listed}) AND received_at <= {before}'
-
-
-def by_id(rows: Iterable[RowId]) -> str:
-    """Return the condition for rows."""
-    found = sorted(set(rows))
-    listed = " OR ".join(f"({one.condition})" for one in found)
-    return f"TD_TIME_RANGE(time, {found[0].time}, {found[-1].time + 1}) AND ({listed})"
-
-
-def counting(table: str, condition: str) -> str:
-    """Return the statement that counts rows."""
-    return f'SELECT COUNT(1) FROM "{table}" WHERE {condition}'  # noqa: S608 -- every part is quoted
-
-
-def counting_each(table: str, column: str, condition: str) -> str:
-    """Return the statement that counts rows by the text of a column."""
-    return f'SELECT CAST("{column}" AS VARCHAR), COUNT(1) FROM "{table}" WHERE {condition} GROUP BY 1'  # noqa: S608 -- every part is quoted
-
-
-def deleting(table: str, condition: str) -> str:
-    """Return the statement that deletes rows."""
-    return f'DELETE FROM "{table}" WHERE {condition}'  # noqa: S608 -- every part is quoted
-
-
-def selecting(table: str, columns: Iterable[str], condition: str) -> str:
-    """Return the statement that reads columns of rows."""
-    listed = ", ".join(f'"{column}"' for column in columns)
-    return f'SELECT {listed} FROM "{table}" WHERE {condition}'  # noqa: S608 -- every part is quoted

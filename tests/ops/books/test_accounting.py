@@ -15,15 +15,16 @@ from doubles.treasure_data.fault import Fault, Kind
 from ops.books.accounting import Accounting, Balance, Rows, Unread, UnreadShard, by_group
 from ops.books.arrivals import WINDOW_SECONDS, Arrivals, StreamCount, of_gateway, repeated_rows
 from ops.logs.answers import Answers
+from ops.stream.readable_shards import ReadableShards
 from shared.telemetry import NullTelemetry
 from tests.support import delivery as support
 from tests.support.delivery import BUCKET, STREAM, TABLE, Delivery, envelope, once, row
 from tests.support.overflow import Way
 from tests.support.spans import key, span
+from worker.bucket import Bucket
 from worker.chain import ChainId
 from worker.ledger import Ledger
 from worker.record import CLAIMED
-from worker.shards import Shards
 from worker.span import Span
 from worker.states import Entry, State
 from worker.turn import UNSETTLED_SECONDS
@@ -46,8 +47,8 @@ def accounting(
         queue_url = sqs.create_queue(QueueName="overflow")["QueueUrl"]
     return Accounting(
         ledger=ledger or delivery.ledger,
-        shards=Shards(delivery.kinesis, STREAM, delivery.clock),
-        objects=delivery.objects,
+        shards=ReadableShards(delivery.kinesis, STREAM, delivery.clock),
+        bucket=Bucket(delivery.s3, BUCKET),
         sqs=sqs,
         queue_url=queue_url,
         clock=delivery.clock,
@@ -326,7 +327,7 @@ def test_the_rows_of_repeated_requests_are_counted(delivery: Delivery) -> None:
     delivery.put(envelope("shop", {"views": [row("c")]}, request_id="s"))
     delivery.deliver()
 
-    assert 4 == repeated_rows(Shards(delivery.kinesis, STREAM, delivery.clock))
+    assert 4 == repeated_rows(accounting(delivery).shards)
     assert 3 == accounting(delivery).take().total.received
 
 
@@ -338,8 +339,7 @@ def counted(delivery: Delivery, *counts: float, asked: dict[str, Any] | None = N
         return [{"MetricDataResults": [{"Values": [one]}]} for one in counts]
 
     cloudwatch: Any = SimpleNamespace(get_paginator=lambda _: SimpleNamespace(paginate=paginate))
-    shards = Shards(delivery.kinesis, STREAM, delivery.clock)
-    count = StreamCount.of(shards, delivery.clock, None)
+    count = StreamCount.of(accounting(delivery).shards, delivery.clock, None)
     if count is None:
         return None
     return count.result(cloudwatch, STREAM, accounting(delivery).take(each=count.add))

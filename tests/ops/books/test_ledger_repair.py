@@ -10,7 +10,7 @@ import pytest
 
 from doubles.aws_errors import client_error
 from doubles.treasure_data.fault import Action, Fault, Kind
-from ops.books.ledger_repair import LedgerRepair
+from ops.books.ledger_repair import LedgerRepair, is_restored
 from shared.envelope import decode, marker
 from shared.errors import HeldError, LedgerUnavailableError
 from tests.support.delivery import (
@@ -28,7 +28,7 @@ from tests.support.delivery import (
 from tests.worker.test_rejected import AT, delivered, event, rejecting
 from worker.bucket import Bucket
 from worker.replacement import decoded
-from worker.restored import CHECK_SECONDS, is_restored
+from worker.restored import CHECK_SECONDS
 from worker.states import Decision, State
 
 Step = Callable[[Delivery], object]

@@ -12,11 +12,11 @@ from ops.commands import find, status
 from ops.commands.dead import list as list_
 from ops.commands.dead import show
 from ops.events.seen_event import events_of
+from ops.stream.readable_shards import from_stream
 from shared import envelope
 from tests.support.delivery import envelope as envelope_of
 from tests.support.delivery import row
 from tests.support.faulty_stack import FaultyStack
-from worker.record import from_stream
 
 SAID, EVENT = "a column is invalid", "taro@example.com"
 

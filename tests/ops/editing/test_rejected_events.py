@@ -13,7 +13,6 @@ from shared.tracking_plan import TrackingPlan
 from tests.support.delivery import BUCKET, Delivery, envelope, row
 from tests.support.spans import span
 from worker.bucket import Bucket
-from worker.rejected_events import RejectedEvents
 from worker.selection import Selection
 from worker.span import ChunkKey, Group, RowSender
 from worker.states import Entry, State
@@ -52,7 +51,7 @@ def test_originals_are_shown_on_one_line() -> None:
     )
     made.put(decode(envelope("shop", {"views": [row("a")]}))._replace(rejected=kept).encode())
     made.deliver()
-    stack: Any = SimpleNamespace(rejected_events=lambda: RejectedEvents(Bucket(made.s3, BUCKET)))
+    stack: Any = SimpleNamespace(bucket=lambda: Bucket(made.s3, BUCKET))
     [found] = chunks(made.ledger, Selection((State.REJECTED,), since=0.0))
     [one] = batches_of(stack, [found], {})
     made.s3.delete_object(Bucket=BUCKET, Key=made.rejected_objects()[0])

@@ -16,12 +16,12 @@ from ops.commands.tail import described, line_of
 from ops.events.event_tail import BYTES_PER_SECOND, LAG_SECONDS, SECONDS_PER_READ, SKIP_SECONDS, Tail
 from ops.events.seen_event import EventFilter, Kind, Notice, SeenEvent, Trouble
 from ops.logs.refused_requests import CloudWatchLog, LocalLog
+from ops.stream.readable_shards import ReadableShards
 from shared.envelope import Envelope, RejectedEvent
 from shared.errors import ShardUnreadableError
 from tests.support.cloudwatch_logs import FunctionLog
 from tests.support.delivery import SHARD, STREAM, Meddled, envelope, row
 from worker.executor import InlineExecutor
-from worker.shards import Shards
 
 
 class Stream:
@@ -57,7 +57,8 @@ class Stream:
 
     def tail(self, **options: Any) -> Tail:
         """Return a tail."""
-        return Tail(Shards(self.kinesis, STREAM, self.clock), self.clock, executors=InlineExecutor, **options)
+        shards = ReadableShards(self.kinesis, STREAM, self.clock)
+        return Tail(shards, self.clock, executors=InlineExecutor, **options)
 
     def seen(self, seconds: float, **options: Any) -> tuple[list[SeenEvent], list[Notice]]:
         """Return what a tail of that many seconds yields."""

@@ -18,14 +18,13 @@ from ops.events.event_query import EventQuery
 from ops.events.finder import Finder, Searched
 from ops.events.found_event import FoundEvent, Stage
 from ops.events.seen_event import Kind
+from ops.stream.readable_shards import ReadableShards
 from shared.envelope import RejectedEvent, decode
 from shared.event_id import new_event_id
 from tests.support.delivery import BUCKET, SHARD, STREAM, Meddled, envelope, once, row, shops
 from worker.bucket import Bucket
 from worker.forced_replay import Wanted
 from worker.plan import Cut
-from worker.rejected_events import RejectedEvents
-from worker.shards import Shards
 from worker.span_object import name_of
 from worker.states import Decision, State
 
@@ -43,10 +42,10 @@ class Found:
         """Return a finder."""
         made = self.delivery
         stack: Any = SimpleNamespace(
-            shards=lambda: Shards(made.kinesis, STREAM, made.clock),
+            shards=lambda: ReadableShards(made.kinesis, STREAM, made.clock),
             ledger=lambda: made.ledger,
             objects=lambda: made.objects,
-            rejected_events=lambda: RejectedEvents(Bucket(made.s3, BUCKET)),
+            bucket=lambda: Bucket(made.s3, BUCKET),
             client=lambda _: self.queue,
             outputs={"OverflowQueueUrl": self.url},
         )

@@ -124,7 +124,7 @@ def test_the_command_waits_until_a_table_is_complete(sluice: Sluice) -> None:
     until(lambda: any(one["account"] == "nobody_waits" for one in sluice.json("dead list --local")))
     made, passed = sluice.stack.resources, time.time() - 400  # of every shard, as soon as it has a marker
     ledger = Ledger(made.client("dynamodb"), made.ledger_table, SystemClock(), os.urandom, NullTelemetry())
-    ledger.note_drained([(passed, passed)])
+    ledger.note_drained(passed, passed)
     line = "wait --local --account nobody_waits --table waited_for --until"
     dead = sluice.run(f"{line} 3h --timeout 60s")
     late = sluice.run(f"{line} 2999-01-01 --timeout 1s")

@@ -6,7 +6,8 @@ import pytest
 
 from doubles.clock import START
 from ops.stream.event_source import mapping_faults, unknown_shards
-from tests.support.delivery import Delivery, envelope, row
+from ops.stream.readable_shards import ReadableShards
+from tests.support.delivery import STREAM, envelope, row, shops
 from tests.support.event_source import worker_mapping
 
 MAPPING = worker_mapping("worker") | {"TumblingWindowInSeconds": 0}
@@ -45,9 +46,8 @@ def test_a_changed_setting_is_a_fault(name: str, value: Any) -> None:
 
 def test_a_stream_that_the_ledger_does_not_know_is_reported() -> None:
     """Its records are old, and none of them was ever planned."""
-    made = Delivery().map(shop="shop_db")
-    made.put(envelope("shop", {"views": [row("e1")]}))
-    shards = made.wiring.shards
+    made = shops(envelope("shop", {"views": [row("e1")]}))
+    shards = ReadableShards(made.kinesis, STREAM, made.clock)
 
     assert [] == list(unknown_shards(shards, made.ledger, START + 60))
     assert ["shardId-000000000000"] == list(unknown_shards(shards, made.ledger, START + 7200))

@@ -8,15 +8,14 @@ from typing import Any
 import pytest
 
 from doubles.clock import START, ManualClock
-from doubles.kinesis import MemoryKinesis
 from ops.books.replayed import Planned
 from ops.commands import replay as command
 from ops.failure import INTERRUPTED, Failure
+from ops.stream.readable_shards import ReadableShards
 from ops.stream.reader import EVENT_BYTES, RangeEnd, StreamReader, batches_of, size
 from ops.stream.replayer import HoldsError, Progressing, Replay
 from tests.support.delivery import SHARD, STREAM, Delivery, envelope, row
 from worker.membership import Membership
-from worker.shards import Shards
 
 EVERYTHING = RangeEnd(), RangeEnd()
 
@@ -27,7 +26,7 @@ def ignore(_: Progressing) -> None:
 
 def stream_of(delivery: Delivery) -> StreamReader:
     """Return a delivery's stream."""
-    return StreamReader(Shards(delivery.kinesis.client, STREAM, delivery.clock), delivery.clock)
+    return StreamReader(ReadableShards(delivery.kinesis.client, STREAM, delivery.clock), delivery.clock)
 
 
 def replay(delivery: Delivery, invoke: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> Replay:
@@ -163,13 +162,10 @@ def test_reading_ends_at_the_end_of_the_stream_as_it_was_at_the_start() -> None:
 
 def filled(*records: bytes) -> StreamReader:
     """Return a stream of these records."""
-    clock = ManualClock()
-    kinesis = MemoryKinesis(clock.now)
-    kinesis.create_stream(StreamName=STREAM, ShardCount=1)
-    for data in records:
-        kinesis.put_record(StreamName=STREAM, Data=data, PartitionKey="k")
-    clock.sleep(1)
-    return StreamReader(Shards(kinesis, STREAM, clock), clock)
+    made = Delivery()
+    made.put(*records)
+    made.clock.sleep(1)
+    return stream_of(made)
 
 
 def test_batches_fit_into_an_event() -> None:

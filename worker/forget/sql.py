@@ -1,0 +1,67 @@
+"""What forgetting reads and deletes in Treasure Data. A DELETE is a Trino statement like a query."""
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from worker.treasure_data.answer import TdAnswer
+from worker.treasure_data.statement import End, Job, RowId, quoted
+
+
+def by_value(column: str, values: Iterable[str], before: int) -> str:
+    """Return the condition for rows that have one of these values and were received until `before` (UNIX milliseconds)."""
+    listed = ", ".join(map(quoted, values))
+    return f'CAST("{column}" AS VARCHAR) IN ({listed}) AND received_at <= {before}'
+
+
+def by_id(rows: Iterable[RowId]) -> str:
+    """Return the condition for rows."""
+    found = sorted(set(rows))
+    listed = " OR ".join(f"({one.condition})" for one in found)
+    return f"TD_TIME_RANGE(time, {found[0].time}, {found[-1].time + 1}) AND ({listed})"
+
+
+def counting(table: str, condition: str) -> str:
+    """Return the statement that counts rows."""
+    return f'SELECT COUNT(1) FROM "{table}" WHERE {condition}'  # noqa: S608 -- every part is quoted
+
+
+def counting_each(table: str, column: str, condition: str) -> str:
+    """Return the statement that counts rows by the text of a column."""
+    return f'SELECT CAST("{column}" AS VARCHAR), COUNT(1) FROM "{table}" WHERE {condition} GROUP BY 1'  # noqa: S608 -- every part is quoted
+
+
+def deleting(table: str, condition: str) -> str:
+    """Return the statement that deletes rows."""
+    return f'DELETE FROM "{table}" WHERE {condition}'  # noqa: S608 -- every part is quoted
+
+
+def selecting(table: str, columns: Iterable[str], condition: str) -> str:
+    """Return the statement that reads columns of rows."""
+    listed = ", ".join(f'"{column}"' for column in columns)
+    return f'SELECT {listed} FROM "{table}" WHERE {condition}'  # noqa: S608 -- every part is quoted
+
+
+def count_of(job: Job) -> int | None:
+    """Return the result of a COUNT; None if there is none."""
+    match job.rows:
+        case [[int(number)]] if job.end is End.SUCCESS:
+            return number
+    return None
+
+
+def columns_of_tables(api: Callable[..., TdAnswer], database: str) -> dict[str, list[str]] | None:
+    """Return the columns of each table of a database; None if Treasure Data does not say."""
+    answer = api("GET", "table", "list", database)
+    if answer.is_refusal and answer.status == 404:
+        return {}
+    if answer.names("tables") is None:
+        return None
+    return {one["name"]: _columns(one) for one in answer.document["tables"]}
+
+
+def _columns(table: dict[str, Any]) -> list[str]:
+    try:
+        return ["time", *(str(column[0]) for column in json.loads(table["schema"]) if column[0] != "time")]
+    except (KeyError, ValueError, TypeError, IndexError):
+        return []
