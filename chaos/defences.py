@@ -271,7 +271,7 @@ def _certain_cut(cut: Any, span: Span, *args: Any) -> Any:
     )
 
 
-_NO_NAMES = TdAnswer(200, {}, b'{"databases": [], "tables": []}')
+_NO_NAMES = TdAnswer(200, b'{"databases": [], "tables": []}')
 _UNDECIDED_IS_ABSENT = _around(TreasureDataClient, "ask", lambda ask, *args: _decided(ask(*args)))
 _ASKED = "TD_LOST_ANSWER TD_OUTAGE KILL"
 _WATCHED = {"watch_every": 20.0}

@@ -609,7 +609,7 @@ def _owner(name: Mapping[str, Any]) -> tuple[str, int]:
 
 
 def _answer(response: Response) -> TdAnswer:
-    return TdAnswer(response.status_code, response.headers, response.content)
+    return TdAnswer(response.status_code, response.content)
 
 
 def _import_answer(answer: TdAnswer, sent: Mapping[str, str]) -> str:

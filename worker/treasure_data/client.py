@@ -222,7 +222,7 @@ class TreasureDataClient:
         try:
             return self._api(method, *path, seconds=seconds)
         except (requests.RequestException, SecretUnavailableError):
-            return TdAnswer(0, {}, b"")
+            return TdAnswer(0, b"")
 
     def _api(
         self,
@@ -275,7 +275,7 @@ class TreasureDataClient:
                 size += len(piece)
                 if size > _MAX_ANSWER_BYTES:
                     break
-            return TdAnswer(response.status_code, response.headers, b"".join(pieces))
+            return TdAnswer(response.status_code, b"".join(pieces))
 
 
 def _path(*parts: str) -> str:

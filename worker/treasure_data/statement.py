@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 
 from shared.clock import Clock
 from worker.deadline import Deadline
-from worker.treasure_data.answer import TdAnswer, moment
+from worker.treasure_data.answer import TdAnswer, columns, moment
 
 _POLL_SECONDS = 1.0
 _STATUS_MEMBERS = {  # required by Treasure Data's OpenAPI
@@ -28,7 +28,7 @@ _STALE_SECONDS = 300.0
 """A job that began so long before it was issued is another one, whose result a cache remembers."""
 
 
-_NOTHING = TdAnswer(0, {}, b"")
+_NOTHING = TdAnswer(0, b"")
 
 
 class End(Enum):
@@ -127,14 +127,7 @@ class Statements:
             return {}
         if answer.names("tables") is None:
             return None
-        return {one["name"]: _columns(one) for one in answer.document["tables"]}
-
-
-def _columns(table: dict[str, Any]) -> list[str]:
-    try:
-        return ["time", *(str(column[0]) for column in json.loads(table["schema"]) if column[0] != "time")]
-    except (KeyError, ValueError, TypeError, IndexError):
-        return []
+        return {one["name"]: list(columns(one) or ()) for one in answer.document["tables"]}
 
 
 def quoted(text: str) -> str:
