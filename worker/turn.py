@@ -388,13 +388,12 @@ class Turns:
 
     def _attempt(self, run: Run, span: Span, upload: Upload) -> tuple[ChunkKey, Outcome]:
         closed = run.admission.reason(upload.database)
-        since, reply = span.entry(upload.key).since, UNSENT
+        since, outcome = span.entry(upload.key).since, UNSENT
         if closed:
             return upload.key, Outcome(Event.UNANSWERED, closed, surely_not=True)
         if since is not None and self._rules.may_repeat(since, self._clock.now()):
-            reply = self._uploader.attempt(upload, run.deadline)
-        outcome = upload.outcome(reply)
-        run.admission.note(upload.database, outcome, reply)
+            outcome = self._uploader.attempt(upload, run.deadline)
+        run.admission.note(upload.database, outcome)
         return upload.key, outcome
 
 

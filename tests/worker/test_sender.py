@@ -35,9 +35,9 @@ from worker.inquiry import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, LONGEST_Q
 from worker.ledger import WORKLIST_KEYS
 from worker.selection import SCHEDULED, Selection
 from worker.sender import Report, Sender
+from worker.settlement import Outcome
 from worker.span import ChunkKey, Span, milliseconds
 from worker.states import Decision, Entry, State
-from worker.treasure_data.client import Reply
 from worker.turn import UNSETTLED_SECONDS
 from worker.upload import Upload
 
@@ -85,7 +85,7 @@ def around_attempts(
     attempted: list[str] = []
     attempt = made.sender_wiring.uploader.attempt
 
-    def watched(upload: Upload, deadline: Deadline) -> Reply:
+    def watched(upload: Upload, deadline: Deadline) -> Outcome:
         attempted.append(upload.key.name)
         before()
         reply = attempt(upload, deadline)
