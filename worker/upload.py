@@ -244,6 +244,8 @@ class _Run:
 
     def _lingerers(self, now: float) -> list[_Lane]:
         """Return the few databases that the others have waited for long enough: their next batch waits for this one."""
+        if now < self._began + LINGER_SECONDS:  # as most spans end before
+            return []
         busy = [lane for lane in self._lanes.values() if lane.waiting or lane.under_way]
         ended = [lane.answered_at for lane in self._lanes.values() if not (lane.waiting or lane.under_way)]
         are_late = len(ended) > len(busy) and now >= max(ended) + LINGER_SECONDS
