@@ -120,7 +120,7 @@ class Wiring:
             found: type[T] = replaced.get(kind, kind)
             return found
 
-        self.rules = rules = make(Rules)(
+        rules = make(Rules)(
             settings.td_memory_minutes * 60,
             settings.td_query_delay_minutes * 60,
             settings.unaskable_doubt == "send",
@@ -130,12 +130,12 @@ class Wiring:
         )
         bucket = make(Bucket)(effects.s3, settings.data_bucket)
         self.objects = objects = make(SpanObjects)(bucket)
-        self.rejected = RejectedEvents(bucket)
+        rejected = RejectedEvents(bucket)
         self.guard = make(RestoreGuard)(ledger, objects, clock, telemetry)
         self.shards = shards = make(Shards)(effects.kinesis, settings.stream_name, clock)
         self.membership = membership = make(Membership)(ledger, objects)
         keys = AccountKeys(settings.ledger_table)
-        self.accounts = accounts = make(AccountCache)(effects.redis, keys, clock, telemetry)
+        accounts = make(AccountCache)(effects.redis, keys, clock, telemetry)
         self.claims = make(Claims)(ledger, membership, shards, executors, clock)
         self.treasure_data = td = make(TreasureDataClient)(
             effects.session,
@@ -145,13 +145,13 @@ class Wiring:
             clock,
         )
         self.health = health = make(DatabaseHealth)(td, clock, telemetry)
-        self.tables = Tables(ledger)
+        tables = Tables(ledger)
         self.settlement = settlement = Settlement(ledger, rules, clock, telemetry)
         self.uploader = uploader = make(Uploader)(
             td,
             accounts,
             health,
-            self.tables,
+            tables,
             settings.upload_threads,
             settings.uploads_per_database,
             executors,
@@ -163,12 +163,12 @@ class Wiring:
             accounts,
             self.claims,
             membership,
-            self.tables,
+            tables,
             uploader,
             health,
             ledger,
             objects,
-            self.rejected,
+            rejected,
             self.guard,
             settlement,
             executors,
@@ -176,8 +176,8 @@ class Wiring:
             telemetry,
             Cut(settings.chunk_max_rows, settings.chunk_max_bytes),
         )
-        self.markers = Markers(effects.kinesis, settings.stream_name, clock, telemetry)
-        self.passing = make(Passing)(shards, ledger, self.markers, clock)
+        markers = Markers(effects.kinesis, settings.stream_name, clock, telemetry)
+        self.passing = make(Passing)(shards, ledger, markers, clock)
         secret = Secret(effects.secrets, settings.write_key_secret, clock)
         self.forget_requests = ForgetRequests(effects.s3, settings.data_bucket, secret, clock)
         self.forgetting = make(Forgetting)(
