@@ -80,7 +80,7 @@ def test_refusals_by_anyone_else_prove_nothing(statuses: list[int], body: bytes,
         assert Reply(meaning, f"http_{status}") == classify(TdAnswer(status, body), SENT)
 
 
-OTHER_BYTES = Reply(Meaning.MISMATCH, "md5_mismatch")
+OTHER_BYTES = Reply(Meaning.TEMPORARY, "md5_mismatch")
 NO_PROOF = Reply(Meaning.TEMPORARY, "undocumented_answer")
 
 

@@ -65,6 +65,10 @@ class TdAnswer:
         return counts if counts is not None and len(counts) == number else None
 
 
+NO_ANSWER = TdAnswer(0, b"")
+"""It settles nothing."""
+
+
 def _decoded[T](text: bytes | str, form: type[T]) -> T | None:
     """Return JSON as a value of this form; None if it is anything else."""
     try:
