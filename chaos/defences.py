@@ -41,7 +41,7 @@ from worker.span_object import SpanObjects
 from worker.states import UNSETTLED, Action, Decision, Entry, Event, Happening, Presence, Rules, Step
 from worker.sweeper import Sweep, Sweeper
 from worker.treasure_data.answer import TdAnswer
-from worker.treasure_data.client import ACCEPTED, Meaning, Reply, TreasureDataClient
+from worker.treasure_data.client import ACCEPTED, Reply, TreasureDataClient
 from worker.treasure_data.statement import Statements
 from worker.turn import Turns
 from worker.watermark import CLOCK_SECONDS, INGEST_SECONDS, Watermarks
@@ -271,7 +271,7 @@ def _certain_cut(cut: Any, span: Span, *args: Any) -> Any:
     )
 
 
-_NO_NAMES = TdAnswer(200, {}, b'{"databases": [], "tables": []}')
+_NO_NAMES = TdAnswer(200, b'{"databases": [], "tables": []}')
 _UNDECIDED_IS_ABSENT = _around(TreasureDataClient, "ask", lambda ask, *args: _decided(ask(*args)))
 _ASKED = "TD_LOST_ANSWER TD_OUTAGE KILL"
 _WATCHED = {"watch_every": 20.0}
@@ -321,7 +321,7 @@ ALL: tuple[Defence, ...] = (
     Defence("worker/turn.py", "a doubt keeps its database", _but(Turns, _destination=_todays_database), "REMAP TD_LOST_ANSWER KILL TD_5XX", 1),
     Defence("worker/forced_replay.py", "a forced replay that is repeated appends nothing", _around(ForcedReplays, "run", lambda run, wanted, *args: run(replace(wanted, tag=f"{wanted.tag}-{next(_serial)}"), *args)), "FORCE", 1),
     Defence("worker/treasure_data/client.py", "every attempt uses the same unique_id", _around(TreasureDataClient, "send", lambda send, database, table, _id, *args: send(database, table, f"{next(_serial):032x}", *args)), "TD_LOST_ANSWER"),
-    Defence("worker/treasure_data/client.py", "the MD5 of accepted bytes is checked", _answering(lambda reply: ACCEPTED if reply.meaning is Meaning.MISMATCH else reply), "TD_WRONG_MD5", 1),
+    Defence("worker/treasure_data/client.py", "the MD5 of accepted bytes is checked", _accepting("md5_mismatch"), "TD_WRONG_MD5", 1),
     Defence("worker/treasure_data/client.py", "a page with status 200 is not acceptance", _accepting("undocumented_answer"), "TD_FOREIGN_PAGE"),
     Defence("worker/treasure_data/client.py", "empty JSON with status 200 is not acceptance", _accepting("undocumented_answer"), "TD_EMPTY_JSON"),
     Defence("worker/treasure_data/client.py", "a 206 is not acceptance", _accepting("http_206"), "TD_PARTIAL"),

@@ -606,7 +606,7 @@ def _owner(name: Mapping[str, Any]) -> tuple[str, int]:
 
 
 def _answer(response: Answer) -> TdAnswer:
-    return TdAnswer(response.status, response.headers, response.whole)
+    return TdAnswer(response.status, response.whole)
 
 
 def _import_answer(answer: TdAnswer, sent: Mapping[str, str]) -> str:

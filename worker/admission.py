@@ -15,7 +15,6 @@ from worker.executor import Executors, run_parallel
 from worker.health import SENDER_PROBE_SECONDS, DatabaseHealth
 from worker.settlement import Outcome
 from worker.states import Event
-from worker.treasure_data.client import Reply
 from worker.upload import UNSENT
 
 MOST_VAIN_PROBES = 32
@@ -141,17 +140,17 @@ class Admission:
             return UNSENT.reason
         return self._health.probe(database, min(SENDER_PROBE_SECONDS, self._deadline.left()))
 
-    def note(self, database: str, outcome: Outcome, reply: Reply) -> None:
-        """Note the outcome of an import, and Treasure Data's reply."""
+    def note(self, database: str, outcome: Outcome) -> None:
+        """Note the outcome of an import."""
         with self._lock:
             known = self._databases[database]
             if outcome.event is Event.ACCEPTED:
                 self._health.succeeded(database)
-            elif reply.reason == _THROTTLED and reply.definitely_not_delivered:
+            elif outcome.reason == _THROTTLED and outcome.surely_not:
                 known.limit = max(1, known.limit // 2)
-            elif outcome.event is Event.UNANSWERED and reply is not UNSENT:
-                known.closed = reply.reason
-                self._health.failed(database, reply.reason)
+            elif outcome.event is Event.UNANSWERED and outcome.reason != UNSENT.reason:
+                known.closed = outcome.reason
+                self._health.failed(database, outcome.reason)
 
     def _is_untried(self, database: str) -> bool:
         """Return whether a database must be probed before it gets rows; note if it need not be."""

@@ -4,9 +4,10 @@ Results and errors come back in the caller's thread, so who decides only there n
 """
 
 import queue
-import threading
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from contextvars import copy_context
 from functools import partial
@@ -55,46 +56,26 @@ class Threads:
     """Runs jobs in threads that end with the context, so none outlives an invocation."""
 
     def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
-        self._results: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
-        self._threads: list[threading.Thread] = []
-        self._unfinished = 0
+        self._pool = ThreadPoolExecutor(sys.maxsize, "sluice")  # who submits jobs limits how many run at once
+        self._ended: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for _thread in self._threads:
-            self._jobs.put(None)
-        for thread in self._threads:
-            thread.join()
+        self._pool.shutdown()
 
     def submit(self, job: Callable[[], Any]) -> None:
-        """Start the job, in a new thread if all others are busy. Its log lines are about what the caller's are about."""
-        self._unfinished += 1
-        if self._unfinished > len(self._threads):
-            thread = threading.Thread(target=self._work, name="sluice", daemon=True)
-            self._threads.append(thread)
-            thread.start()
-        self._jobs.put(partial(copy_context().run, job))
+        """Start the job. Its log lines are about what the caller's are about."""
+        self._pool.submit(copy_context().run, job).add_done_callback(self._ended.put)
 
     def wait(self, seconds: float) -> Any | None:
         """Return the result of the next job that finishes, or raise its error; return None after that many seconds."""
         try:
-            result, error = self._results.get(timeout=max(0.0, seconds))
+            ended = self._ended.get(timeout=max(0.0, seconds))
         except queue.Empty:
             return None
-        self._unfinished -= 1
-        if error is not None:
-            raise error
-        return result
-
-    def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            try:
-                self._results.put((job(), None))
-            except Exception as error:  # noqa: BLE001 -- raised again by `wait`
-                self._results.put((None, error))
+        return ended.result()
 
 
 def run_parallel(executors: Executors, jobs: Iterable[Callable[[], Any]], at_once: int = 16) -> list[Any]:
@@ -103,24 +84,24 @@ def run_parallel(executors: Executors, jobs: Iterable[Callable[[], Any]], at_onc
     Raises:
         Exception: the first that a job raised, after all jobs that were started have ended.
     """
-    waiting = list(enumerate(jobs))
-    if len(waiting) <= 1:
-        return [job() for _, job in waiting]
-    results: dict[int, Any] = {}
-    waiting.reverse()
+    found, results = list(jobs), dict[int, Any]()
+    if len(found) <= 1:
+        return [job() for job in found]
     with executors() as executor:
-        under_way = 0
-        while waiting or under_way:
-            while waiting and under_way < at_once:
-                executor.submit(_numbered(*waiting.pop()))
-                under_way += 1
-            finished = executor.wait(60)
-            if finished is not None:
-                number, result = finished
-                results[number] = result
-                under_way -= 1
-    return [results[number] for number in sorted(results)]
+        for number, job in enumerate(found):
+            if number >= at_once:
+                results |= _await(executor)
+            executor.submit(partial(_numbered, number, job))
+        while len(results) < len(found):
+            results |= _await(executor)
+    return [results[number] for number in range(len(found))]
 
 
-def _numbered(number: int, job: Callable[[], Any]) -> Callable[[], tuple[int, Any]]:
-    return lambda: (number, job())
+def _numbered(number: int, job: Callable[[], Any]) -> dict[int, Any]:
+    return {number: job()}
+
+
+def _await(executor: Executor) -> Any:
+    while (finished := executor.wait(60)) is None:
+        pass
+    return finished

@@ -42,8 +42,7 @@ class _Health:
     """What is known of a database.
 
     Attributes:
-        is_failing: it has failed, and answered no probe since.
-        reason: why, in one word.
+        failure: why it has failed, in one word; empty once it has answered a probe since.
         works: it has accepted rows, and none have failed since.
         probed_at: UNIX seconds of the last failure or probe.
         delay: seconds that others have waited for it, less what was forgiven since.
@@ -51,16 +50,12 @@ class _Health:
         slow_until: UNIX seconds until which it is left to the sender.
     """
 
-    is_failing: bool = False
-    reason: str = ""
+    failure: str = ""
     works: bool = False
     probed_at: float = float("-inf")
     delay: float = 0.0
     delayed_at: float = 0.0
     slow_until: float = float("-inf")
-
-
-_UNKNOWN = _Health()
 
 
 @dataclass(eq=False)
@@ -75,26 +70,24 @@ class DatabaseHealth:
 
     def reason(self, database: str) -> str:
         """Return why a database may get no rows from the worker now; empty if it may."""
-        found = self._of.get(database, _UNKNOWN)
-        if found.is_failing:
-            return found.reason
+        found = self._get(database)
+        if found.failure:
+            return found.failure
         if self._clock.now() < found.slow_until:
             return SLOW
         return AWAY if self._is_away else ""
 
     def works(self, database: str) -> bool:
         """Return whether a database has accepted rows here, and none have failed since."""
-        found = self._of.get(database)
-        return found is not None and found.works
+        return self._get(database).works
 
     def due(self, databases: Iterable[str]) -> list[str]:
         """Return those of the databases that it is time for the worker to probe, first those whose last probe is the longest ago."""
         latest = self._clock.now() - PROBE_EVERY_SECONDS
-        probed = {database: self._of.get(database, _UNKNOWN) for database in databases}
         due = [
             (known.probed_at, crc32(database.encode()), database)
-            for database, known in probed.items()
-            if (known.is_failing or self._is_away) and known.probed_at <= latest
+            for database in databases
+            if ((known := self._get(database)).failure or self._is_away) and known.probed_at <= latest
         ]
         return [database for *_, database in sorted(due)]  # those that fail together may have similar names
 
@@ -107,15 +100,14 @@ class DatabaseHealth:
     def succeeded(self, database: str) -> None:
         """Note that a database has accepted rows. While it fails, that settles nothing: they were sent before it failed."""
         found = self._get(database)
-        found.works = not found.is_failing
+        found.works = not found.failure
 
     def failed(self, database: str, reason: str) -> None:
         """Note that an import failed for a reason that may concern all others to this database."""
         found = self._get(database)
-        if not found.is_failing:
+        if not found.failure:
             self._telemetry.warning("a database fails", database=database, reason=reason)
-        found.is_failing, found.works, found.probed_at = True, False, self._clock.now()
-        found.reason = reason
+        found.failure, found.works, found.probed_at = reason, False, self._clock.now()
 
     def delayed(self, database: str, seconds: float) -> None:
         """Note that others have waited for a database."""
@@ -134,10 +126,10 @@ class DatabaseHealth:
         reply = self._treasure_data.send(database, PROBE_TABLE, unique_id, compress(b""), seconds)
         is_missing = reply.meaning is Meaning.NO_TABLE and reply.definitely_not_delivered
         if reply.meaning is Meaning.ACCEPTED or is_missing:
-            found.is_failing = self._is_away = False
-            return ""
-        found.is_failing, found.works, found.reason = True, False, reply.reason
-        return reply.reason
+            found.failure, self._is_away = "", False
+        else:
+            found.failure, found.works = reply.reason, False
+        return found.failure
 
     def _get(self, database: str) -> _Health:
-        return self._of.setdefault(database, _Health())
+        return self._of.get(database) or self._of.setdefault(database, _Health())

@@ -20,6 +20,7 @@ from worker.executor import Executors, run_parallel
 from worker.forget.cut import Forgetting
 from worker.forget.person import Persons
 from worker.rows import MOST_SPREAD
+from worker.selection import Selection
 from worker.span import ChunkKey, Place, Span
 from worker.states import Entry, Event, Presence, Rules, State
 from worker.treasure_data.client import TreasureDataClient
@@ -56,17 +57,19 @@ Answers = dict[tuple[Place, ChunkKey, Entry] | str, Event]
 
 
 @dataclass(slots=True)
-class Inquiry:
-    """What one run must find out, and what it has. Safe to use from several threads.
+class Run:
+    """What the turns of one run of the sender share, must find out, and have found out. Safe to use from several threads.
 
     Attributes:
+        persons: who is to be forgotten; None if nobody knows.
         answers: what was found out; an answer holds only for the entry that it was asked for.
     """
 
     deadline: Deadline
+    selection: Selection
     persons: Persons | None
     admission: Admission
-    answers: Answers = field(default_factory=dict)
+    answers: Answers = field(default_factory=dict, init=False)
     _doubts: dict[tuple[Place, ChunkKey], Doubt] = field(default_factory=dict, init=False)
     _wanted: dict[str, Times] = field(default_factory=dict, init=False)
     _lock: Lock = field(default_factory=Lock, init=False)
@@ -118,27 +121,27 @@ class Inquiries:
         """Return whether it is too early to ask about a chunk again."""
         return self._clock.now() < self._pauses.get((place, key), (0.0, 0))[0]
 
-    def carry_out(self, inquiry: Inquiry) -> None:
+    def carry_out(self, run: Run) -> None:
         """Find out what was noted, as far as there are answers."""
-        doubts, wanted = inquiry.take()
+        doubts, wanted = run.take()
         alike: dict[tuple[str, str, int], list[Doubt]] = {}
         for doubt in doubts:
             _, vain = self._pauses.get((doubt.span.place, doubt.key), (0.0, 0))
             alike.setdefault((doubt.database, doubt.key.group.table, vain), []).append(doubt)
         jobs: list[Callable[[], Answers]] = [
-            partial(self._ask, inquiry, database, table, part)
+            partial(self._ask, run, database, table, part)
             for (database, table, vain), found in alike.items()
             for part in batches(found, _rows_of, MOST_SPREAD, max(1, _MOST_ASKED >> _RARER * vain))
         ]
         if wanted:
-            jobs.append(partial(self._look_for, inquiry, wanted))
+            jobs.append(partial(self._look_for, run, wanted))
         for answers in run_parallel(self._executors, jobs, _QUERIES_AT_ONCE):
-            inquiry.answers |= answers
+            run.answers |= answers
 
-    def _look_for(self, inquiry: Inquiry, wanted: Mapping[str, Times]) -> Answers:
+    def _look_for(self, run: Run, wanted: Mapping[str, Times]) -> Answers:
         """Look for copies of envelopes that were put again; return what is decided about them."""
         try:
-            events, obstacle = self._again.decide(wanted, inquiry.deadline.within(LONGEST_QUERY_SECONDS))
+            events, obstacle = self._again.decide(wanted, run.deadline.within(LONGEST_QUERY_SECONDS))
         except UnavailableError as error:
             events, obstacle = {}, str(error)
         except Exception as error:  # noqa: BLE001 -- one surprise must not keep the other spans from their turns
@@ -149,11 +152,11 @@ class Inquiries:
             self._telemetry.info("rows that were put again wait", reason=obstacle)
         return dict(events.items())
 
-    def _ask(self, inquiry: Inquiry, database: str, table: str, doubts: Sequence[Doubt]) -> Answers:
+    def _ask(self, run: Run, database: str, table: str, doubts: Sequence[Doubt]) -> Answers:
         """Query Treasure Data for chunks of one table; return the events that its answer is, as far as it settles anything."""
         try:
-            found = self._presences(inquiry, database, table, doubts)
-            if Presence.ABSENT in found and self._forgetting.persons(0.0) != inquiry.persons:
+            found = self._presences(run, database, table, doubts)
+            if Presence.ABSENT in found and self._forgetting.persons(0.0) != run.persons:
                 # a statement may have deleted the rows that were asked for; a later run asks for others
                 found = [Presence.UNDECIDED if one is Presence.ABSENT else one for one in found]
         except Exception as error:  # noqa: BLE001 -- the surprise of one question must not keep the others from their answers
@@ -171,20 +174,18 @@ class Inquiries:
                 answers[place, doubt.key, doubt.entry] = event
         return answers
 
-    def _presences(
-        self, inquiry: Inquiry, database: str, table: str, doubts: Collection[Doubt]
-    ) -> list[Presence]:
+    def _presences(self, run: Run, database: str, table: str, doubts: Collection[Doubt]) -> list[Presence]:
         not_before = max(self._rules.askable_from(one.entry.since or 0) for one in doubts)
 
         def ask() -> list[Presence]:
-            patience = inquiry.deadline.within(LONGEST_QUERY_SECONDS)
+            patience = run.deadline.within(LONGEST_QUERY_SECONDS)
             rows = [one.rows for one in doubts]
             return self._treasure_data.ask(database, table, rows, patience, not_before)
 
         found = ask()
         if Presence.UNASKABLE in found and self._rules.sends_unasked:
             # ask again: only of a key that may import do we believe that it may not query
-            if inquiry.admission.probe(database):
+            if run.admission.probe(database):
                 return [Presence.UNDECIDED if one is Presence.UNASKABLE else one for one in found]
             found = ask()
             for doubt, presence in zip(doubts, found, strict=True):

@@ -18,12 +18,12 @@ from worker.deadline import Deadline
 from worker.executor import Executors
 from worker.forget.cut import Forgetting
 from worker.health import DatabaseHealth
-from worker.inquiry import Inquiries, Inquiry
+from worker.inquiry import Inquiries, Run
 from worker.ledger import WORKLIST_KEYS, Ledger
 from worker.selection import Selection
 from worker.span import ChunkKey, Place, Span
 from worker.states import USUAL_AGAIN_SECONDS, State
-from worker.turn import UNSETTLED_SECONDS, Run, Turn, Turns, shuffled
+from worker.turn import UNSETTLED_SECONDS, Turn, Turns, shuffled
 
 LEFT_SECONDS = 1800.0
 """How long a span that waits for failing databases alone is not read again while they fail. Then an account may have another database."""
@@ -93,8 +93,8 @@ class Sender:
             LedgerUnavailableError: the ledger cannot be reached.
         """
         selection, now = selection or Selection(), self._clock.now()
-        persons, admission = self._forgetting.persons(), Admission(self._health, self._executors, deadline)
-        run = Run(deadline, selection, persons, admission, Inquiry(deadline, persons, admission))
+        admission = Admission(self._health, self._executors, deadline)
+        run = Run(deadline, selection, self._forgetting.persons(), admission)
         progress = _Progress(run)
         places = shuffled(selection.places(self._ledger, now), now)
         waiting = self._pass(progress, map(partial(Turn, run), places))
@@ -177,7 +177,7 @@ class Sender:
 
     def _find_out(self, run: Run, turns: list[Turn]) -> list[Turn]:
         """Find out what turns have noted; return these turns."""
-        self._inquiries.carry_out(run.inquiry)
+        self._inquiries.carry_out(run)
         return turns
 
     def _must_wait(self, turn: Turn) -> bool:

@@ -12,18 +12,16 @@ from shared.clock import Clock
 from shared.errors import InvalidObjectError, ObjectGoneError, UnavailableError, WrongCountError
 from shared.telemetry import Telemetry
 from worker.account_cache import AccountCache
-from worker.admission import Admission, MaySend
+from worker.admission import MaySend
 from worker.again import Again, event_of
 from worker.claims import Claims
-from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
 from worker.forget.cut import Forgetting, has_person, others
 from worker.forget.person import Persons
-from worker.inquiry import Doubt, Inquiries, Inquiry, was_sent
+from worker.inquiry import Doubt, Inquiries, Run, was_sent
 from worker.ledger import Ledger
 from worker.plan import obstacle_of
 from worker.rows import decompress, sample, spread
-from worker.selection import Selection
 from worker.settlement import TOO_LARGE, Outcome, Settlement
 from worker.span import ChunkKey, Place, Span, milliseconds
 from worker.span_object import SpanObjects
@@ -39,21 +37,6 @@ _WRONG_COUNT = "wrong_row_count"
 _SHUFFLED = 1000  # things at a time
 _UNSURE = frozenset((LEDGER_RESTORED, Event.INDEX_GONE.name.lower()))
 _SENDING = frozenset((Action.ASK, Action.SEND))
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What the turns of one run share.
-
-    Attributes:
-        persons: who is to be forgotten; None if nobody knows.
-    """
-
-    deadline: Deadline
-    selection: Selection
-    persons: Persons | None
-    admission: Admission
-    inquiry: Inquiry
 
 
 @dataclass(slots=True)
@@ -252,7 +235,7 @@ class Turns:
         """Read a chunk, and note it to be sent; or to be asked about, if that is due and there is no answer yet."""
         run, span, entry, event = work.turn.run, work.span, work.span.entry(key), step.event
         if step.action is Action.ASK:
-            event = run.inquiry.answers.get((span.place, key, entry))
+            event = run.answers.get((span.place, key, entry))
             if not self._goes_on(work, key, event, database):
                 return
         body = self._read(work, key, entry)
@@ -261,7 +244,7 @@ class Turns:
         if step.action is Action.ASK and event is None:
             selection = spread if _may_be_there_in_part(span, entry) else sample
             rows = selection(others(work.persons, key, decompress(body)))
-            run.inquiry.ask_about(Doubt(span, key, entry, database, rows))
+            run.ask_about(Doubt(span, key, entry, database, rows))
             work.turn.asks = True
             return
         renewed = entry if event is None else self._follow(entry, event)
@@ -293,7 +276,7 @@ class Turns:
         if self._inquiries.is_paused(work.span.place, key):
             work.turn.complete = False
             return False
-        if work.turn.run.inquiry.has_many_rows and _may_be_there_in_part(work.span, entry):
+        if work.turn.run.has_many_rows and _may_be_there_in_part(work.span, entry):
             work.turn.asks = True  # once there are answers, there is room
             return False
         return True
@@ -376,14 +359,14 @@ class Turns:
         """Decide about envelopes that were put again, or note them: for all that a run finds, copies are looked for at once."""
         run, turn, left = work.turn.run, work.turn, []
         for key in work.again:
-            event = run.inquiry.answers.get(key.group.request_id)
+            event = run.answers.get(key.group.request_id)
             if event is None:
                 left.append(key)
             else:
                 self._apply_again(work, key, event)
         if not left or turn.asks:
             return
-        if turn.looked or run.inquiry.is_full:
+        if turn.looked or run.is_full:
             turn.complete = False
             return
         try:
@@ -395,7 +378,7 @@ class Turns:
             turn.complete = False
             self._telemetry.info("rows that were put again wait", reason=str(error))
         else:
-            run.inquiry.look_for({key.group.request_id: times[key.group.request_id] for key in left})
+            run.look_for({key.group.request_id: times[key.group.request_id] for key in left})
             turn.asks = turn.looked = True
 
     def _apply_again(self, work: _Work, key: ChunkKey, found: Event) -> None:
@@ -420,13 +403,12 @@ class Turns:
 
     def _attempt(self, run: Run, span: Span, upload: Upload) -> tuple[ChunkKey, Outcome]:
         closed = run.admission.reason(upload.database)
-        since, reply = span.entry(upload.key).since, UNSENT
+        since, outcome = span.entry(upload.key).since, UNSENT
         if closed:
             return upload.key, Outcome(Event.UNANSWERED, closed, surely_not=True)
         if since is not None and self._rules.may_repeat(since, self._clock.now()):
-            reply = self._uploader.attempt(upload, run.deadline)
-        outcome = upload.outcome(reply)
-        run.admission.note(upload.database, outcome, reply)
+            outcome = self._uploader.attempt(upload, run.deadline)
+        run.admission.note(upload.database, outcome)
         return upload.key, outcome
 
 
@@ -435,7 +417,7 @@ def _is_undecided(run: Run, key: ChunkKey, entry: Entry) -> bool:
 
     Until then Treasure Data is not asked: that it lacks the rows would prove nothing, because a first copy of them may still wait.
     """
-    found = run.inquiry.answers.get(key.group.request_id)
+    found = run.answers.get(key.group.request_id)
     return not was_sent(key, entry) and found is not Event.INDEX_GONE
 
 

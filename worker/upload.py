@@ -7,8 +7,9 @@ create a table that is missing, for which they look up the account and write the
 """
 
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
 from shared.accounts import Account
 from shared.clock import Clock
@@ -35,9 +36,8 @@ OUTAGE_DATABASES = 8
 MOST_SENDS = 256
 """The most sends under way at once, including those that take longer than usual."""
 
-UNSENT = Reply(Meaning.TEMPORARY, "deadline", definitely_not_delivered=True)
+UNSENT = Outcome(Event.UNANSWERED, "deadline", surely_not=True)
 """The time was up before anything was sent."""
-
 EVENTS = {
     Meaning.ACCEPTED: Event.ACCEPTED,
     Meaning.TOO_LARGE: Event.PARTLY_REFUSED,
@@ -46,39 +46,18 @@ EVENTS = {
 }
 """What each meaning of a reply is for the chunk; any other meaning leaves it unanswered."""
 
+_not_sent = partial(Reply, definitely_not_delivered=True)
+_NO_TIME = _not_sent(Meaning.TEMPORARY, UNSENT.reason)
 
-@dataclass(slots=True, eq=False)
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Upload:
-    """A chunk that is being sent.
-
-    Attributes:
-        body: gzip of MessagePack maps.
-        began: UNIX seconds of the attempt.
-        surely_not: no attempt can have been accepted.
-    """
+    """A chunk to send; its body is gzip of MessagePack maps."""
 
     key: ChunkKey
     database: str
     unique_id: str
     body: bytes
-    began: float = 0.0
-    surely_not: bool = True
-
-    def outcome(self, reply: Reply) -> Outcome:
-        """Return what a reply means for the chunk."""
-        event = EVENTS.get(reply.meaning, Event.UNANSWERED)
-        return Outcome(event, reply.reason, self.surely_not, reply.words)
-
-
-@dataclass(slots=True, eq=False)
-class _Lane:
-    database: str
-    waiting: deque[Upload] = field(default_factory=deque)
-    under_way: int = 0
-    limit: int = 1
-    failure: str = ""  # why it sends nothing more
-    ended_at: float = 0.0
-    slowest: float = 0.0  # seconds that its slowest answer took
 
 
 @dataclass(eq=False)
@@ -101,68 +80,58 @@ class Uploader:
     _telemetry: Telemetry
 
     def upload(
-        self, uploads: Iterable[Upload], begin_by: Deadline, deadline: Deadline
+        self, uploads: Sequence[Upload], begin_by: Deadline, deadline: Deadline
     ) -> dict[ChunkKey, Outcome]:
         """Send the chunks of one span; return their outcomes.
 
         Args:
-            uploads: to send.
+            uploads: to send; at least one.
             begin_by: no send begins later.
             deadline: no send is under way later.
         """
-        lanes: dict[str, _Lane] = {}
-        for upload in uploads:
-            lanes.setdefault(upload.database, _Lane(upload.database)).waiting.append(upload)
-        for lane in lanes.values():
-            if self.health.works(lane.database):
-                lane.limit = self.per_database
-        found = list(lanes.values())
-        is_single = sum(len(lane.waiting) for lane in found) == 1
-        with (InlineExecutor if is_single else self._executors)() as executor:
-            return _Run(self, executor, found, begin_by, deadline).run()
+        with (InlineExecutor if len(uploads) == 1 else self._executors)() as executor:
+            return _Run(self, executor, begin_by, deadline, self.clock.now()).run(uploads)
 
-    def attempt(self, upload: Upload, deadline: Deadline) -> Reply:
-        """Send a chunk, and note in it what may have been accepted; return UNSENT if there was no time to.
+    def attempt(self, upload: Upload, deadline: Deadline) -> Outcome:
+        """Send a chunk; return what came of it, with the reason of UNSENT if there was no time to.
 
-        It is sent again at once if the API key has changed, or after creating a missing table. Safe to call from several threads, each with its own upload.
+        It is sent again at once if the API key has changed, or after creating a missing table. Safe to call from several threads.
         """
         reply = self._send(upload, deadline)
+        surely_not = reply.definitely_not_delivered
         if reply.meaning is Meaning.KEY_REFUSED and self._treasure_data.key_changed(reply.key):
             reply = self._send(upload, deadline)
+            surely_not &= reply.definitely_not_delivered
         if reply.meaning is Meaning.KEY_REFUSED:
             self._telemetry.count("KeyRefused")
         if reply.meaning is Meaning.NO_TABLE and reply.definitely_not_delivered:
-            obstacle = self._create(upload, deadline)
-            if obstacle is not None:
-                return _bounded(obstacle, upload)
-            reply = self._send(upload, deadline)
-        if reply.meaning is Meaning.NO_TABLE:  # created, but not there yet; or a proxy says so
-            return Reply(Meaning.TEMPORARY, reply.reason)
-        return reply
+            reply = self._create(upload, deadline) or self._send(upload, deadline)
+            surely_not &= reply.definitely_not_delivered
+        words = kept(reply.words, upload.body) if reply.words else ""
+        return Outcome(EVENTS.get(reply.meaning, Event.UNANSWERED), reply.reason, surely_not, words)
 
     def _send(self, upload: Upload, deadline: Deadline) -> Reply:
         seconds = min(READ_SECONDS, deadline.left())
         if seconds < LEAST_SEND_SECONDS:
-            return UNSENT
+            return _NO_TIME
         group = upload.key.group
         reply = self._treasure_data.send(upload.database, group.table, upload.unique_id, upload.body, seconds)
-        upload.surely_not &= reply.definitely_not_delivered
         if reply.meaning is Meaning.ACCEPTED:
             self._tables.known[group.sender.account].add(group.table)
-        return _bounded(reply, upload)
+        return reply
 
     def _create(self, upload: Upload, deadline: Deadline) -> Reply | None:
         """Create the table, and the database if it is the account's; return None if the table exists now, else the reply that says why not."""
         database, key, td = upload.database, upload.key, self._treasure_data
         if deadline.near:
-            return UNSENT
+            return _NO_TIME
         account = self._accounts.resolve([key.account]).get(key.account)
         limits = account.limits if isinstance(account, Account) else AccountLimits()
         try:
             if not self._tables.may_create(key.account, key.group.table, limits.tables):
-                return Reply(Meaning.REFUSED, TOO_MANY_TABLES)
+                return _not_sent(Meaning.REFUSED, TOO_MANY_TABLES)
         except LedgerUnavailableError:
-            return Reply(Meaning.TEMPORARY, "ledger_unavailable")
+            return _not_sent(Meaning.TEMPORARY, "ledger_unavailable")
 
         def seconds() -> float:
             return max(LEAST_SEND_SECONDS, min(READ_SECONDS, deadline.left()))
@@ -170,19 +139,14 @@ class Uploader:
         created = td.create_table(database, key.group.table, seconds())
         if created.status == 404:
             if account is None:
-                return Reply(Meaning.TEMPORARY, "account_unavailable")
+                return _not_sent(Meaning.TEMPORARY, "account_unavailable")
             if isinstance(account, Account) and account.database == database:
                 created = td.create_database(database, seconds())
                 if created.status in (200, 409):
                     created = td.create_table(database, key.group.table, seconds())
             elif td.missing_databases([database]):
-                return Reply(Meaning.REFUSED, "no_such_database")
+                return _not_sent(Meaning.REFUSED, "no_such_database")
         return _obstacle(*created)
-
-
-def _bounded(reply: Reply, upload: Upload) -> Reply:
-    """Return a reply with what may be kept of its words."""
-    return replace(reply, words=kept(reply.words, upload.body)) if reply.words else reply
 
 
 def _obstacle(status: int, words: str) -> Reply | None:
@@ -190,12 +154,33 @@ def _obstacle(status: int, words: str) -> Reply | None:
     if status in (200, 409):
         return None
     if status == 401:
-        return Reply(Meaning.KEY_REFUSED, "http_401", words=words)
+        return _not_sent(Meaning.KEY_REFUSED, "http_401", words=words)
     if status == 403:
-        return Reply(Meaning.REFUSED, "may_not_create", words=words)
+        return _not_sent(Meaning.REFUSED, "may_not_create", words=words)
     if 400 <= status < 500 and status not in (404, 408, 429):
-        return Reply(Meaning.REFUSED, f"create_http_{status}", words=words)
-    return Reply(Meaning.TEMPORARY, f"create_http_{status}" if status else "create_unanswered", words=words)
+        return _not_sent(Meaning.REFUSED, f"create_http_{status}", words=words)
+    return _not_sent(
+        Meaning.TEMPORARY, f"create_http_{status}" if status else "create_unanswered", words=words
+    )
+
+
+@dataclass(slots=True, eq=False)
+class _Lane:
+    """What is known of a database while the chunks of one span are sent.
+
+    Attributes:
+        answered_at: UNIX seconds of its last answer; of the beginning, if there is none.
+        slowest: seconds that its slowest answer took.
+        limit: the most sends under way at once.
+        failed: nothing more is sent.
+    """
+
+    answered_at: float
+    slowest: float = 0.0
+    limit: int = 1
+    failed: bool = False
+    under_way: int = 0
+    waiting: deque[Upload] = field(default_factory=deque)
 
 
 @dataclass(eq=False)
@@ -204,89 +189,82 @@ class _Run:
 
     _u: Uploader
     _executor: Executor
-    _lanes: list[_Lane]
     _begin_by: Deadline
     _deadline: Deadline
-    _began: float = field(init=False)
-    _ready: deque[_Lane] = field(init=False)
-    _under_way: int = field(default=0, init=False)
-    # sends that are not slow yet, oldest first
-    _prompt: dict[Upload, None] = field(default_factory=dict, init=False)
+    _began: float
+    _lanes: dict[str, _Lane] = field(default_factory=dict, init=False)
+    _ready: deque[_Lane] = field(default_factory=deque, init=False)
+    # with the time at which each began
+    _under_way: dict[Upload, float] = field(default_factory=dict, init=False)
     _outcomes: dict[ChunkKey, Outcome] = field(default_factory=dict, init=False)
 
-    def run(self) -> dict[ChunkKey, Outcome]:
+    def run(self, uploads: Iterable[Upload]) -> dict[ChunkKey, Outcome]:
         """Send the chunks; return their outcomes."""
-        self._began, self._ready = self._u.clock.now(), deque(self._lanes)
-        for lane in self._lanes:
-            if reason := self._u.health.reason(lane.database):  # since its span was planned
+        for upload in uploads:
+            self._lanes.setdefault(upload.database, _Lane(self._began)).waiting.append(upload)
+        for database, lane in self._lanes.items():
+            if reason := self._u.health.reason(database):  # since its span was planned
                 self._leave(lane, reason)
-        while True:
-            self._dispatch()
-            if not self._under_way:
-                self._note_delays()
-                self._note_outage()
-                return self._outcomes
+            elif self._u.health.works(database):
+                lane.limit = self._u.per_database
+        self._ready.extend(self._lanes.values())
+        self._dispatch()
+        while self._under_way:
             if (finished := self._executor.wait(self._pause())) is not None:
                 self._finish(*finished)
+            self._dispatch()
+        self._note_delays()
+        self._note_outage()
+        return self._outcomes
 
     def _dispatch(self) -> None:
+        """Begin sends, as far as the limits allow."""
         now = self._u.clock.now()
-        while self._prompt and next(iter(self._prompt)).began + USUAL_SECONDS <= now:
-            self._prompt.pop(next(iter(self._prompt)))
-        if self._begin_by.near:
-            for lane in self._lanes:
-                self._leave(lane, UNSENT.reason)
-            self._ready.clear()
-        self._leave_lingerers(now)
-        while self._ready and len(self._prompt) < self._u.threads and self._under_way < MOST_SENDS:
+        for lane in self._lanes.values() if self._begin_by.near else self._lingerers(now):
+            self._leave(lane, UNSENT.reason)
+        prompt = sum(began + USUAL_SECONDS > now for began in self._under_way.values())
+        while self._ready and prompt < self._u.threads and len(self._under_way) < MOST_SENDS:
             lane = self._ready.popleft()
             if lane.waiting and lane.under_way < lane.limit:
-                self._send(lane)
+                upload = lane.waiting.popleft()
+                lane.under_way += 1
+                prompt += 1
+                self._under_way[upload] = now
+                self._executor.submit(partial(self._attempt, upload))
                 self._ready.append(lane)
 
-    def _leave_lingerers(self, now: float) -> None:
-        """Leave what is left of a few databases that the others have waited for long enough: their next batch waits for this one."""
-        busy = [lane for lane in self._lanes if lane.waiting or lane.under_way]
-        ended = [lane.ended_at for lane in self._lanes if not (lane.waiting or lane.under_way)]
-        if len(ended) > len(busy) and now >= max(*ended, self._began) + LINGER_SECONDS:
-            for lane in busy:
-                self._leave(lane, UNSENT.reason)
-
-    def _send(self, lane: _Lane) -> None:
-        upload = lane.waiting.popleft()
-        lane.under_way += 1
-        self._under_way += 1
-        upload.began = self._u.clock.now()
-        self._prompt[upload] = None
-        self._executor.submit(lambda: (lane, upload, self._u.attempt(upload, self._deadline)))
-
     def _pause(self) -> float:
-        """Return how many seconds to wait for an answer: until a send takes longer than usual, or no more may begin."""
+        """Return how many seconds to wait for an answer: until a send takes longer than usual."""
         now = self._u.clock.now()
-        if not any(lane.waiting for lane in self._lanes):
-            return READ_SECONDS
-        until = self._begin_by.at - LEAST_SEND_SECONDS
-        if self._prompt:
-            until = min(until, next(iter(self._prompt)).began + USUAL_SECONDS)
-        return max(0.001, until - now)
+        left = [began + USUAL_SECONDS - now for began in self._under_way.values()]
+        return min((seconds for seconds in left if seconds > 0), default=READ_SECONDS)
 
-    def _finish(self, lane: _Lane, upload: Upload, reply: Reply) -> None:
+    def _attempt(self, upload: Upload) -> tuple[Upload, Outcome]:
+        return upload, self._u.attempt(upload, self._deadline)
+
+    def _lingerers(self, now: float) -> list[_Lane]:
+        """Return the few databases that the others have waited for long enough: their next batch waits for this one."""
+        if now < self._began + LINGER_SECONDS:  # as most spans end before
+            return []
+        busy = [lane for lane in self._lanes.values() if lane.waiting or lane.under_way]
+        ended = [lane.answered_at for lane in self._lanes.values() if not (lane.waiting or lane.under_way)]
+        are_late = len(ended) > len(busy) and now >= max(ended) + LINGER_SECONDS
+        return busy if are_late else []
+
+    def _finish(self, upload: Upload, outcome: Outcome) -> None:
+        lane, now = self._lanes[upload.database], self._u.clock.now()
         lane.under_way -= 1
-        self._under_way -= 1
-        self._prompt.pop(upload, None)
-        now = self._u.clock.now()
-        lane.slowest = max(lane.slowest, now - upload.began)
-        outcome = self._outcomes[upload.key] = upload.outcome(reply)
+        lane.answered_at = now
+        lane.slowest = max(lane.slowest, now - self._under_way.pop(upload))
+        self._outcomes[upload.key] = outcome
         if outcome.event is Event.ACCEPTED:
-            self._u.health.succeeded(lane.database)
+            self._u.health.succeeded(upload.database)
             if lane.slowest <= USUAL_SECONDS:
                 lane.limit = self._u.per_database
-        elif outcome.event is Event.UNANSWERED and reply is not UNSENT:
-            self._u.health.failed(lane.database, reply.reason)
-            lane.failure = reply.reason
-            self._leave(lane, reply.reason)
-        if not lane.waiting and not lane.under_way:
-            lane.ended_at = now
+        elif outcome.event is Event.UNANSWERED and outcome.reason != UNSENT.reason:
+            self._u.health.failed(upload.database, outcome.reason)
+            lane.failed = True
+            self._leave(lane, outcome.reason)
         self._ready.append(lane)
 
     def _leave(self, lane: _Lane, reason: str) -> None:
@@ -296,16 +274,15 @@ class _Run:
 
     def _note_delays(self) -> None:
         """Note which databases the others had to wait for."""
-        first = min((lane.ended_at or self._began for lane in self._lanes), default=self._began)
-        usual = max(self._began + USUAL_SECONDS, first)
-        for lane in self._lanes:
-            late = min((lane.ended_at or self._began) - usual, lane.slowest - USUAL_SECONDS)
-            if late > 0 and not lane.failure and len(self._lanes) > 1:
-                self._u.health.delayed(lane.database, late)
+        usual = max(self._began + USUAL_SECONDS, min(lane.answered_at for lane in self._lanes.values()))
+        for database, lane in self._lanes.items():
+            late = min(lane.answered_at - usual, lane.slowest - USUAL_SECONDS)
+            if late > 0 and not lane.failed:
+                self._u.health.delayed(database, late)
 
     def _note_outage(self) -> None:
         """Note that Treasure Data seems to be away, if many databases have failed and none has accepted anything."""
-        if sum(bool(lane.failure) for lane in self._lanes) >= OUTAGE_DATABASES and not any(
-            outcome.event is Event.ACCEPTED for outcome in self._outcomes.values()
-        ):
+        failed = sum(lane.failed for lane in self._lanes.values())
+        accepted = any(outcome.event is Event.ACCEPTED for outcome in self._outcomes.values())
+        if failed >= OUTAGE_DATABASES and not accepted:
             self._u.health.away()

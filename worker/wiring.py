@@ -119,7 +119,7 @@ class Wiring:
             found: type[T] = replaced.get(kind, kind)
             return found
 
-        self.rules = rules = make(Rules)(
+        rules = make(Rules)(
             settings.td_memory_minutes * 60,
             settings.td_query_delay_minutes * 60,
             settings.unaskable_doubt == "send",
@@ -133,7 +133,7 @@ class Wiring:
         self.shards = shards = make(Shards)(effects.kinesis, settings.stream_name, clock)
         self.membership = membership = make(Membership)(ledger, objects)
         keys = AccountKeys(settings.ledger_table)
-        self.accounts = accounts = make(AccountCache)(effects.redis, keys, clock, telemetry)
+        accounts = make(AccountCache)(effects.redis, keys, clock, telemetry)
         self.claims = make(Claims)(ledger, membership, shards, executors, clock)
         self.treasure_data = td = make(TreasureDataClient)(
             effects.http,
@@ -143,13 +143,13 @@ class Wiring:
             clock,
         )
         self.health = health = make(DatabaseHealth)(td, clock, telemetry)
-        self.tables = Tables(ledger)
+        tables = Tables(ledger)
         self.settlement = settlement = Settlement(ledger, rules, clock, telemetry)
         self.uploader = uploader = make(Uploader)(
             td,
             accounts,
             health,
-            self.tables,
+            tables,
             settings.upload_threads,
             settings.uploads_per_database,
             executors,
@@ -161,7 +161,7 @@ class Wiring:
             accounts,
             self.claims,
             membership,
-            self.tables,
+            tables,
             uploader,
             health,
             ledger,
@@ -174,8 +174,8 @@ class Wiring:
             telemetry,
             Cut(settings.chunk_max_rows, settings.chunk_max_bytes),
         )
-        self.markers = Markers(effects.kinesis, settings.stream_name, clock, telemetry)
-        self.passing = make(Passing)(shards, ledger, self.markers, clock)
+        markers = Markers(effects.kinesis, settings.stream_name, clock, telemetry)
+        self.passing = make(Passing)(shards, ledger, markers, clock)
         secret = Secret(effects.secrets, settings.write_key_secret, clock)
         self.forget_requests = ForgetRequests(effects.s3, settings.data_bucket, secret, clock)
         self.forgetting = make(Forgetting)(

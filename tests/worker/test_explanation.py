@@ -28,7 +28,7 @@ def body(*rows: dict[str, Any]) -> bytes:
 
 def refused(message: str) -> TdAnswer:
     """Return an answer with an explanation."""
-    return TdAnswer(422, {}, json.dumps({"message": message}).encode())
+    return TdAnswer(422, json.dumps({"message": message}).encode())
 
 
 @given(

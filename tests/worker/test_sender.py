@@ -32,13 +32,13 @@ from worker.admission import MOST_VAIN_PROBES, SPANS_AT_ONCE
 from worker.deadline import Deadline
 from worker.executor import InlineExecutor, Threads
 from worker.health import PROBE_TABLE
-from worker.inquiry import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, LONGEST_QUERY_SECONDS, Doubt, Inquiry
+from worker.inquiry import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, LONGEST_QUERY_SECONDS, Doubt, Run
 from worker.ledger import WORKLIST_KEYS
 from worker.selection import SCHEDULED, Selection
 from worker.sender import Report, Sender
+from worker.settlement import Outcome
 from worker.span import ChunkKey, Span, milliseconds
 from worker.states import Decision, Entry, State
-from worker.treasure_data.client import Reply
 from worker.turn import UNSETTLED_SECONDS
 from worker.upload import Upload
 
@@ -85,7 +85,7 @@ def around_attempts(
     attempted: list[str] = []
     attempt = made.sender_wiring.uploader.attempt
 
-    def watched(upload: Upload, deadline: Deadline) -> Reply:
+    def watched(upload: Upload, deadline: Deadline) -> Outcome:
         attempted.append(upload.key.name)
         before()
         reply = attempt(upload, deadline)
@@ -868,13 +868,13 @@ def test_a_run_for_one_account_leaves_no_other_rows_of_a_span_waiting() -> None:
 def test_no_chunk_is_noted_twice_and_few_that_may_be_there_in_part() -> None:
     """A turn has several rounds. The others would wait for the answers about many rows."""
     unused: Any = None
-    inquiry = Inquiry(unused, unused, unused)
+    run = Run(unused, unused, unused, unused)
     for number in range(16):
-        assert not inquiry.has_many_rows
+        assert not run.has_many_rows
         for _ in range(2):
             key = ChunkKey.parse(f"shop/views/{number}")
-            inquiry.ask_about(Doubt(spans.span(), key, Entry(), "shop_db", [{}] * 800))
+            run.ask_about(Doubt(spans.span(), key, Entry(), "shop_db", [{}] * 800))
 
-    assert inquiry.has_many_rows
-    assert 16 == len(inquiry.take()[0])
-    assert not inquiry.has_many_rows
+    assert run.has_many_rows
+    assert 16 == len(run.take()[0])
+    assert not run.has_many_rows

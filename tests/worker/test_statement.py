@@ -71,7 +71,7 @@ def test_a_result_of_hours_ago_counts_nothing() -> None:
 def test_a_page_of_a_proxy_settles_nothing(status: int) -> None:
     """Rows of persons would be taken for deleted with their database, or for those that somebody else must delete."""
     made, _ = delivery()
-    statements = Statements(lambda *_, **__: TdAnswer(status, {}, b"<html>"), made.clock)
+    statements = Statements(lambda *_, **__: TdAnswer(status, b"<html>"), made.clock)
 
     assert End.UNKNOWN is statements.run("shop_db", "SELECT 1", made.deadline(30_000)).end
 
@@ -83,7 +83,7 @@ def test_a_page_of_a_proxy_settles_nothing(status: int) -> None:
 )
 def test_a_result_that_is_cut_off_has_no_rows(status: int, body: bytes) -> None:
     """Nor has one that is no JSON, or an error."""
-    job = Job(End.SUCCESS, 1, 0.0, TdAnswer(status, {}, body))
+    job = Job(End.SUCCESS, 1, 0.0, TdAnswer(status, body))
 
     assert ([], None) == (job.rows, count_of(job))
 

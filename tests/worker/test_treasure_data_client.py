@@ -54,7 +54,7 @@ def refusal(status: int, **changes: Any) -> bytes:
 def test_each_refusal_has_one_meaning(statuses: list[int], meaning: Meaning, surely_not: bool) -> None:
     """Only Treasure Data's own error document, but for 409, proves that the rows were not accepted; nothing does after a failure."""
     for status in statuses:
-        reply = classify(TdAnswer(status, {}, refusal(status)), SENT)
+        reply = classify(TdAnswer(status, refusal(status)), SENT)
         assert (meaning, surely_not) == (reply.meaning, reply.definitely_not_delivered)
         assert reply.reason == ("" if status == 409 else f"http_{status}")
 
@@ -76,10 +76,10 @@ BY_OTHERS += [refusal(400, status_code="400"), refusal(400)[:-1], refusal(400, m
 def test_refusals_by_anyone_else_prove_nothing(statuses: list[int], body: bytes, meaning: Meaning) -> None:
     """A proxy's page may come after the rows were accepted, so it neither rejects nor accepts them."""
     for status in statuses:
-        assert Reply(meaning, f"http_{status}") == classify(TdAnswer(status, {}, body), SENT)
+        assert Reply(meaning, f"http_{status}") == classify(TdAnswer(status, body), SENT)
 
 
-OTHER_BYTES = Reply(Meaning.MISMATCH, "md5_mismatch")
+OTHER_BYTES = Reply(Meaning.TEMPORARY, "md5_mismatch")
 NO_PROOF = Reply(Meaning.TEMPORARY, "undocumented_answer")
 
 
@@ -103,7 +103,7 @@ NO_PROOF = Reply(Meaning.TEMPORARY, "undocumented_answer")
 )
 def test_only_the_md5_of_our_bytes_proves_a_success(status: int, body: bytes, expected: Reply) -> None:
     """In a 200 that contradicts nothing we sent. Another one proves that Treasure Data has other bytes."""
-    assert expected == classify(TdAnswer(status, {}, body), SENT)
+    assert expected == classify(TdAnswer(status, body), SENT)
 
 
 Handler = Callable[[Request], Response]

@@ -1,10 +1,8 @@
 """What forgetting reads and deletes in Treasure Data. A DELETE is a Trino statement like a query."""
 
-import json
 from collections.abc import Callable, Iterable
-from typing import Any
 
-from worker.treasure_data.answer import TdAnswer
+from worker.treasure_data.answer import TdAnswer, columns
 from worker.treasure_data.statement import End, Job, RowId, quoted
 
 
@@ -57,11 +55,4 @@ def columns_of_tables(api: Callable[..., TdAnswer], database: str) -> dict[str, 
         return {}
     if answer.names("tables") is None:
         return None
-    return {one["name"]: _columns(one) for one in answer.document["tables"]}
-
-
-def _columns(table: dict[str, Any]) -> list[str]:
-    try:
-        return ["time", *(str(column[0]) for column in json.loads(table["schema"]) if column[0] != "time")]
-    except (KeyError, ValueError, TypeError, IndexError):
-        return []
+    return {one["name"]: list(columns(one) or ()) for one in answer.document["tables"]}

@@ -4,12 +4,14 @@ A response settles something only if it is exactly what Treasure Data documents.
 responses are believed.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
 
 # What Treasure Data's OpenAPI requires; `details` is known from its Ruby client.
 _ERROR_MEMBERS = {"error", "message", "text", "severity", "status_code"}
@@ -17,22 +19,22 @@ _COLUMNS = {"event_id": "string", "received_at": "long"}
 """The columns, beside `time`, by which rows are queried, and the types that the query needs."""
 
 
+class _Column(Struct, array_like=True):
+    name: str
+    kind: str
+
+
 @dataclass(frozen=True)
 class TdAnswer:
     """An HTTP response."""
 
     status: int
-    headers: Mapping[str, str]
     body: bytes
 
     @cached_property
     def document(self) -> dict[str, Any]:
         """The JSON object in the body; empty if there is none."""
-        try:
-            value = json.loads(self.body)
-        except (ValueError, RecursionError):
-            return {}
-        return value if isinstance(value, dict) else {}
+        return _decoded(self.body, dict[str, Any]) or {}
 
     @property
     def is_refusal(self) -> bool:
@@ -54,23 +56,31 @@ class TdAnswer:
 
     def shows_columns(self, table: str) -> bool | None:
         """Return whether the table has the columns by which rows are queried; None if the response does not show the table."""
-        if not self.confirms({"name": table}):
-            return None
-        try:
-            shown = {column[0]: column[1] for column in json.loads(self.document["schema"])}
-        except (KeyError, ValueError, TypeError, IndexError, RecursionError):
-            return None
-        return _COLUMNS.items() <= shown.items()
+        shown = columns(self.document) if self.confirms({"name": table}) else None
+        return None if shown is None else _COLUMNS.items() <= shown.items()
 
     def counts(self, number: int) -> list[int] | None:
         """Return the counts in a job's result, which is one line with an array of this many integers; None if it is anything else."""
-        try:
-            value = json.loads(self.body) if self.status == 200 else None
-        except (ValueError, RecursionError):
-            return None
-        if not isinstance(value, list) or len(value) != number:
-            return None
-        return value if all(type(count) is int and count >= 0 for count in value) else None
+        counts = _decoded(self.body, list[Annotated[int, Meta(ge=0)]]) if self.status == 200 else None
+        return counts if counts is not None and len(counts) == number else None
+
+
+NO_ANSWER = TdAnswer(0, b"")
+"""It settles nothing."""
+
+
+def _decoded[T](text: bytes | str, form: type[T]) -> T | None:
+    """Return JSON as a value of this form; None if it is anything else."""
+    try:
+        return msgspec.json.decode(text, type=form)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+
+
+def columns(table: Mapping[str, Any]) -> dict[str, str] | None:
+    """Return the types of a table's columns, as Treasure Data describes the table; None if it does not show them."""
+    shown = _decoded(str(table.get("schema")), list[_Column])
+    return None if shown is None else {"time": "long"} | {one.name: one.kind for one in shown}
 
 
 def moment(text: object) -> float:

@@ -21,7 +21,7 @@ from shared.errors import SecretUnavailableError
 from worker.deadline import Deadline
 from worker.secret import Secret
 from worker.states import Presence
-from worker.treasure_data.answer import TdAnswer
+from worker.treasure_data.answer import NO_ANSWER, TdAnswer
 from worker.treasure_data.explanation import explanation_of
 from worker.treasure_data.question import DATABASES, Question
 from worker.treasure_data.statement import Statements
@@ -37,7 +37,6 @@ class Meaning(Enum):
     """What the reply to an import means for the rows."""
 
     ACCEPTED = "accepted"
-    MISMATCH = "Treasure Data has other bytes than we sent"
     NO_TABLE = "no such database or table"
     TOO_LARGE = "too large"
     REFUSED = "refused permanently"
@@ -103,7 +102,7 @@ def classify(answer: TdAnswer, sent: Mapping[str, str]) -> Reply:
         if "md5_hex" in told and told.items() <= sent.items():
             return ACCEPTED
         if told.get("md5_hex", sent["md5_hex"]) != sent["md5_hex"]:
-            return Reply(Meaning.MISMATCH, "md5_mismatch")
+            return Reply(Meaning.TEMPORARY, "md5_mismatch")
         return Reply(Meaning.TEMPORARY, "undocumented_answer")
     if status == 409 and is_refusal:  # Treasure Data already has this unique_id
         return ACCEPTED
@@ -217,11 +216,11 @@ class TreasureDataClient:
         return Statements(self._api, self._clock)
 
     def _try(self, method: str, *path: str, seconds: float = PROBE_SECONDS) -> TdAnswer:
-        """Return the answer to a request; if there is none, return an answer that settles nothing."""
+        """Return the answer to a request, or NO_ANSWER."""
         try:
             return self._api(method, *path, seconds=seconds)
         except (HTTPError, SecretUnavailableError):
-            return TdAnswer(0, {}, b"")
+            return NO_ANSWER
 
     def _api(
         self,
@@ -260,7 +259,7 @@ class TreasureDataClient:
             preload_content=False,
         )
         with response:
-            return TdAnswer(response.status, response.headers, response.read(_MAX_ANSWER_BYTES + 1))
+            return TdAnswer(response.status, response.read(_MAX_ANSWER_BYTES + 1))
 
 
 def _path(*parts: str) -> str:

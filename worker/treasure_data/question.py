@@ -90,7 +90,7 @@ class Question:
         if job.end is End.FORBIDDEN:
             return Presence.UNASKABLE
         if job.end is End.MISSING:  # perhaps because the database is gone, with all its rows
-            return Presence.ABSENT if self._lacks("databases", *DATABASES) else Presence.UNDECIDED
+            return Presence.ABSENT if self._lacks(self._database, *DATABASES) else Presence.UNDECIDED
         if job.end is End.FAILED:
             return {}
         counts = job.result.counts(len(wanted)) if job.number == 1 else None
@@ -103,11 +103,11 @@ class Question:
         """Return whether Treasure Data both says that there is no such table and does not list it."""
         shown = self._show()
         is_absent = shown.is_refusal and shown.status == 404
-        return is_absent and self._lacks("tables", "table", "list", self._database)
+        return is_absent and self._lacks(self._table, "table", "list", self._database)
 
-    def _lacks(self, member: str, *path: str) -> bool:
-        names = self._api("GET", *path).names(member)
-        return names is not None and (self._database if member == "databases" else self._table) not in names
+    def _lacks(self, name: str, kind: str, *path: str) -> bool:
+        names = self._api("GET", kind, *path).names(f"{kind}s")
+        return names is not None and name not in names
 
     def _show(self) -> TdAnswer:
         return self._api("GET", "table", "show", self._database, self._table)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 
 from shared.clock import Clock
 from worker.deadline import Deadline
-from worker.treasure_data.answer import TdAnswer, moment
+from worker.treasure_data.answer import NO_ANSWER, TdAnswer, moment
 
 _POLL_SECONDS = 1.0
 _STATUS_MEMBERS = {  # required by Treasure Data's OpenAPI
@@ -26,9 +26,6 @@ _STATUS_MEMBERS = {  # required by Treasure Data's OpenAPI
 _ENDED = ("success", "error", "killed")
 _STALE_SECONDS = 300.0
 """A job that began so long before it was issued is another one, whose result a cache remembers."""
-
-
-_NOTHING = TdAnswer(0, {}, b"")
 
 
 class End(Enum):
@@ -54,7 +51,7 @@ class Job:
     end: End
     number: int | None = None
     began: float = float("-inf")
-    result: TdAnswer = _NOTHING
+    result: TdAnswer = NO_ANSWER
 
     @property
     def rows(self) -> list[list[Any]]:
