@@ -246,11 +246,7 @@ def test_failed_calls_are_retried() -> None:
 
 
 def test_children_need_not_wait() -> None:
-    """With `children_wait` off, parent and child are read concurrently, because AWS promises no order between them.
-
-    A split is then noticed within the discovery time although the parent has not ended. A child whose parent has
-    expired never waits.
-    """
+    """With `children_wait` off, parent and child are read concurrently, as AWS promises no order; a child of an expired parent never waits."""
     bench = Bench()
     bench.put("parent")
     poller = bench.poller(children_wait=False, discovery_seconds=10)
