@@ -33,10 +33,6 @@ as_columns = awk -F ':.* \#\# ' '{ \
 demo: .venv/installed ## send recorded browser requests through the whole pipeline and account for every event
 	@$(RUN) -m local.demo
 
-.PHONY: demo-outage
-demo-outage: .venv/installed ## play through a Treasure Data outage and a loss of rows, in simulated time
-	@$(RUN) -m chaos.outage
-
 .PHONY: up
 up: .venv/installed ## run the local stack, with a page to send events and watch them arrive
 	@! command -v npm >/dev/null || $(MAKE) -s sdk/dist/manifest.json || echo 'The browser SDK cannot be built; everything else works.'
