@@ -167,15 +167,20 @@ class LedgerRepair:
             self.ledger.note_chain(chain.root)
         coming = filter(None, map(self._read, sorted(unknown, key=attrgetter("first"))))
         left: list[_Unknown] = []
+        borders: set[Number] = set()  # where spans ended, as whoever planned the next one saw
+        reached = START
         while True:
             at = START if end is None else end.last
-            # all that follow the same span
-            while len({one.index.after for one in left}) < 2 and (more := next(coming, None)) is not None:
+            borders = {one for one in borders if one > at}
+            # all that may follow the same span, and all that show which of them does not
+            while reached <= _reach(left, reached) and (more := next(coming, None)) is not None:
                 # whoever appended in a gap saw a span that begins behind it
                 is_behind = more.stored.first > gaps.get(chain.before(more.index.after), "")
                 left += [more] * is_behind
                 counts["aside"] += not is_behind
-                left = self._fitting(left, at, counts)
+                reached = more.stored.first
+                borders.add(more.index.after)
+                left = self._fitting(left, at, counts, borders)
             if left:
                 one = _next(left)
                 yield one.index.planned_at
@@ -192,12 +197,19 @@ class LedgerRepair:
             counts["spans"] += 1
             if not chain.is_of_stream:
                 return
-            left = self._fitting([other for other in left if other is not one], end.last, counts)
+            left = self._fitting([other for other in left if other is not one], end.last, counts, borders)
 
     @staticmethod
-    def _fitting(left: list[_Unknown], at: Number, counts: Counter[str]) -> list[_Unknown]:
-        """Return the objects that may follow a chain that ends at a record; count the others."""
-        fitting = [one for one in left if one.index.after >= at]
+    def _fitting(
+        left: list[_Unknown], at: Number, counts: Counter[str], borders: Iterable[Number]
+    ) -> list[_Unknown]:
+        """Return the objects that may follow a chain that ends at a record, and have no border of others within; count the rest."""
+        fitting = [
+            one
+            for one in left
+            if one.index.after >= at
+            and not any(one.index.after < border < one.stored.last for border in borders)
+        ]
         counts["aside"] += len(left) - len(fitting)
         return fitting
 
@@ -390,17 +402,29 @@ def _owners(index: Index, chain: ChainId) -> dict[str, Owner]:
 
 
 def _next(fitting: Iterable[_Unknown]) -> _Unknown:
-    """Return the object to take up next: of those that follow the same span, the one that others follow, or else the last to be planned.
+    """Return the object to take up next: of those that follow the same span, the longest, or else the last to be planned.
 
-    The others are of workers that were killed, or were slower, before the append.
+    The others are of workers that were killed, or were slower, before the append. The longest leaves no record out: if another one was
+    appended, nobody has planned what lies behind that. One that begins behind the end of another was planned without it.
     """
-    found = list(fitting)
-    afters = {one.index.after for one in found}
-    first = min(afters)
+    found = _following(fitting)
+    nearest = min(one.stored.last for one in found)
     return max(
-        (one for one in found if one.index.after == first),
-        key=lambda one: (one.stored.last in afters, one.index.planned_at),
+        (one for one in found if one.stored.first <= nearest),
+        key=lambda one: (one.stored.last, one.index.planned_at),
     )
+
+
+def _following(left: Iterable[_Unknown]) -> list[_Unknown]:
+    """Return the objects that follow the first span that any follows."""
+    found = list(left)
+    first = min(one.index.after for one in found)
+    return [one for one in found if one.index.after == first]
+
+
+def _reach(left: list[_Unknown], otherwise: Number) -> Number:
+    """Return up to where objects may show which one to take up next."""
+    return max(one.stored.last for one in _following(left)) if left else otherwise
 
 
 def _filler(chain: ChainId, at: Number, last: Number, planned_at: int, end: Span | None) -> Span:
