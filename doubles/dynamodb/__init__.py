@@ -233,9 +233,10 @@ class MemoryDynamoDB:
         """Remember every change of a table that is still empty. Not a DynamoDB operation."""
         self._tables[table].history = []
 
-    def changed(self, table: str, until: float) -> float:
-        """Return when a table was last changed before a moment, UNIX seconds; the moment if never. Not a DynamoDB operation."""
-        return max((at for at, *_ in self._tables[table].history or () if at < until), default=until)
+    def changed(self, table: str, prefix: str, until: float) -> float:
+        """Return when an item whose partition key begins so was last changed before a moment; the moment if never. Not a DynamoDB operation."""
+        changes = self._tables[table].history or ()
+        return max((at for at, (pk, _), _ in changes if at < until and pk.startswith(prefix)), default=until)
 
     def backup(self, table: str, moment: Callable[[Any], float]) -> list[Item]:
         """Return a table's items, each as it was at a moment that its place gives, UNIX seconds. Not a DynamoDB operation."""
