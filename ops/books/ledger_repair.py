@@ -90,19 +90,26 @@ class LedgerRepair:
         counts: Counter[str] = Counter()
         unknown: dict[ChainId, list[Stored]] = {}
         gaps: dict[ChainId, Number] = {}  # the last records of gaps
+        holes: dict[
+            Place, list[Stored]
+        ] = {}  # places that lack a span although others follow, and objects that may be theirs
         for hour in self._hours():
             self.tell(hour)
             for chain, group in groupby(self.objects.of_hour(hour), lambda one: one.chain):
-                end = self.ledger.end(chain)
+                end = self._noted_end(chain)
                 for stored in group:
                     if chain.gaps:
                         gaps[chain] = max(stored.last, gaps.get(chain, START))
                     if self._is_unknown(stored, end):
                         unknown.setdefault(chain, []).append(stored)
                     else:
-                        counts["objects"] += self._follow_rewrite(stored)
+                        counts["objects"] += self._follow(stored, holes)
+        self._fill_holes(holes, gaps, counts)
         self._claim_again(gaps)
-        turns = [self._take_up(chain, some, gaps, counts) for chain, some in unknown.items()]
+        turns = [
+            self._take_up(chain, some, gaps, counts, self.ledger.end(chain))
+            for chain, some in unknown.items()
+        ]
         coming = [(at, number) for number, turn in enumerate(turns) if (at := next(turn, None)) is not None]
         heapify(coming)
         while coming:  # what was planned first comes first: so another run finds what this one leaves
@@ -145,6 +152,43 @@ class LedgerRepair:
                     except (BucketUnavailableError, InvalidObjectError) as error:
                         self.unreadable[name_of(span)] = str(error)
 
+    def _noted_end(self, chain: ChainId) -> Span | None:
+        """Return a chain's last span, and note the chain, which the backup may lack."""
+        if chain.is_of_stream:
+            self.ledger.note_chain(chain.root)
+        return self.ledger.end(chain)
+
+    def _follow(self, stored: Stored, holes: dict[Place, list[Stored]]) -> bool:
+        """Have a known span refer to an object that was written anew; note an object that may belong into a hole."""
+        place = self._hole(stored)
+        if place is not None:
+            holes.setdefault(place, []).append(stored)
+        return place is None and self._follow_rewrite(stored)
+
+    def _hole(self, stored: Stored) -> Place | None:
+        """Return the place that lacks a span before an object's records, although others follow: the items of a backup differ in age."""
+        before = self.ledger.preceding(stored.chain, stored.first)
+        at = START if before is None else before.last
+        place = Place(stored.chain, at)
+        is_free = stored.chain.is_of_stream and stored.first > at and self.ledger.get(place) is None
+        return place if is_free else None
+
+    def _fill_holes(
+        self, holes: Mapping[Place, list[Stored]], gaps: Mapping[ChainId, Number], counts: Counter[str]
+    ) -> None:
+        """Take up what is missing between spans of the backup, then fill in what has no object."""
+        for place, some in holes.items():
+            before = self.ledger.preceding(place.chain, some[0].first)
+            deque(self._take_up(place.chain, some, gaps, counts, before), maxlen=0)
+        for end in [*self._ends(), *filter(None, map(self.ledger.end, gaps))]:
+            later = end
+            for span in islice(self.ledger.latest(end.chain), 1, None):
+                if later.after != span.last:
+                    self._append(_filler(end.chain, span.last, later.after, span.planned_at, span), {})
+                if span.planned_at < end.planned_at - _EARLIER_SECONDS * 1000:
+                    break
+                later = span
+
     def _claim(self, owners: Mapping[str, Owner]) -> None:
         left = dict(owners)
         while left:
@@ -159,12 +203,14 @@ class LedgerRepair:
         return end is None or (stored.chain.is_of_stream and stored.first > end.last)
 
     def _take_up(
-        self, chain: ChainId, unknown: Iterable[Stored], gaps: Mapping[ChainId, Number], counts: Counter[str]
+        self,
+        chain: ChainId,
+        unknown: Iterable[Stored],
+        gaps: Mapping[ChainId, Number],
+        counts: Counter[str],
+        end: Span | None,
     ) -> Iterator[int]:
-        """Take up the unknown objects of a chain in its order, whatever the hours of their names; before each, yield when it was planned."""
-        end = self.ledger.end(chain)
-        if chain.is_of_stream:
-            self.ledger.note_chain(chain.root)
+        """Take up the unknown objects behind a span in their order, whatever the hours of their names; before each, yield when it was planned."""
         coming = filter(None, map(self._read, sorted(unknown, key=attrgetter("first"))))
         left: list[_Unknown] = []
         borders: set[Number] = set()  # where spans ended, as whoever planned the next one saw
