@@ -1,6 +1,6 @@
 """The ledger's table is deleted, restored from a backup, and repaired: the operator does what docs/operations.md#restore says.
 
-The backup's partition keys are not of one moment. Whoever was at work when the table was deleted is over when it is there again, but function
+The backup's items are not of one moment. Whoever was at work when the table was deleted is over when it is there again, but function
 instances stay warm. While the table is away, and from its restore to the repair, they are invoked as ever.
 """
 
@@ -23,7 +23,7 @@ from worker.states import LEDGER_RESTORED, State
 
 _AGES = (0.0, 1.0, 5.0, 60.0, 600.0, HOUR, 8 * HOUR)
 _APART_SECONDS = 5.0
-"""By how much the items of one partition key may be older in a backup than others: no chain has a hole."""
+"""By how much the items of one backup may be older than others."""
 _PAUSES = (1.0, 70.0, 600.0, HOUR)
 _MOST_WRITES = (0, 1, 3, 10, 40, 1000)  # of a repair that is interrupted
 _AGAIN_SECONDS = 100.0
@@ -66,7 +66,7 @@ class Restoring:
         # so that it often has only a part of what was written together with a claim
         self.since = min(until, world.table.changed(TABLE, "put#", until) + chance.random() * _APART_SECONDS)
         items = world.table.backup(
-            TABLE, lambda place: self.since - random.Random(f"{skew}/{place[0]}").random() * _APART_SECONDS
+            TABLE, lambda place: self.since - random.Random(f"{skew}/{place}").random() * _APART_SECONDS
         )
         world.table.restore(TABLE, items)
         world.table.lag_indexes(TABLE, world.schedule.setup.index_lag)
