@@ -335,7 +335,7 @@ ALL: tuple[Defence, ...] = (
     Defence("worker/worker.py", "a batch is held from its first unsettled record", Weakness(answer=lambda _answer: {"batchItemFailures": []}), "REDIS_DOWN DYNAMODB_ERROR"),
     Defence("worker/restored.py", "a restored ledger is noticed", _but(RestoreGuard, check=lambda _self: False), "DYNAMODB_RESTORED", 1),
     Defence("worker/restored.py", "an instance that saw the ledger's table long ago does not go on", _but(RestoreGuard, _seen_at=property(lambda guard: guard._clock.now() - 100, lambda *_: None)), "DYNAMODB_RESTORED DYNAMODB_ERROR DYNAMODB_LOST_ANSWER"),
-    Defence("ops/books/ledger_repair.py", "after a restore the last spans' claims are made again", _but(LedgerRepair, _claim_again=lambda *_: None), "DYNAMODB_RESTORED CLIENT_DEAF KINESIS_LOST_ANSWER", 7),
+    Defence("ops/books/ledger_repair.py", "after a restore the last spans' claims are made again", _but(LedgerRepair, _claim_again=lambda *_: None), "DYNAMODB_RESTORED CLIENT_DEAF KINESIS_LOST_ANSWER", 14),
     Defence("ops/books/ledger_repair.py", "after a restore what waited is in doubt", _but(LedgerRepair, _doubt=lambda *_: None), "DYNAMODB_RESTORED TD_BROKEN_DATABASE TD_5XX TD_429", 10),
     Defence("ops/books/ledger_repair.py", "an object in which another span ended is not taken up", _but(LedgerRepair, _fitting=staticmethod(lambda left, at, counts, _: LedgerRepair._fitting(left, at, counts, ()))), "DYNAMODB_RESTORED TD_OUTAGE TD_LOST_ANSWER KINESIS_LOST_ANSWER", 7),
     Defence("worker/sweeper.py", "objects are deleted by the ledger", _but(Sweeper, _judge=lambda sweep, stored, _: sweep._delete(stored, allowed=sweep._age(stored.hour) >= sweep._archive_seconds)), "TD_REJECTS_TABLE TD_BROKEN_DATABASE"),
