@@ -16,6 +16,7 @@ from botocore.exceptions import (
     ReadTimeoutError,
 )
 
+from chaos.access import RESOURCES
 from chaos.effects import Effects
 from chaos.trouble import Kind
 from doubles.aws_errors import client_error
@@ -166,6 +167,8 @@ class DynamoDB(_Client):
     @override
     def _troubled(self, call: Call) -> Any:
         trouble, is_write = self.effects.trouble, call.operation in _WRITES
+        if call.request.get("TableName") != RESOURCES.counters_table:
+            self._fail_by(Kind.DYNAMODB_RESTORED, call, ("ResourceNotFoundException",), 0.01)
         self._fail_by(Kind.DYNAMODB_ERROR, call, _DYNAMODB_DOWN, 0.01, 1.0)
         unheard = "InternalServerError 500", ReadTimeoutError
         self._lose_by(Kind.DYNAMODB_LOST_ANSWER, call, unheard, 0.05, 2.0)

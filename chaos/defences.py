@@ -20,6 +20,7 @@ from chaos import clients
 from chaos.functions import Functions, Weakness
 from chaos.trouble import Kind
 from chaos.world import TD_MEMORY_SECONDS, World
+from ops.books.ledger_repair import LedgerRepair
 from shared.errors import BucketUnavailableError, IndexLostError
 from worker.again import Again, Times
 from worker.bucket import Bucket
@@ -35,6 +36,7 @@ from worker.ledger import WORKLIST_KEYS, Claim, Gap, Ledger
 from worker.membership import Membership
 from worker.passing import MARGIN_SECONDS, Passing
 from worker.record import Records
+from worker.restored import RestoreGuard
 from worker.shards import Shards
 from worker.span import ChunkKey, Span
 from worker.span_object import SpanObjects
@@ -331,6 +333,11 @@ ALL: tuple[Defence, ...] = (
     Defence("worker/account_cache.py", "without the sentinel no account is treated as unknown", Weakness(redis=_sentinel_everywhere), "REDIS_EMPTY", 2),
     Defence("worker/worker.py", "a replay appends only in gaps", _but(Worker, _passed=lambda _self, batch: batch.records), "REPLAY STANDSTILL", 3),
     Defence("worker/worker.py", "a batch is held from its first unsettled record", Weakness(answer=lambda _answer: {"batchItemFailures": []}), "REDIS_DOWN DYNAMODB_ERROR"),
+    Defence("worker/restored.py", "a restored ledger is noticed", _but(RestoreGuard, check=lambda _self: False), "DYNAMODB_RESTORED", 1),
+    Defence("worker/restored.py", "an instance that saw the ledger's table long ago does not go on", _but(RestoreGuard, _seen_at=property(lambda guard: guard._clock.now() - 100, lambda *_: None)), "DYNAMODB_RESTORED DYNAMODB_ERROR DYNAMODB_LOST_ANSWER"),
+    Defence("ops/books/ledger_repair.py", "after a restore the last spans' claims are made again", _but(LedgerRepair, _claim_again=lambda *_: None), "DYNAMODB_RESTORED CLIENT_DEAF KINESIS_LOST_ANSWER", 14),
+    Defence("ops/books/ledger_repair.py", "after a restore what waited is in doubt", _but(LedgerRepair, _doubt=lambda *_: None), "DYNAMODB_RESTORED TD_BROKEN_DATABASE TD_5XX TD_429", 10),
+    Defence("ops/books/ledger_repair.py", "an object in which another span ended is not taken up", _but(LedgerRepair, _fitting=staticmethod(lambda left, at, counts, _: LedgerRepair._fitting(left, at, counts, ()))), "DYNAMODB_RESTORED TD_OUTAGE TD_LOST_ANSWER KINESIS_LOST_ANSWER", 7),
     Defence("worker/sweeper.py", "objects are deleted by the ledger", _but(Sweeper, _judge=lambda sweep, stored, _: sweep._delete(stored, allowed=sweep._age(stored.hour) >= sweep._archive_seconds)), "TD_REJECTS_TABLE TD_BROKEN_DATABASE"),
     Defence("worker/sweeper.py", "an index outlives the rows", _but(Sweeper, _judge=lambda sweep, stored, _: Sweeper._judge(sweep, stored, sweep._archive_seconds)), "LANES REPLAY"),
     Defence("worker/sweeper.py", "the sweep deletes what no span refers to", _but(Sweeper, run=lambda *_: Sweep()), "ABANDON BORDERS REPLAY", 1),

@@ -17,6 +17,7 @@ from chaos.world import World
 from doubles.background import at_once
 from ingest.app import Ingest, IngestEffects
 from local.functions import DRAIN, INGEST, SENDER, WORKER, Function, variables
+from ops.books.ledger_repair import LedgerRepair
 from shared.settings import IngestSettings, WorkerSettings
 from shared.telemetry import NullTelemetry, with_subject
 from worker.app import send_with
@@ -68,6 +69,8 @@ class Functions:
         self._cuts = itertools.count()
         # the class that takes watermarks
         self.watermarks: type[Watermarks] = weakness.replaced(world).get(Watermarks, Watermarks)
+        # and what repairs a restored ledger
+        self.repair: type[LedgerRepair] = weakness.replaced(world).get(LedgerRepair, LedgerRepair)
         self._kinesis = weakness.kinesis(world)
         self._redis = weakness.redis(world)
 

@@ -265,7 +265,6 @@ def table_checks(seconds: int) -> dict[str, bool]:
     usual, found = suffer(Attack(seconds)), suffer(Attack(seconds, 50, new_tables))
     stored = (found.stored - usual.stored) * 3600 / seconds
     objects = (found.objects - usual.objects) * 3600 / seconds
-    click.echo(f"New tables for {seconds} s: {_told(found)}.")
     delays = f"{usual.p99:.1f} s without it, {found.p99:.1f} s with it"
     growth = f"{stored / 2**20:,.0f} MB and {objects:,.0f} objects"
     return {
@@ -283,7 +282,6 @@ def flood_checks(seconds: int) -> dict[str, bool]:
     checks: dict[str, bool] = {}
     for keys in (1, 1000):
         found = suffer(Attack(seconds, 500, large, keys, _VISITORS_PER_SECOND))
-        click.echo(f"A flood with {keys:,} keys for {seconds} s: {_told(found)}.")
         stored = found.statuses[200]
         checks |= {
             f"{keys:,} keys: {stored} stored": stored <= STORED_A_MINUTE * ceil(seconds / 60),
@@ -293,10 +291,6 @@ def flood_checks(seconds: int) -> dict[str, bool]:
         }
     peak = suffer(Attack(seconds, visitors=10 * _VISITORS_PER_SECOND))
     return checks | {f"an honest peak: {sum(peak.refused)} requests refused": not any(peak.refused)}
-
-
-def _told(found: Suffered) -> str:
-    return ", ".join(f"{number:,} times {status}" for status, number in sorted(found.statuses.items()))
 
 
 @click.command(help=__doc__)

@@ -13,6 +13,7 @@ from chaos.specification import (
     HAS,
     NOTHING,
     NOWHERE,
+    SURE,
     Chain,
     Change,
     Chunk,
@@ -39,6 +40,7 @@ from chaos.specification import (
 type Verdict = tuple[str, bool]  # a rule, and whether it is broken
 
 _NO_SPAN = Item(NOWHERE)
+_HELD = {"claimed", "appended", "written", "sent", "tag bound"}
 _NO_OBJECT = Event("object put", 0, "")
 
 
@@ -80,6 +82,7 @@ class Judge:
         self._tags: dict[str, tuple[float, float]] = {}
         self._cut: set[str] = set()  # objects of spans that were cut anew
         self._names: dict[Place, set[str]] = {}  # that chunks of such spans have had
+        self._is_restored = False
 
     def see(self, event: Event) -> list[str]:
         """Return the rules that an event breaks, and follow it as the service did."""
@@ -98,8 +101,11 @@ class Judge:
             "tag bound": self._bind,
             "stream deleted": self._forget,
             "shard expired": self._expire,
+            "ledger restored": self._restore,
+            "ledger repaired": self._repair,
         }[event.what]
-        return list(dict.fromkeys(rule for rule, is_broken in step(event) if is_broken))
+        held = "hold a restored ledger", self._is_restored and event.what in _HELD
+        return list(dict.fromkeys(rule for rule, is_broken in (held, *step(event)) if is_broken))
 
     def _put(self, event: Event) -> list[Verdict]:
         self._objects[event.name] = replace(event, at=self._put_at.setdefault(event.name, event.at))
@@ -181,14 +187,17 @@ class Judge:
         self._spans |= dict.fromkeys(members, place)
         for record in put.records:
             yield from self._count(event, record, before.latest)
-        self._bodies |= {(place, name): digest for name, _, digest in put.chunks}
-        if chain.shard:
-            for one in put.records:
-                if first_copy(one.request, [one]):
-                    self._first[one.request].add(place)
+        self._read(place, put)
         if event.version:
             yield from self._write(event)
         self._follow(event, item)
+
+    def _read(self, place: Place, put: Event) -> None:
+        """Remember what the object of a span shows."""
+        self._bodies |= {(place, name): digest for name, _, digest in put.chunks}
+        for one in put.records if place.chain.shard else ():
+            if first_copy(one.request, [one]):
+                self._first[one.request].add(place)
 
     def _count(self, event: Event, record: Record, latest: float) -> Iterator[Verdict]:
         """Judge a record of a span that is appended."""
@@ -392,6 +401,44 @@ class Judge:
         since, _ = self._shards.get(event.name, (event.at, inf))
         self._shards[event.name] = since, -inf
         return []
+
+    def _restore(self, _event: Event) -> list[Verdict]:
+        self._is_restored = True
+        return []
+
+    def _repair(self, event: Event) -> list[Verdict]:
+        """Judge what the ledger says after a repair, and go on from there."""
+        kept = {owner for owner, place in self._spans.items() if self.items[place].object in self._objects}
+        owned = {(one, owner) for one, owner in self._claims.items() if owner in kept}
+        tried = {at[:2] for at, attempts in self._imports.items() if not set(attempts.values()) <= SURE}
+        for each in (self._spans, self._ends, self._behind, self._bodies, self._opened, self._fences):
+            each.clear()
+        self._imports.clear()
+        self._told.clear()
+        self._is_restored, self._claims = False, dict(event.claims)
+        self._tags = {name: (started, until) for name, started, until in event.tags}
+        self._writers = {one.place: [event.by] * one.version for one in event.items}
+        self.items = {item.place: item for item in event.items}
+        self._purged = {one.place for one in event.items if one.object and one.object not in self._objects}
+        for places in self._first.values():
+            places &= self._purged  # noqa: PLW2901 -- in place
+        for item in sorted(event.items, key=lambda one: one.place.after):
+            place = item.place
+            self._ends[place.chain] = item
+            self._behind[place.chain].append(item)
+            self._named.setdefault(item.object, (place, event.at))
+            self._spans |= {
+                (place.chain.shard, number): place for number in item.numbers if place.chain.shard
+            }
+            self._read(place, self._objects.get(item.object, _NO_OBJECT))
+        is_whole = kept <= self._spans.keys() and owned <= self._claims.items()
+        return [("repair by objects", not is_whole or any(self._is_certain(*one) for one in tried))]
+
+    def _is_certain(self, place: Place, key: str) -> bool:
+        """Return whether a chunk, or a part of it, counts as not in Treasure Data."""
+        item, (name, *_) = self.items.get(place, _NO_SPAN), key.split("/")
+        keys = [one for one in keys_of(item) if one.partition("/")[0] == name]
+        return any(form(entry_of(item, one)) in {"waiting", "dead", "again"} for one in keys)
 
     def _end(self, chain: Chain) -> Item:
         return self._ends.get(chain, _NO_SPAN)

@@ -20,8 +20,6 @@ from typing import Any, override
 
 import click
 import msgpack
-from rich.console import Console
-from rich.table import Table
 
 from chaos import clients
 from chaos.audit import Audit, unpacked
@@ -336,27 +334,16 @@ def _balance(pipeline: Pipeline, sent: int, result: Result) -> None:
     result.queries = pipeline.world.td.queries
 
 
-def _told(one: Result) -> dict[str, str]:
-    """Return what a simulation showed, by column."""
-    case = one.case
-    told = {"outage": case.kind or "–", "events/s": f"{case.rate:,g}"}
-    told |= {"shards": f"{case.shards}", "chunks a span": f"{case.chunks}"}
-    told |= {name: f"{getattr(one, name):,}" for name in ("spans", "rows", "lost", "doubled", "left")}
-    told["lag"] = f"{one.lag:.0f} s"
-    if case.kind:
-        told |= {
-            "doubts": f"{one.doubts:,} ≤ {case.chunks * case.shards:,}",
-            "later": f"{one.later_doubts:,}",
-        }
-        told["alarm after"] = "–" if one.alarm is None else f"{one.alarm:.0f} s"
-        told["delivered after"] = "–" if one.drained is None else f"{one.drained / 60:.1f} min"
-        told["queries"] = f"{one.queries:,}"
-    else:
-        told |= {f"p{share}": f"{one.percentile(share / 100):.1f} s" for share in (50, 99)}
-        told["rows a batch"] = f"{one.rows / max(1, one.batches.total()):,.0f}"
-        told |= {f"{name} calls a row": f"{one.per_row(name):.4f}" for name in _SERVICES}
-        told["shared keys"] = ", ".join(sorted(one.shared_keys)) or "–"
-    return told | {"broken": ", ".join(one.broken) or "–"}
+def _told(one: Result) -> str:
+    """Return what a simulation showed."""
+    case, counts = one.case, ("spans", "rows", "lost", "doubled", "left", "doubts", "later_doubts", "queries")
+    told = [f"outage: {case.kind or '–'}", f"{case.rate:,g} events/s", f"{case.shards} shards"]
+    told += [f"{case.chunks} chunks a span", *(f"{name}: {getattr(one, name):,}" for name in counts)]
+    told += [f"lag: {one.lag:.0f} s", f"rows a batch: {one.rows / max(1, one.batches.total()):,.0f}"]
+    told += [f"alarm after: {one.alarm} s", f"delivered after: {one.drained} s"] if case.kind else []
+    told += [f"p{share}: {one.percentile(share / 100):.1f} s" for share in (50, 99)]
+    told += [f"{name} calls a row: {one.per_row(name):.4f}" for name in _SERVICES]
+    return ", ".join([*told, f"shared keys: {sorted(one.shared_keys)}", f"broken: {one.broken}"])
 
 
 def grows(results: Iterable[Result]) -> bool:
@@ -379,10 +366,8 @@ def main(
     cases = [Case(*one, hours, shards) for one in itertools.product(kinds, sorted(rate), chunks)]
     with ProcessPoolExecutor(None, get_context("spawn"), max_tasks_per_child=1) as pool:
         results = list(pool.map(simulate, cases))
-    table = Table(*_told(results[0]))
     for one in results:
-        table.add_row(*_told(one).values())
-    Console(width=250).print(table)
+        click.echo(_told(one))
     if grown := len(chunks) == 1 and grows(results):
         click.echo("✗ calls per row grow with the load")
     sys.exit(grown or any(one.broken for one in results))

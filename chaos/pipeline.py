@@ -15,6 +15,7 @@ from chaos.audit import Audit, Held
 from chaos.functions import Functions
 from chaos.mapping import ChangedMapping
 from chaos.platform import Function
+from chaos.restoring import Restoring
 from chaos.schedule import START, Act, Schedule
 from chaos.traffic import REPEATED, TABLES, Sent
 from chaos.trouble import Kind
@@ -113,6 +114,8 @@ class Pipeline:
         self.resends_dead = self._chance.random() < 0.5
         self.audit = Audit(world)  # reads the ledger and the objects
         self.observer = Observer(world, self.audit, functions.watermarks)  # takes watermarks during the run
+        ledger_users = self.worker, self.sender, self.drain, self.observer.function
+        self.restoring = Restoring(world, self.audit, ledger_users, functions.repair)
         # accepted events that were neither in Treasure Data nor held when everything had settled for the first time, before anything was
         # replayed
         self.missing: list[int] = []
@@ -137,6 +140,7 @@ class Pipeline:
         self._tick_at(self._simulation.now)
         self._after(SEND_EVERY, self._send_by_timer)
         self._after(SWEEP_EVERY, self._sweep)
+        self.restoring.begin()
         for window in self.schedule.windows:
             if window.kind is Kind.FILTERED:
                 self._simulation.at(window.end, self._read_filtered)
@@ -152,6 +156,8 @@ class Pipeline:
             self._invoke_sender({"sweep": True})
             self._pause_sender(min(until, self._simulation.now + _DAY))
         self.rest(hours=72)
+        if self.restoring.take_out():
+            self.rest(hours=24)
         self.missing = self._missing()
         for name, account in self.world.accounts.items():
             if account.status != "active" or account.revoked_key_ids:
@@ -247,6 +253,7 @@ class Pipeline:
         """Whether every record is in a span, the queue is empty, nothing waits, and nothing runs."""
         return (
             not any(function.running for function in self.functions)
+            and not self.restoring.is_under_way
             and not self.backlog()
             and not self.world.queue.messages(self.world.queue_url)
             and self.audit.is_idle()
@@ -465,7 +472,10 @@ class Pipeline:
     # Operators
 
     def act(self, act: Act) -> None:
-        """Make an operator act now."""
+        """Make an operator act now. Nobody maps an account to another database while the ledger is restored."""
+        if act.kind is Kind.REMAP and self.restoring.is_under_way:
+            self._after(_STEP, partial(self.act, act))
+            return
         if act.kind not in {Kind.RECREATE, Kind.RETENTION}:  # they count themselves when they happen
             self._trouble.count(act.kind)
         acts: dict[Kind, Callable[..., None]] = {
@@ -525,7 +535,7 @@ class Pipeline:
         found = set()
         for (place, planned), numbers in self.given_up.items():
             span = self.audit.ledger.get(place)
-            for leaf in span.leaves(planned) if span is not None else ():
+            for leaf in span.leaves(planned) if span is not None and planned in span.chunks else ():
                 if span is not None and span.entry(leaf).state is State.DROPPED:
                     rows = leaf.within(len(numbers))
                     found.update(numbers[rows.start : rows.stop])

@@ -3,7 +3,6 @@
 import gc
 import multiprocessing
 import resource
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
@@ -46,14 +45,11 @@ def finished(
 
 def run_seed(seed: int, events: int, build: Build = Functions) -> Verdict:
     """Draw a seed's schedule and run it."""
-    began = time.process_time()
     try:
-        verdict = run_schedule(schedules.draw(seed, events), build)
+        return run_schedule(schedules.draw(seed, events), build)
     except Exception as error:
         error.add_note(f"seed {seed}, {events} events")
         raise
-    verdict.seconds = time.process_time() - began
-    return verdict
 
 
 def run_seeds(jobs: list[tuple[int, int]]) -> Iterator[Verdict]:

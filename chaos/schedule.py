@@ -11,13 +11,14 @@ from typing import Any
 from chaos.access import ACTIONS
 from chaos.plans import STRAYS
 from chaos.traffic import ACCOUNT_KEYS, TABLES, Sent, generate, strayed
-from chaos.trouble import DATABASE_KINDS, DRAWN, HOUR, Kind, Window
+from chaos.trouble import APART, DATABASE_KINDS, DRAWN, HOUR, Kind, Window
 from shared.tracking_plan import MODES, Mode
 
 START = 1_780_000_000.0
 """When every schedule begins, UNIX seconds."""
 
 _DAY = 24 * HOUR
+_APART_SHARE = 0.15  # of the schedules
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +99,16 @@ def draw(seed: int, events: int, kinds: tuple[Kind, ...] | None = None) -> Sched
     Args:
         seed: any number.
         events: the number of events to send.
-        kinds: what goes wrong; None draws that too: one kind with its companions, or a mixture of up to thirty.
+        kinds: what goes wrong; None draws that too: one kind with its companions, or a mixture of up to thirty; beside it, those of APART.
     """
-    chance = random.Random(f"{seed}/schedule")
+    chance, apart = random.Random(f"{seed}/schedule"), random.Random(f"{seed}/apart")
     if kinds is None:
         # even seeds take the kinds in turn, one at a time; odd seeds draw a mixture
         focus = DRAWN[seed // 2 % len(DRAWN)]
         count = chance.choice((2, 4, 8, 16, 30))
         mixture = chance.sample(DRAWN, count)
         kinds = with_companions(focus) if seed % 2 == 0 else (focus, *mixture)
+        kinds += tuple(kind for kind in APART if apart.random() < _APART_SHARE)
     chosen = dict.fromkeys(kinds)
     setup = _setup(seed, chance, chosen)
     accounts = [account for account, _ in setup.databases]
@@ -119,10 +121,11 @@ def draw(seed: int, events: int, kinds: tuple[Kind, ...] | None = None) -> Sched
     acts: list[Act] = []
     density = chance.choice((1, 1, 2, 4))
     for kind in chosen:
-        is_single = kind is Kind.CROWD or (setup.is_long and kind in _FOR_DAYS)
+        source = apart if kind in APART else chance
+        is_single = kind in {Kind.CROWD, *APART} or (setup.is_long and kind in _FOR_DAYS)
         for _ in range(1 if is_single else density):
             if kind.seconds:
-                windows += _windows(chance, kind, kind.seconds, setup, anchors)
+                windows += _windows(source, kind, kind.seconds, setup, anchors)
             elif kind.most:
                 acts += _acts(chance, kind, setup)
     return Schedule(seed, setup, tuple(sent), tuple(windows), tuple(sorted(acts, key=lambda act: act.at)))

@@ -171,10 +171,12 @@ EVENTS = {  # what happened: the fields of `Event` that it uses beside `at` and 
     "acknowledged": "name (of a shard), numbers: the stream moves on past these records",
     "stream deleted": "(nothing): its shards, and their records, are gone",
     "tag bound": "name (of a tag), started and until: the arrivals that it stands for",
+    "ledger restored": "(nothing): from a backup; it lacks what happened since",
+    "ledger repaired": "items, claims and tags (name, started and until): what it says now that an operator has compared it with the objects",
 }
 STATES = {
     "waiting": "to be sent. In doubt while `since` is set: Treasure Data may have it",
-    "again": "put on the stream again; nobody knows yet whether its first copy counts",
+    "again": "put on the stream again; nobody knows yet whether its first copy counts. In doubt after a repair",
     "dead": "cannot be delivered as it is; an operator decides. With `may_be_there`, Treasure Data may have it",
     "delivered": "Treasure Data has it",
     "split": "its two halves are chunks of their own",
@@ -243,6 +245,8 @@ RULES = {
     "look at the clock": "A chunk is sent only in the first 45 minutes of its doubt, which begins no later than the first send.",
     "same bytes": "A chunk is always sent as the same bytes: those that its object was stored with.",
     "probe first": "After a failure, an instance sends no rows to a database until a probe without rows succeeded.",
+    "hold a restored ledger": "From a restore to the repair nobody claims, appends, writes or sends.",
+    "repair by objects": "A repair gives each record whose object is there its span and its claim again, and puts in doubt whatever Treasure Data may have.",
     "delete by ledger": "The sweep deletes an object if all its chunks are final, or if no item has named it for a day.",
     "index outlives rows": "An index stays for the stream's retention and 14 days.",
 }
@@ -277,12 +281,16 @@ class Event:
     numbers: tuple[int, ...] = ()
     removed: tuple[str, ...] = ()
     added: tuple[Chunk, ...] = ()
+    items: tuple[Item, ...] = ()
+    tags: tuple[tuple[str, float, float], ...] = ()
 
 
 def form(entry: Entry) -> str:
-    """Return the entry's state, but "doubt" for a waiting chunk in doubt and "dead, doubt" for a dead one."""
+    """Return the entry's state, but "doubt" for a waiting chunk in doubt, "dead, doubt" and "again, doubt" for others."""
     if entry.state == "waiting":
         return "waiting" if entry.since is None else "doubt"
+    if entry.state == "again" and entry.since is not None:
+        return "again, doubt"
     return "dead, doubt" if entry.may_be_there else entry.state
 
 
@@ -365,10 +373,10 @@ TRANSITIONS = (  # name, forms before, forms after, what happens, rules
     ("split", ("doubt",), ("split",), "Treasure Data refuses its rows, or anybody its size", ("halve", "own clearing")),
     ("renew", ("doubt",), ("doubt", "waiting"), "Treasure Data does not have it: a new id, the account's current database", ("ask",)),
     ("take", ("again",), ("waiting",), "No first copy counts", ("look after passing",)),
-    ("take up", ("dead, doubt",), ("doubt",), "Likewise, if it was never sent; Treasure Data is asked then", ("look after passing",)),
-    ("recognise", ("again", "dead, doubt"), ("copy",), "The first copy counts", ("look after passing",)),
+    ("take up", ("dead, doubt", "again, doubt"), ("doubt",), "Likewise, if it was never sent, or a repair does not know; Treasure Data is asked then", ("look after passing",)),
+    ("recognise", ("again", "again, doubt", "dead, doubt"), ("copy",), "The first copy counts", ("look after passing",)),
     ("find", ("dead, doubt",), ("delivered",), "Treasure Data has it", ("only proof delivers",)),
-    ("lose", ("doubt", "again"), ("dead, doubt",), "Its object, or an index that it needs, is gone", ("gone is not absent",)),
+    ("lose", ("doubt", "again", "again, doubt"), ("dead, doubt",), "Its object, or an index that it needs, is gone", ("gone is not absent",)),
     ("drop", ("waiting", "dead"), ("dropped",), "An operator gives it up", ("drop without doubt",)),
     ("give up", ("dead, doubt",), ("dropped",), "The same: nobody can ask, because its object is gone", ("gone is not absent",)),
     ("replace", ("waiting", "dead"), ("replaced",), "An operator edits or repairs it; or as for `cut`", ("drop without doubt", "replace at once")),

@@ -129,6 +129,8 @@ class Trace:
         self._tokens: set[str] = set()  # of transactions
         world.lost = lambda name: self.see("object lost", name=name)
         world.put_back = self.stored
+        world.restored = lambda: self.see("ledger restored")
+        world.repaired = self._repaired
         world.dynamodb.client = _watched(
             world.table,
             put_item=self._put,
@@ -213,9 +215,22 @@ class Trace:
         if "g" in item:
             self.see("appended", **self._append(item))
         elif pk.startswith("tag#"):
-            *_, since, until = json.loads(item["is"]["S"])
-            begin, end = -inf if since is None else since / 1000, inf if until is None else until / 1000
-            self.see("tag bound", name=pk.removeprefix("tag#"), started=begin, until=end)
+            name, begin, end = _tag(item)
+            self.see("tag bound", name=name, started=begin, until=end)
+
+    def _repaired(self) -> None:
+        """Note what an operator has made of a restored ledger."""
+        self._doubts.clear()
+        self._doubted.clear()
+        items, claims, tags = list[Item](), list[tuple[str, tuple[str, int]]](), []
+        for item in self._world.table.items(TABLE):
+            if "g" in item:
+                items.append(replace(self._append(item)["item"], version=int(item["v"]["N"])))
+            elif item["pk"]["S"].startswith("put#"):
+                claims.append((_request_id(item["pk"]), _owner(item["owner"])))
+            elif item["pk"]["S"].startswith("tag#"):
+                tags.append(_tag(item))
+        self.see("ledger repaired", items=tuple(items), claims=tuple(claims), tags=tuple(tags))
 
     def _updated(self, request: Mapping[str, Any], _answer: Any) -> None:
         if "#v" in request.get("ExpressionAttributeNames", ()):
@@ -588,12 +603,19 @@ def _chunk(span: Span, key: ChunkKey, receipts: Mapping[str, float]) -> Chunk:
 def _entry(span: Span, key: ChunkKey) -> Entry:
     entry = span.entry(key)
     state, since = entry.state.value, None if entry.since is None else entry.since / 1000
-    if entry.state not in (State.WAITING, State.DEAD):
+    if entry.state not in (State.WAITING, State.AGAIN, State.DEAD):
         return Entry(state)
     if since is None:
         return Entry(state, None, entry.generation)
     is_dead = entry.state is State.DEAD
     return Entry(state, since, entry.generation, span.database(key), may_be_there=is_dead)
+
+
+def _tag(item: Mapping[str, Any]) -> tuple[str, float, float]:
+    """Return a forced replay's tag, and the arrivals that it stands for."""
+    *_, since, until = json.loads(item["is"]["S"])
+    begin, end = -inf if since is None else since / 1000, inf if until is None else until / 1000
+    return item["pk"]["S"].removeprefix("tag#"), begin, end
 
 
 def _request_id(pk: Mapping[str, Any]) -> str:

@@ -115,6 +115,8 @@ class Kind(StrEnum):
     DYNAMODB_SLOW = "dynamodb slow", 1, _LONG, (0.5,)
     # some keys or statements of a batch are throttled
     DYNAMODB_PARTIAL = "dynamodb answers in part", 2, _LONG, (0.3, 0.8), "KINESIS_LOST_ANSWER CLIENT_DEAF"
+    # the table is deleted; later it is there again as it was, and an operator repairs it
+    DYNAMODB_RESTORED = "ledger restored from a backup", 1, (240.0, 2400.0), _ALWAYS, f"{_DOUBTS} KINESIS_LOST_ANSWER TD_REJECTS_TABLE CLIENT_DEAF"
     S3_ERROR = "s3 error", 2, _LONG, (0.2, 1.0), "TD_REJECTS_TABLE TD_BROKEN_DATABASE"
     S3_LOST_ANSWER = "s3 answer lost", 2, _LONG, (0.2, 0.5), "TD_REJECTS_TABLE TD_BROKEN_DATABASE"
     S3_LATE = "s3 put lands late", 2, _LONG, (0.2, 0.5), "TD_BROKEN_DATABASE"
@@ -177,8 +179,11 @@ DATABASE_KINDS = tuple(kind for kind in Kind if kind.name.endswith("_DATABASE"))
 LASTING = (Kind.QUEUE_OFF, Kind.S3_DELETE_REFUSED)
 """Kinds that go on for days when everything else has healed."""
 
-DRAWN: tuple[Kind, ...] = tuple(kind for kind in Kind if kind is not Kind.TIMEOUT)
-"""The kinds that can be drawn. A time-out cannot: other trouble causes it."""
+APART = (Kind.DYNAMODB_RESTORED,)
+"""Kinds that are drawn beside the others, from a random source of their own."""
+
+DRAWN: tuple[Kind, ...] = tuple(kind for kind in Kind if kind not in {Kind.TIMEOUT, *APART})
+"""The kinds that are drawn together. A time-out cannot be drawn: other trouble causes it."""
 
 
 @dataclass(frozen=True, slots=True)

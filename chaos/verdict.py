@@ -39,7 +39,6 @@ class Verdict:
 
     seed: int  # of the schedule
     events: int  # the number of events sent
-    seconds: float = 0.0  # of CPU time
     accepted: int = 0  # the number of events accepted
     delivered: int = 0  # rows in Treasure Data
     dead: int = 0  # rows that are dead
@@ -75,7 +74,7 @@ class Verdict:
         return Counter({name: count for name, count in broken.items() if count})
 
 
-def judge(pipeline: Pipeline) -> Verdict:  # noqa: C901 -- a list of promises
+def judge(pipeline: Pipeline) -> Verdict:
     """Check the promises for a finished pipeline."""
     world = pipeline.world
     may_query = pipeline.schedule.setup.may_query
@@ -101,15 +100,13 @@ def judge(pipeline: Pipeline) -> Verdict:  # noqa: C901 -- a list of promises
     verdict.lost += [
         number for number in pipeline.accepted if not places.get(number) and number not in excused
     ]
-    for number, sent in pipeline.sent.items():
+    for number in pipeline.sent:
         found, reason = places.get(number, []), reasons.get(number)
         if len(found) > 1 + forced[number] and not may_duplicate:
             verdict.duplicated.append(number)
         is_sent = len(found) > forced[number] and not may_duplicate
         if number in dropped and (is_sent or reason):
             verdict.both.append(number)
-        if set(found) - world.mapped[sent.account]:
-            verdict.misrouted.append(number)
         if reason and is_sent:
             verdict.both.append(number)
         for why in filter(None, (reason, copies.get(number))):
@@ -160,11 +157,16 @@ def _delivered(pipeline: Pipeline, verdict: Verdict) -> dict[int, list[str]]:
             is_first = number not in places
             places.setdefault(number, []).append(taken.database)
             verdict.delivered += 1
+            if taken.database not in pipeline.world.mapped[pipeline.sent[number].account]:
+                verdict.misrouted.append(number)
             if is_first and _is_overlooked(pipeline, row, taken.table, taken.at):
                 verdict.overlooked.append(number)
             if number in pipeline.accepted:
                 delay = taken.at - pipeline.accepted[number]
                 verdict.largest_delay = max(verdict.largest_delay, delay)
+    for number in [one for one in places if pipeline.sent[one].account in pipeline.restoring.remapped]:
+        ((database, count),) = Counter(places[number]).most_common(1)
+        places[number] = [database] * count  # it may be in two databases
     return places
 
 

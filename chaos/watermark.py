@@ -63,7 +63,7 @@ class Observer:
         self._slowness = self._chance.choice((1, _SELDOM, _SELDOM))
         self._trouble = Trouble(world.simulation, list(world.schedule.windows), seed)
         self._effects = Effects(world.simulation, self._trouble, seed)
-        self._function = Function(
+        self.function = Function(
             self._effects, "M", self._build, TIMEOUT_SECONDS, self._chance.getrandbits(32), overruns=False
         )
         self._answers: defaultdict[int, list[tuple[float, float]]] = defaultdict(list)
@@ -80,7 +80,8 @@ class Observer:
 
     def look(self) -> None:
         """Take a watermark."""
-        self._function.invoke({}, lambda _outcome: None)
+        if not self._world.holds:  # nor does the sender
+            self.function.invoke({}, lambda _outcome: None)
 
     def overlooked(self, number: int, account: str, table: str, received_at: int, arrived_at: float) -> bool:
         """Return whether a row reached Treasure Data after a watermark had counted it as delivered or dead."""

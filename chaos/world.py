@@ -88,6 +88,11 @@ class _TrueClock:
 class World:
     """The services, their faulty clients, and the accounts file."""
 
+    # called when the ledger's table is there again as it was earlier, and when it is repaired; in between it `holds`
+    restored: Callable[[], None] = staticmethod(lambda: None)
+    repaired: Callable[[], None] = staticmethod(lambda: None)
+    holds = False
+
     def __init__(self, schedule: Schedule, *, traced: bool = False, effects: type[Effects] = Effects) -> None:
         setup, seed = schedule.setup, schedule.seed
         self.schedule = schedule
@@ -256,9 +261,10 @@ class World:
         chance = random.Random(f"{self.schedule.seed}/{window.kind}/{window.begin}")
         for name in sorted(self.bucket.objects(BUCKET)):
             is_meant = name.startswith(PREFIX) and name not in self.away and chance.random() < window.chance
-            if is_meant and self.trouble.active(window.kind):
+            damages = window.kind is Kind.S3_DAMAGED
+            if is_meant and self.trouble.active(window.kind) and (damages or not self.holds):
                 self.trouble.count(window.kind)
-                self.take_away(name, damages=window.kind is Kind.S3_DAMAGED)
+                self.take_away(name, damages=damages)
 
     def take_away(self, name: str, *, damages: bool = False) -> None:
         """Delete an object, or turn over the bits of one of its bytes."""

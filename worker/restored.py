@@ -14,9 +14,10 @@ from worker.ledger import Ledger
 from worker.span_object import SpanObjects
 
 CHECK_SECONDS = 60.0
-"""How long a function instance relies on what it saw. No table is deleted and restored within this time."""
+"""How long a function instance relies on what it saw."""
 
 _SOON_SECONDS = 5.0  # after a look that failed
+_MOST_SECONDS = 180.0  # no table is deleted and restored within this time
 
 
 def written_in(ledger: Ledger, objects: SpanObjects) -> str:
@@ -39,16 +40,17 @@ class RestoreGuard:
     _telemetry: Telemetry
     _created: str = field(default="", init=False)
     _checked_at: float = field(default=float("-inf"), init=False)
+    _seen_at: float = field(default=float("-inf"), init=False)
 
     def check(self) -> bool:
         """Return whether the ledger's table is another one than this instance last saw, so that what it remembers of it is void.
 
-        DynamoDB may fail to describe a table while it serves items: an instance that has seen the right table goes on then, and soon looks
-        again. It does not go on without a table: soon after, a restored one may be there.
+        DynamoDB may fail to describe a table while it serves items: an instance that has lately seen the right table goes on then, and soon
+        looks again. It does not go on without a table: soon after, a restored one may be there.
 
         Raises:
             HeldError: it was restored.
-            UnavailableError: DynamoDB or S3 does not answer, and this instance has never seen the right table.
+            UnavailableError: DynamoDB or S3 does not answer, and this instance has not seen the right table lately.
         """
         now, was = self._clock.now(), self._created
         if 0 <= now - self._checked_at < CHECK_SECONDS:
@@ -63,9 +65,9 @@ class RestoreGuard:
                 self._telemetry.count("LedgerRestored")
                 raise HeldError(HeldError.RESTORED_LEDGER)
         except LedgerUnavailableError:
-            if not was or created != was:
+            if created != was or not 0 <= now - self._seen_at < _MOST_SECONDS:
                 raise
             self._checked_at = now - CHECK_SECONDS + _SOON_SECONDS
             return False
-        self._created, self._checked_at = created, now
+        self._created, self._checked_at, self._seen_at = created, now, now
         return created != was

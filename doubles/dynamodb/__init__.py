@@ -229,6 +229,21 @@ class MemoryDynamoDB:
         for index in self._tables[table].indexes.values() if not seconds else ():
             index.items(float("inf"))
 
+    def keep_history(self, table: str) -> None:
+        """Remember every change of a table that is still empty. Not a DynamoDB operation."""
+        self._tables[table].history = []
+
+    def changed(self, table: str, prefix: str, until: float) -> float:
+        """Return when an item whose partition key begins so was last changed before a moment; the moment if never. Not a DynamoDB operation."""
+        changes = self._tables[table].history or ()
+        return max((at for at, (pk, _), _ in changes if at < until and pk.startswith(prefix)), default=until)
+
+    def backup(self, table: str, moment: Callable[[Any], float]) -> list[Item]:
+        """Return a table's items, each as it was at a moment that its place gives, UNIX seconds. Not a DynamoDB operation."""
+        changes = self._tables[table].history or ()
+        found = {place: item for at, place, item in changes if at <= moment(place)}
+        return [item for item in found.values() if item is not None]
+
     def restore(self, table: str, items: Iterable[Item]) -> None:
         """Replace a table with one that is created now and has these items, as a restore from a backup does. Not a DynamoDB operation."""
         self._tables[table] = restored = Table(self._tables[table].request, self._now)

@@ -144,6 +144,8 @@ class Table:
         indexes = request.get("GlobalSecondaryIndexes", ())
         self.indexes = {index["IndexName"]: Index(index, self.schema) for index in indexes}
         self.index_delay_seconds = 0.0
+        # every change and when it was made, UNIX seconds; None if nobody needs it
+        self.history: list[tuple[float, Place, Item | None]] | None = None
         self._now = now
 
     def place(self, key: Mapping[str, Value]) -> Place:
@@ -164,6 +166,8 @@ class Table:
     def put(self, place: Place, item: Item | None) -> None:
         """Store an item, or delete the item at its place if it is None. The indexes follow."""
         self.items.put(place, item)
+        if self.history is not None:
+            self.history.append((self._now(), place, item))
         for index in self.indexes.values():
             index.follow(self._now() + self.index_delay_seconds, place, item)
 

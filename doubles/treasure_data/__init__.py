@@ -6,7 +6,7 @@ as how long it remembers a unique_id.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from heapq import heappop, heappush
 from itertools import count, islice
 from threading import RLock
@@ -135,6 +135,11 @@ class TreasureData:
         """
         with self._lock:
             return self._caught_up().lose(database, table, begin, end)
+
+    def delete(self, database: str, table: str, numbers: Collection[int]) -> None:
+        """Delete the rows of a table whose `n` is one of these, as an operator does. TD still remembers their unique_ids."""
+        with self._lock:
+            self._caught_up().delete_if(database, table, lambda row: row.get("n") in numbers)
 
     def _control(self, request: Request) -> Response:
         """Execute a request of the local stack or its tests to a route that TD does not have.

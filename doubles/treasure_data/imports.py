@@ -156,8 +156,12 @@ class ImportLog:
     def lose(self, database: str, table: str, begin: int, end: int) -> int:
         """Delete the rows of a table whose `time` is in [begin, end), and return how many."""
         before = self._counts[database][table]
-        self._delete(database, table, math.inf, lambda row: begin <= row["time"] < end)
+        self.delete_if(database, table, lambda row: begin <= row["time"] < end)
         return before - self._counts[database][table]
+
+    def delete_if(self, database: str, table: str, is_gone: Callable[[Row], bool]) -> None:
+        """Delete the rows of a table of which that is true."""
+        self._delete(database, table, math.inf, is_gone)
 
     def _delete(self, database: str, table: str, moment: float, is_gone: Callable[[Row], bool]) -> None:
         for place, one in enumerate(self._imports):

@@ -97,19 +97,26 @@ class LedgerRepair:
         counts: Counter[str] = Counter()
         unknown: dict[ChainId, list[Stored]] = {}
         gaps: dict[ChainId, Number] = {}  # the last records of gaps
+        holes: dict[
+            Place, list[Stored]
+        ] = {}  # places that lack a span although others follow, and objects that may be theirs
         for hour in self._hours():
             self.tell(hour)
             for chain, group in groupby(self.objects.of_hour(hour), lambda one: one.chain):
-                end = self.ledger.end(chain)
+                end = self._noted_end(chain)
                 for stored in group:
                     if chain.gaps:
                         gaps[chain] = max(stored.last, gaps.get(chain, START))
                     if self._is_unknown(stored, end):
                         unknown.setdefault(chain, []).append(stored)
                     else:
-                        counts["objects"] += self._follow_rewrite(stored)
+                        counts["objects"] += self._follow(stored, holes)
+        self._fill_holes(holes, gaps, counts)
         self._claim_again(gaps)
-        turns = [self._take_up(chain, some, gaps, counts) for chain, some in unknown.items()]
+        turns = [
+            self._take_up(chain, some, gaps, counts, self.ledger.end(chain))
+            for chain, some in unknown.items()
+        ]
         coming = [(at, number) for number, turn in enumerate(turns) if (at := next(turn, None)) is not None]
         heapify(coming)
         while coming:  # what was planned first comes first: so another run finds what this one leaves
@@ -153,6 +160,43 @@ class LedgerRepair:
                         if not isinstance(error, ObjectGoneError) or any(self.bucket.names(name)):
                             self.unreadable[name] = str(error)
 
+    def _noted_end(self, chain: ChainId) -> Span | None:
+        """Return a chain's last span, and note the chain, which the backup may lack."""
+        if chain.is_of_stream:
+            self.ledger.note_chain(chain.root)
+        return self.ledger.end(chain)
+
+    def _follow(self, stored: Stored, holes: dict[Place, list[Stored]]) -> bool:
+        """Have a known span refer to an object that was written anew; note an object that may belong into a hole."""
+        place = self._hole(stored)
+        if place is not None:
+            holes.setdefault(place, []).append(stored)
+        return place is None and self._follow_rewrite(stored)
+
+    def _hole(self, stored: Stored) -> Place | None:
+        """Return the place that lacks a span before an object's records, although others follow: the items of a backup differ in age."""
+        before = self.ledger.preceding(stored.chain, stored.first)
+        at = START if before is None else before.last
+        place = Place(stored.chain, at)
+        is_free = stored.chain.is_of_stream and stored.first > at and self.ledger.get(place) is None
+        return place if is_free else None
+
+    def _fill_holes(
+        self, holes: Mapping[Place, list[Stored]], gaps: Mapping[ChainId, Number], counts: Counter[str]
+    ) -> None:
+        """Take up what is missing between spans of the backup, then fill in what has no object."""
+        for place, some in holes.items():
+            before = self.ledger.preceding(place.chain, some[0].first)
+            deque(self._take_up(place.chain, some, gaps, counts, before), maxlen=0)
+        for end in [*self._ends(), *filter(None, map(self.ledger.end, gaps))]:
+            later = end
+            for span in islice(self.ledger.latest(end.chain), 1, None):
+                if later.after != span.last:
+                    self.ledger.append(_filler(end.chain, span.last, later.after, span.planned_at, span))
+                if span.planned_at < end.planned_at - _EARLIER_SECONDS * 1000:
+                    break
+                later = span
+
     def _claim(self, owners: Mapping[str, Owner]) -> None:
         """Have records own the claims of their envelopes: as their spans are appended, whoever else has one has lost it to them."""
         left = dict(owners)
@@ -175,25 +219,29 @@ class LedgerRepair:
         return end is None or (stored.chain.is_of_stream and stored.first > end.last)
 
     def _take_up(
-        self, chain: ChainId, unknown: Iterable[Stored], gaps: Mapping[ChainId, Number], counts: Counter[str]
+        self,
+        chain: ChainId,
+        unknown: Iterable[Stored],
+        gaps: Mapping[ChainId, Number],
+        counts: Counter[str],
+        end: Span | None,
     ) -> Iterator[int]:
-        """Take up the unknown objects of a chain in its order, whatever the hours of their names; before each, yield when it was planned."""
-        end = self.ledger.end(chain)
-        if chain.is_of_stream:
-            self.ledger.note_chain(chain.root)
+        """Take up the unknown objects behind a span in their order, whatever the hours of their names; before each, yield when it was planned."""
         coming = filter(None, map(self._read, sorted(unknown, key=attrgetter("first"))))
         left: list[_Unknown] = []
+        borders: set[Number] = set()  # where spans ended, as whoever planned the next one saw
+        reached = START
         while True:
             at = START if end is None else end.last
-            # all that follow the same span
-            while (
-                len({one.index.plan.after for one in left}) < 2 and (more := next(coming, None)) is not None
-            ):
+            # all that may follow the same span, and all that show which of them does not
+            while reached <= _reach(left, reached) and (more := next(coming, None)) is not None:
                 # whoever appended in a gap saw a span that begins behind it
                 is_behind = more.stored.first > gaps.get(chain.before(more.index.plan.after), "")
                 left += [more] * is_behind
                 counts["aside"] += not is_behind
-                left = self._fitting(left, at, counts)
+                reached = more.stored.first
+                borders.add(more.index.plan.after)
+                left = self._fitting(left, at, counts, borders)
             if left:
                 one = _next(left)
                 yield one.index.plan.planned_at
@@ -215,12 +263,19 @@ class LedgerRepair:
             counts["spans"] += 1
             if not chain.is_of_stream:
                 return
-            left = self._fitting([other for other in left if other is not one], end.last, counts)
+            left = self._fitting([other for other in left if other is not one], end.last, counts, borders)
 
     @staticmethod
-    def _fitting(left: list[_Unknown], at: Number, counts: Counter[str]) -> list[_Unknown]:
-        """Return the objects that may follow a chain that ends at a record; count the others."""
-        fitting = [one for one in left if one.index.plan.after >= at]
+    def _fitting(
+        left: list[_Unknown], at: Number, counts: Counter[str], borders: Iterable[Number]
+    ) -> list[_Unknown]:
+        """Return the objects that may follow a chain that ends at a record, and have no border of others within; count the rest."""
+        fitting = [
+            one
+            for one in left
+            if one.index.plan.after >= at
+            and not any(one.index.plan.after < border < one.stored.last for border in borders)
+        ]
         counts["aside"] += len(left) - len(fitting)
         return fitting
 
@@ -394,17 +449,29 @@ def _owners(index: Index, chain: ChainId) -> dict[str, Owner]:
 
 
 def _next(fitting: Iterable[_Unknown]) -> _Unknown:
-    """Return the object to take up next: of those that follow the same span, the one that others follow, or else the last to be planned.
+    """Return the object to take up next: of those that follow the same span, the longest, or else the last to be planned.
 
-    The others are of workers that were killed, or were slower, before the append.
+    The others are of workers that were killed, or were slower, before the append. The longest leaves no record out: if another one was
+    appended, nobody has planned what lies behind that. One that begins behind the end of another was planned without it.
     """
-    found = list(fitting)
-    afters = {one.index.plan.after for one in found}
-    first = min(afters)
+    found = _following(fitting)
+    nearest = min(one.stored.last for one in found)
     return max(
-        (one for one in found if one.index.plan.after == first),
-        key=lambda one: (one.stored.last in afters, one.index.plan.planned_at),
+        (one for one in found if one.stored.first <= nearest),
+        key=lambda one: (one.stored.last, one.index.plan.planned_at),
     )
+
+
+def _following(left: Iterable[_Unknown]) -> list[_Unknown]:
+    """Return the objects that follow the first span that any follows."""
+    found = list(left)
+    first = min(one.index.plan.after for one in found)
+    return [one for one in found if one.index.plan.after == first]
+
+
+def _reach(left: list[_Unknown], otherwise: Number) -> Number:
+    """Return up to where objects may show which one to take up next."""
+    return max(one.stored.last for one in _following(left)) if left else otherwise
 
 
 def _filler(chain: ChainId, at: Number, last: Number, planned_at: int, end: Span | None) -> Span:

@@ -140,6 +140,9 @@ FORCED = Place(Chain("", tag="f", source="s1 0"))
 BOUND = Event("tag bound", 300, OPERATOR, "f", started=0, until=50)
 GONE = Event("object lost", 30 * DAY, "sweep/1", planned()[0].name)
 
+RESTORED, REPAIRED = Event("ledger restored", 30, OPERATOR), Event("ledger repaired", 5000, OPERATOR)
+IN_DOUBT = replace(planned(done=True)[1].item, entries=(("a", doubt(2000)),))
+
 
 def takes_over(place: Place, shard: str) -> list[Event]:
     """Return the put and the append of a record that takes a claim over."""
@@ -201,6 +204,7 @@ GOOD = {
     ],
     "a copy takes a claim over from a record that was passed over": [claimed(1), *marker(S1, 2, 10), *takes_over(THERE, "s2")],
     "a copy takes a claim over from a record whose shard is gone": [claimed(7, shard="s7"), listed(19, WORKER), *takes_over(HERE, "s1")],
+    "a ledger is restored and repaired": [*planned(), sent(21), RESTORED, replace(REPAIRED, items=(IN_DOUBT,)), asked(6300, SENDER, "counted"), wrote(6301, SENDER, 1, a=Entry("delivered"))],
     "a person is forgotten in what was delivered, and the old object goes at once": [*DELIVERED, *FORGOTTEN, replace(GONE, what="object deleted", at=701, by=SENDER)],
     "a person is forgotten in one half, while the other is in doubt": [
         *SPLIT, wrote(100, SENDER, 2, a_0=doubt(100), a_1=doubt(100)), *imported(101, SENDER, "imported", "a/1"), *imported(102, SENDER, "unknown", "a/0", 2),
@@ -265,6 +269,8 @@ WRONG = {
     "same bytes": [*planned(), sent(21, digest="half of it")],
     "probe first": [*planned(chunks=(CHUNK, Chunk("b", 1, "db")), digest="d"), *imported(21, WORKER, "unknown"), sent(23, key="b", call=2)],
     "delete by ledger": [*planned(), replace(GONE, what="object deleted")],
+    "hold a restored ledger": [*planned(), RESTORED, *imported(40, WORKER, "imported")],
+    "repair by objects": [*planned(), REPAIRED],
     "index outlives rows": [*DELIVERED, replace(GONE, what="object deleted", at=3 * DAY)],
 }  # fmt: skip  # one line a rule
 
@@ -324,6 +330,8 @@ WRONG_TOO = (
     ("gone is not absent", [*FIRST_COPY, *again(*BEHIND_FIRST, listed(1400), a=Entry("dead", may_be_there=True))]),
     ("all shards", again(*PASSED, listed(1000, OTHER, (*BOTH, Shard("s9"))), listed(1400))),
     ("leave to the worker", [*planned(), replace(TAKEN_UP, at=79)]),
+    ("repair by objects", [claimed(1), *takes_over(HERE, "s1"), replace(REPAIRED, items=(IN_DOUBT,))]),
+    ("repair by objects", [*planned(), sent(21), replace(REPAIRED, items=(replace(IN_DOUBT, entries=(("a", WAITING),)),))]),
     ("cut only persons", [*DELIVERED, *cut(2, Chunk("b", 1), Chunk("cf", 1), b=WAITING)]),
     ("cut under a new name", [*DELIVERED, *FORGOTTEN, *(replace(one, name="cut again") for one in cut(3, Chunk("a", 1), removed=("b",), a=Entry("delivered")))]),
     ("same bytes", [*planned(chunks=(Chunk("a", 2),)), *cut(1, Chunk("b", 1), Chunk("cf", 1), b=WAITING), wrote(701, SENDER, 2, b=doubt(701)), sent(702, SENDER, "b", digest="bytes of a")]),

@@ -189,7 +189,7 @@ def test_a_restored_ledger_holds_the_worker_and_the_sender() -> None:
 
 
 def test_a_new_stack_begins_with_an_empty_ledger() -> None:
-    """Its items say which table they were written in. An instance that knows it goes on if DynamoDB does not say; a new one waits."""
+    """Its items say which table they were written in. An instance that knows it goes on for a while if DynamoDB does not say; a new one waits."""
     made = Delivery().map(shop="shop_db")
     put("a")(made)
     assert (["a"], False) == (made.ids("shop_db", "views"), is_restored(made.ledger, made.objects))
@@ -198,8 +198,10 @@ def test_a_new_stack_begins_with_an_empty_ledger() -> None:
     made.dynamodb.before["describe_table"] = lambda _: lose_answer()
     put("b")(made)
     assert ["a", "b"] == made.ids("shop_db", "views")
-    made.start()
+    made.clock.sleep(2 * CHECK_SECONDS)
     put("c")(made)
+    made.start()
+    put("d")(made)
     assert ["a", "b"] == made.ids("shop_db", "views")
 
 
