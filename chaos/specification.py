@@ -227,7 +227,7 @@ RULES = {
     "untried by version": "A doubt is cleared only by its opener, on its own version, every attempt surely rejected or not sent; or once absence is proved.",
     "halve": "Only a chunk of two rows or more is split. Its halves wait without doubt.",
     "ask": "A new generation, which is a new id, needs proof of absence, 70 minutes into the doubt or later, unless UNASKABLE_DOUBT=send or an operator has it sent without proof. Of a copy that was never sent, Treasure Data proves nothing while an index does.",
-    "doubt keeps database": "While a chunk waits, a doubt keeps its start, its database and its generation; of a dead one, the account's current database is asked, too.",
+    "doubt keeps database": "While a chunk waits, a doubt keeps its start, its generation, and its database, unless that is proved to lack it; of a dead one, the account's current database is asked, too.",
     "drop without doubt": "Only what has no doubt is dropped, edited or sent elsewhere; dropped also what is dead and gone, so that nobody can ask.",
     "replace at once": "One transaction, or one write, adds the rows that take its place and gives up the old chunk.",
     "cut without doubt": "Only a chunk without doubt, and not in state `again`, is cut anew.",
@@ -398,7 +398,8 @@ def broken_by(it: Change) -> str:
     """Return the rule that a chunk's change breaks, "" if none."""
     old, new, name = form(it.old), form(it.new), transition_of(it.old, it.new)
     if not name and old == new:
-        return "" if old != "doubt" or it.old == it.new else "doubt keeps database"
+        moves = ABSENT in it.told and it.old == replace(it.new, database=it.old.database)
+        return "" if old != "doubt" or it.old == it.new or moves else "doubt keeps database"
     if not name:
         gives_up = "doubt" in old and new in {"dropped", "replaced"}
         return "drop without doubt" if gives_up else "known transitions"
