@@ -54,10 +54,9 @@ def test_the_client_imports_only_the_standard_library() -> None:
     assert {"sluice_client"} == found - sys.stdlib_module_names
 
 
-PRODUCT = ("shared", "ingest", "worker", "scaler", "ops", "release", "local")
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts): ast.parse(path.read_text())
-    for package in PRODUCT
+    for package in ("shared", "ingest", "worker", "scaler", "ops", "release", "local")
     for path in sorted((ROOT / package).rglob("*.py"))
 }
 AWS = {

@@ -11,7 +11,6 @@ from doubles.http_server import HttpServer, Request, Response
 from ingest.credentials import RENEW_SECONDS, Credentials, credentials_from
 from shared.errors import ConnectionFailedError, NoCredentialsError
 
-START = 1_800_000_000
 LIFE_SECONDS = 3600
 
 
@@ -20,7 +19,7 @@ class Container(HttpServer):
 
     def __init__(self) -> None:
         super().__init__(self._key)
-        self.clock = ManualClock(START)
+        self.clock = ManualClock(1_800_000_000)
         self.asked: list[str] = []
         self.change: Callable[[bytes], bytes] = lambda body: body
         self.environment = {

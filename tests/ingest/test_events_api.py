@@ -208,17 +208,6 @@ def test_an_accounts_partition_keys_spread_over_all_shards(shards: int, most: fl
     assert max(counts.values()) < most * PARTITION_KEYS / shards
 
 
-@pytest.mark.parametrize("path", ["/v1/events", "/shop/pageviews"])
-def test_a_form_is_one_event_even_with_a_repeated_field_events(path: str) -> None:
-    """Its fields are columns, whatever they are called in a batch."""
-    site, kind = Site(), {"content-type": "application/x-www-form-urlencoded"}
-    query = f"k={KEY}&api_key={KEY}&t=pageviews"
-
-    site.send(http_event("POST", path, query, kind, b"events=1&events=2&a=3"))
-
-    assert ('["1","2"]', "3") == (site.row()["events"], site.row()["a"])
-
-
 # Clocks, by the rules in docs/http.md
 
 DAY = 86_400

@@ -77,12 +77,9 @@ def test_a_ping_is_an_event() -> None:
     """It has the page with the link and the link's target."""
     site = Site()
     ping = {"ping-from": "https://a.example/p", "ping-to": "https://b.example/", "content-type": "text/ping"}
+    query, headers = f"k={KEY}&t=pageviews&link=buy", ping | {"user-agent": "UA"}
 
-    answer = site.send(
-        http_event(
-            "POST", "/pixel.gif", f"k={KEY}&t=pageviews&link=buy", {**ping, "user-agent": "UA"}, b"PING"
-        )
-    )
+    answer = site.send(http_event("POST", "/pixel.gif", query, headers, b"PING"))
 
     assert (200, 43) == (answer.status, len(answer.body))
     added = {"td_url": "https://a.example/p", "ping_to": "https://b.example/", "td_ip": "192.0.2.7"}

@@ -334,8 +334,7 @@ def test_a_stream_that_is_not_known_to_be_active_is_not_ready(fault: object, cod
 
     assert (503, {"status": "unavailable"}, None) == (answer.status, answer.json, answer.code)
     assert {"NotReady": 1} == site.telemetry.counts
-    lines = [line for line in site.telemetry.lines if line.message == "the stream cannot be described"]
-    assert codes == [line.fields["code"] for line in lines]
+    assert codes == [fields["code"] for fields in site.telemetry.said("the stream cannot be described")]
 
 
 def test_the_last_put_decides_for_five_minutes() -> None:

@@ -120,20 +120,17 @@ def test_a_quiet_day_halves_the_stream(records: int, minutes_ago: int, steps: li
 def test_incomplete_metrics_change_nothing(codes: list[str], more: dict[str, str]) -> None:
     """Missing data does not prove that the stream is idle."""
     made = Scaled(8)
-    names = ["records", "size", "throttled"][: len(codes)]
     results = [
         {"Id": name, "StatusCode": code, "Timestamps": [], "Values": []}
-        for name, code in zip(names, codes, strict=True)
+        for name, code in zip(("records", "size", "throttled"), codes, strict=False)
     ]
     with Stubber(made.cloudwatch) as stubber:
         stubber.add_response("get_metric_data", {"MetricDataResults": results, **more})
 
         assert 8 == made.run()
     message = "the stream's metrics are incomplete, so its size is not changed"
-    assert ([message], {"ScalerFailures": 1}) == (
-        [line.message for line in made.telemetry.lines],
-        made.telemetry.counts,
-    )
+    assert [message] == [line.message for line in made.telemetry.lines]
+    assert {"ScalerFailures": 1} == made.telemetry.counts
 
 
 def test_a_stream_that_is_being_resized_is_left_alone() -> None:

@@ -285,10 +285,7 @@ def test_a_receipt_keeps_what_was_deleted_before_a_count_failed(sluice: Sluice) 
     sluice.heal()
     (second,) = sluice.json("forget phone=1 --account shop --local --yes")
 
-    assert (["else"], 0, {"shop.forget_counted": 2}) == (
-        sluice.rows("shop", "forget_counted"),
-        first["cleared"],
-        first["remaining"],
-    )
+    assert ["else"] == sluice.rows("shop", "forget_counted")
+    assert (0, {"shop.forget_counted": 2}) == (first["cleared"], first["remaining"])
     assert second["cleared"]
     assert ({"shop.forget_counted": 2}, {}) == (second["treasure_data"], second["remaining"])

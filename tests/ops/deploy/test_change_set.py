@@ -13,9 +13,10 @@ from ops.failure import Failure
 from tests.support.modelled import DEPLOYED, Modelled
 
 
-def deploy(aws: Modelled, **parameters: str) -> bool:
-    """Deploy a change, named `c`, of the stack `sluice-dev`."""
-    return ChangeSet(aws("cloudformation"), "sluice-dev", ManualClock(), 0.001).deploy("c", parameters)
+def deploy(aws: Modelled, *earlier: Any, **parameters: str) -> bool:
+    """Deploy a change, named `c`, of the stack `sluice-dev`, perhaps with an earlier template's URL and what parameters that knows."""
+    change = ChangeSet(aws("cloudformation"), "sluice-dev", ManualClock(), 0.001)
+    return change.deploy("c", parameters, *earlier)
 
 
 def described(status: str, **parameters: str) -> dict[str, Any]:
@@ -40,9 +41,8 @@ def test_a_change_keeps_every_other_parameter() -> None:
 def test_a_change_to_an_earlier_version_leaves_out_what_that_does_not_know() -> None:
     """CloudFormation rejects a parameter that the template lacks."""
     aws = Modelled(described("UPDATE_COMPLETE", Newer="on", Stage="dev"))
-    change = ChangeSet(aws("cloudformation"), "sluice-dev", ManualClock(), 0.001)
 
-    assert change.deploy("c", {}, "https://bucket.example/earlier", ["LogLevel", "Stage"])
+    assert deploy(aws, "https://bucket.example/earlier", ["LogLevel", "Stage"])
     kept = [{"ParameterKey": "Stage", "UsePreviousValue": True}]
     assert kept == dict(aws.asked)["CreateChangeSet"]["Parameters"]
 
@@ -62,19 +62,13 @@ def test_a_certification_restores_a_parameter_once_the_deploy_has_ended() -> Non
 
 def test_a_rolled_back_change_says_why() -> None:
     """The message names the first resource that failed, not one that failed in an earlier change."""
-    events = [
-        {
-            "ResourceStatus": "UPDATE_FAILED",
-            "LogicalResourceId": resource,
-            "ResourceStatusReason": reason,
-            "ClientRequestToken": change,
-        }
-        for resource, reason, change in (
-            ("WorkerFunction", "cancelled", "c"),
-            ("IngestFunction", "no such runtime", "c"),
-            ("Stream", "limit exceeded", "b"),
-        )
+    members = ("LogicalResourceId", "ResourceStatusReason", "ClientRequestToken")
+    failed = [
+        ("WorkerFunction", "cancelled", "c"),
+        ("IngestFunction", "no such runtime", "c"),
+        ("Stream", "limit exceeded", "b"),
     ]
+    events = [dict(zip(members, one, strict=True), ResourceStatus="UPDATE_FAILED") for one in failed]
     answers = described("UPDATE_ROLLBACK_COMPLETE") | {"DescribeStackEvents": {"StackEvents": events}}
 
     with pytest.raises(Failure, match="IngestFunction: no such runtime"):

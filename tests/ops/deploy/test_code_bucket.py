@@ -14,8 +14,7 @@ from release.artifact import archive
 from tests.support.modelled import Modelled
 
 ACCOUNT, REGION = "123456789012", "eu-central-1"
-PROPERTIES = {"CodeUri": "ingest.zip", "MemorySize": 512}
-INGEST = {"Type": "AWS::Serverless::Function", "Properties": PROPERTIES}
+INGEST = {"Type": "AWS::Serverless::Function", "Properties": {"CodeUri": "ingest.zip", "MemorySize": 512}}
 TEMPLATE = {"Resources": {"Ingest": INGEST, "Stream": {"Type": "AWS::Kinesis::Stream"}}}
 NOT_THERE, NOT_OURS = ({"Error": {"Code": code, "Message": "no"}} for code in ("404", "403"))
 

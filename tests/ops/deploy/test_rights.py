@@ -127,7 +127,6 @@ def test_a_command_uses_exactly_its_listed_rights(
     (tmp_path / "manifest.json").write_text(json.dumps({"version": "0.1.0", "files": {}}))
     for name in ("sluice.d.ts", "snippet.html"):
         (tmp_path / name).write_text("")
-    (tmp_path / "plan.yaml").write_text("mode: observe")
     (tmp_path / "td_key").write_text(f"{API_KEY}\n")
     dead = next(one["id"] for one in sluice.json("dead list --local") if one["account"] == "nobody_yet")
     places = {
@@ -136,7 +135,6 @@ def test_a_command_uses_exactly_its_listed_rights(
         "key": KEYS["app"],
         "now": datetime.now(UTC).isoformat(),
         "out": tmp_path / "o",
-        "plan": tmp_path / "plan.yaml",
         "sdk": tmp_path,
         "td_key": tmp_path / "td_key",
     }

@@ -51,10 +51,9 @@ class Found:
         )
         return Finder(stack, query, since=since, seconds=seconds, clock=made.clock)
 
-    def put(self, *event_ids: str, request_id: str = "r", claim: int = 0, **columns: Any) -> str:
+    def put(self, *event_ids: str, **options: Any) -> str:
         """Put an envelope; return its sequence number."""
-        data = self.envelope(*event_ids, request_id=request_id, claim=claim, **columns)
-        return self.delivery.put(data)[0]
+        return self.delivery.put(self.envelope(*event_ids, **options))[0]
 
     def envelope(self, *event_ids: str, request_id: str = "r", claim: int = 0, **columns: Any) -> bytes:
         """Return an envelope with rows of these ids."""
