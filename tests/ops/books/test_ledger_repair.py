@@ -233,6 +233,42 @@ def test_a_gap_stays_one_although_no_object_shows_what_followed_it() -> None:
     assert 2 == sum(span.chain.gaps != () for span in made.spans())
 
 
+def test_an_object_that_was_planned_behind_an_older_end_is_left_aside() -> None:
+    """Its instance did not know the latest spans, and the ledger refused its span: with it, their rows would be in none."""
+    made = Delivery().map(shop="shop_db")
+    put("a")(made)
+    late = made.worker
+    put("b")(made.start())
+    made.deliver_each(marker(0).encode())  # of whose span there is no object
+    made.worker = late
+    made.clock.sleep(10)
+    put("c")(made)
+    made.dynamodb.restore(TABLE, [])
+    counts = repairs(made).repair()
+    made.start().run(made.event() | {"replay": True})
+    settle(made)
+
+    assert (3, 1) == (counts["spans"], counts["aside"])
+    assert ["a", "b", "c"] == made.ids("shop_db", "views")
+
+
+def test_a_backup_may_lack_a_span_between_others_and_the_note_of_their_chain() -> None:
+    """Its items may be seconds apart: what is missing is taken up, and the last spans' claims are made again all the same."""
+    made = Delivery().map(shop="shop_db")
+    for event_id in "abc":
+        put(event_id, claim=1, request_id=event_id)(made)
+    [_, lacked, last] = made.spans()
+    items = made.dynamodb.items(TABLE)
+    made.dynamodb.restore(TABLE, [one for one in items if one["sk"]["S"] in ("000", last.after)])
+    counts = repairs(made).repair()
+    put("c", claim=1, request_id="c")(made.start())
+    made.run(made.event() | {"replay": True})
+    settle(made)
+
+    assert (1, [lacked.after]) == (counts["spans"], [one.after for one in made.spans()][1:2])
+    assert ["a", "b", "c"] == made.ids("shop_db", "views")
+
+
 def test_a_restored_ledger_is_noticed_although_the_clock_was_set_back() -> None:
     """The clock of a function may have been wrong by an hour."""
     made = Delivery()
