@@ -4,10 +4,9 @@ Results and errors come back in the caller's thread, so who decides only there n
 """
 
 import queue
-import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from contextvars import copy_context
 from functools import partial
@@ -53,29 +52,52 @@ class InlineExecutor:
 
 
 class Threads:
-    """Runs jobs in threads that end with the context, so none outlives an invocation."""
+    """Runs jobs in threads that end with the context, so none outlives an invocation.
+
+    There is a thread for each job under way. ThreadPoolExecutor does not promise that: a send could wait for one to another database.
+    """
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(sys.maxsize, "sluice")  # who submits jobs limits how many run at once
-        self._ended: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._unfinished = 0
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pool.shutdown()
+        for _thread in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
 
     def submit(self, job: Callable[[], Any]) -> None:
-        """Start the job. Its log lines are about what the caller's are about."""
-        self._pool.submit(copy_context().run, job).add_done_callback(self._ended.put)
+        """Start the job, in a new thread if all others are busy. Its log lines are about what the caller's are about."""
+        self._unfinished += 1
+        if self._unfinished > len(self._threads):
+            thread = threading.Thread(target=self._work, name="sluice", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        self._jobs.put(partial(copy_context().run, job))
 
     def wait(self, seconds: float) -> Any | None:
         """Return the result of the next job that finishes, or raise its error; return None after that many seconds."""
         try:
-            ended = self._ended.get(timeout=max(0.0, seconds))
+            result, error = self._results.get(timeout=max(0.0, seconds))
         except queue.Empty:
             return None
-        return ended.result()
+        self._unfinished -= 1
+        if error is not None:
+            raise error
+        return result
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                self._results.put((job(), None))
+            except Exception as error:  # noqa: BLE001 -- raised again by `wait`
+                self._results.put((None, error))
 
 
 def run_parallel(executors: Executors, jobs: Iterable[Callable[[], Any]], at_once: int = 16) -> list[Any]:

@@ -51,8 +51,8 @@ class Entry:
     Attributes:
         state: its state; a split chunk's halves have entries of their own.
         since: UNIX milliseconds from which Treasure Data may have accepted it; None while no doubt is open. Only without a doubt may
-            the chunk go to another database, be edited, dropped or split.
-        database: the database that it was sent to; empty if that is the plan's, or if it was never sent.
+            the chunk be sent to another database, edited, dropped or split.
+        database: the database that it was sent to, or that must be asked, too; empty if that is the plan's, or if it was never sent.
         generation: how often it was given a new unique_id.
         reason: why it waits or is dead, in one word.
         at: UNIX milliseconds at which it last died, was settled or was decided to count; 0 for when its span was planned.

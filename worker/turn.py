@@ -286,7 +286,8 @@ class Turns:
 
         A ledger that was restored does not know of all sends, nor to which database.
         """
-        if entry.state is not State.DEAD and entry.reason != LEDGER_RESTORED:
+        is_old = entry.state is State.DEAD or entry.reason == LEDGER_RESTORED
+        if not is_old or not was_sent(key, entry):
             return False
         account = self._accounts.resolve([key.account]).get(key.account)
         if account is None:

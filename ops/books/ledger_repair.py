@@ -84,7 +84,8 @@ class LedgerRepair:
         found = 0
         for hour in self._hours():
             for chain, group in groupby(self.objects.of_hour(hour), lambda one: one.chain):
-                found += sum(1 for one in group if self._is_unknown(one, self.ledger.end(chain)))
+                end = self.ledger.end(chain)
+                found += sum(1 for one in group if self._is_unknown(one, end) or self._hole(one) is not None)
         return found
 
     def repair(self) -> Counter[str]:
@@ -187,7 +188,11 @@ class LedgerRepair:
         """Take up what is missing between spans of the backup, then fill in what has no object."""
         for place, some in holes.items():
             before = self.ledger.preceding(place.chain, some[0].first)
-            deque(self._take_up(place.chain, some, gaps, counts, before), maxlen=0)
+            deque(
+                self._take_up(place.chain, some, gaps, counts, before, behind=self._behind(place)), maxlen=0
+            )
+        if self.unreadable:
+            return
         for end in [*self._ends(), *filter(None, map(self.ledger.end, gaps))]:
             later = end
             for span in islice(self.ledger.latest(end.chain), 1, None):
@@ -213,6 +218,11 @@ class LedgerRepair:
                 self.ledger.take_over(lost, SECONDS_KEPT)
             left = {one: owner for one, owner in left.items() if one not in answered}
 
+    def _behind(self, place: Place) -> list[Number]:
+        """Return where known spans behind a place begin: what is missing there reaches beyond none of them."""
+        behind = takewhile(lambda one: one.after > place.after, self.ledger.latest(place.chain))
+        return [one.after for one in behind]
+
     @staticmethod
     def _is_unknown(stored: Stored, end: Span | None) -> bool:
         """Return whether an object lies behind its chain's end. Chains that are not of the stream have one span at most."""
@@ -225,11 +235,13 @@ class LedgerRepair:
         gaps: Mapping[ChainId, Number],
         counts: Counter[str],
         end: Span | None,
+        *,
+        behind: Iterable[Number] = (),
     ) -> Iterator[int]:
         """Take up the unknown objects behind a span in their order, whatever the hours of their names; before each, yield when it was planned."""
         coming = filter(None, map(self._read, sorted(unknown, key=attrgetter("first"))))
         left: list[_Unknown] = []
-        borders: set[Number] = set()  # where spans ended, as whoever planned the next one saw
+        borders = set(behind)  # where spans ended, as whoever planned the next one saw
         reached = START
         while True:
             at = START if end is None else end.last
@@ -337,6 +349,8 @@ class LedgerRepair:
         span, key = self.ledger.get(Place.parse(chain, after)), ChunkKey.parse(name)
         leaves = set() if span is None or key.planned not in span.chunks else set(span.leaves(key.planned))
         known = next((one for one in key.lineage() if one in leaves), None)
+        if span is not None and key in span.entries and span.entries[key].state is State.SPLIT:
+            return False  # it was sent again, and halved, after who edited it was killed
         if span is None or known is None:
             return True
         entry, changes = span.entry(known), dict[ChunkKey, Entry]()

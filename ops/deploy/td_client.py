@@ -2,12 +2,13 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from os import environ
-from typing import override
+from pathlib import Path
+from typing import Any, override
 
 import certifi
-from requests.utils import get_environ_proxies, select_proxy
-from urllib3 import PoolManager, ProxyManager
+from requests import RequestException, Session
+from requests.utils import prepend_scheme_if_needed, select_proxy
+from urllib3 import PoolManager
 from urllib3.exceptions import HTTPError
 
 from ops.failure import Failure
@@ -30,12 +31,33 @@ class _KnownKey(Secret):
 
 
 def td_client(import_endpoint: str, api_endpoint: str, key: str) -> TreasureDataClient:
-    """Return a client with an API key; one endpoint is for imports, the other for everything else. This machine's proxy is used."""
+    """Return a client with an API key; one endpoint is for imports, the other for everything else.
+
+    Raises:
+        Failure: the environment names a proxy that cannot be used.
+    """
     clock = SystemClock()
-    proxy = select_proxy(api_endpoint, get_environ_proxies(api_endpoint, no_proxy=None))
-    certificates = environ.get("REQUESTS_CA_BUNDLE") or certifi.where()
-    pool = ProxyManager(proxy, ca_certs=certificates) if proxy else PoolManager(ca_certs=certificates)
-    return TreasureDataClient(pool, import_endpoint, api_endpoint, _KnownKey(key), clock)
+    return TreasureDataClient(_pool(api_endpoint), import_endpoint, api_endpoint, _KnownKey(key), clock)
+
+
+def _pool(url: str) -> PoolManager:
+    """Return connections as requests makes them: through the environment's proxy, and with its certificates."""
+    session = Session()
+    settings = session.merge_environment_settings(url, {}, None, None, None)
+    found = settings["verify"] if isinstance(settings["verify"], str) else certifi.where()
+    certificates: Any = {"ca_cert_dir" if Path(found).is_dir() else "ca_certs": found}
+    proxy = select_proxy(url, settings["proxies"])
+    if proxy is None:
+        return PoolManager(**certificates)
+    adapter: Any = session.get_adapter(url)
+    try:
+        address = prepend_scheme_if_needed(proxy, "http")  # type: ignore[no-untyped-call]  # the stub has no types for it
+        pool: PoolManager = adapter.proxy_manager_for(address, **certificates)
+    except (RequestException, HTTPError) as error:
+        raise Failure(
+            f"the proxy of HTTPS_PROXY or HTTP_PROXY cannot be used: {type(error).__name__}"
+        ) from error
+    return pool
 
 
 class QueryForbiddenError(Failure):

@@ -253,13 +253,20 @@ def test_an_object_that_was_planned_behind_an_older_end_is_left_aside() -> None:
 
 
 def test_a_backup_may_lack_a_span_between_others_and_the_note_of_their_chain() -> None:
-    """Its items may be seconds apart: what is missing is taken up, and the last spans' claims are made again all the same."""
+    """Its items may be seconds apart: what the chain really had is taken up, once S3 answers, and the last spans' claims are made again."""
     made = Delivery().map(shop="shop_db")
-    for event_id in "abc":
-        put(event_id, claim=1, request_id=event_id)(made)
+    put("a")(made)
+    made.put(*(envelope("shop", {"views": [row(one)]}, claim=1, request_id=one) for one in "bc"))
+    interrupt(made, lambda: made.deliver(-2))
+    made.deliver(-2, -1)
+    made.deliver(-1)
     [_, lacked, last] = made.spans()
     items = made.dynamodb.items(TABLE)
     made.dynamodb.restore(TABLE, [one for one in items if one["sk"]["S"] in ("000", last.after)])
+    made.s3.before["get_object"] = lambda _: lose_answer()
+    repairs(made).repair()
+    made.s3.before.clear()
+    assert 2 == repairs(made).unknown()
     counts = repairs(made).repair()
     put("c", claim=1, request_id="c")(made.start())
     made.run(made.event() | {"replay": True})
@@ -595,20 +602,24 @@ def refused(*ids: str) -> Delivery:
     return made
 
 
-def test_of_an_edit_of_a_chunk_and_one_of_its_half_one_counts_after_a_repair() -> None:
-    """The first never took effect, but nothing says so: it counts for all of the chunk."""
+@pytest.mark.parametrize("is_known", [False, True])
+def test_of_an_edit_of_a_chunk_and_one_of_its_half_one_counts_after_a_repair(is_known: bool) -> None:
+    """The first never took effect, but only a ledger that knows of the half says so: else it counts for all of the chunk."""
     made = refused("a", "b")
 
-    def edit_twice() -> None:
+    def halve() -> None:
         interrupt(made, lambda: edit(made, later=0), "transact_write_items")
         made.td.settings = replace(made.td.settings, rejects=lambda _: True)
         made.clock.sleep(60)
         made.send(State.DEAD)
         made.send()
         made.td.settings = replace(made.td.settings, rejects=lambda _: False)
-        edit(made, later=0)
 
-    since_backup(made, edit_twice)
+    steps = [halve, lambda: edit(made, later=0)]
+    if is_known:
+        steps.pop(0)()
+    since_backup(made, lambda: [step() for step in steps])
+    made.send(State.DEAD)
 
     assert ["a", "b"] == sorted(made.ids("shop_db", "views"))
 
