@@ -364,9 +364,12 @@ class Redis(MemoryRedis):
     @override
     def pipeline(self, *, transaction: bool = True) -> MemoryPipeline:
         """Return a pipeline, which the worker only reads with."""
-        return _Pipeline(self)
+        made = super().pipeline(transaction=transaction)
+        execute = made.execute
+        made.__dict__["execute"] = lambda **options: self._perform(partial(execute, **options))
+        return made
 
-    def perform(self, action: Action) -> Any:
+    def _perform(self, action: Action) -> Any:
         """Execute a pipeline."""
         trouble = self._effects.trouble
         for kind, error, message, seconds in _REDIS_DOWN:
@@ -384,18 +387,6 @@ class Redis(MemoryRedis):
         if trouble.strike(Kind.REDIS_ERRORS):
             raise redis.exceptions.ResponseError("service is not available")
         return super()._hash(name)
-
-
-class _Pipeline(MemoryPipeline):
-    def __init__(self, view: Redis) -> None:
-        super().__init__(view)
-        self._view = view
-
-    @override
-    def execute(self, raise_on_error: bool = True) -> list[Any]:
-        """Execute all commands as one effect."""
-        answers: list[Any] = self._view.perform(partial(super().execute, raise_on_error))
-        return answers
 
 
 def start_of(shard: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import SimpleNamespace
-from typing import Any, override
+from typing import Any
 
 from botocore.exceptions import ReadTimeoutError
 
@@ -77,7 +77,7 @@ def without(weakness: Weakness) -> Callable[[World], Functions]:
 def _but(kind: type, **methods: Any) -> Weakness:
     """Replace methods of a class."""
     weak = type(f"Weak{kind.__name__}", (kind,), methods)
-    return Weakness(replaced=lambda _world: {kind: weak})
+    return Weakness(replaced={kind: weak})
 
 
 def _around(kind: type, name: str, change: Callable[..., Any]) -> Weakness:
@@ -233,22 +233,18 @@ _ANY_JOB = _but(
 def _unheard_put(then: Callable[[Any, clients.Call], Any]) -> Weakness:
     """Do something else after a put that timed out."""
 
-    class Weak(clients.Kinesis):
-        @override
-        def _put(self, call: clients.Call) -> Any:
+    def change(world: World) -> None:
+        put = world.kinesis._put
+
+        def weak(call: clients.Call) -> Any:
             try:
-                return super()._put(call)
+                return put(call)
             except ReadTimeoutError:
-                return then(super()._put, call)
+                return then(put, call)
 
-    return Weakness(kinesis=lambda world: Weak(world.stream, world.effects))
+        world.kinesis.__dict__["_put"] = weak
 
-
-def _sentinel_everywhere(world: World) -> clients.Redis:
-    """Return a Redis in which the sentinel always exists."""
-    redis = clients.Redis(world.redis_server, world.effects)
-    redis.hget = lambda *_: "always"  # type: ignore[method-assign]
-    return redis
+    return Weakness(changes=change)
 
 
 # Watermarks
@@ -330,9 +326,9 @@ ALL: tuple[Defence, ...] = (
     Defence("worker/treasure_data/client.py", "a redirect is not acceptance", _accepting("http_3"), "TD_REDIRECT"),
     Defence("worker/treasure_data/client.py", "a wrong host's 409 is not acceptance", _accepting("http_409"), "TD_WRONG_HOST"),
     Defence("worker/treasure_data/client.py", "only Treasure Data's own error document is a rejection", _answering(lambda reply: replace(reply, definitely_not_delivered=True) if reply.reason.startswith("http_4") else reply), "TD_FOREIGN_REFUSAL", 1),
-    Defence("worker/account_cache.py", "without the sentinel no account is treated as unknown", Weakness(redis=_sentinel_everywhere), "REDIS_EMPTY", 2),
+    Defence("worker/account_cache.py", "without the sentinel no account is treated as unknown", Weakness(changes=lambda world: world.redis.__dict__.update(hget=lambda *_: "always")), "REDIS_EMPTY", 2),
     Defence("worker/worker.py", "a replay appends only in gaps", _but(Worker, _passed=lambda _self, batch: batch.records), "REPLAY STANDSTILL", 3),
-    Defence("worker/worker.py", "a batch is held from its first unsettled record", Weakness(answer=lambda _answer: {"batchItemFailures": []}), "REDIS_DOWN DYNAMODB_ERROR"),
+    Defence("worker/worker.py", "a batch is held from its first unsettled record", _around(Worker, "run", lambda run, *args: run(*args) | {"batchItemFailures": []}), "REDIS_DOWN DYNAMODB_ERROR"),
     Defence("worker/restored.py", "a restored ledger is noticed", _but(RestoreGuard, check=lambda _self: False), "DYNAMODB_RESTORED", 1),
     Defence("worker/restored.py", "an instance that saw the ledger's table long ago does not go on", _but(RestoreGuard, _seen_at=property(lambda guard: guard._clock.now() - 100, lambda *_: None)), "DYNAMODB_RESTORED DYNAMODB_ERROR DYNAMODB_LOST_ANSWER"),
     Defence("ops/books/ledger_repair.py", "after a restore the last spans' claims are made again", _but(LedgerRepair, _claim_again=lambda *_: None), "DYNAMODB_RESTORED CLIENT_DEAF KINESIS_LOST_ANSWER", 14),

@@ -12,7 +12,6 @@ from copy import replace
 from dataclasses import dataclass, fields
 from functools import partial
 from hashlib import md5
-from io import BytesIO
 from itertools import chain, filterfalse
 from math import inf
 from typing import Any
@@ -21,6 +20,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import msgpack
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
+from chaos.audit import unpacked
 from chaos.clients import Around, start_of
 from chaos.judge import Judge
 from chaos.platform import LONGEST_OVERRUN, Function
@@ -486,7 +486,7 @@ class Trace:
                     payload = self._objects.payload(span, key)
                 except InvalidObjectError:
                     continue
-                rows = msgpack.Unpacker(BytesIO(payload), strict_map_key=False)
+                rows = unpacked(payload)
                 others = b"".join(map(msgpack.packb, filterfalse(self._world.is_forgotten, rows)))
                 self._samples[known] = [
                     frozenset(str(row.get("event_id")) for row in rows_of(one))

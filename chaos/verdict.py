@@ -40,6 +40,7 @@ class Verdict:
     seed: int  # of the schedule
     events: int  # the number of events sent
     accepted: int = 0  # the number of events accepted
+    statuses: Counter[int] = field(default_factory=Counter)  # of the ingest's responses
     delivered: int = 0  # rows in Treasure Data
     dead: int = 0  # rows that are dead
     # accepted events that were nowhere at some time, even if a replay restored them
@@ -82,6 +83,7 @@ def judge(pipeline: Pipeline) -> Verdict:
         pipeline.schedule.seed,
         pipeline.schedule.events,
         accepted=len(pipeline.accepted),
+        statuses=Counter(answer.status for answer in pipeline.answers),
         ambiguous=world.counts["RowsAmbiguous"] if may_query else 0,
         unasked=0 if may_query else world.counts["RowsAmbiguous"],
         watermarks=len(pipeline.observer.given),

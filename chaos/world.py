@@ -39,8 +39,6 @@ _COUNTED_WHEN_MET = {Kind.TD_STALE_JOB, Kind.TD_SCHEMA_LAGS, Kind.TD_NO_SCHEMA}
 _FAR_AHEAD = 3 * 3600.0
 _STAMP_ERROR = 140.0  # seconds; stamps run back by less than worker.passing.MARGIN_SECONDS
 TD_QUERY_DELAY_SECONDS = 600.0
-TD_KEY_SECRET = RESOURCES.td_api_key_secret
-WRITE_KEY_SECRET = RESOURCES.write_key_secret
 
 
 class _Kinesis(MemoryKinesis):
@@ -72,19 +70,6 @@ class _SQS(MemorySQS):
         return answer
 
 
-class _TrueClock:
-    """A clock without errors. Sleeping delays the running process."""
-
-    def __init__(self, simulation: Simulation) -> None:
-        self._simulation = simulation
-
-    def now(self) -> float:
-        return self._simulation.now
-
-    def sleep(self, seconds: float) -> None:
-        self._simulation.delay(seconds)
-
-
 class World:
     """The services, their faulty clients, and the accounts file."""
 
@@ -99,7 +84,8 @@ class World:
         self.simulation = simulation = Simulation(START, traced=traced)
         self.trouble = Trouble(simulation, list(schedule.windows), seed)
         self.effects = effects(simulation, self.trouble, seed)
-        self.clock = _TrueClock(simulation)
+        # without errors; sleeping delays the running process
+        self.clock: Any = SimpleNamespace(now=lambda: simulation.now, sleep=simulation.delay)
         self.counts: Counter[str] = Counter()  # metrics, summed over all sandboxes
         # the chunk limits, rows and bytes, of sandboxes built from now on, in turn
         self.cuts: list[tuple[int, int]] = [(setup.chunk_max_rows, 16 << 20)]
@@ -137,7 +123,7 @@ class World:
                 job_seconds=setup.job_seconds,
             ),
             keys={API_KEY: frozenset(Action) - (set() if setup.may_query else {Action.QUERY})},
-            strike=td_faults.TdTroubles(self.effects).strike,
+            strike=partial(td_faults.strike, self.trouble),
         )
         modes = dict(setup.plans)
         planned = {table for sent in schedule.sent for _, table in sent.events} | set(TABLES)
@@ -154,9 +140,9 @@ class World:
         self.sqs = clients.SQS(self.queue, self.effects)
         self.dynamodb = clients.DynamoDB(self.table, self.effects)
         self.s3 = clients.S3(self.bucket, self.effects)
-        self.redis = clients.Redis(self.redis_server, self.effects)
+        self.redis: Any = clients.Redis(self.redis_server, self.effects)
         write_keys = json.dumps(SECRETS | {write_key.FORGET_KEY: "recognises persons"})
-        secrets = {TD_KEY_SECRET: API_KEY, WRITE_KEY_SECRET: write_keys}
+        secrets = {RESOURCES.td_api_key_secret: API_KEY, RESOURCES.write_key_secret: write_keys}
         # Secrets Manager without faults: the functions cache secrets in memory
         self.secrets = SimpleNamespace(
             get_secret_value=lambda **request: {"SecretString": secrets[request["SecretId"]]}
@@ -290,7 +276,9 @@ class World:
             self.put_back(name, body)
 
     def _alter_td(self, kind: Kind, *, begins: bool) -> None:
-        self.td.settings = td_faults.altered(self.td.settings, kind, begins=begins)
+        usual, changed = TdSettings(), td_faults.SETTINGS[kind]
+        altered = {name: value if begins else getattr(usual, name) for name, value in changed.items()}
+        self.td.settings = replace(self.td.settings, **altered)
 
     def _wrong_stamp(self) -> float:
         if chances := self.trouble.strike(Kind.KINESIS_AHEAD):
