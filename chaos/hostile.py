@@ -10,9 +10,8 @@ The stream has the capacity of its shards, and the scaler's rules give it more a
 """
 
 import sys
-from base64 import b64encode
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from gzip import compress
@@ -29,10 +28,12 @@ from chaos.load import percentile
 from chaos.pipeline import Pipeline
 from chaos.platform import Handler
 from chaos.schedule import START, Schedule, Setup
-from chaos.traffic import SECRETS, TABLES, Sent, payload_of
+from chaos.traffic import SECRETS, TABLES, Sent
 from chaos.world import BUCKET, STREAM, World
 from doubles.aws_errors import client_error
 from doubles.event_source import Outcome, Returned
+from doubles.gateway import event_of
+from doubles.http_server import Request
 from local.functions import INGEST
 from ops.cost.estimate import CORE_MB
 from scaler.backlog import decide
@@ -59,8 +60,8 @@ _STORED_CPU, _REFUSED_CPU, _SMALL_CPU = 0.012, 0.0003, 0.00015
 """Seconds of a core for a large body that is stored, one that is refused, and a small request, as measured."""
 
 
-type Body = tuple[str, Mapping[str, str]]
-"""A request's body, base64, and its headers."""
+type Body = tuple[bytes, tuple[tuple[str, str], ...]]
+"""A request's body and its headers."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Attack:
 
     seconds: int
     rate: int = 0  # requests a second
-    body: Callable[[int], Body] = lambda _number: ("", {})  # of a request
+    body: Callable[[int], Body] = lambda _number: (b"", ())  # of a request
     keys: int = 1
     visitors: int = 0  # requests that the account's visitors send a second
 
@@ -95,14 +96,14 @@ def new_tables(number: int) -> Body:
     for one in range(number * _TABLES_PER_REQUEST, (number + 1) * _TABLES_PER_REQUEST):
         table = f"new_table_{one}" if one % 2 else f"old_table_{one % 400}"
         events.append({"table": table, f"column_{one % COLUMNS}": 1})
-    return b64encode(dumps(events).encode()).decode(), {}
+    return dumps(events).encode(), ()
 
 
 @cache
 def large() -> Body:
     """Return a request of a few kilobytes that become 2 MiB."""
     body = dumps([{"table": "pageviews", "text": "x" * 4100}] * 500)[: 2 * 2**20]
-    return b64encode(compress(body.encode(), mtime=0)).decode(), {"content-encoding": "gzip"}
+    return compress(body.encode(), mtime=0), (("content-encoding", "gzip"),)
 
 
 class _Stream:
@@ -199,10 +200,11 @@ class _Run:
     def _attack_once(self, number: int) -> None:
         body, more = self._attack.body(number)
         key = self._keys[number % len(self._keys)]
-        headers = {"x-write-key": key, "content-type": "application/json", **more}
-        payload = payload_of("POST", "/v1/events", "", headers) | {"body": body, "isBase64Encoded": True}
-        payload["requestContext"]["requestId"] = f"hostile {number}"
-        self.pipeline.ingest.invoke(payload, self._answered)
+        headers = (("x-write-key", key), ("content-type", "application/json"), *more)
+        request, now = Request("POST", "/v1/events", headers, body), self.world.simulation.now
+        self.pipeline.ingest.invoke(
+            event_of(request, request_id=f"hostile {number}", now=now), self._answered
+        )
 
     def _answered(self, outcome: Outcome) -> None:
         self.statuses[outcome.value["statusCode"] if isinstance(outcome, Returned) else 0] += 1

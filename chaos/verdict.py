@@ -133,7 +133,7 @@ def _compare(
     """Return where the balance differs from Treasure Data and S3, by account and table."""
     held: dict[tuple[str, str], Counter[str]] = {}
     for number, sent in pipeline.sent.items():
-        found, table = len(places.get(number, ())), sent.table_of(number)
+        found, table = len(places.get(number, ())), dict(sent.events)[number]
         # a query about rows that a forced replay may have sent again finds those that were there already, and settles it
         found = max(min(found, 1), found - forced[number])
         counts = held.setdefault((sent.account, table), Counter())
