@@ -34,11 +34,6 @@ class Held:
     entry: Entry
     values: list[Any] | None
 
-    @property
-    def place(self) -> str:
-        """The chunk's name."""
-        return f"{self.span.place.name} {self.key.name}"
-
 
 class Audit:
     """Checks a world's books."""

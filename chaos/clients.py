@@ -143,19 +143,7 @@ class _Client:
 
     def _late(self, call: Call, after: float, patience: float) -> Any:
         """Time out now, and perform the call later, whatever happens to the caller."""
-        simulation = self.effects.simulation
-
-        def land() -> None:
-            simulation.note(f"{call.what} lands late")
-            simulation.behalf = process
-            try:
-                call.action()
-            except ClientError as error:
-                simulation.note(f"{call.what} is refused: {error}")
-            simulation.behalf = None
-
-        process = self.effects.begin(call.what)
-        simulation.at(simulation.now + after, land)
+        self.effects.land(call.what, call.action, after, self.effects.begin(call.what))
         self.effects.fail(call.what, ReadTimeoutError(endpoint_url=_URL), patience)
 
 

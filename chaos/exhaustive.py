@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, override
 
 import click
 import msgpack
-from botocore.exceptions import ClientError, ReadTimeoutError
+from botocore.exceptions import ReadTimeoutError
 
 from chaos.audit import unpacked
 from chaos.effects import Effects
@@ -102,15 +102,15 @@ class _Steps(Effects):
         if fault in _SECONDS:
             self.simulation.delay(_SECONDS[fault])
         elif fault is Fault.KILLED_BEFORE:
-            self._kill(self.process(), "killed")
+            self._kill(self.simulation.alive().process, "killed")
         elif fault is Fault.FAILS:
             return self._unheard(what)
         elif fault is Fault.LATE:
-            self._land_later(action)
+            self.land(what, action, 60, self.simulation.alive().process)
             return self._unheard(what)
         answer = super().perform(what, action, seconds)
         if fault is Fault.KILLED_AFTER:
-            self._kill(self.process(), "killed")
+            self._kill(self.simulation.alive().process, "killed")
         return self._unheard(what) if fault is Fault.UNHEARD else answer
 
     def _fault(self, what: str) -> Fault | None:
@@ -120,17 +120,6 @@ class _Steps(Effects):
             return None
         self.names.append(what)
         return self.chosen.get(len(self.names))
-
-    def _land_later(self, action: Callable[[], Any]) -> None:
-        process = self.process()
-
-        def land() -> None:
-            self.simulation.behalf = process
-            with suppress(ClientError):
-                action()
-            self.simulation.behalf = None
-
-        self.simulation.at(self.simulation.now + 60, land)
 
     def _unheard(self, what: str) -> Response:
         if what.startswith("td"):
@@ -396,15 +385,10 @@ def choices(steps: list[str], name: str = "") -> Iterator[Choice]:
     yield from pairs
 
 
-class Explored(NamedTuple):
-    """The result of exploring a scenario: how many runs, and by choice, what is wrong."""
-
-    runs: int
-    wrong: dict[Choice, dict[str, int]]
-
-
-def explore(scenario: Scenario, runs: int, build: Build = Functions, *, most_wrong: int = 5) -> Explored:
-    """Run a scenario with what may happen, until so many runs are over or `most_wrong` are wrong."""
+def explore(
+    scenario: Scenario, runs: int, build: Build = Functions, *, most_wrong: int = 5
+) -> tuple[int, dict[Choice, dict[str, int]]]:
+    """Run a scenario with what may happen, until so many runs are over or `most_wrong` are wrong; return how many, and what is wrong."""
     wrong: dict[Choice, dict[str, int]] = {}
     count = 0
     for choice in islice(choices(run(scenario, (), build).steps, scenario.name), runs):
@@ -413,7 +397,7 @@ def explore(scenario: Scenario, runs: int, build: Build = Functions, *, most_wro
             wrong[choice] = found
         if len(wrong) >= most_wrong:
             break
-    return Explored(count, wrong)
+    return count, wrong
 
 
 def follow(name: str, out: str = "") -> tuple[int, str]:
@@ -437,10 +421,10 @@ def main(runs: int) -> None:
             without_rule = f" without {rule!r}" if rule else ""
             click.echo(f"{name}{without_rule}: {wrong or f'{count:,} interleavings'}")
         for name, exploring in jobs:
-            done = exploring.result()
-            failed |= bool(done.wrong)
-            click.echo(f"{name}: {done.runs:,} runs, {len(done.wrong)} wrong")
-            for choice, found in done.wrong.items():
+            count, broken = exploring.result()
+            failed |= bool(broken)
+            click.echo(f"{name}: {count:,} runs, {len(broken)} wrong")
+            for choice, found in broken.items():
                 click.echo(f"  {choice}: {found}")
     sys.exit(failed)
 

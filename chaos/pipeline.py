@@ -3,7 +3,7 @@
 import random
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
@@ -283,8 +283,7 @@ class Pipeline:
             key = f"{sent.account}/{sent.visitor}"
             self.world.stream.put_record(StreamName=STREAM, Data=sent.record(), PartitionKey=key)
             numbers = tuple(number for number, _ in sent.events)
-            self._accept(numbers)
-            self.observer.answered(numbers, self._simulation.now)
+            self._accept(numbers, self._simulation.now)
         else:
             self._ask(sent)
 
@@ -307,8 +306,7 @@ class Pipeline:
             if isinstance(outcome, Returned):
                 status = outcome.value["statusCode"]
                 accepted, rejected = sent.judged(outcome.value, copy)
-                self._accept(accepted)
-                self.observer.answered(accepted, since)
+                self._accept(accepted, since)
             self.answers.append(Answered(sent, status, accepted, rejected))
             is_heard = (accepted or rejected) and not self._trouble.strike(Kind.CLIENT_DEAF)
             if sent.dialect not in REPEATED or is_heard:
@@ -352,9 +350,11 @@ class Pipeline:
         for number, one in enumerate(sent):
             self._after(number * _CROWD_SECONDS / len(sent), partial(self._ask, one, 1))
 
-    def _accept(self, numbers: Iterable[int]) -> None:
+    def _accept(self, numbers: tuple[int, ...], since: float) -> None:
+        """Note events that a response accepts now, to a request made at `since`."""
         for number in numbers:
             self.accepted.setdefault(number, self._simulation.now)
+        self.observer.answered(numbers, since)
 
     # The event source mapping
 

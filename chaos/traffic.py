@@ -61,9 +61,8 @@ class Sent:
         if self.dialect == "pixel":
             ((number, table),) = self.events
             query = {"k": key, "t": table, "n": number, "td_client_id": self.visitor, **self._columns(number)}
-            request = Request(
-                "GET", f"/pixel.gif?{urlencode(query)}", tuple(_HEADERS.items()), b"", _ADDRESSES[0]
-            )
+            target = f"/pixel.gif?{urlencode(query)}"
+            request = Request("GET", target, tuple(_HEADERS.items()), source_ip=_ADDRESSES[0])
             return event_of(request, request_id="", now=now)
         document: dict[str, Any] = {"events": self.documents()}
         path, headers = "/v1/events", {"x-write-key": key}

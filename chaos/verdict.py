@@ -200,9 +200,10 @@ def _dead(
     doubted: set[int] = set()
     garbage: Counter[bytes] = Counter()
     for held in pipeline.audit.held():
+        chunk = f"{held.span.place.name} {held.key.name}"
         if held.values is None:
             is_told = held.span.place in pipeline.lost_places and held.entry.state is State.DEAD
-            verdict.stuck += [] if is_told else [f"{held.place} has no rows"]
+            verdict.stuck += [] if is_told else [f"{chunk} has no rows"]
             continue
         if held.key.group.code:
             garbage.update(held.values)
@@ -210,7 +211,7 @@ def _dead(
         numbers = [int(row["n"]) for row in held.values]
         if held.entry.state is not State.DEAD:
             reasons |= dict.fromkeys(numbers, "")
-            verdict.stuck.append(f"{held.place} is {held.entry.state.value}")
+            verdict.stuck.append(f"{chunk} is {held.entry.state.value}")
             continue
         if held.span.is_forced:
             forced.subtract(numbers)

@@ -73,10 +73,7 @@ class _SQS(MemorySQS):
 class World:
     """The services, their faulty clients, and the accounts file."""
 
-    # called when the ledger's table is there again as it was earlier, and when it is repaired; in between it `holds`
-    restored: Callable[[], None] = staticmethod(lambda: None)
-    repaired: Callable[[], None] = staticmethod(lambda: None)
-    holds = False
+    holds = False  # from the moment when the ledger is there again as it was earlier until it is repaired
 
     def __init__(self, schedule: Schedule, *, traced: bool = False, effects: type[Effects] = Effects) -> None:
         setup, seed = schedule.setup, schedule.seed
@@ -90,10 +87,8 @@ class World:
         # the chunk limits, rows and bytes, of sandboxes built from now on, in turn
         self.cuts: list[tuple[int, int]] = [(setup.chunk_max_rows, 16 << 20)]
         self.away: dict[str, bytes] = {}  # the objects that are deleted or damaged, as they were
-        # called with the name of an object that is deleted by mistake
-        self.lost: Callable[[str], None] = lambda _name: None
-        # called with the name and bytes of one that is brought back
-        self.put_back: Callable[[str, bytes], None] = lambda _name, _body: None
+        # told when an object is lost, with its name, and when the ledger is restored or repaired
+        self.told: Callable[..., None] = lambda _what, **_fields: None
         # returns whether a row is of a person whom the run forgets
         self.is_forgotten: Callable[[Mapping[str, Any]], bool] = lambda _row: False
         # called with each gauge that a function reports
@@ -261,7 +256,7 @@ class World:
             self.bucket.put_object(Bucket=BUCKET, Key=name, Body=changed)
             return
         self.bucket.delete_object(Bucket=BUCKET, Key=name)
-        self.lost(name)
+        self.told("object lost", name=name)
 
     def _end(self, kind: Kind) -> None:
         """Bring objects back when a window ends, unless everything has healed: then one may be gone for good."""
@@ -272,8 +267,7 @@ class World:
         """Bring the old versions of deleted and damaged objects back."""
         away, self.away = self.away, {}
         for name, body in away.items():
-            self.bucket.put_object(Bucket=BUCKET, Key=name, Body=body)
-            self.put_back(name, body)
+            self.s3.client.put_object(Bucket=BUCKET, Key=name, Body=body)  # whoever watches it sees it
 
     def _alter_td(self, kind: Kind, *, begins: bool) -> None:
         usual, changed = TdSettings(), td_faults.SETTINGS[kind]
