@@ -11,11 +11,12 @@ The stream has the capacity of its shards, and the scaler's rules give it more a
 
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from gzip import compress
 from hashlib import md5
+from itertools import count
 from json import dumps
 from math import ceil
 from typing import Any, override
@@ -36,9 +37,11 @@ from doubles.gateway import event_of
 from doubles.http_server import Request
 from local.functions import INGEST
 from ops.cost.estimate import CORE_MB
-from scaler.backlog import decide
+from scaler.backlog import Backlog
 from scaler.rule import RECENT_SECONDS, SHARD_BYTES, SHARD_RECORDS, Minute, target
-from shared import policy, write_key
+from shared import write_key
+from shared.published_policy import PublishedPolicy
+from shared.telemetry import NullTelemetry
 
 STORED_A_MINUTE = 26
 """How many bodies of the flood may be stored in a minute."""
@@ -178,24 +181,21 @@ class _Run:
         world = self.world = World(Schedule(1, Setup(2, databases, 168, horizon), ()))
         self.stream = world.kinesis.client = _Stream(world)
         self.pipeline = Pipeline(world, _Functions(world), 15)
+        published = PublishedPolicy(world.bucket, BUCKET)  # type: ignore[arg-type]  # a double
+        self.backlog = Backlog(world.queue, world.queue_url, published, world.clock, NullTelemetry())  # type: ignore[arg-type]  # a double
         self.statuses: Counter[int] = Counter()
         self._attack = attack
         self._keys = [write_key.sign(_ACCOUNTS[0], f"k1-{one}", SECRETS["k1"]) for one in range(attack.keys)]
-        for at, call in self._calls(attack):
-            world.simulation.at(START + at, call)
-        for minute in range(1, ceil(horizon / 60)):
-            world.simulation.at(START + 60 * minute, self._scale)
-
-    def _calls(self, attack: Attack) -> Iterator[tuple[float, Callable[[], None]]]:
+        at, numbers = world.simulation.at, count()
         for index in range(attack.seconds * attack.rate):
-            yield _BEGINS + index / attack.rate, lambda index=index: self._attack_once(index)  # type: ignore[misc]  # a default binds it
-        seconds, number = _BEGINS + attack.seconds, 0
+            at(START + _BEGINS + index / attack.rate, partial(self._attack_once, index))
         for names, rate in ((_ACCOUNTS[1:], _OTHERS_PER_SECOND), (_ACCOUNTS[:1], attack.visitors)):
-            for index in range(int(seconds * rate)):
-                at, event = index / rate, ((number, TABLES[index % 3]),)
-                sent = Sent(START + at, names[index % len(names)], f"v{index % 97}", "pixel", event)
-                number += 1
-                yield at, lambda sent=sent: self.pipeline.send(sent)  # type: ignore[misc]  # a default binds it
+            for index in range(int((_BEGINS + attack.seconds) * rate)):
+                event = ((next(numbers), TABLES[index % 3]),)
+                sent = Sent(START + index / rate, names[index % len(names)], f"v{index % 97}", "pixel", event)
+                at(sent.at, partial(self.pipeline.send, sent))
+        for minute in range(1, ceil(horizon / 60)):
+            at(START + 60 * minute, self._scale)
 
     def _attack_once(self, number: int) -> None:
         body, more = self._attack.body(number)
@@ -219,11 +219,7 @@ class _Run:
         if wanted != shards:
             kind = "UNIFORM_SCALING"
             world.stream.update_shard_count(StreamName=STREAM, TargetShardCount=wanted, ScalingType=kind)
-        document = policy.EdgePolicy.parse(world.bucket.objects(BUCKET)[policy.KEY].body)
-        limit = decide(len(world.queue.messages(world.queue_url)), document.overflow, now)
-        if limit != document.overflow:
-            published = policy.with_overflow(document, limit, round(now * 1000))
-            world.bucket.put_object(Bucket=BUCKET, Key=policy.KEY, Body=published)
+        self.backlog.run()
 
 
 def suffer(attack: Attack) -> Suffered:
