@@ -273,14 +273,13 @@ _NO_NAMES = TdAnswer(200, b'{"databases": [], "tables": []}')
 _UNDECIDED_IS_ABSENT = _around(TreasureDataClient, "ask", lambda ask, *args: _decided(ask(*args)))
 _ASKED = "TD_LOST_ANSWER TD_OUTAGE KILL"
 _WATCHED = {"watch_every": 20.0}
-_SENDERS = "two senders of waiting rows"
 # fmt: off
 ALL: tuple[Defence, ...] = (
     Defence("worker/span_object.py", "an object is stored before its span is appended", _around(SpanObjects, "put", _hopeful), "S3_ERROR S3_LATE TD_5XX", 1),
     Defence("worker/span_object.py", "the digest of S3's bytes is checked", _but(SpanObjects, _part=lambda self, name, part: self._bucket.get(name, (part.offset, part.length)) or b""), "S3_OTHER_OBJECT TD_REJECTS_TABLE TD_BROKEN_DATABASE", 6),
     Defence("worker/bucket.py", "a put to S3 counts only with the checksum of its bytes", _but(Bucket, put=lambda self, name, body: self._s3.put_object(Bucket=self._name, Key=name, Body=body)), "S3_FOREIGN_PAGE TD_REJECTS_TABLE TD_BROKEN_DATABASE"),
     Defence("worker/ledger.py", "a span is appended once", _but(Ledger, append=_overwriting), "ABANDON TD_SLOW REPLAY BORDERS", 1, meets="two workers of one batch, rows are rejected"),
-    Defence("worker/ledger.py", "a write asks for the version that it read", _around(Ledger, "_update", _any_version), "TD_REJECTS_TABLE ABANDON TD_SLOW TD_HANG PAUSE SEND", 6, meets=_SENDERS),
+    Defence("worker/ledger.py", "a write asks for the version that it read", _around(Ledger, "_update", _any_version), "TD_REJECTS_TABLE ABANDON TD_SLOW TD_HANG PAUSE SEND", 6, meets="two senders of waiting rows"),
     Defence("worker/ledger.py", "a chunk and its new rows change places in one transaction", _but(Ledger, replace=_two_writes), "EDIT TD_REJECTS_TABLE KILL DYNAMODB_ERROR", 1, meets="two edits of dead rows"),
     Defence("worker/ledger.py", "an unanswered statement claims nothing", _around(Ledger, "claim", lambda claim, wanted, seconds: {one: Claim(owner) for one, owner in wanted.items()} | claim(wanted, seconds)), "DYNAMODB_PARTIAL CLIENT_DEAF KINESIS_LOST_ANSWER SQS_TWICE", 1),
     Defence("worker/ledger.py", "a forced replay's tag keeps its range", _but(Ledger, bind_tag=lambda _self, _tag, wanted: wanted), "FORCE", 1),

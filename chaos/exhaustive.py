@@ -254,7 +254,7 @@ class _Meeting(Pipeline):
             kind, arguments = acts[name]
             self.act(Act(self.world.simulation.now, kind, arguments))
         elif name in {"schedule", "sweep"}:
-            self._invoke_sender({"sweep": True} if name == "sweep" else {})
+            self.sender.invoke({"sweep": True} if name == "sweep" else {})
         elif name == "watch":
             self.observer.look()
         elif name in {"note", "search", "delete"}:
@@ -267,7 +267,7 @@ class _Meeting(Pipeline):
                 if records:  # not expired
                     event = event_of([records[number] for number in chosen] or records)
                     more = {"replay": True} if name == "replay" else {}
-                    self.worker.invoke(event | more, lambda _outcome: None)
+                    self.worker.invoke(event | more)
 
     def _forget(self, what: str) -> None:
         """Ask for something about the persons to forget, as the command does."""
@@ -278,7 +278,7 @@ class _Meeting(Pipeline):
             asked = [{"do": "delete", "database": "shop_db", "table": table} for table in ("clicks", _TABLE)]
         whom = {"account": _ACCOUNT, "column": "n", "values": [*map(str, sorted(_PERSONS))]}
         for one in asked:
-            self._invoke_sender({"forget": whom | one})
+            self.sender.invoke({"forget": whom | one})
 
     def remembered(self) -> Iterator[str]:
         """Yield where rows of persons are left, whether a request is not done, and whether rows that went are not counted."""

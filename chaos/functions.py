@@ -63,9 +63,8 @@ class Functions:
         self.world = world
         self._weakness = weakness
         self._cuts = itertools.count()
-        # the class that takes watermarks
+        # the classes that take watermarks and repair a restored ledger
         self.watermarks: type[Watermarks] = weakness.replaced.get(Watermarks, Watermarks)
-        # and what repairs a restored ledger
         self.repair: type[LedgerRepair] = weakness.replaced.get(LedgerRepair, LedgerRepair)
         weakness.changes(world)
 

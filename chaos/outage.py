@@ -48,8 +48,6 @@ class Story(Pipeline):
         setup = Setup(2, tuple(ACCOUNTS.items()), 168, 0.0, batch_size=5000, archive_days=30)
         world = World(Schedule(1, setup, tuple(_requests())))
         super().__init__(world, Functions(world), batch_window=10)
-        for sent in self.schedule.sent:
-            world.simulation.at(sent.at, partial(self.send, sent))
         self.begin()
 
     def wait_until(self, seconds: float) -> None:

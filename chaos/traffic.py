@@ -42,9 +42,8 @@ class Sent:
         return [*documents, {"rejected": self.events[0][0]}] if self.has_rejected else documents
 
     def _document(self, number: int, table: str) -> dict[str, Any]:
-        visitor = {}
-        if self.dialect != "batch" or self.events[0][0] % 2:
-            visitor = {"td_client_id": self.visitor}
+        is_named = self.dialect != "batch" or self.events[0][0] % 2
+        visitor = {"td_client_id": self.visitor} if is_named else {}
         return {"table": table, "n": number, **self._columns(number), **visitor}
 
     def _columns(self, number: int) -> dict[str, Any]:

@@ -176,10 +176,6 @@ class World:
         if not self.trouble.active(Kind.REDIS_EMPTY):
             self.apply_accounts()
 
-    def key(self, account: str) -> str:
-        """Return a write key of an account."""
-        return write_key.sign(account, "k1", SECRETS["k1"])
-
     def entropy(self) -> Callable[[int], bytes]:
         """Return a new random source for one sandbox."""
         self._sandboxes += 1
@@ -228,7 +224,7 @@ class World:
             self.stream.arrival_error = self._wrong_stamp
         elif kind in {Kind.S3_GONE, Kind.S3_DAMAGED}:
             self.simulation.at(window.begin, lambda: self._damage(window))
-            self.simulation.at(window.end, lambda: self._end(kind))
+            self.simulation.at(window.end, lambda: self.bring_back(kind))
 
     def _begin(self, kind: Kind, change: Callable[[], object]) -> None:
         """Change a service when a window begins, unless everything has healed."""
@@ -258,13 +254,10 @@ class World:
         self.bucket.delete_object(Bucket=BUCKET, Key=name)
         self.told("object lost", name=name)
 
-    def _end(self, kind: Kind) -> None:
-        """Bring objects back when a window ends, unless everything has healed: then one may be gone for good."""
-        if self.trouble.any_of(frozenset({kind})):
-            self.bring_back()
-
-    def bring_back(self) -> None:
-        """Bring the old versions of deleted and damaged objects back."""
+    def bring_back(self, kind: Kind | None = None) -> None:
+        """Bring the old versions of lost objects back: as a kind of trouble ends, unless all has healed and one may be gone for good."""
+        if kind is not None and not self.trouble.any_of(frozenset({kind})):
+            return
         away, self.away = self.away, {}
         for name, body in away.items():
             self.s3.client.put_object(Bucket=BUCKET, Key=name, Body=body)  # whoever watches it sees it
