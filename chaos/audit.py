@@ -1,7 +1,7 @@
 """Checks promise 6: the books add up, during a run and at its end. It reads the services directly, past the injected faults."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,11 +34,6 @@ class Held:
     entry: Entry
     values: list[Any] | None
 
-    @property
-    def place(self) -> str:
-        """The chunk's name."""
-        return f"{self.span.place.name} {self.key.name}"
-
 
 class Audit:
     """Checks a world's books."""
@@ -67,7 +62,10 @@ class Audit:
 
     def is_idle(self) -> bool:
         """Return whether the ledger lists nothing that waits."""
-        return not any(True for _ in self._world.table.items(TABLE, _waits))
+        waiting = self._world.table.items(
+            TABLE, lambda item: "wk" in item and item["wk"]["S"].startswith("waiting")
+        )
+        return next(waiting, None) is None
 
     def left_over(self) -> list[str]:
         """Return the old objects that no span refers to."""
@@ -97,10 +95,6 @@ class Audit:
             queue_url=self._world.queue_url,
             clock=self._world.clock,
         ).take()
-
-
-def _waits(item: Mapping[str, Any]) -> bool:
-    return "wk" in item and item["wk"]["S"].startswith("waiting")
 
 
 def _values(objects: SpanObjects, span: Span, key: ChunkKey) -> list[Any] | None:

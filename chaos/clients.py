@@ -143,19 +143,7 @@ class _Client:
 
     def _late(self, call: Call, after: float, patience: float) -> Any:
         """Time out now, and perform the call later, whatever happens to the caller."""
-        simulation = self.effects.simulation
-
-        def land() -> None:
-            simulation.note(f"{call.what} lands late")
-            simulation.behalf = process
-            try:
-                call.action()
-            except ClientError as error:
-                simulation.note(f"{call.what} is refused: {error}")
-            simulation.behalf = None
-
-        process = self.effects.begin(call.what)
-        simulation.at(simulation.now + after, land)
+        self.effects.land(call.what, call.action, after, self.effects.begin(call.what))
         self.effects.fail(call.what, ReadTimeoutError(endpoint_url=_URL), patience)
 
 
@@ -364,9 +352,12 @@ class Redis(MemoryRedis):
     @override
     def pipeline(self, *, transaction: bool = True) -> MemoryPipeline:
         """Return a pipeline, which the worker only reads with."""
-        return _Pipeline(self)
+        made = super().pipeline(transaction=transaction)
+        execute = made.execute
+        made.__dict__["execute"] = lambda **options: self._perform(partial(execute, **options))
+        return made
 
-    def perform(self, action: Action) -> Any:
+    def _perform(self, action: Action) -> Any:
         """Execute a pipeline."""
         trouble = self._effects.trouble
         for kind, error, message, seconds in _REDIS_DOWN:
@@ -384,18 +375,6 @@ class Redis(MemoryRedis):
         if trouble.strike(Kind.REDIS_ERRORS):
             raise redis.exceptions.ResponseError("service is not available")
         return super()._hash(name)
-
-
-class _Pipeline(MemoryPipeline):
-    def __init__(self, view: Redis) -> None:
-        super().__init__(view)
-        self._view = view
-
-    @override
-    def execute(self, raise_on_error: bool = True) -> list[Any]:
-        """Execute all commands as one effect."""
-        answers: list[Any] = self._view.perform(partial(super().execute, raise_on_error))
-        return answers
 
 
 def start_of(shard: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import SimpleNamespace
-from typing import Any, override
+from typing import Any
 
 from botocore.exceptions import ReadTimeoutError
 
@@ -77,7 +77,7 @@ def without(weakness: Weakness) -> Callable[[World], Functions]:
 def _but(kind: type, **methods: Any) -> Weakness:
     """Replace methods of a class."""
     weak = type(f"Weak{kind.__name__}", (kind,), methods)
-    return Weakness(replaced=lambda _world: {kind: weak})
+    return Weakness(replaced={kind: weak})
 
 
 def _around(kind: type, name: str, change: Callable[..., Any]) -> Weakness:
@@ -233,22 +233,18 @@ _ANY_JOB = _but(
 def _unheard_put(then: Callable[[Any, clients.Call], Any]) -> Weakness:
     """Do something else after a put that timed out."""
 
-    class Weak(clients.Kinesis):
-        @override
-        def _put(self, call: clients.Call) -> Any:
+    def change(world: World) -> None:
+        put = world.kinesis._put
+
+        def weak(call: clients.Call) -> Any:
             try:
-                return super()._put(call)
+                return put(call)
             except ReadTimeoutError:
-                return then(super()._put, call)
+                return then(put, call)
 
-    return Weakness(kinesis=lambda world: Weak(world.stream, world.effects))
+        world.kinesis.__dict__["_put"] = weak
 
-
-def _sentinel_everywhere(world: World) -> clients.Redis:
-    """Return a Redis in which the sentinel always exists."""
-    redis = clients.Redis(world.redis_server, world.effects)
-    redis.hget = lambda *_: "always"  # type: ignore[method-assign]
-    return redis
+    return Weakness(changes=change)
 
 
 # Watermarks
@@ -277,14 +273,13 @@ _NO_NAMES = TdAnswer(200, b'{"databases": [], "tables": []}')
 _UNDECIDED_IS_ABSENT = _around(TreasureDataClient, "ask", lambda ask, *args: _decided(ask(*args)))
 _ASKED = "TD_LOST_ANSWER TD_OUTAGE KILL"
 _WATCHED = {"watch_every": 20.0}
-_SENDERS = "two senders of waiting rows"
 # fmt: off
 ALL: tuple[Defence, ...] = (
     Defence("worker/span_object.py", "an object is stored before its span is appended", _around(SpanObjects, "put", _hopeful), "S3_ERROR S3_LATE TD_5XX", 1),
     Defence("worker/span_object.py", "the digest of S3's bytes is checked", _but(SpanObjects, _part=lambda self, name, part: self._bucket.get(name, (part.offset, part.length)) or b""), "S3_OTHER_OBJECT TD_REJECTS_TABLE TD_BROKEN_DATABASE", 6),
     Defence("worker/bucket.py", "a put to S3 counts only with the checksum of its bytes", _but(Bucket, put=lambda self, name, body: self._s3.put_object(Bucket=self._name, Key=name, Body=body)), "S3_FOREIGN_PAGE TD_REJECTS_TABLE TD_BROKEN_DATABASE"),
     Defence("worker/ledger.py", "a span is appended once", _but(Ledger, append=_overwriting), "ABANDON TD_SLOW REPLAY BORDERS", 1, meets="two workers of one batch, rows are rejected"),
-    Defence("worker/ledger.py", "a write asks for the version that it read", _around(Ledger, "_update", _any_version), "TD_REJECTS_TABLE ABANDON TD_SLOW TD_HANG PAUSE SEND", 6, meets=_SENDERS),
+    Defence("worker/ledger.py", "a write asks for the version that it read", _around(Ledger, "_update", _any_version), "TD_REJECTS_TABLE ABANDON TD_SLOW TD_HANG PAUSE SEND", 6, meets="two senders of waiting rows"),
     Defence("worker/ledger.py", "a chunk and its new rows change places in one transaction", _but(Ledger, replace=_two_writes), "EDIT TD_REJECTS_TABLE KILL DYNAMODB_ERROR", 1, meets="two edits of dead rows"),
     Defence("worker/ledger.py", "an unanswered statement claims nothing", _around(Ledger, "claim", lambda claim, wanted, seconds: {one: Claim(owner) for one, owner in wanted.items()} | claim(wanted, seconds)), "DYNAMODB_PARTIAL CLIENT_DEAF KINESIS_LOST_ANSWER SQS_TWICE", 1),
     Defence("worker/ledger.py", "a forced replay's tag keeps its range", _but(Ledger, bind_tag=lambda _self, _tag, wanted: wanted), "FORCE", 1),
@@ -330,9 +325,9 @@ ALL: tuple[Defence, ...] = (
     Defence("worker/treasure_data/client.py", "a redirect is not acceptance", _accepting("http_3"), "TD_REDIRECT"),
     Defence("worker/treasure_data/client.py", "a wrong host's 409 is not acceptance", _accepting("http_409"), "TD_WRONG_HOST"),
     Defence("worker/treasure_data/client.py", "only Treasure Data's own error document is a rejection", _answering(lambda reply: replace(reply, definitely_not_delivered=True) if reply.reason.startswith("http_4") else reply), "TD_FOREIGN_REFUSAL", 1),
-    Defence("worker/account_cache.py", "without the sentinel no account is treated as unknown", Weakness(redis=_sentinel_everywhere), "REDIS_EMPTY", 2),
+    Defence("worker/account_cache.py", "without the sentinel no account is treated as unknown", Weakness(changes=lambda world: world.redis.__dict__.update(hget=lambda *_: "always")), "REDIS_EMPTY", 2),
     Defence("worker/worker.py", "a replay appends only in gaps", _but(Worker, _passed=lambda _self, batch: batch.records), "REPLAY STANDSTILL", 3),
-    Defence("worker/worker.py", "a batch is held from its first unsettled record", Weakness(answer=lambda _answer: {"batchItemFailures": []}), "REDIS_DOWN DYNAMODB_ERROR"),
+    Defence("worker/worker.py", "a batch is held from its first unsettled record", _around(Worker, "run", lambda run, *args: run(*args) | {"batchItemFailures": []}), "REDIS_DOWN DYNAMODB_ERROR"),
     Defence("worker/restored.py", "a restored ledger is noticed", _but(RestoreGuard, check=lambda _self: False), "DYNAMODB_RESTORED", 1),
     Defence("worker/restored.py", "an instance that saw the ledger's table long ago does not go on", _but(RestoreGuard, _seen_at=property(lambda guard: guard._clock.now() - 100, lambda *_: None)), "DYNAMODB_RESTORED DYNAMODB_ERROR DYNAMODB_LOST_ANSWER"),
     Defence("ops/books/ledger_repair.py", "after a restore the last spans' claims are made again", _but(LedgerRepair, _claim_again=lambda *_: None), "DYNAMODB_RESTORED CLIENT_DEAF KINESIS_LOST_ANSWER", 14),

@@ -4,6 +4,8 @@ import random
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from botocore.exceptions import ClientError
+
 from chaos.simulation import Killed, Process, Simulation
 from chaos.trouble import Kind, Trouble
 
@@ -15,10 +17,6 @@ class Effects:
         self.simulation = simulation
         self.trouble = trouble
         self.chance = random.Random(f"{seed}/latency")
-
-    def process(self) -> Process:
-        """Return the running process."""
-        return self.simulation.alive().process
 
     def perform(self, what: str, action: Callable[[], Any], seconds: float) -> Any:
         """Perform an effect that takes so many seconds. Other processes may run before it happens and before it returns."""
@@ -35,7 +33,7 @@ class Effects:
 
     def begin(self, what: str) -> Process:
         """Kill or pause the process before an effect, if a fault says so."""
-        process = self.process()
+        process = self.simulation.alive().process
         if self.trouble.strike(Kind.KILL):
             self._kill(process, f"killed before {what}")
         if not process.overruns and (chances := self.trouble.strike(Kind.PAUSE)):
@@ -46,6 +44,20 @@ class Effects:
         """Kill the process after an effect, if a fault says so."""
         if self.trouble.strike(Kind.KILL):
             self._kill(process, f"killed after {what}")
+
+    def land(self, what: str, action: Callable[[], Any], seconds: float, process: Process) -> None:
+        """Perform an effect of a process later, whatever has happened to that."""
+
+        def land() -> None:
+            self.simulation.note(f"{what} lands late")
+            self.simulation.behalf = process
+            try:
+                action()
+            except ClientError as error:
+                self.simulation.note(f"{what} is refused: {error}")
+            self.simulation.behalf = None
+
+        self.simulation.at(self.simulation.now + seconds, land)
 
     def fail(self, what: str, error: Exception, seconds: float) -> NoReturn:
         """Fail an effect after a delay, without performing it."""

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, override
 
 import click
 import msgpack
-from botocore.exceptions import ClientError, ReadTimeoutError
+from botocore.exceptions import ReadTimeoutError
 
 from chaos.audit import unpacked
 from chaos.effects import Effects
@@ -102,15 +102,15 @@ class _Steps(Effects):
         if fault in _SECONDS:
             self.simulation.delay(_SECONDS[fault])
         elif fault is Fault.KILLED_BEFORE:
-            self._kill(self.process(), "killed")
+            self._kill(self.simulation.alive().process, "killed")
         elif fault is Fault.FAILS:
             return self._unheard(what)
         elif fault is Fault.LATE:
-            self._land_later(action)
+            self.land(what, action, 60, self.simulation.alive().process)
             return self._unheard(what)
         answer = super().perform(what, action, seconds)
         if fault is Fault.KILLED_AFTER:
-            self._kill(self.process(), "killed")
+            self._kill(self.simulation.alive().process, "killed")
         return self._unheard(what) if fault is Fault.UNHEARD else answer
 
     def _fault(self, what: str) -> Fault | None:
@@ -120,17 +120,6 @@ class _Steps(Effects):
             return None
         self.names.append(what)
         return self.chosen.get(len(self.names))
-
-    def _land_later(self, action: Callable[[], Any]) -> None:
-        process = self.process()
-
-        def land() -> None:
-            self.simulation.behalf = process
-            with suppress(ClientError):
-                action()
-            self.simulation.behalf = None
-
-        self.simulation.at(self.simulation.now + 60, land)
 
     def _unheard(self, what: str) -> Response:
         if what.startswith("td"):
@@ -265,7 +254,7 @@ class _Meeting(Pipeline):
             kind, arguments = acts[name]
             self.act(Act(self.world.simulation.now, kind, arguments))
         elif name in {"schedule", "sweep"}:
-            self._invoke_sender({"sweep": True} if name == "sweep" else {})
+            self.sender.invoke({"sweep": True} if name == "sweep" else {})
         elif name == "watch":
             self.observer.look()
         elif name in {"note", "search", "delete"}:
@@ -278,7 +267,7 @@ class _Meeting(Pipeline):
                 if records:  # not expired
                     event = event_of([records[number] for number in chosen] or records)
                     more = {"replay": True} if name == "replay" else {}
-                    self.worker.invoke(event | more, lambda _outcome: None)
+                    self.worker.invoke(event | more)
 
     def _forget(self, what: str) -> None:
         """Ask for something about the persons to forget, as the command does."""
@@ -289,7 +278,7 @@ class _Meeting(Pipeline):
             asked = [{"do": "delete", "database": "shop_db", "table": table} for table in ("clicks", _TABLE)]
         whom = {"account": _ACCOUNT, "column": "n", "values": [*map(str, sorted(_PERSONS))]}
         for one in asked:
-            self._invoke_sender({"forget": whom | one})
+            self.sender.invoke({"forget": whom | one})
 
     def remembered(self) -> Iterator[str]:
         """Yield where rows of persons are left, whether a request is not done, and whether rows that went are not counted."""
@@ -396,15 +385,10 @@ def choices(steps: list[str], name: str = "") -> Iterator[Choice]:
     yield from pairs
 
 
-class Explored(NamedTuple):
-    """The result of exploring a scenario: how many runs, and by choice, what is wrong."""
-
-    runs: int
-    wrong: dict[Choice, dict[str, int]]
-
-
-def explore(scenario: Scenario, runs: int, build: Build = Functions, *, most_wrong: int = 5) -> Explored:
-    """Run a scenario with what may happen, until so many runs are over or `most_wrong` are wrong."""
+def explore(
+    scenario: Scenario, runs: int, build: Build = Functions, *, most_wrong: int = 5
+) -> tuple[int, dict[Choice, dict[str, int]]]:
+    """Run a scenario with what may happen, until so many runs are over or `most_wrong` are wrong; return how many, and what is wrong."""
     wrong: dict[Choice, dict[str, int]] = {}
     count = 0
     for choice in islice(choices(run(scenario, (), build).steps, scenario.name), runs):
@@ -413,7 +397,7 @@ def explore(scenario: Scenario, runs: int, build: Build = Functions, *, most_wro
             wrong[choice] = found
         if len(wrong) >= most_wrong:
             break
-    return Explored(count, wrong)
+    return count, wrong
 
 
 def follow(name: str, out: str = "") -> tuple[int, str]:
@@ -437,10 +421,10 @@ def main(runs: int) -> None:
             without_rule = f" without {rule!r}" if rule else ""
             click.echo(f"{name}{without_rule}: {wrong or f'{count:,} interleavings'}")
         for name, exploring in jobs:
-            done = exploring.result()
-            failed |= bool(done.wrong)
-            click.echo(f"{name}: {done.runs:,} runs, {len(done.wrong)} wrong")
-            for choice, found in done.wrong.items():
+            count, broken = exploring.result()
+            failed |= bool(broken)
+            click.echo(f"{name}: {count:,} runs, {len(broken)} wrong")
+            for choice, found in broken.items():
                 click.echo(f"  {choice}: {found}")
     sys.exit(failed)
 

@@ -30,12 +30,8 @@ class Weakness:
     """Which defences the functions lack."""
 
     settings: Mapping[str, Any] = field(default_factory=dict)  # settings to change
-    # by class, what to build in its place
-    replaced: Callable[[World], Mapping[Any, Any]] = lambda _world: {}
-    # makes the Kinesis client, the ingest's too
-    kinesis: Callable[[World], Any] = lambda world: world.kinesis
-    redis: Callable[[World], Any] = lambda world: world.redis  # makes the Redis client
-    answer: Callable[[Any], Any] = lambda answer: answer  # changes the worker's response
+    replaced: Mapping[Any, Any] = field(default_factory=dict)  # by class, what to build in its place
+    changes: Callable[[World], None] = lambda _world: None  # changes the clients
 
 
 SOUND = Weakness()
@@ -67,12 +63,10 @@ class Functions:
         self.world = world
         self._weakness = weakness
         self._cuts = itertools.count()
-        # the class that takes watermarks
-        self.watermarks: type[Watermarks] = weakness.replaced(world).get(Watermarks, Watermarks)
-        # and what repairs a restored ledger
-        self.repair: type[LedgerRepair] = weakness.replaced(world).get(LedgerRepair, LedgerRepair)
-        self._kinesis = weakness.kinesis(world)
-        self._redis = weakness.redis(world)
+        # the classes that take watermarks and repair a restored ledger
+        self.watermarks: type[Watermarks] = weakness.replaced.get(Watermarks, Watermarks)
+        self.repair: type[LedgerRepair] = weakness.replaced.get(LedgerRepair, LedgerRepair)
+        weakness.changes(world)
 
     def wiring(self, function: Function) -> Wiring:
         """Return the parts of a new sandbox of a delivery function, with the permissions that the template grants."""
@@ -83,24 +77,24 @@ class Functions:
         days = world.schedule.setup.archive_days
         settings = replace(_WORKER, archive_days=days, chunk_max_rows=rows, chunk_max_bytes=size)
         effects = Effects(
-            kinesis=access("kinesis", self._kinesis),
+            kinesis=access("kinesis", world.kinesis),
             dynamodb=access("dynamodb", world.dynamodb),
             s3=access("s3", world.s3),
             sqs=access("sqs", world.sqs),
             secrets=access("secretsmanager", world.secrets),
-            redis=lambda: self._redis,
+            redis=lambda: world.redis,
             http=world.http,
             clock=SandboxClock(world.effects),
             entropy=entropy,
             executors=lambda: Greenlets(world.simulation),
             telemetry=_Telemetry(world),
         )
-        return Wiring(replace(settings, **weakness.settings), effects, weakness.replaced(world))
+        return Wiring(replace(settings, **weakness.settings), effects, weakness.replaced)
 
     def worker(self) -> Handler:
         """Return the worker of a new sandbox."""
-        wiring, answer = self.wiring(WORKER), self._weakness.answer
-        return lambda event, context: answer(wiring.worker.run(event, wiring.deadline(context)))
+        wiring = self.wiring(WORKER)
+        return lambda event, context: wiring.worker.run(event, wiring.deadline(context))
 
     def drain(self) -> Handler:
         """Return the drainer of a new sandbox."""
@@ -117,7 +111,7 @@ class Functions:
         world = self.world
         access: Callable[[str, Any], Any] = partial(Limited, INGEST, world.effects)
         effects = IngestEffects(
-            kinesis=access("kinesis", self._kinesis),
+            kinesis=access("kinesis", world.kinesis),
             sqs=lambda: access("sqs", world.sqs),
             dynamodb=lambda: access("dynamodb", world.dynamodb),
             secrets=access("secretsmanager", world.secrets),
@@ -127,4 +121,4 @@ class Functions:
             telemetry=_Telemetry(world),
             start=at_once,  # a simulated sandbox is a single process
         )
-        return Ingest(_INGEST, effects, self._weakness.replaced(world))
+        return Ingest(_INGEST, effects, self._weakness.replaced)

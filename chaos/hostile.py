@@ -10,13 +10,13 @@ The stream has the capacity of its shards, and the scaler's rules give it more a
 """
 
 import sys
-from base64 import b64encode
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from gzip import compress
 from hashlib import md5
+from itertools import count
 from json import dumps
 from math import ceil
 from typing import Any, override
@@ -29,15 +29,19 @@ from chaos.load import percentile
 from chaos.pipeline import Pipeline
 from chaos.platform import Handler
 from chaos.schedule import START, Schedule, Setup
-from chaos.traffic import SECRETS, TABLES, Sent, payload_of
+from chaos.traffic import SECRETS, TABLES, Sent
 from chaos.world import BUCKET, STREAM, World
 from doubles.aws_errors import client_error
 from doubles.event_source import Outcome, Returned
+from doubles.gateway import event_of
+from doubles.http_server import Request
 from local.functions import INGEST
 from ops.cost.estimate import CORE_MB
-from scaler.backlog import decide
+from scaler.backlog import Backlog
 from scaler.rule import RECENT_SECONDS, SHARD_BYTES, SHARD_RECORDS, Minute, target
-from shared import policy, write_key
+from shared import write_key
+from shared.published_policy import PublishedPolicy
+from shared.telemetry import NullTelemetry
 
 STORED_A_MINUTE = 26
 """How many bodies of the flood may be stored in a minute."""
@@ -59,8 +63,8 @@ _STORED_CPU, _REFUSED_CPU, _SMALL_CPU = 0.012, 0.0003, 0.00015
 """Seconds of a core for a large body that is stored, one that is refused, and a small request, as measured."""
 
 
-type Body = tuple[str, Mapping[str, str]]
-"""A request's body, base64, and its headers."""
+type Body = tuple[bytes, tuple[tuple[str, str], ...]]
+"""A request's body and its headers."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class Attack:
 
     seconds: int
     rate: int = 0  # requests a second
-    body: Callable[[int], Body] = lambda _number: ("", {})  # of a request
+    body: Callable[[int], Body] = lambda _number: (b"", ())  # of a request
     keys: int = 1
     visitors: int = 0  # requests that the account's visitors send a second
 
@@ -95,18 +99,14 @@ def new_tables(number: int) -> Body:
     for one in range(number * _TABLES_PER_REQUEST, (number + 1) * _TABLES_PER_REQUEST):
         table = f"new_table_{one}" if one % 2 else f"old_table_{one % 400}"
         events.append({"table": table, f"column_{one % COLUMNS}": 1})
-    return b64encode(dumps(events).encode()).decode(), {}
-
-
-def large(_number: int) -> Body:
-    """Return a request of a few kilobytes that become 2 MiB."""
-    return _large()
+    return dumps(events).encode(), ()
 
 
 @cache
-def _large() -> Body:
+def large() -> Body:
+    """Return a request of a few kilobytes that become 2 MiB."""
     body = dumps([{"table": "pageviews", "text": "x" * 4100}] * 500)[: 2 * 2**20]
-    return b64encode(compress(body.encode(), mtime=0)).decode(), {"content-encoding": "gzip"}
+    return compress(body.encode(), mtime=0), (("content-encoding", "gzip"),)
 
 
 class _Stream:
@@ -181,32 +181,30 @@ class _Run:
         world = self.world = World(Schedule(1, Setup(2, databases, 168, horizon), ()))
         self.stream = world.kinesis.client = _Stream(world)
         self.pipeline = Pipeline(world, _Functions(world), 15)
+        published = PublishedPolicy(world.bucket, BUCKET)  # type: ignore[arg-type]  # a double
+        self.backlog = Backlog(world.queue, world.queue_url, published, world.clock, NullTelemetry())  # type: ignore[arg-type]  # a double
         self.statuses: Counter[int] = Counter()
         self._attack = attack
         self._keys = [write_key.sign(_ACCOUNTS[0], f"k1-{one}", SECRETS["k1"]) for one in range(attack.keys)]
-        for at, call in self._calls(attack):
-            world.simulation.at(START + at, call)
-        for minute in range(1, ceil(horizon / 60)):
-            world.simulation.at(START + 60 * minute, self._scale)
-
-    def _calls(self, attack: Attack) -> Iterator[tuple[float, Callable[[], None]]]:
+        at, numbers = world.simulation.at, count()
         for index in range(attack.seconds * attack.rate):
-            yield _BEGINS + index / attack.rate, lambda index=index: self._attack_once(index)  # type: ignore[misc]  # a default binds it
-        seconds, number = _BEGINS + attack.seconds, 0
+            at(START + _BEGINS + index / attack.rate, partial(self._attack_once, index))
         for names, rate in ((_ACCOUNTS[1:], _OTHERS_PER_SECOND), (_ACCOUNTS[:1], attack.visitors)):
-            for index in range(int(seconds * rate)):
-                at, event = index / rate, ((number, TABLES[index % 3]),)
-                sent = Sent(START + at, names[index % len(names)], f"v{index % 97}", "pixel", event)
-                number += 1
-                yield at, lambda sent=sent: self.pipeline.send(sent)  # type: ignore[misc]  # a default binds it
+            for index in range(int((_BEGINS + attack.seconds) * rate)):
+                event = ((next(numbers), TABLES[index % 3]),)
+                sent = Sent(START + index / rate, names[index % len(names)], f"v{index % 97}", "pixel", event)
+                at(sent.at, partial(self.pipeline.send, sent))
+        for minute in range(1, ceil(horizon / 60)):
+            at(START + 60 * minute, self._scale)
 
     def _attack_once(self, number: int) -> None:
         body, more = self._attack.body(number)
         key = self._keys[number % len(self._keys)]
-        headers = {"x-write-key": key, "content-type": "application/json", **more}
-        payload = payload_of("POST", "/v1/events", "", headers) | {"body": body, "isBase64Encoded": True}
-        payload["requestContext"]["requestId"] = f"hostile {number}"
-        self.pipeline.ingest.invoke(payload, self._answered)
+        headers = (("x-write-key", key), ("content-type", "application/json"), *more)
+        request, now = Request("POST", "/v1/events", headers, body), self.world.simulation.now
+        self.pipeline.ingest.invoke(
+            event_of(request, request_id=f"hostile {number}", now=now), self._answered
+        )
 
     def _answered(self, outcome: Outcome) -> None:
         self.statuses[outcome.value["statusCode"] if isinstance(outcome, Returned) else 0] += 1
@@ -221,11 +219,7 @@ class _Run:
         if wanted != shards:
             kind = "UNIFORM_SCALING"
             world.stream.update_shard_count(StreamName=STREAM, TargetShardCount=wanted, ScalingType=kind)
-        document = policy.EdgePolicy.parse(world.bucket.objects(BUCKET)[policy.KEY].body)
-        limit = decide(len(world.queue.messages(world.queue_url)), document.overflow, now)
-        if limit != document.overflow:
-            published = policy.with_overflow(document, limit, round(now * 1000))
-            world.bucket.put_object(Bucket=BUCKET, Key=policy.KEY, Body=published)
+        self.backlog.run()
 
 
 def suffer(attack: Attack) -> Suffered:
@@ -281,7 +275,7 @@ def flood_checks(seconds: int) -> dict[str, bool]:
     usual = suffer(Attack(seconds, visitors=_VISITORS_PER_SECOND))
     checks: dict[str, bool] = {}
     for keys in (1, 1000):
-        found = suffer(Attack(seconds, 500, large, keys, _VISITORS_PER_SECOND))
+        found = suffer(Attack(seconds, 500, lambda _: large(), keys, _VISITORS_PER_SECOND))
         stored = found.statuses[200]
         checks |= {
             f"{keys:,} keys: {stored} stored": stored <= STORED_A_MINUTE * ceil(seconds / 60),

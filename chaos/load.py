@@ -32,6 +32,7 @@ from chaos.traffic import TABLES
 from chaos.trouble import Kind, Window
 from chaos.world import STREAM, World
 from local.functions import TEMPLATE, WORKER
+from ops import screen
 from ops.cost.estimate import CORE_MB, WORKER_BATCH_CPU, WORKER_ROW_CPU
 from scaler.rule import GROW_ABOVE, SHARD_RECORDS
 from shared.envelope import Envelope, TableRows
@@ -100,7 +101,6 @@ class Result:
     """What a simulation showed."""
 
     case: Case
-    spans: int = 0
     rows: int = 0
     lag: float = 0.0  # the longest time from a record's arrival until it was in a span, in seconds
     doubts: int = 0  # chunks in doubt at the end of the outage that were planned in its first minute
@@ -108,7 +108,6 @@ class Result:
     alarm: float | None = None  # seconds from the beginning until the alarm
     # seconds from the end until nothing waited that had been planned before; None if that was not reached
     drained: float | None = None
-    queries: int = 0
     lost: int = 0  # rows that are neither in Treasure Data nor wait
     doubled: int = 0  # rows that are in Treasure Data more than once
     left: int = 0  # rows that wait at the end of the simulation
@@ -146,10 +145,6 @@ class Result:
     def share(self, service: str) -> float:
         """Return the busiest key's share of all accesses."""
         return max(self.keys[service].values(), default=0) / max(1, self.keys[service].total())
-
-    def percentile(self, share: float) -> float:
-        """Return within how many seconds a share of the rows are in Treasure Data."""
-        return percentile(self.delays, share)
 
     @property
     def shared_keys(self) -> set[str]:
@@ -321,7 +316,6 @@ def _balance(pipeline: Pipeline, sent: int, result: Result) -> None:
     result.delays.sort()
     objects = pipeline.audit.objects  # which remembers a span's index for all of its chunks
     for span in pipeline.audit.ledger.spans():
-        result.spans += 1
         for key, entry in span.all_leaves():
             if entry.state is State.WAITING:
                 result.left += span.rows(key)
@@ -331,19 +325,21 @@ def _balance(pipeline: Pipeline, sent: int, result: Result) -> None:
     result.rows = sent * rows
     result.doubled = times.count(2) * rows
     result.lost = sum(not there and not waiting for there, waiting in zip(times, waits, strict=True)) * rows
-    result.queries = pipeline.world.td.queries
 
 
-def _told(one: Result) -> str:
-    """Return what a simulation showed."""
-    case, counts = one.case, ("spans", "rows", "lost", "doubled", "left", "doubts", "later_doubts", "queries")
-    told = [f"outage: {case.kind or '–'}", f"{case.rate:,g} events/s", f"{case.shards} shards"]
-    told += [f"{case.chunks} chunks a span", *(f"{name}: {getattr(one, name):,}" for name in counts)]
-    told += [f"lag: {one.lag:.0f} s", f"rows a batch: {one.rows / max(1, one.batches.total()):,.0f}"]
-    told += [f"alarm after: {one.alarm} s", f"delivered after: {one.drained} s"] if case.kind else []
-    told += [f"p{share}: {one.percentile(share / 100):.1f} s" for share in (50, 99)]
-    told += [f"{name} calls a row: {one.per_row(name):.4f}" for name in _SERVICES]
-    return ", ".join([*told, f"shared keys: {sorted(one.shared_keys)}", f"broken: {one.broken}"])
+def _told(one: Result) -> dict[str, str]:
+    """Return what a simulation showed, by column."""
+    case = one.case
+    told = {"events/s": f"{case.rate:,g}", "chunks": f"{case.chunks}", "shards": f"{case.shards}"}
+    told |= {name: f"{getattr(one, name):,}" for name in ("rows", "lost", "doubled", "left")}
+    told["lag"] = f"{one.lag:.0f} s"
+    if not case.kind:
+        told |= {f"{name} a row": f"{one.per_row(name):.4f}" for name in _SERVICES}
+        return told | {"shared keys": f"{len(one.shared_keys)}"}
+    told |= {"doubts": f"{one.doubts}", "later": f"{one.later_doubts}"}
+    after = {"alarm after": one.alarm, "delivered after": one.drained}
+    told |= {name: "–" if at is None else screen.lasting(at) for name, at in after.items()}
+    return {"outage": case.kind} | told
 
 
 def grows(results: Iterable[Result]) -> bool:
@@ -366,8 +362,13 @@ def main(
     cases = [Case(*one, hours, shards) for one in itertools.product(kinds, sorted(rate), chunks)]
     with ProcessPoolExecutor(None, get_context("spawn"), max_tasks_per_child=1) as pool:
         results = list(pool.map(simulate, cases))
-    for one in results:
-        click.echo(_told(one))
+    for _, some in itertools.groupby(results, lambda one: bool(one.case.kind)):
+        told = [_told(one) for one in some]
+        screen.show_table(list(told[0]), [list(one.values()) for one in told])
+    for one in filter(lambda one: one.broken, results):
+        case, keys = one.case, sorted(one.shared_keys if "shared keys" in one.broken else ())
+        what = f"{case.kind or 'no outage'}, {case.rate:,g} events/s, {case.chunks} chunks"
+        click.echo(f"✗ {what}: {', '.join([*one.broken, *keys])}")
     if grown := len(chunks) == 1 and grows(results):
         click.echo("✗ calls per row grow with the load")
     sys.exit(grown or any(one.broken for one in results))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from zlib import crc32
 
+from chaos.platform import Done
 from chaos.simulation import Simulation
 from chaos.trouble import Kind, Trouble
 from doubles.event_source import Failed, Outcome, Returned, settled_count
@@ -12,7 +13,6 @@ from doubles.event_source import Failed, Outcome, Returned, settled_count
 _LANES = 3
 
 Event = Mapping[str, Any]
-Done = Callable[[Outcome], None]
 
 
 class ChangedMapping:

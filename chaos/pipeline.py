@@ -3,7 +3,7 @@
 import random
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from chaos.mapping import ChangedMapping
 from chaos.platform import Function
 from chaos.restoring import Restoring
 from chaos.schedule import START, Act, Schedule
-from chaos.traffic import REPEATED, TABLES, Sent
+from chaos.traffic import REPEATED, SECRETS, TABLES, Sent
 from chaos.trouble import Kind
 from chaos.watermark import Observer
 from chaos.world import STREAM, VISIBILITY_SECONDS, World
@@ -25,6 +25,7 @@ from doubles.event_source import EventSourceMapping, Invocation, Outcome, Record
 from doubles.event_source.pollers import StreamPoller
 from doubles.sqs import receive, record_of, settle
 from local.functions import DRAIN, INGEST, SENDER
+from shared import write_key
 from shared.errors import InvalidObjectError
 from shared.tracking_plan import CODES
 from worker.rows import compress
@@ -126,17 +127,17 @@ class Pipeline:
 
     def run(self) -> None:
         """Run the whole schedule until everything has settled, replays and late copies included."""
-        for sent in self.schedule.sent:
-            self._simulation.at(sent.at, partial(self.send, sent))
-        for act in self.schedule.acts:
-            self._simulation.at(act.at, partial(self.act, act))
         self.observer.begin()
         self.begin()
         self._simulation.run(self.schedule.end)
         self.finish()
 
     def begin(self) -> None:
-        """Start the event source and the sender's timers."""
+        """Start the event source, the sender's timers, clients and operators."""
+        for sent in self.schedule.sent:
+            self._simulation.at(sent.at, partial(self.send, sent))
+        for act in self.schedule.acts:
+            self._simulation.at(act.at, partial(self.act, act))
         self._tick_at(self._simulation.now)
         self._after(SEND_EVERY, self._send_by_timer)
         self._after(SWEEP_EVERY, self._sweep)
@@ -153,7 +154,7 @@ class Pipeline:
         self._wait(SENDER.timeout)
         self._note_forced()
         while self._simulation.now < until:
-            self._invoke_sender({"sweep": True})
+            self.sender.invoke({"sweep": True})
             self._pause_sender(min(until, self._simulation.now + _DAY))
         self.rest(hours=72)
         if self.restoring.take_out():
@@ -173,7 +174,7 @@ class Pipeline:
         for number in range(_MOST_SWEEPS):
             if number >= _LEAST_SWEEPS and not self.audit.left_over():
                 break
-            self._invoke_sender({"sweep": True})
+            self.sender.invoke({"sweep": True})
             self._pause_sender(self._simulation.now + 26 * 3600)
         self._wait(_STEP)
 
@@ -195,11 +196,11 @@ class Pipeline:
     def _send_dead(self) -> None:
         """Send dead rows again, as an operator does after fixing the cause."""
         for _ in range(3):
-            self._invoke_sender({"kinds": ["dead"]})
+            self.sender.invoke({"kinds": ["dead"]})
             self._wait(_STEP)
         self._wait(2 * 3600)
         self.rest(hours=24)
-        self._invoke_sender({"kinds": ["dead"]})
+        self.sender.invoke({"kinds": ["dead"]})
         self._wait(_STEP)
 
     @property
@@ -217,7 +218,7 @@ class Pipeline:
         """End all faults, but for what lasts. Return when that ends, UNIX seconds."""
         until = self._trouble.heal()
         self.healed_at = self._simulation.now
-        self.observer.heal()
+        self.observer.trouble.heal()
         self.world.apply_accounts()
         self.world.bring_back()
         if self._trouble.strikes[Kind.S3_GONE] and self._chance.random() < _FOR_GOOD:
@@ -239,14 +240,11 @@ class Pipeline:
             self.gone |= {int(row["n"]) for one in lost for row in one.values or ()}
             self.world.take_away(name_of(span))
 
-    def rest(self, hours: float) -> bool:
-        """Run until nothing is left to do, for at most so many hours. Return whether everything settled."""
+    def rest(self, hours: float) -> None:
+        """Run until nothing is left to do, for at most so many hours."""
         until = self._simulation.now + hours * 3600
-        while not self.at_rest:
-            if self._simulation.now >= until:
-                return False
+        while not self.at_rest and self._simulation.now < until:
             self._wait(_STEP)
-        return True
 
     @property
     def at_rest(self) -> bool:
@@ -283,8 +281,7 @@ class Pipeline:
             key = f"{sent.account}/{sent.visitor}"
             self.world.stream.put_record(StreamName=STREAM, Data=sent.record(), PartitionKey=key)
             numbers = tuple(number for number, _ in sent.events)
-            self._accept(numbers)
-            self.observer.answered(numbers, self._simulation.now)
+            self._accept(numbers, self._simulation.now)
         else:
             self._ask(sent)
 
@@ -295,7 +292,7 @@ class Pipeline:
         once, within milliseconds (Chromium resends a request byte for byte when its connection is closed), or much later.
         """
         now = self._asked_at = self._simulation.now
-        payload = sent.payload(self.world.key(sent.account), now, copy)
+        payload = sent.payload(write_key.sign(sent.account, "k1", SECRETS["k1"]), now, copy)
 
         def ask() -> None:
             self.ingest.invoke(payload, partial(answered, self._simulation.now))
@@ -307,8 +304,7 @@ class Pipeline:
             if isinstance(outcome, Returned):
                 status = outcome.value["statusCode"]
                 accepted, rejected = sent.judged(outcome.value, copy)
-                self._accept(accepted)
-                self.observer.answered(accepted, since)
+                self._accept(accepted, since)
             self.answers.append(Answered(sent, status, accepted, rejected))
             is_heard = (accepted or rejected) and not self._trouble.strike(Kind.CLIENT_DEAF)
             if sent.dialect not in REPEATED or is_heard:
@@ -333,7 +329,7 @@ class Pipeline:
         """Send each request with an id again, weeks later, while its client still may."""
         batches = self._repeatable()
         self._pause_sender(min((sent.at for sent in batches), default=0.0) + _COPIES_FOR - 3600)
-        self._invoke_sender({"sweep": True})  # many a copy comes after its first one's index is deleted
+        self.sender.invoke({"sweep": True})  # many a copy comes after its first one's index is deleted
         self._pause_sender(self._simulation.now + 3600)
         for sent in batches:
             self._ask(sent, copy=1)
@@ -352,9 +348,11 @@ class Pipeline:
         for number, one in enumerate(sent):
             self._after(number * _CROWD_SECONDS / len(sent), partial(self._ask, one, 1))
 
-    def _accept(self, numbers: Iterable[int]) -> None:
+    def _accept(self, numbers: tuple[int, ...], since: float) -> None:
+        """Note events that a response accepts now, to a request made at `since`."""
         for number in numbers:
             self.accepted.setdefault(number, self._simulation.now)
+        self.observer.answered(numbers, since)
 
     # The event source mapping
 
@@ -444,9 +442,6 @@ class Pipeline:
 
     # The sender's timers
 
-    def _invoke_sender(self, event: dict[str, Any]) -> None:
-        self.sender.invoke(event, lambda _outcome: None)
-
     def _send_by_timer(self) -> None:
         if not self._is_sending:
             return
@@ -456,7 +451,7 @@ class Pipeline:
         is_calm = now - self._waited_at > _CALM_SECONDS and now - self._sent_at < _CALM_SECONDS
         if now >= self._standstill_until and not is_calm:
             self._sent_at = now
-            self._invoke_sender({})
+            self.sender.invoke({})
         if self.schedule.setup.is_long and now > self._asked_at + _QUIET_SECONDS:
             pause = SWEEP_EVERY
         self._simulation.at(now + pause, self._send_by_timer)
@@ -464,7 +459,7 @@ class Pipeline:
     def _sweep(self) -> None:
         if self._simulation.now < self.schedule.end:
             self._note_forced()
-            self._invoke_sender({"sweep": True})
+            self.sender.invoke({"sweep": True})
             self.world.expire()
             pause = SWEEP_EVERY * (_SELDOM if self.schedule.setup.is_long else 1)
             self._after(pause, self._sweep)
@@ -479,7 +474,7 @@ class Pipeline:
         if act.kind not in {Kind.RECREATE, Kind.RETENTION}:  # they count themselves when they happen
             self._trouble.count(act.kind)
         acts: dict[Kind, Callable[..., None]] = {
-            Kind.SEND: lambda kinds: self._invoke_sender({"kinds": list(kinds)}),
+            Kind.SEND: lambda kinds: self.sender.invoke({"kinds": list(kinds)}),
             Kind.EDIT: self._edit,
             Kind.DROP: self._drop,
             Kind.FORCE: self._force,
@@ -510,7 +505,7 @@ class Pipeline:
             return
         rows = b"".join(msgpack.packb(row | {"edited": True}) for row in held.values)
         asked = {"chain": held.span.chain.name, "after": held.span.after, "chunk": held.key.name}
-        self._invoke_sender({"edit": asked | {"rows": b64encode(compress(rows)).decode()}})
+        self.sender.invoke({"edit": asked | {"rows": b64encode(compress(rows)).decode()}})
 
     def _drop(self, where: float) -> None:
         """Drop rows, if Treasure Data cannot have them."""
@@ -520,14 +515,14 @@ class Pipeline:
         span, planned = held.span, held.key.planned
         self.given_up[span.place, planned] = self.audit.numbers(span, planned)
         chunk = [span.chain.name, span.after, held.key.name]
-        self._invoke_sender({"kinds": ["dead", "waiting"], "decision": "drop", "chunks": [chunk]})
+        self.sender.invoke({"kinds": ["dead", "waiting"], "decision": "drop", "chunks": [chunk]})
 
     def _force(self, tag: int, since: float | None) -> None:
         """Send delivered rows once more, perhaps only those that arrived after a share of the schedule's time."""
         begin = None if since is None else round((START + since * self.schedule.setup.horizon) * 1000)
         places = [[span.chain.name, span.after] for span in self.audit.ledger.spans()]
         self._tags.add(f"tag-{tag}")
-        self._invoke_sender({"force": {"tag": f"tag-{tag}", "since": begin, "places": places}})
+        self.sender.invoke({"force": {"tag": f"tag-{tag}", "since": begin, "places": places}})
 
     @property
     def dropped(self) -> set[int]:
@@ -635,7 +630,7 @@ class Pipeline:
             self._replay_batch(records[first : first + count])
 
     def _replay_batch(self, records: list[Record]) -> None:
-        self.worker.invoke(event_of(records) | {"replay": True}, lambda _outcome: None)
+        self.worker.invoke(event_of(records) | {"replay": True})
 
     def _replay_everything(self) -> None:
         """Replay everything that the stream still has."""

@@ -20,6 +20,16 @@ _COLUMNS: Mapping[str, Any] = {
 _FITTING: Mapping[str, Any] = {"page": "home", "currency": "JPY", "items": [1]}
 
 
+_STRAYING: Mapping[PlanCode, Mapping[str, Any]] = {
+    "unplanned_column": {**_FITTING, "coupon": "spring"},
+    "missing_column": {name: value for name, value in _FITTING.items() if name != "page"},
+    "wrong_type": {**_FITTING, "items": "one"},
+    "wrong_value": {**_FITTING, "currency": "EUR"},
+    "unplanned_table": _FITTING,
+}
+"""An event's columns beside its number, by how it strays."""
+
+
 def plan(mode: Mode, tables: tuple[str, ...]) -> TrackingPlan:
     """Return a plan for these tables."""
     return TrackingPlan.parse({"mode": mode, "tables": {table: {"columns": _COLUMNS} for table in tables}})
@@ -27,22 +37,10 @@ def plan(mode: Mode, tables: tuple[str, ...]) -> TrackingPlan:
 
 def columns(number: int, every: int) -> dict[str, Any]:
     """Return an event's columns beside its number. One event in `every` strays."""
-    match code_of(number, every):
-        case "unplanned_column":
-            return {**_FITTING, "coupon": "spring"}
-        case "missing_column":
-            return {name: value for name, value in _FITTING.items() if name != "page"}
-        case "wrong_type":
-            return {**_FITTING, "items": "one"}
-        case "wrong_value":
-            return {**_FITTING, "currency": "EUR"}
-    return dict(_FITTING)
+    code = code_of(number, every)
+    return dict(_STRAYING[code] if code else _FITTING)
 
 
 def code_of(number: int, every: int) -> PlanCode | None:
     """Return how an event strays; None if it does not."""
-    codes: tuple[PlanCode, ...] = (
-        *("unplanned_column", "missing_column", "wrong_type", "wrong_value"),
-        "unplanned_table",
-    )
-    return None if number % every else codes[number // every % len(codes)]
+    return None if number % every else [*_STRAYING][number // every % len(_STRAYING)]

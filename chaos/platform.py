@@ -3,7 +3,7 @@
 import json
 import random
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from chaos.effects import Effects
 from chaos.simulation import Killed, Process, Simulation
@@ -18,11 +18,8 @@ Handler = Callable[[Any, Any], Any]
 Done = Callable[[Outcome], None]
 
 
-class Sandbox(NamedTuple):
-    """One execution environment: its number among the function's, and a handler, which keeps state between invocations."""
-
-    number: int
-    handler: Handler
+type Sandbox = tuple[int, Handler]
+"""One execution environment: its number among the function's, and a handler, which keeps state between invocations."""
 
 
 class Function:
@@ -58,7 +55,7 @@ class Function:
         """Use new sandboxes for every later invocation."""
         self._idle.clear()
 
-    def invoke(self, event: Any, done: Done) -> None:
+    def invoke(self, event: Any, done: Done = lambda _outcome: None) -> None:
         """Start an invocation; `done` is called once with its result."""
         self.invocations += 1
         simulation = self._simulation
@@ -66,7 +63,7 @@ class Function:
         process.overruns = self._overruns and self._trouble.strike(Kind.OVERRUN) is not None
         self.running[process] = None
         sandbox = self._sandbox()
-        process.by = f"{'replay ' if 'replay' in event else ''}{self._name} {sandbox.number}/{process.name}"
+        process.by = f"{'replay ' if 'replay' in event else ''}{self._name} {sandbox[0]}/{process.name}"
         waiting = [done]  # until the caller has the result
 
         def tell(outcome: Outcome) -> None:
@@ -101,7 +98,7 @@ class Function:
             now=lambda: simulation.now,
             aws_request_id=process.name,
         )
-        simulation.spawn(process, lambda: sandbox.handler(event, context), ended)
+        simulation.spawn(process, lambda: sandbox[1](event, context), ended)
         simulation.at(context.deadline, time_out)
         if chances := self._trouble.strike(Kind.ABANDON):
             simulation.at(simulation.now + chances.random() * self.timeout, lambda: tell(Failed()))
@@ -118,4 +115,4 @@ class Function:
         if self._idle:
             return self._idle.pop(self._chance.randrange(len(self._idle)))
         self._sandboxes += 1
-        return Sandbox(self._sandboxes, self._build())
+        return self._sandboxes, self._build()

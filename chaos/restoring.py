@@ -74,11 +74,11 @@ class Restoring:
                 simulation.kill(process)
         world.holds = is_restored(self._audit.ledger, self._audit.objects)
         if world.holds:
-            world.restored()
+            world.told("ledger restored")
             repair = partial(self._repair, chance, chance.choice(_MOST_WRITES))
             simulation.at(simulation.now + chance.choice(_PAUSES), repair)
         else:
-            world.repaired()  # there was nothing yet
+            world.told("ledger repaired")  # there was nothing yet
 
     def _repair(self, chance: random.Random, most: int | None) -> None:
         """Do what `sluice doctor --repair-ledger` does, and repeat it if it is interrupted after so many writes, or cannot read an object."""
@@ -99,7 +99,7 @@ class Restoring:
         if world.holds:
             world.simulation.at(world.simulation.now + _AGAIN_SECONDS, partial(self._repair, chance, None))
         else:
-            world.repaired()
+            world.told("ledger repaired")
 
     def take_out(self) -> bool:
         """Delete from Treasure Data what it has of chunks that it has in part, and that wait because of the restore; return whether any do."""

@@ -21,13 +21,6 @@ _MOST_BYTES = 6 << 30  # for one process; a schedule of a thousand events takes 
 
 def run_schedule(schedule: Schedule, build: Build = Functions, *, trace: list[str] | None = None) -> Verdict:
     """Run a schedule and check the promises; the trace's lines are added to `trace`."""
-    return finished(schedule, build, trace=trace)[1]
-
-
-def finished(
-    schedule: Schedule, build: Build = Functions, *, trace: list[str] | None = None
-) -> tuple[Pipeline, Verdict]:
-    """Run a schedule, and return the pipeline and the verdict."""
     world = World(schedule, traced=trace is not None)
     judged = Trace(world)
     pipeline = Pipeline(world, build(world))
@@ -36,7 +29,7 @@ def finished(
         pipeline.run()
         verdict = judge(pipeline)
         verdict.rules, verdict.told = judged.broken, judged.told
-        return pipeline, verdict
+        return verdict
     finally:
         gc.enable()  # a worker invocation that stays frozen leaves it off
         if trace is not None:

@@ -224,9 +224,7 @@ _GARBAGE = (b"\x97\x01", b"{", b"[1]", b"\xff" * 40, b'{"account": 1}')
 
 
 def _acts(chance: random.Random, kind: Kind, setup: Setup) -> list[Act]:
-    def times(most: int) -> list[float]:
-        return [START + setup.horizon * chance.random() for _ in range(chance.randint(1, most))]
-
+    times = [START + setup.horizon * chance.random() for _ in range(chance.randint(1, kind.most))]
     databases = sorted({database for _, database in setup.databases})
     accounts = [account for account, _ in setup.databases]
     longest = 14 * HOUR if setup.retention_hours > 24 else HOUR
@@ -252,4 +250,4 @@ def _acts(chance: random.Random, kind: Kind, setup: Setup) -> list[Act]:
         Kind.DISABLE: lambda: (chance.choice(accounts), chance.choice(("account", "key", ""))),
         Kind.GARBAGE: lambda: (chance.choice(_GARBAGE),),
     }
-    return [Act(at, kind, arguments[kind]()) for at in times(kind.most)]
+    return [Act(at, kind, arguments[kind]()) for at in times]

@@ -66,11 +66,6 @@ def written(item: Item, changes: dict[str, Entry]) -> Event:
     )
 
 
-def appended(item: Item, **more: Any) -> Event:
-    """Return an append."""
-    return Event("appended", 0, "", item=item, **more)
-
-
 @cache
 def sender(place: Place) -> Actor:
     """A sender's turn for a span: read, fence, send or ask, settle."""
@@ -138,7 +133,7 @@ def worker(*chunks: str) -> Actor:
         put, item = stored(Item(START, 1, 2, view.now, chunks=cut, latest=2), records)
         if "object before append" not in out and not (yield put):
             return
-        won = yield appended(item)
+        won = yield Event("appended", 0, "", item=item)
         if "object before append" in out:
             yield put
         if won is None:
@@ -159,16 +154,13 @@ def planner(shard: str, *batches: tuple[Record, ...], replay: bool = False) -> A
             while todo:
                 view: World = yield Read()
                 own = [item for item in view.ledger if item.place.chain.shard == shard]
-                if any(_holds(item, todo[0].number, by_border="member by index" in out) for item in own):
+                number, by_border = todo[0].number, "member by index" in out
+                if any(number in it.numbers or (by_border and it.first <= number <= it.last) for it in own):
                     todo.pop(0)
                 elif not (yield from _plan(view, shard, todo, replay=replay, out=out)):
                     return
 
     return run
-
-
-def _holds(item: Item, number: int, *, by_border: bool) -> bool:
-    return number in item.numbers or (by_border and item.first <= number <= item.last)
 
 
 def _plan(view: World, shard: str, todo: list[Record], *, replay: bool, out: frozenset[str]) -> Plan:
@@ -216,7 +208,7 @@ def _plan(view: World, shard: str, todo: list[Record], *, replay: bool, out: fro
         if not (yield put):
             return False
     item = replace(item, numbers=frozenset(one.number for one in todo))
-    return (yield appended(item, claims=tuple(mine.items()))) is not None
+    return (yield Event("appended", 0, "", item=item, claims=tuple(mine.items()))) is not None
 
 
 def decider(place: Place) -> Actor:
@@ -248,7 +240,7 @@ def _planned(*chunks: str) -> tuple[Event, ...]:
     records = tuple(Record(n, n, f"r{n}", rows=((rows, 1),)) for n, (_, rows) in enumerate(where, 1))
     cut = tuple(chunk(rows, "d") for rows in chunks)
     put, item = stored(Item(START, 1, len(records), 0, chunks=cut, latest=len(records)), records)
-    return tuple(replace(event, by="900/past") for event in (put, appended(item)))
+    return tuple(replace(event, by="900/past") for event in (put, Event("appended", 0, "", item=item)))
 
 
 _JUMPS = ((20, "e"), (80, "e"))  # a worker may be over; what was in doubt is no more remembered

@@ -3,12 +3,10 @@
 import json
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
-from chaos.effects import Effects
-from chaos.trouble import DATABASE_KINDS, Kind
-from doubles.treasure_data import Action, Fault, Settings, Target
+from chaos.trouble import DATABASE_KINDS, Kind, Trouble
+from doubles.treasure_data import Action, Fault, Target
 from doubles.treasure_data import Kind as FaultKind
 
 SETTINGS: dict[Kind, dict[str, Any]] = {
@@ -34,15 +32,6 @@ type _Table = tuple[tuple[Kind, _Make], ...]
 def is_bad(number: int) -> bool:
     """Return whether Treasure Data rejects the event with this number under TD_BAD_ROWS."""
     return number % 23 == 5
-
-
-def altered(settings: Settings, kind: Kind, *, begins: bool) -> Settings:
-    """Return the settings with those of a kind of trouble changed when its window begins, or restored when it ends."""
-    usual = Settings()
-    return replace(
-        settings,
-        **{name: value if begins else getattr(usual, name) for name, value in SETTINGS[kind].items()},
-    )
 
 
 def _always(kind: FaultKind, **members: Any) -> _Make:
@@ -137,29 +126,24 @@ _OF_IMPORTS: _Table = (
 """What each kind of trouble makes of a request, in the order in which they strike."""
 
 
-class TdTroubles:
-    """Chooses the fault that the Treasure Data double shows, once per request."""
-
-    def __init__(self, effects: Effects) -> None:
-        self._trouble = effects.trouble
-
-    def strike(self, target: Target, now: float) -> Fault | None:  # noqa: ARG002 -- the port's signature
-        """Return the fault for a request, if any."""
-        if fault := self._first(_ANYWHERE, target):
-            return fault
-        if target.action in (Action.QUERY, Action.LIST):
-            for kind in (Kind.TD_STALE_JOB, Kind.TD_SCHEMA_LAGS, Kind.TD_NO_SCHEMA):
-                if self._trouble.active(kind):
-                    self._trouble.count(kind)
-        if target.action is Action.STATUS:
-            return None
-        return self._first(_OF_CALLS + (_OF_IMPORTS if target.action is Action.IMPORT else ()), target)
-
-    def _first(self, table: _Table, target: Target) -> Fault | None:
-        struck = {Kind.TD_REJECTS_TABLE: target.table, **dict.fromkeys(DATABASE_KINDS, target.database)}
-        for kind, make in table:
-            if kind is Kind.TD_JOB_FAILS and target.action is not Action.QUERY:
-                continue
-            if chances := self._trouble.strike(kind, struck.get(kind) or ""):
-                return make(chances, target)
+def strike(trouble: Trouble, target: Target, _now: float) -> Fault | None:
+    """Return the fault that the Treasure Data double shows for a request, if any."""
+    if fault := _first(trouble, _ANYWHERE, target):
+        return fault
+    if target.action in (Action.QUERY, Action.LIST):
+        for kind in (Kind.TD_STALE_JOB, Kind.TD_SCHEMA_LAGS, Kind.TD_NO_SCHEMA):
+            if trouble.active(kind):
+                trouble.count(kind)
+    if target.action is Action.STATUS:
         return None
+    return _first(trouble, _OF_CALLS + (_OF_IMPORTS if target.action is Action.IMPORT else ()), target)
+
+
+def _first(trouble: Trouble, table: _Table, target: Target) -> Fault | None:
+    struck = {Kind.TD_REJECTS_TABLE: target.table, **dict.fromkeys(DATABASE_KINDS, target.database)}
+    for kind, make in table:
+        if kind is Kind.TD_JOB_FAILS and target.action is not Action.QUERY:
+            continue
+        if chances := trouble.strike(kind, struck.get(kind) or ""):
+            return make(chances, target)
+    return None

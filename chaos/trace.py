@@ -12,7 +12,6 @@ from copy import replace
 from dataclasses import dataclass, fields
 from functools import partial
 from hashlib import md5
-from io import BytesIO
 from itertools import chain, filterfalse
 from math import inf
 from typing import Any
@@ -21,6 +20,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import msgpack
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
+from chaos.audit import unpacked
 from chaos.clients import Around, start_of
 from chaos.judge import Judge
 from chaos.platform import LONGEST_OVERRUN, Function
@@ -127,10 +127,7 @@ class Trace:
         self._sent: dict[Task | None, dict[str, Any]] = {}  # the chunk that each task sent last
         self._calls = 0
         self._tokens: set[str] = set()  # of transactions
-        world.lost = lambda name: self.see("object lost", name=name)
-        world.put_back = self.stored
-        world.restored = lambda: self.see("ledger restored")
-        world.repaired = self._repaired
+        world.told = self._told
         world.dynamodb.client = _watched(
             world.table,
             put_item=self._put,
@@ -218,8 +215,11 @@ class Trace:
             name, begin, end = _tag(item)
             self.see("tag bound", name=name, started=begin, until=end)
 
-    def _repaired(self) -> None:
-        """Note what an operator has made of a restored ledger."""
+    def _told(self, what: str, **fields: Any) -> None:
+        """Note what becomes of an object or the ledger, and what an operator has made of a restored one."""
+        if what != "ledger repaired":
+            self.see(what, **fields)
+            return
         self._doubts.clear()
         self._doubted.clear()
         items, claims, tags = list[Item](), list[tuple[str, tuple[str, int]]](), []
@@ -230,7 +230,7 @@ class Trace:
                 claims.append((_request_id(item["pk"]), _owner(item["owner"])))
             elif item["pk"]["S"].startswith("tag#"):
                 tags.append(_tag(item))
-        self.see("ledger repaired", items=tuple(items), claims=tuple(claims), tags=tuple(tags))
+        self.see(what, items=tuple(items), claims=tuple(claims), tags=tuple(tags))
 
     def _updated(self, request: Mapping[str, Any], _answer: Any) -> None:
         if "#v" in request.get("ExpressionAttributeNames", ()):
@@ -486,7 +486,7 @@ class Trace:
                     payload = self._objects.payload(span, key)
                 except InvalidObjectError:
                     continue
-                rows = msgpack.Unpacker(BytesIO(payload), strict_map_key=False)
+                rows = unpacked(payload)
                 others = b"".join(map(msgpack.packb, filterfalse(self._world.is_forgotten, rows)))
                 self._samples[known] = [
                     frozenset(str(row.get("event_id")) for row in rows_of(one))

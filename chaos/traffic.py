@@ -2,7 +2,6 @@
 
 import json
 import random
-from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from gzip import compress
@@ -10,11 +9,15 @@ from typing import Any
 from urllib.parse import urlencode
 
 from chaos import plans
+from doubles.gateway import event_of
+from doubles.http_server import Request
 from shared.accounts import AccountKeys
 
 SECRETS = {"k1": "first secret of the schedules", "k2": "second secret of the schedules"}
 ACCOUNT_KEYS = AccountKeys("ledger")
 TABLES = ("pageviews", "clicks", "orders")
+_ADDRESSES = "192.0.2.1", "2001:db8:85a3:1234:5678:8a2e:370:7334"
+_HEADERS = {"host": "sluice.invalid", "user-agent": "chaos"}
 REPEATED = ("batch", "mobile")
 """Dialects whose clients give requests or events an id and may send copies for weeks."""
 
@@ -39,21 +42,13 @@ class Sent:
         return [*documents, {"rejected": self.events[0][0]}] if self.has_rejected else documents
 
     def _document(self, number: int, table: str) -> dict[str, Any]:
-        visitor = {}
-        if self.dialect != "batch" or self.events[0][0] % 2:
-            visitor = {"td_client_id": self.visitor}
+        is_named = self.dialect != "batch" or self.events[0][0] % 2
+        visitor = {"td_client_id": self.visitor} if is_named else {}
         return {"table": table, "n": number, **self._columns(number), **visitor}
 
     def _columns(self, number: int) -> dict[str, Any]:
         filling = {"filling": "x" * self.weight} if self.weight else {}
         return filling | (plans.columns(number, self.strays) if self.strays else {})
-
-    def table_of(self, number: int) -> str:
-        """Return the table of one of the events."""
-        return next(table for one, table in self.events if one == number)
-
-    def _parameters(self, number: int) -> dict[str, Any]:
-        return {"n": number, "td_client_id": self.visitor, **self._columns(number)}
 
     @property
     def has_rejected(self) -> bool:
@@ -64,8 +59,10 @@ class Sent:
         """Return the event that the HTTP API passes to the ingest for the request, or a copy of it, sent now (UNIX seconds)."""
         if self.dialect == "pixel":
             ((number, table),) = self.events
-            query = urlencode({"k": key, "t": table, **self._parameters(number)})
-            return payload_of("GET", "/pixel.gif", query, {})
+            query = {"k": key, "t": table, "n": number, "td_client_id": self.visitor, **self._columns(number)}
+            target = f"/pixel.gif?{urlencode(query)}"
+            request = Request("GET", target, tuple(_HEADERS.items()), source_ip=_ADDRESSES[0])
+            return event_of(request, request_id="", now=now)
         document: dict[str, Any] = {"events": self.documents()}
         path, headers = "/v1/events", {"x-write-key": key}
         if self.dialect == "mobile":
@@ -80,11 +77,8 @@ class Sent:
         if self.weight:
             headers["content-encoding"] = "gzip"
             body = compress(body, 1, mtime=0)
-        payload = payload_of("POST", path, "", headers)
-        address = "2001:db8:85a3:1234:5678:8a2e:370:7334" if copy % 2 else "192.0.2.1"
-        payload["requestContext"]["http"]["sourceIp"] = address
-        payload["requestContext"]["requestId"] = f"{self.events[0][0]}/{copy}"
-        return payload | {"body": b64encode(body).decode(), "isBase64Encoded": True}
+        request = Request("POST", path, tuple((_HEADERS | headers).items()), body, _ADDRESSES[copy % 2])
+        return event_of(request, request_id=f"{self.events[0][0]}/{copy}", now=now)
 
     def _group(self, copy: int) -> tuple[tuple[int, str], ...]:
         """Return the events of a copy of a mobile SDK's request: all at first, then fewer of them in another order."""
@@ -189,19 +183,3 @@ def generate(
             weight = weight if dialect not in ("pixel", "stream") else 0
             sent.append(Sent(at, account, visitor, dialect, numbered, weight))
     return sorted(sent, key=lambda one: (one.at, one.events))
-
-
-def payload_of(method: str, path: str, query: str, headers: dict[str, str]) -> dict[str, Any]:
-    """Return the event that the HTTP API passes to the ingest for a request without a body."""
-    return {
-        "version": "2.0",
-        "routeKey": "$default",
-        "rawPath": path,
-        "rawQueryString": query,
-        "headers": {"host": "sluice.invalid", "user-agent": "chaos", **headers},
-        "requestContext": {
-            "http": {"method": method, "path": path, "sourceIp": "192.0.2.1", "protocol": "HTTP/1.1"},
-            "stage": "$default",
-        },
-        "isBase64Encoded": False,
-    }

@@ -40,6 +40,7 @@ class Verdict:
     seed: int  # of the schedule
     events: int  # the number of events sent
     accepted: int = 0  # the number of events accepted
+    statuses: Counter[int] = field(default_factory=Counter)  # of the ingest's responses
     delivered: int = 0  # rows in Treasure Data
     dead: int = 0  # rows that are dead
     # accepted events that were nowhere at some time, even if a replay restored them
@@ -82,6 +83,7 @@ def judge(pipeline: Pipeline) -> Verdict:
         pipeline.schedule.seed,
         pipeline.schedule.events,
         accepted=len(pipeline.accepted),
+        statuses=Counter(answer.status for answer in pipeline.answers),
         ambiguous=world.counts["RowsAmbiguous"] if may_query else 0,
         unasked=0 if may_query else world.counts["RowsAmbiguous"],
         watermarks=len(pipeline.observer.given),
@@ -131,7 +133,7 @@ def _compare(
     """Return where the balance differs from Treasure Data and S3, by account and table."""
     held: dict[tuple[str, str], Counter[str]] = {}
     for number, sent in pipeline.sent.items():
-        found, table = len(places.get(number, ())), sent.table_of(number)
+        found, table = len(places.get(number, ())), dict(sent.events)[number]
         # a query about rows that a forced replay may have sent again finds those that were there already, and settles it
         found = max(min(found, 1), found - forced[number])
         counts = held.setdefault((sent.account, table), Counter())
@@ -198,9 +200,10 @@ def _dead(
     doubted: set[int] = set()
     garbage: Counter[bytes] = Counter()
     for held in pipeline.audit.held():
+        chunk = f"{held.span.place.name} {held.key.name}"
         if held.values is None:
             is_told = held.span.place in pipeline.lost_places and held.entry.state is State.DEAD
-            verdict.stuck += [] if is_told else [f"{held.place} has no rows"]
+            verdict.stuck += [] if is_told else [f"{chunk} has no rows"]
             continue
         if held.key.group.code:
             garbage.update(held.values)
@@ -208,7 +211,7 @@ def _dead(
         numbers = [int(row["n"]) for row in held.values]
         if held.entry.state is not State.DEAD:
             reasons |= dict.fromkeys(numbers, "")
-            verdict.stuck.append(f"{held.place} is {held.entry.state.value}")
+            verdict.stuck.append(f"{chunk} is {held.entry.state.value}")
             continue
         if held.span.is_forced:
             forced.subtract(numbers)

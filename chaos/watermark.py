@@ -61,17 +61,13 @@ class Observer:
         self._kind = kind
         self._chance = random.Random(seed)
         self._slowness = self._chance.choice((1, _SELDOM, _SELDOM))
-        self._trouble = Trouble(world.simulation, list(world.schedule.windows), seed)
-        self._effects = Effects(world.simulation, self._trouble, seed)
+        self.trouble = Trouble(world.simulation, list(world.schedule.windows), seed)
+        self._effects = Effects(world.simulation, self.trouble, seed)
         self.function = Function(
             self._effects, "M", self._build, TIMEOUT_SECONDS, self._chance.getrandbits(32), overruns=False
         )
         self._answers: defaultdict[int, list[tuple[float, float]]] = defaultdict(list)
         self.given: list[Given] = []  # the watermarks given, in order
-
-    def heal(self) -> None:
-        """End all faults."""
-        self._trouble.heal()
 
     def answered(self, numbers: tuple[int, ...], since: float) -> None:
         """Record events that a response accepts now, to a request made at `since` (UNIX seconds)."""
@@ -81,7 +77,7 @@ class Observer:
     def look(self) -> None:
         """Take a watermark."""
         if not self._world.holds:  # nor does the sender
-            self.function.invoke({}, lambda _outcome: None)
+            self.function.invoke({})
 
     def overlooked(self, number: int, account: str, table: str, received_at: int, arrived_at: float) -> bool:
         """Return whether a row reached Treasure Data after a watermark had counted it as delivered or dead."""
@@ -132,12 +128,10 @@ class Observer:
     def _note(self, completeness: Completeness) -> None:
         if completeness.horizon is None:
             return
-        dead: frozenset[int] = frozenset()
-        if completeness.dead:
-            dead = frozenset(
-                int(row["n"])
-                for one in self._audit.held()
-                if one.entry.state is State.DEAD and not one.key.group.code
-                for row in one.values or ()
-            )
+        dead = frozenset(
+            int(row["n"])
+            for one in (self._audit.held() if completeness.dead else ())
+            if one.entry.state is State.DEAD and not one.key.group.code
+            for row in one.values or ()
+        )
         self.given.append(Given(self._world.simulation.now, completeness, dead))

@@ -39,8 +39,6 @@ _COUNTED_WHEN_MET = {Kind.TD_STALE_JOB, Kind.TD_SCHEMA_LAGS, Kind.TD_NO_SCHEMA}
 _FAR_AHEAD = 3 * 3600.0
 _STAMP_ERROR = 140.0  # seconds; stamps run back by less than worker.passing.MARGIN_SECONDS
 TD_QUERY_DELAY_SECONDS = 600.0
-TD_KEY_SECRET = RESOURCES.td_api_key_secret
-WRITE_KEY_SECRET = RESOURCES.write_key_secret
 
 
 class _Kinesis(MemoryKinesis):
@@ -72,26 +70,10 @@ class _SQS(MemorySQS):
         return answer
 
 
-class _TrueClock:
-    """A clock without errors. Sleeping delays the running process."""
-
-    def __init__(self, simulation: Simulation) -> None:
-        self._simulation = simulation
-
-    def now(self) -> float:
-        return self._simulation.now
-
-    def sleep(self, seconds: float) -> None:
-        self._simulation.delay(seconds)
-
-
 class World:
     """The services, their faulty clients, and the accounts file."""
 
-    # called when the ledger's table is there again as it was earlier, and when it is repaired; in between it `holds`
-    restored: Callable[[], None] = staticmethod(lambda: None)
-    repaired: Callable[[], None] = staticmethod(lambda: None)
-    holds = False
+    holds = False  # from the moment when the ledger is there again as it was earlier until it is repaired
 
     def __init__(self, schedule: Schedule, *, traced: bool = False, effects: type[Effects] = Effects) -> None:
         setup, seed = schedule.setup, schedule.seed
@@ -99,15 +81,14 @@ class World:
         self.simulation = simulation = Simulation(START, traced=traced)
         self.trouble = Trouble(simulation, list(schedule.windows), seed)
         self.effects = effects(simulation, self.trouble, seed)
-        self.clock = _TrueClock(simulation)
+        # without errors; sleeping delays the running process
+        self.clock: Any = SimpleNamespace(now=lambda: simulation.now, sleep=simulation.delay)
         self.counts: Counter[str] = Counter()  # metrics, summed over all sandboxes
         # the chunk limits, rows and bytes, of sandboxes built from now on, in turn
         self.cuts: list[tuple[int, int]] = [(setup.chunk_max_rows, 16 << 20)]
         self.away: dict[str, bytes] = {}  # the objects that are deleted or damaged, as they were
-        # called with the name of an object that is deleted by mistake
-        self.lost: Callable[[str], None] = lambda _name: None
-        # called with the name and bytes of one that is brought back
-        self.put_back: Callable[[str, bytes], None] = lambda _name, _body: None
+        # told when an object is lost, with its name, and when the ledger is restored or repaired
+        self.told: Callable[..., None] = lambda _what, **_fields: None
         # returns whether a row is of a person whom the run forgets
         self.is_forgotten: Callable[[Mapping[str, Any]], bool] = lambda _row: False
         # called with each gauge that a function reports
@@ -137,7 +118,7 @@ class World:
                 job_seconds=setup.job_seconds,
             ),
             keys={API_KEY: frozenset(Action) - (set() if setup.may_query else {Action.QUERY})},
-            strike=td_faults.TdTroubles(self.effects).strike,
+            strike=partial(td_faults.strike, self.trouble),
         )
         modes = dict(setup.plans)
         planned = {table for sent in schedule.sent for _, table in sent.events} | set(TABLES)
@@ -154,9 +135,9 @@ class World:
         self.sqs = clients.SQS(self.queue, self.effects)
         self.dynamodb = clients.DynamoDB(self.table, self.effects)
         self.s3 = clients.S3(self.bucket, self.effects)
-        self.redis = clients.Redis(self.redis_server, self.effects)
+        self.redis: Any = clients.Redis(self.redis_server, self.effects)
         write_keys = json.dumps(SECRETS | {write_key.FORGET_KEY: "recognises persons"})
-        secrets = {TD_KEY_SECRET: API_KEY, WRITE_KEY_SECRET: write_keys}
+        secrets = {RESOURCES.td_api_key_secret: API_KEY, RESOURCES.write_key_secret: write_keys}
         # Secrets Manager without faults: the functions cache secrets in memory
         self.secrets = SimpleNamespace(
             get_secret_value=lambda **request: {"SecretString": secrets[request["SecretId"]]}
@@ -194,10 +175,6 @@ class World:
         self.accounts[name] = replace(self.accounts[name], **changes)
         if not self.trouble.active(Kind.REDIS_EMPTY):
             self.apply_accounts()
-
-    def key(self, account: str) -> str:
-        """Return a write key of an account."""
-        return write_key.sign(account, "k1", SECRETS["k1"])
 
     def entropy(self) -> Callable[[int], bytes]:
         """Return a new random source for one sandbox."""
@@ -247,7 +224,7 @@ class World:
             self.stream.arrival_error = self._wrong_stamp
         elif kind in {Kind.S3_GONE, Kind.S3_DAMAGED}:
             self.simulation.at(window.begin, lambda: self._damage(window))
-            self.simulation.at(window.end, lambda: self._end(kind))
+            self.simulation.at(window.end, lambda: self.bring_back(kind))
 
     def _begin(self, kind: Kind, change: Callable[[], object]) -> None:
         """Change a service when a window begins, unless everything has healed."""
@@ -275,22 +252,20 @@ class World:
             self.bucket.put_object(Bucket=BUCKET, Key=name, Body=changed)
             return
         self.bucket.delete_object(Bucket=BUCKET, Key=name)
-        self.lost(name)
+        self.told("object lost", name=name)
 
-    def _end(self, kind: Kind) -> None:
-        """Bring objects back when a window ends, unless everything has healed: then one may be gone for good."""
-        if self.trouble.any_of(frozenset({kind})):
-            self.bring_back()
-
-    def bring_back(self) -> None:
-        """Bring the old versions of deleted and damaged objects back."""
+    def bring_back(self, kind: Kind | None = None) -> None:
+        """Bring the old versions of lost objects back: as a kind of trouble ends, unless all has healed and one may be gone for good."""
+        if kind is not None and not self.trouble.any_of(frozenset({kind})):
+            return
         away, self.away = self.away, {}
         for name, body in away.items():
-            self.bucket.put_object(Bucket=BUCKET, Key=name, Body=body)
-            self.put_back(name, body)
+            self.s3.client.put_object(Bucket=BUCKET, Key=name, Body=body)  # whoever watches it sees it
 
     def _alter_td(self, kind: Kind, *, begins: bool) -> None:
-        self.td.settings = td_faults.altered(self.td.settings, kind, begins=begins)
+        usual, changed = TdSettings(), td_faults.SETTINGS[kind]
+        altered = {name: value if begins else getattr(usual, name) for name, value in changed.items()}
+        self.td.settings = replace(self.td.settings, **altered)
 
     def _wrong_stamp(self) -> float:
         if chances := self.trouble.strike(Kind.KINESIS_AHEAD):

@@ -29,7 +29,7 @@ RARE = {"indexes are read after the shards have passed", "a refusal after a doub
 )
 def test_a_defence_that_is_left_out_is_noticed(defence: Defence) -> None:
     """Without the defence something at some step breaks a promise or a rule; with it, nothing."""
-    done = explore(NAMED[defence.meets], 3000, without(defence.weakness), most_wrong=1)
+    _, broken = explore(NAMED[defence.meets], 3000, without(defence.weakness), most_wrong=1)
 
-    assert done.wrong
-    assert [{}] == [run(NAMED[defence.meets], choice).wrong for choice in done.wrong]
+    assert broken
+    assert [{}] == [run(NAMED[defence.meets], choice).wrong for choice in broken]

@@ -46,7 +46,7 @@ def _by_seeds(defence: Defence) -> tuple[str, bool]:
 
 def _by_steps(defence: Defence) -> tuple[str, bool]:
     scenario, build = exhaustive.NAMED[defence.meets], without(defence.weakness)
-    done = exhaustive.explore(scenario, exhaustive.DEFENCE_RUNS, build, most_wrong=1)
-    for choice, broken in done.wrong.items():
+    _, wrong = exhaustive.explore(scenario, exhaustive.DEFENCE_RUNS, build, most_wrong=1)
+    for choice, broken in wrong.items():
         return f"{scenario.name}, {choice}: {broken}", not exhaustive.run(scenario, choice).wrong
     return "", True
