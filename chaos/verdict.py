@@ -92,7 +92,7 @@ def judge(pipeline: Pipeline) -> Verdict:
     verdict.lost += pipeline.missing
     places = _delivered(pipeline, verdict)
     forced = pipeline.forced.copy()
-    reasons, copies, doubted = _dead(pipeline, verdict, forced)
+    reasons, copies, doubted = _dead(pipeline, verdict, forced, places)
     for number in doubted & places.keys():  # the ledger says of a dead row that Treasure Data may have it
         places[number] = places[number][1:]
     may_duplicate = verdict.unasked > 0
@@ -188,12 +188,12 @@ def _is_overlooked(pipeline: Pipeline, row: Mapping[str, Any], table: str, at: f
 
 
 def _dead(
-    pipeline: Pipeline, verdict: Verdict, forced: Counter[int]
+    pipeline: Pipeline, verdict: Verdict, forced: Counter[int], places: dict[int, list[str]]
 ) -> tuple[dict[int, str], dict[int, str], set[int]]:
     """Return each held event's reason if it is dead, an empty string if it waits, and which Treasure Data may have.
 
     The second reasons are of what was put again and died before anybody knew of a first copy, which counts beside it until then. Take dead
-    rows out of `forced`.
+    rows out of `forced`, unless they are in doubt and are there.
     """
     reasons: dict[int, str] = {}
     copies: dict[int, str] = {}
@@ -213,11 +213,12 @@ def _dead(
             reasons |= dict.fromkeys(numbers, "")
             verdict.stuck.append(f"{chunk} is {held.entry.state.value}")
             continue
+        is_doubted = held.entry.since is not None
         if held.span.is_forced:
-            forced.subtract(numbers)
+            there = {one for one in numbers if is_doubted and len(places.get(one, ())) > forced[one]}
+            forced.subtract(set(numbers) - there)
             continue
         verdict.dead += len(numbers)
-        is_doubted = held.entry.since is not None
         if is_doubted and held.key.group.request_id and not held.entry.database:  # it was never sent
             copies |= dict.fromkeys(numbers, held.entry.reason)
             continue
