@@ -40,7 +40,7 @@ from worker.states import FINAL, LEDGER_RESTORED, LONGEST_INVOCATION_SECONDS, En
 from worker.sweeper import span_there
 
 _EARLIER_SECONDS = 7200.0  # clocks differ, and an object's hour is the one in which its span was planned
-_SKEW_SECONDS = 10.0  # by which the items of one backup may be of different ages, generously
+_SKEW_SECONDS = 300.0  # before the last plan: the ages of a backup's items differ, clocks too, and an append comes after its plan
 _MOST_UNREADABLE = 20
 _GZIP = b"\x1f\x8b\x08"  # a member begins with it
 _DOUBTFUL = (State.WAITING, State.AGAIN, State.DEAD)
