@@ -176,13 +176,15 @@ def _is_overlooked(pipeline: Pipeline, row: Mapping[str, Any], table: str, at: f
     """Return whether a watermark had overlooked a row.
 
     Watermarks are only as accurate as arrival times; the rows of another producer's record have one as their `received_at`. And they assume
-    that the event source passes over no records of a shard. Which rows are dead is not known while their objects are away.
+    that the event source passes over no records of a shard, and that what was dropped does not come back with a backup. Which rows are dead
+    is not known while their objects are away.
     """
     number = int(row["n"])
     sent = pipeline.sent[number]
     strikes = pipeline.world.trouble.strikes
     is_misdated = sent.dialect == "stream" and strikes[Kind.KINESIS_STAMPS]
-    if is_misdated or not strikes.keys().isdisjoint(_OUT_OF_ORDER):
+    is_back = pipeline.restoring.since < at and any(number in one for one in pipeline.given_up.values())
+    if is_misdated or is_back or not strikes.keys().isdisjoint(_OUT_OF_ORDER):
         return False
     return pipeline.observer.overlooked(number, sent.account, table, row["received_at"], at)
 

@@ -111,11 +111,9 @@ class Observer:
         ledger = Ledger(clients.DynamoDB(world.table, effects), TABLE, clock, bytes, NullTelemetry())  # type: ignore[arg-type]  # a double
         kinesis: Any = clients.Kinesis(world.stream, effects)
         shards = Shards(kinesis, STREAM, clock)
-        markers = Markers(kinesis, STREAM, clock, NullTelemetry())
-        passing = Passing(shards, ledger, markers, clock)
+        passing = Passing(shards, ledger, Markers(kinesis, STREAM, clock, NullTelemetry()), clock)
         sqs: Any = clients.SQS(world.queue, effects)
-        urls = world.queue_url, world.notices_url
-        watermarks = self._kind(passing, shards, ledger, sqs, *urls, clock)
+        watermarks = self._kind(passing, shards, ledger, sqs, world.queue_url, world.notices_url, clock)
 
         def take(_event: Any, _context: Any) -> None:
             with suppress(UnavailableError, ClientError, BotoCoreError):  # none can be proved then
