@@ -463,16 +463,16 @@ def _owners(index: Index, chain: ChainId) -> dict[str, Owner]:
 
 
 def _next(fitting: Iterable[_Unknown]) -> _Unknown:
-    """Return the object to take up next: of those that follow the same span, the longest, or else the last to be planned.
+    """Return the object to take up next: of those that follow the same span, the longest, then the fullest, then the last to be planned.
 
-    The others are of workers that were killed, or were slower, before the append. The longest leaves no record out: if another one was
-    appended, nobody has planned what lies behind that. One that begins behind the end of another was planned without it.
+    The others are of workers that were killed, or were slower, before the append. The longest and fullest leaves no record out: if another one was
+    appended, nobody has planned what only this one has. One that begins behind the end of another was planned without it.
     """
     found = _following(fitting)
     nearest = min(one.stored.last for one in found)
     return max(
         (one for one in found if one.stored.first <= nearest),
-        key=lambda one: (one.stored.last, one.index.plan.planned_at),
+        key=lambda one: (one.stored.last, len(one.index.numbers), one.index.plan.planned_at),
     )
 
 
