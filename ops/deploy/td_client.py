@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, override
 
-import certifi
 from requests import RequestException, Session
-from requests.utils import prepend_scheme_if_needed, select_proxy
+from requests.utils import DEFAULT_CA_BUNDLE_PATH, prepend_scheme_if_needed, select_proxy
 from urllib3 import PoolManager
 from urllib3.exceptions import HTTPError
 
@@ -44,7 +43,7 @@ def _pool(url: str) -> PoolManager:
     """Return connections as requests makes them: through the environment's proxy, and with its certificates."""
     session = Session()
     settings = session.merge_environment_settings(url, {}, None, None, None)
-    found = settings["verify"] if isinstance(settings["verify"], str) else certifi.where()
+    found = settings["verify"] if isinstance(settings["verify"], str) else DEFAULT_CA_BUNDLE_PATH
     certificates: Any = {"ca_cert_dir" if Path(found).is_dir() else "ca_certs": found}
     proxy = select_proxy(url, settings["proxies"])
     if proxy is None:
