@@ -283,9 +283,9 @@ class SpanObjects:
         data = self._bucket.get(name)
         if data is None:
             raise ObjectGoneError(f"{name} is gone")
-        index = self._remember(name, decode(decompress(_checked(name, data, 0, ref))))
+        index = self._remember(name, decode(decompress(checked_part(name, data, 0, ref))))
         kept = {key: member for key, member in index.members.items() if member.length}
-        return index, {key: _checked(name, data, 0, member) for key, member in kept.items()}
+        return index, {key: checked_part(name, data, 0, member) for key, member in kept.items()}
 
     def delete(self, name: str) -> bool:
         """Delete an object; return whether S3 did."""
@@ -311,11 +311,15 @@ class SpanObjects:
         data = self._bucket.get(name, (part.offset, part.length))
         if data is None:
             raise ObjectGoneError(f"{name} is gone")
-        return _checked(name, data, part.offset, part)
+        return checked_part(name, data, part.offset, part)
 
 
-def _checked(name: str, data: bytes, begin: int, part: ObjectRef | Member) -> bytes:
-    """Return a part of an object, given the object's bytes from `begin` on."""
+def checked_part(name: str, data: bytes, begin: int, part: ObjectRef | Member) -> bytes:
+    """Return a part of an object, given the object's bytes from `begin` on.
+
+    Raises:
+        InvalidObjectError: it is not what was written.
+    """
     found = data[part.offset - begin : part.offset - begin + part.length]
     if digest_of(found) != part.digest:
         raise InvalidObjectError(f"{name} holds other bytes than were written")

@@ -98,9 +98,8 @@ class LedgerRepair:
         counts: Counter[str] = Counter()
         unknown: dict[ChainId, list[Stored]] = {}
         gaps: dict[ChainId, Number] = {}  # the last records of gaps
-        holes: dict[
-            Place, list[Stored]
-        ] = {}  # places that lack a span although others follow, and objects that may be theirs
+        # places that lack a span although others follow, and objects that may be theirs
+        holes: dict[Place, list[Stored]] = {}
         for hour in self._hours():
             self.tell(hour)
             for chain, group in groupby(self.objects.of_hour(hour), lambda one: one.chain):

@@ -2,14 +2,14 @@
 
 from collections.abc import Collection
 
-from shared.errors import InvalidObjectError, ObjectGoneError
+from shared.errors import ObjectGoneError
 from worker.bucket import Bucket
-from worker.index import Index, digest_of
+from worker.index import Index
 from worker.rejected_events import KeptEvent, events
 from worker.rejected_events import name_of as name_of_rejected
 from worker.rows import decompress
 from worker.span import ChunkKey, Span
-from worker.span_object import name_of
+from worker.span_object import checked_part, name_of
 
 
 def has_object(bucket: Bucket, span: Span) -> bool:
@@ -39,13 +39,7 @@ def payloads(bucket: Bucket, span: Span, index: Index, keys: Collection[ChunkKey
     data = bucket.get(name, (begin, end - begin))
     if data is None:
         raise ObjectGoneError(f"{name} is gone")
-    found = {}
-    for key, member in kept.items():
-        body = data[member.offset - begin : member.offset - begin + member.length]
-        if digest_of(body) != member.digest:
-            raise InvalidObjectError(f"{name} holds other bytes than were written")
-        found[key] = decompress(body)
-    return found
+    return {key: decompress(checked_part(name, data, begin, member)) for key, member in kept.items()}
 
 
 def kept_events(bucket: Bucket, span: Span, key: ChunkKey) -> list[KeptEvent]:
