@@ -15,7 +15,7 @@ from tests.support.emulation import Stack
 pytestmark = pytest.mark.xdist_group("deploy")
 
 ONLY_AWS = {"gzip"} | {one.name for one in STEPS if one.lacks}
-RESTARTED = ("WorkerFunction", "AdminFunction")
+RESTARTED = ("WorkerFunction", "SenderFunction", "AdminFunction")
 
 
 def test_every_step_that_works_on_an_emulator_passes(stack: Stack, tmp_path: Path) -> None:

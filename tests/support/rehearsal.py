@@ -14,10 +14,8 @@ from ops.deploy.certify.stage import ON_AWS, TABLE, DeployedStage
 from ops.deploy.stack_api import HttpAnswer
 from tests.support.delivery import Delivery, envelope, row
 
-_OUTPUTS = (
-    *("IngestFunction", "WorkerFunction", "AdminFunction"),
-    *("StreamName", "OverflowQueueUrl", "OverflowNoticesUrl"),
-)
+_FUNCTIONS = ("IngestFunction", "WorkerFunction", "SenderFunction", "AdminFunction")
+_OTHERS = ("StreamName", "OverflowQueueUrl", "OverflowNoticesUrl", "TdApiKeySecret", "RedisUrlSecret")
 
 
 class Rehearsal(DeployedStage):
@@ -42,7 +40,7 @@ class Rehearsal(DeployedStage):
         puts = SimpleNamespace(put_record=lambda **_: {}, send_message=lambda **one: self.queued.append(one))
         stack: Any = SimpleNamespace(
             name="sluice-dev",
-            outputs={name: name for name in _OUTPUTS},
+            outputs={name: name for name in (*_FUNCTIONS, *_OTHERS)},
             parameters={"LogLevel": "INFO"},
             client=client or (lambda _service: puts),
             administer=self._administer,

@@ -30,7 +30,7 @@ def key(stage: DeployedStage) -> StepFinding:
 
 
 def redis(stage: DeployedStage) -> StepFinding:
-    """Cut off Redis from a worker with empty memory, and reconnect it."""
+    """Cut off Redis from functions with empty memory, and reconnect it."""
     with without_redis(stage):
         evidence = _held(stage, "redis", "Redis was cut off")
     return _after(stage, "redis", evidence, "Redis was back")

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -21,49 +21,66 @@ if TYPE_CHECKING:
 
 _NOWHERE = "rediss://127.0.0.1:1"
 _GROUP_SECONDS = 300.0
+_DELIVERING = ("WorkerFunction", "SenderFunction")
 
 
 @contextmanager
 def new_api_key(stage: DeployedStage) -> Iterator[None]:
-    """Give the worker an invalid API key. Running functions keep their key, so they are restarted."""
+    """Give the functions an invalid API key."""
     if stage.stack.parameters.get("TdApiKeySecretArn"):
         raise Impossible("the API key is in a secret outside the stack, which others may use")
-    client, secret = stage.stack.client("secretsmanager"), stage.stack.outputs["TdApiKeySecret"]
-    old = client.get_secret_value(SecretId=secret)
-    account, _, _ = old["SecretString"].rpartition("/")
-    wrong = f"{account or 1}/{secrets.token_hex(20)}"
-    with (
-        stage.repairs.breaking("sandboxes", output="WorkerFunction"),
-        stage.repairs.breaking("sandboxes", output="AdminFunction"),
-        stage.repairs.breaking("secret", output="TdApiKeySecret", version=old["VersionId"]),
-    ):
-        client.put_secret_value(SecretId=secret, SecretString=wrong)
-        stage.restart("WorkerFunction")
-        stage.restart("AdminFunction")
+
+    def wrong(key: str) -> str:
+        account, _, _ = key.rpartition("/")
+        return f"{account or 1}/{secrets.token_hex(20)}"
+
+    with _restarted(stage, _other_secret(stage, "TdApiKeySecret", wrong), *_DELIVERING, "AdminFunction"):
         yield
 
 
 @contextmanager
 def without_redis(stage: DeployedStage) -> Iterator[None]:
-    """Cut off Redis from the worker: remove its user from the cache's group, or store a URL where nothing answers."""
+    """Cut off Redis from whatever delivers: remove its user from the cache's group, or store a URL where nothing answers."""
     if stage.stack.parameters.get("RedisUrlSecretArn"):
         raise Impossible("the Redis URL is in a secret outside the stack, which others may use")
-    with stage.repairs.breaking("sandboxes", output="WorkerFunction"):
-        if stage.stack.parameters["Network"] == "managed":
-            name = stage.stack.name
-            with stage.repairs.breaking("redis user", group=name, user=f"{name}-reader"):
-                elasticache = stage.stack.client("elasticache")
-                elasticache.modify_user_group(UserGroupId=name, UserIdsToRemove=[f"{name}-reader"])
-                wait_for_group(elasticache, name, stage.clock, stage.pace)
-                stage.restart("WorkerFunction")
-                yield
-            return
-        client, secret = stage.stack.client("secretsmanager"), stage.stack.outputs["RedisUrlSecret"]
-        version = client.get_secret_value(SecretId=secret)["VersionId"]
-        with stage.repairs.breaking("secret", output="RedisUrlSecret", version=version):
-            client.put_secret_value(SecretId=secret, SecretString=_NOWHERE)
-            stage.restart("WorkerFunction")
-            yield
+    is_managed = stage.stack.parameters["Network"] == "managed"
+    breaking = _no_reader(stage) if is_managed else _other_secret(stage, "RedisUrlSecret", lambda _: _NOWHERE)
+    with _restarted(stage, breaking, *_DELIVERING):
+        yield
+
+
+@contextmanager
+def _restarted(
+    stage: DeployedStage, breaking: AbstractContextManager[None], *functions: str
+) -> Iterator[None]:
+    """Restart functions once something is broken, and again once it is restored: running ones keep what they have read."""
+    with ExitStack() as repairs:
+        for one in functions:
+            repairs.enter_context(stage.repairs.breaking("sandboxes", output=one))
+        repairs.enter_context(breaking)
+        for one in functions:
+            stage.restart(one)
+        yield
+
+
+@contextmanager
+def _other_secret(stage: DeployedStage, output: str, other: Callable[[str], str]) -> Iterator[None]:
+    """Store another value in a secret, made from the one that it has."""
+    client, secret = stage.stack.client("secretsmanager"), stage.stack.outputs[output]
+    old = client.get_secret_value(SecretId=secret)
+    with stage.repairs.breaking("secret", output=output, version=old["VersionId"]):
+        client.put_secret_value(SecretId=secret, SecretString=other(old["SecretString"]))
+        yield
+
+
+@contextmanager
+def _no_reader(stage: DeployedStage) -> Iterator[None]:
+    """Remove the functions' user from the managed cache's group."""
+    elasticache, name = stage.stack.client("elasticache"), stage.stack.name
+    with stage.repairs.breaking("redis user", group=name, user=f"{name}-reader"):
+        elasticache.modify_user_group(UserGroupId=name, UserIdsToRemove=[f"{name}-reader"])
+        wait_for_group(elasticache, name, stage.clock, stage.pace)
+        yield
 
 
 @contextmanager

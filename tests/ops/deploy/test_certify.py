@@ -32,7 +32,6 @@ from ops.deploy.certify.run import CertifyRun
 from ops.deploy.certify.stage import DeployedStage
 from ops.deploy.certify.step import CertifyStep, Impossible, StepFinding, Untried
 from ops.deploy.certify.steps import STEPS
-from ops.deploy.certify.trouble import new_api_key, without_redis
 from ops.deploy.td_client import TreasureDataQueries, td_client
 from ops.failure import Failure
 from ops.stack import Stack
@@ -209,20 +208,6 @@ def test_a_step_has_a_verdict_however_it_ends(
     assert is_interrupted == carry_out(stage, steps, hidden=True)
     last = NOT_TRIED if is_interrupted else FAILED
     assert [PASSED, verdict, last] == [one.verdict for one in run.reports.values()]
-
-
-@pytest.mark.parametrize(
-    ("breaking", "parameter"), [(new_api_key, "TdApiKeySecretArn"), (without_redis, "RedisUrlSecretArn")]
-)
-def test_a_shared_secret_is_left_alone(breaking: Any, parameter: str) -> None:
-    """A secret outside the stack makes the step impossible."""
-    stack = SimpleNamespace(parameters={parameter: "arn:aws:secretsmanager:…:secret:shared"})
-
-    with (
-        pytest.raises(Impossible, match="in a secret outside the stack"),
-        breaking(SimpleNamespace(stack=stack)),
-    ):
-        raise AssertionError
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from ops.deploy.certify.certification_report import StepReport, StepVerdict
 from ops.deploy.certify.stage import ON_AWS, TABLE
 from ops.deploy.certify.step import Impossible, StepFinding, Untried
 from ops.deploy.certify.steps import STEPS
+from ops.deploy.certify.trouble import new_api_key, without_redis
 from ops.deploy.removal import LOOKS
 from ops.deploy.td_client import TreasureDataQueries
 from ops.failure import Failure
@@ -227,6 +228,36 @@ def test_steps_that_need_aws_are_not_tried_in_an_emulator() -> None:
     for one in only_aws:
         with pytest.raises(Untried, match=f"the emulator {one.lacks}"):
             one.on(stage)
+
+
+@pytest.mark.parametrize(
+    ("breaking", "network", "parameter"),
+    [
+        (new_api_key, "managed", "TdApiKeySecretArn"),
+        (without_redis, "managed", "RedisUrlSecretArn"),
+        (without_redis, "external", "RedisUrlSecretArn"),
+    ],
+)
+def test_whatever_delivers_forgets_what_is_broken(breaking: Any, network: str, parameter: str) -> None:
+    """A sender that kept the key or the accounts would deliver the row. A secret outside the stack makes the step impossible."""
+    answers = {
+        "GetSecretValue": {"SecretString": "1/old", "VersionId": "v" * 32},
+        "DescribeUserGroups": {"UserGroups": [{"Status": "active"}]},
+        "GetFunctionConfiguration": {"Environment": {"Variables": {}}},
+        "GetFunction": {"Configuration": {"LastUpdateStatus": "Successful"}},
+    }
+    changes = ("PutSecretValue", "ModifyUserGroup", "UpdateFunctionConfiguration")
+    client = Modelled(answers | {name: {} for name in changes})
+    stage = Rehearsal(client=client)
+    parameters: Any = stage.stack.parameters
+    parameters["Network"] = network
+    with breaking(stage):
+        changed = [asked.get("FunctionName", "broken") for name, asked in client.asked if name in changes]
+
+    assert ["broken", "WorkerFunction", "SenderFunction"] == changed[:3]
+    parameters[parameter] = "arn:aws:secretsmanager:…:secret:shared"
+    with pytest.raises(Impossible, match="in a secret outside the stack"), breaking(stage):
+        raise AssertionError
 
 
 def counted(*sums: float) -> dict[str, Any]:
