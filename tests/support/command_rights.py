@@ -84,8 +84,12 @@ _PLACES = {
 }
 
 _OUTPUT = re.compile("<[^>]+>")
-# Outputs that are ARNs, before there is a stack. CloudFormation names secrets after their logical ids.
-_BEFORE = {"<{}>": "arn:aws:secretsmanager:*:*:secret:*", "<AlarmTopic>": "arn:aws:sns:*:*:STACK-*"}
+# Outputs that are ARNs, before there is a stack. CloudFormation names secrets after their logical ids; a parameter may give another.
+_BEFORE = {
+    "<WriteKeySecret>": ["arn:aws:secretsmanager:*:*:secret:WriteKeySecret-*"],
+    "<TdApiKeySecret>": ["arn:aws:secretsmanager:*:*:secret:TdApiKeySecret-*", "<TdApiKeySecretArn>"],
+    "<AlarmTopic>": ["arn:aws:sns:*:*:STACK-*"],
+}
 
 
 def policy(commands: Iterable[str], *, is_deployed: bool = True) -> dict[str, Any]:
@@ -98,9 +102,8 @@ def policy(commands: Iterable[str], *, is_deployed: bool = True) -> dict[str, An
         action, _, output = right.partition(" ")
         place = _PLACES.get(right) or _PLACES.get(action) or _PLACES[action.partition(":")[0]]
         named = place.format(output)
-        if not is_deployed:
-            named = _BEFORE.get(place) or _OUTPUT.sub("STACK-*", named)
-        places.setdefault(named, set()).add(action)
+        for one in [named] if is_deployed else _BEFORE.get(named, [_OUTPUT.sub("STACK-*", named)]):
+            places.setdefault(one, set()).add(action)
     statements = [
         {"Effect": "Allow", "Action": sorted(actions), "Resource": place}
         for place, actions in sorted(places.items())
