@@ -18,6 +18,8 @@ MODES: dict[str, dict[str, str]] = {
 TYPES = sorted({one["Type"] for one in transformed()["Resources"].values()})
 STATEMENTS = [one for part in deployer.PARTS for one in deployer.policy(part)["Statement"]]
 ALLOWED = [(action, one) for one in STATEMENTS for action in one["Action"]]
+MORE = [*deployer.policy("setup")["Statement"], *deployer.policy("certify")["Statement"]]
+OTHERS = [(action, one) for one in MORE for action in one["Action"]]
 
 
 def service(kind: str) -> str:
@@ -81,8 +83,12 @@ def test_each_policy_fits_the_limit_of_a_managed_policy(part: str) -> None:
 
 
 def test_only_the_stacks_secrets_and_functions_are_allowed() -> None:
-    """CloudFormation names a secret after its logical id, so the policies name each of them, beside those that are given."""
-    secrets = [(action, one["Resource"]) for action, one in ALLOWED if action.startswith("secretsmanager:")]
+    """CloudFormation names a secret after its logical id, so the policies name each of them, beside those that are given.
+
+    Those for `sluice setup` and `sluice certify` have a wildcard only where AWS supports no resource.
+    """
+    everything = [(action, one["Resource"]) for action, one in (*ALLOWED, *OTHERS)]
+    secrets = [(action, place) for action, place in everything if action.startswith("secretsmanager:")]
     resources = Mode({"Network": "external"}).resources().items()
     made = [name for name, one in resources if one["Type"] == "AWS::SecretsManager::Secret"]
 
@@ -93,8 +99,10 @@ def test_only_the_stacks_secrets_and_functions_are_allowed() -> None:
         "*",
     } == {place for _, place in secrets}
     assert {"secretsmanager:GetRandomPassword"} == {action for action, place in secrets if place == "*"}
-    functions = {one["Resource"] for action, one in ALLOWED if re.match("lambda:.*Function", action)}
+    functions = {place for action, place in everything if re.match("lambda:.*Function", action)}
     assert {"arn:aws:lambda:*:*:function:STACK-*"} == functions
+    anything = {action for action, one in OTHERS if one["Resource"] == "*"}
+    assert [] == [one for one in anything if not one.startswith(("cloudwatch:", "lambda:List"))]
 
 
 def test_roles_are_created_only_within_the_boundary() -> None:
@@ -111,8 +119,7 @@ def test_roles_are_created_only_within_the_boundary() -> None:
 
 def test_the_placeholders_are_parameters() -> None:
     """The administrator finds each value among the stage's parameters."""
-    texts = json.dumps([deployer.policy(part) for part in deployer.PARTS])
-    placeholders = {part.partition(">")[0] for part in texts.split("<")[1:]}
+    placeholders = {part.partition(">")[0] for part in json.dumps([*STATEMENTS, *MORE]).split("<")[1:]}
 
     assert placeholders
     assert placeholders == sluice_template().known(dict.fromkeys(placeholders, "")).keys()
