@@ -32,7 +32,7 @@ def domain(survey: Survey) -> Iterator[Finding]:
     else:
         yield _delegation(survey, name, zone["DelegationSet"]["NameServers"])
     yield from _authorities(survey, domain)
-    if "ApiDomain" in survey.new_types:
+    if (survey.live or {}).get("DomainName") != domain:
         yield from _record(survey, route53, zone_id, domain)
 
 

@@ -264,6 +264,10 @@ SEEDED: dict[str, tuple[Seed, str]] = {
         ),
         "delegation: ns-2.awsdns-02.net; record: CNAME; custom domain: API Gateway",
     ),
+    "another domain": (
+        seed(UPDATED, DOMAIN | {"DomainName": "a.example.com"}, DOMAIN, api_domains=["events.example.com"]),
+        "custom domain: API Gateway",
+    ),
     # what parameters name
     "nothing there": (
         seed(given=EXISTING | NAMED, subnets={}),
