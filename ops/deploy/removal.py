@@ -179,11 +179,18 @@ class Removal:
         for one in resources:
             if (one.kind == _BUCKET or one.kind in RETAINED) and self._is_there(one):
                 self.say(f"deleting {one.logical_id}, which the stack has retained")
-                if one.kind == _BUCKET:
-                    self._delete_bucket(one.physical_id)
-                else:
-                    RETAINED[one.kind](self.stack, one.physical_id)
+                try:
+                    self._delete(one)
+                except ClientError as error:
+                    if not _is_gone(error):  # SQS may show a deleted queue for a minute
+                        raise
         self._remove_code()
+
+    def _delete(self, one: StackResource) -> None:
+        if one.kind == _BUCKET:
+            self._delete_bucket(one.physical_id)
+        else:
+            RETAINED[one.kind](self.stack, one.physical_id)
 
     def _check_protection(self) -> None:
         name = self.stack.name

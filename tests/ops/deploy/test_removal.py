@@ -31,7 +31,8 @@ class Aws:
     """The stack `sluice-dev` and the AWS that it is in, behind the session and the clients of every service.
 
     CloudFormation keeps `retained` resources, `stubborn` ones, and buckets with objects. `concurrency` is what functions reserve, `lost` those
-    for which an answer is lost once, `later` the stack deleted last, `log` what was changed; `written` is called as a bucket is deleted.
+    for which an answer is lost once, or which are gone when they are deleted, `later` the stack deleted last, `log` what was changed; `written`
+    is called as a bucket is deleted.
     """
 
     resources: dict[str, str] = field(default_factory=lambda: RESOURCES)
@@ -142,6 +143,8 @@ class Aws:
     def _delete_stream(self, name: str, *_: Any) -> None:
         self.there.discard(name)
         self.log.append(f"delete {name}")
+        if name in self.lost:
+            raise client_error("AWS.SimpleQueueService.NonExistentQueue", "DeleteQueue")
 
     def _look(self, name: str, *_: Any) -> Any:
         if name in self.unreadable:
@@ -179,10 +182,12 @@ def test_the_bucket_is_emptied_once_nothing_else_is_left() -> None:
     assert set() == aws.there
 
 
-def test_what_the_stack_retains_is_deleted_after_it() -> None:
-    """In prod, CloudFormation leaves the data. Lambda may write once more, so an emptied bucket is emptied again."""
+@pytest.mark.parametrize("lost", [set(), {"aside", "stream"}])
+def test_what_the_stack_retains_is_deleted_after_it(lost: set[str]) -> None:
+    """Lambda may write once more, so an emptied bucket is emptied again. SQS may show a queue that is gone when it is deleted."""
     late = iter([2, 0])
-    aws = Aws(retained={"Stream", "Aside"}, written=lambda one: one.objects.__setitem__("aside", next(late)))
+    aws = Aws(retained={"Stream", "Aside"}, lost=lost)
+    aws.written = lambda one: one.objects.__setitem__("aside", next(late))
 
     assert (4, {}, {}) == aws.removed()
     emptied = ["empty aside", "empty aside", "delete aside"]
