@@ -66,8 +66,10 @@ SECRETS: Mapping[str, int] = {"managed": 2, "existing": 3, "external": 3}
 
 AUTO_SHARE = 0.7
 """Share of its capacity at which an AUTO stream grows. A test compares it with the scaler's rule."""
-SCALER_RUNS, SCALER_METRICS, SCALER_SECONDS, SCALER_MB = 730 * 12, 3, 0.3, 256
-"""The scaler's runs per month, metrics read per run, duration (assumed), and memory."""
+SCALER_MINUTES, BACKLOG_MINUTES = 5, 1
+"""How often the scaler runs, and looks at the overflow queue, with a call to SQS and one to S3."""
+SCALER_METRICS, SCALER_SECONDS, SCALER_MB = 3, 0.3, 256
+"""Metrics that the scaler reads per run, how long a run or a look takes (assumed), and memory."""
 ON_DEMAND_SHARDS = 4
 """Shards of a new on-demand stream."""
 SHARD_RECORDS, SHARD_BYTES = 1000, 1_000_000
@@ -236,13 +238,7 @@ class _Estimate:
         yield self._worker()
         yield self._dynamodb()
         yield self._sender()
-        metrics = SCALER_METRICS if self._s.stream_mode == "AUTO" else 0
-        yield Line(
-            "Scaler",
-            self._lambda(SCALER_RUNS, SCALER_SECONDS, SCALER_MB)
-            + SCALER_RUNS * metrics / 1000 * p["metric_reads"],
-            f"{short(SCALER_RUNS)} runs, {metrics} metrics read by each",
-        )
+        yield self._scaler()
         yield Line(
             "SQS and drain",
             QUEUE_POLLS / 1e6 * p["sqs_requests"],
@@ -308,6 +304,16 @@ class _Estimate:
         runs = HOURS * 60 / self._s.sender_minutes
         usd = self._lambda(runs, SENDER_SECONDS, self._s.sender_mb)
         return Line("Lambda, sender", usd, f"{short(runs)} runs")
+
+    def _scaler(self) -> Line:
+        p, metrics = self._p, SCALER_METRICS if self._s.stream_mode == "AUTO" else 0
+        runs, looks = HOURS * 60 / SCALER_MINUTES, HOURS * 60 / BACKLOG_MINUTES
+        usd = (
+            self._lambda(runs + looks, SCALER_SECONDS, SCALER_MB) + runs * metrics / 1000 * p["metric_reads"]
+        )
+        usd += looks / 1e6 * p["sqs_requests"] + looks / 1000 * p["s3_gets"]
+        of = f"{short(runs)} runs, {metrics} metrics read by each, {short(looks)} looks at the overflow queue"
+        return Line("Scaler", usd, of)
 
     def _kinesis(self) -> Line:
         p = self._p

@@ -66,12 +66,16 @@ def test_the_setup_matches_the_template() -> None:
     """Every parameter that changes the cost, or bounds it, is read as CloudFormation returns it, and each region of a site has prices."""
     parameters = {name: one.get("Default") for name, one in template()["Parameters"].items()}
     kinds = Counter(resource["Type"] for resource in template()["Resources"].values())
-    redrive = template()["Resources"]["SenderFunction"]["Properties"]["Events"]["Schedule"]
+    sender, scaler = (
+        [event["Properties"]["Schedule"] for event in one["Properties"]["Events"].values()]
+        for one in map(template()["Resources"].get, ("SenderFunction", "ScaleFunction"))
+    )
 
     assert SETUP.ingest_mb == properties("IngestFunction")["MemorySize"]
     assert SETUP.worker_mb == properties("WorkerFunction")["MemorySize"]
     assert SETUP.sender_mb == properties("SenderFunction")["MemorySize"]
-    assert f"rate({SETUP.sender_minutes} minute)" == redrive["Properties"]["Schedule"]
+    assert f"rate({SETUP.sender_minutes} minute)" == sender[0]
+    assert [f"rate({figures.SCALER_MINUTES} minutes)", f"rate({figures.BACKLOG_MINUTES} minute)"] == scaler
     assert figures.BATCH_SIZE == properties("WorkerFunctionStream")["BatchSize"]
     assert figures.SECRETS.keys() == set(template()["Parameters"]["Network"]["AllowedValues"])
     assert SETUP == Setup.of({name: str(value) for name, value in parameters.items()})
@@ -224,6 +228,7 @@ def test_prints_each_component() -> None:
         assert line.component in printed
     assert f"${total(TEN_MILLION, SETUP, US_EAST_1):,.2f} per month" in printed
     assert "Prices of us-east-1 as of 2026-11-25" in printed
+    assert "43.8 k looks at the overflow queue" in printed
     assert (250_000, 30) == (told["events"], told["setup"]["window"])
     assert round(total(Workload(250_000, 1), setup, region), 2) == told["usd"]
     assert round(total(Workload(1), setup, region), 2) == told["usd_idle"]
