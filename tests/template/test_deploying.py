@@ -61,8 +61,7 @@ def test_the_pages_commands_and_parameters_exist() -> None:
 
 def test_the_sluice_command_runs_from_any_folder(tmp_path: Path) -> None:
     """The page puts `bin/sluice` on the PATH, so it must find its repository."""
-    done = subprocess.run(
-        [str(ROOT / "bin" / "sluice"), "--help"], cwd=tmp_path, check=True, capture_output=True, text=True
-    )
+    command = [str(ROOT / "bin" / "sluice"), "--help"]
+    done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
 
     assert "preflight" in done.stdout

@@ -22,21 +22,15 @@ REDIS = {"REDIS_URL", "REDIS_URL_SECRET"}
 CODE = ("benchmarks", "doubles", "ingest", "local", "ops", "release", "scaler", "shared", "worker")
 CODE += ("tests/support",)
 STAGES = ("dev", "stg", "prod")
-READS = {
-    "IngestFunction": IngestSettings,
-    "WorkerFunction": WorkerSettings,
-    "SenderFunction": WorkerSettings,
-    "DrainFunction": WorkerSettings,
-    "AdminFunction": WorkerSettings,
-    "ScaleFunction": ScalerSettings,
-}
+OTHERS = {"IngestFunction": IngestSettings, "ScaleFunction": ScalerSettings}
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_a_function_gets_its_settings(function: str) -> None:
     """Its variables are its declared settings, and AWS_ENDPOINT_URL, which only `sam local` sets."""
     variables = Mode({}).properties(function)["Environment"]["Variables"]
-    settings = {one.metadata["name"]: one.default for one in fields(READS[function]) if one.metadata}
+    read = fields(OTHERS.get(function, WorkerSettings))
+    settings = {one.metadata["name"]: one.default for one in read if one.metadata}
     declared = properties(function)["Environment"]["Variables"]
 
     assert COMMON | settings.keys() == variables.keys()

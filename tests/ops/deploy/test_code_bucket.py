@@ -26,9 +26,8 @@ def bucket_in(aws: Modelled, region: str = REGION) -> CodeBucket:
 
 def test_a_release_is_uploaded_once(tmp_path: Path) -> None:
     """CloudFormation reads template and code from the bucket, where they have their content's name. A missing release is reported."""
-    with pytest.raises(
-        Failure, match=r"no sluice-.*-arm64\.zip to deploy: in a clone, run `make package` first"
-    ):
+    missing = r"no sluice-.*-arm64\.zip to deploy: in a clone, run `make package` first"
+    with pytest.raises(Failure, match=missing):
         Artifact.find("arm64", (tmp_path,))
     template = yaml.safe_dump(TEMPLATE).encode()
     members = {"a/template.yaml": template, "a/ingest.zip": b"code", "a/LICENSE": b""}
