@@ -94,9 +94,7 @@ def _hopeful(put: Any, *args: Any) -> None:
         put(*args)
 
 
-def _overwriting(ledger: Any, span: Span, claims: Any = None, seconds_kept: int = 0) -> Any:
-    if claims:
-        return Ledger.append(ledger, span, claims, seconds_kept)
+def _overwriting(ledger: Any, span: Span) -> Any:
     span = replace(span, version=1, writer=ledger._writer())
     ledger._put(ledger._new_item(span))
     return True, span

@@ -148,11 +148,11 @@ class Drain:
         span, data = span_of_rows(chain, [chunk], received_at, self._clock.now())
         try:
             self._objects.put(span, data)
-            answer = self._ledger.append(span)
+            won, _ = self._ledger.append(span)
         except UnavailableError as error:
             self._telemetry.warning("a message cannot be stored", error=type(error).__name__)
             return False
-        if isinstance(answer, tuple) and answer[0]:
+        if won:
             with about(span=span.place.name):
                 report_dead(self._telemetry, span, key, span.entry(key))
         return True

@@ -152,13 +152,12 @@ class ForcedReplays:
         there = self._ledger.get(again.place)
         if there is None:
             self._objects.put(again, data)
-            answer = self._ledger.append(again)
-            if isinstance(answer, tuple) and answer[0]:
+            won, there = self._ledger.append(again)
+            if won:
                 for chunk in chunks:
                     outcome["appended", _label(chunk.key)] += chunk.rows
                 return None
-            there = self._ledger.get(again.place)
-        before = Counter[Group]() if there is None else _rows_of(there)
+        before = _rows_of(there)
         for chunk in chunks:
             # an earlier run appended what was delivered then; the tag sends nothing that was delivered since
             rows = min(chunk.rows, before[chunk.key.group])

@@ -124,13 +124,6 @@ class Gap:
     latest: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimsRefused:
-    """A span was not appended, because claims that it needs belong to others by now."""
-
-    request_ids: frozenset[str]
-
-
 @dataclass(eq=False)
 class Ledger:
     """Reads and writes the ledger. Every method raises LedgerUnavailableError if the ledger cannot be reached."""
@@ -173,41 +166,39 @@ class Ledger:
             keys = unanswered
         return found
 
-    def append(
-        self, span: Span, claims: Mapping[str, Claiming] | None = None, seconds_kept: int = 0
-    ) -> tuple[bool, Span] | ClaimsRefused:
+    def append(self, span: Span) -> tuple[bool, Span]:
         """Append a span to its chain, unless another span is in its place. Exactly-once delivery rests on this condition.
 
-        With `claims`, by request id, they are made in the same transaction.
-
         Returns:
-            Whether this call appended it, and the span that is there now; or which claims prevent it.
+            Whether this call appended it, and the span that is there now.
         """
         span = replace(span, version=1, writer=self._writer())
-        if claims:
-            return self._append_with(span, claims, seconds_kept)
         existing = self._insert(self._new_item(span))
         if existing is None:
             return True, span
         found = _span(existing)
         return found.writer == span.writer, found
 
-    def _append_with(
+    def append_with(
         self, span: Span, claims: Mapping[str, Claiming], seconds_kept: int
-    ) -> tuple[bool, Span] | ClaimsRefused:
-        ids = list(claims)
+    ) -> tuple[bool, Span] | None:
+        """Append a span, and make claims by request id in the same transaction.
+
+        Returns:
+            What `append` returns; None if no span is there, because a claim belongs to somebody else by now.
+        """
+        span = replace(span, version=1, writer=self._writer())
         ttl = self._ttl(seconds_kept)
-        actions = [self._put_action(span), *(self._claim_action(one, claims[one], ttl) for one in ids)]
-        refused = self._transact(actions, span.writer)
+        claiming = [self._claim_action(one, claim, ttl) for one, claim in claims.items()]
+        refused = self._transact([self._put_action(span), *claiming], span.writer)
         if refused is None:
             return True, span
         found = self.get(span.place)
         if found is not None:
             return found.writer == span.writer, found
-        taken = frozenset(ids[number - 1] for number in refused if number)
-        if not taken:
+        if not any(refused):  # only the put was
             raise LedgerUnavailableError("the ledger does not say why a span was not appended")
-        return ClaimsRefused(taken)
+        return None
 
     def _put_action(self, span: Span) -> Item:
         condition = "attribute_not_exists(sk)"
@@ -247,8 +238,8 @@ class Ledger:
             latest=0 if end is None else end.latest,
             settled=True,
         )
-        answer = self.append(closing)
-        return isinstance(answer, tuple) and answer[1].last == BEHIND_ALL
+        _, there = self.append(closing)
+        return there.last == BEHIND_ALL
 
     def update(self, span: Span, *, with_chunks: bool = False) -> tuple[bool, Span]:
         """Write what changes of a span, unless another invocation has written it since `span` was read.

@@ -24,7 +24,7 @@ from worker.claims import Claims, Decided
 from worker.deadline import Deadline
 from worker.executor import Executor, Executors, run_parallel
 from worker.health import WORKER_PROBE_SECONDS, DatabaseHealth
-from worker.ledger import ClaimsRefused, Gap, Ledger
+from worker.ledger import Gap, Ledger
 from worker.membership import BORDERS, Membership
 from worker.plan import Cut, Plan, plan
 from worker.record import NOBODY, START, Number, Records, from_event, sequence_number
@@ -191,10 +191,12 @@ class Worker:
                 # its spans must be found even when the stream no longer lists the shard
                 self._ledger.note_chain(batch.chain)
                 self._noted.add(batch.chain)
-            seconds_kept = self._claims.seconds_kept() if planned.claims else 0
-            answer = self._ledger.append(span, planned.claims, seconds_kept)
+            if planned.claims:
+                answer = self._ledger.append_with(span, planned.claims, self._claims.seconds_kept())
+            else:
+                answer = self._ledger.append(span)
             self._ends.pop(batch.chain, None)
-            if not isinstance(answer, ClaimsRefused):
+            if answer is not None:
                 break
         else:
             raise HeldError(HeldError.UNDECIDED_COPY)

@@ -71,7 +71,7 @@ class Made:
 
     def append(self, **changes: Any) -> None:
         """Append a span."""
-        assert isinstance(self.ledger.append(span(**changes, settled=True)), tuple)
+        self.ledger.append(span(**changes, settled=True))
 
 
 @pytest.fixture
@@ -230,7 +230,7 @@ def test_the_claim_of_a_planned_record_is_never_taken_over(made: Made, where: st
     chain = made.chain if where == "fixed" else replace(made.chain, start="1")
     owner = Owner(chain, number("5"))
     if where == "fixed":
-        made.ledger.append(span(chain=made.other), {"q": Claiming(owner)}, 10**8)
+        made.ledger.append_with(span(chain=made.other), {"q": Claiming(owner)}, 10**8)
     else:
         if where != "chain":
             first = "9" if where == "before" else "2"
@@ -347,7 +347,7 @@ def test_no_copy_waits_for_an_owner_that_cannot_come(days: float, is_taken: bool
     [one] = made.spans()
     if is_taken:
         other = span(settled=True)
-        made.ledger.append(other, {"q": Claiming(Owner(other.chain, other.first), owner)}, 10**7)
+        made.ledger.append_with(other, {"q": Claiming(Owner(other.chain, other.first), owner)}, 10**7)
     made.clock.sleep(days * DAY)
     made.send()
 

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -28,7 +29,6 @@ from worker.ledger import (
     WORKLIST_KEYS,
     Claim,
     Claiming,
-    ClaimsRefused,
     Ledger,
     _item,
     _span,
@@ -44,6 +44,7 @@ WAITING, DEAD, DELIVERED = Entry(reason="http_500"), Entry(State.DEAD), Entry(St
 CLICKS = key("shop/clicks/0")
 AGAIN = key("shop/views~r/0")
 A, B, C = (Owner(replace(CHAIN, shard=f"shardId-{n:012d}"), N[9]) for n in range(3))
+Q = {"q": Claiming(A)}
 REJECTED = ChunkKey(VIEWS._replace(code="too_deep", is_rejected=True), 0)
 
 
@@ -70,10 +71,9 @@ def ledger(client: Any, first: int = 1) -> Ledger:
 
 def appended(one: Ledger, wanted: Span) -> Span:
     """Append a span."""
-    answer = one.append(wanted)
-    assert isinstance(answer, tuple)
-    assert answer[0]
-    return answer[1]
+    won, there = one.append(wanted)
+    assert won
+    return there
 
 
 def stretch(after: Number, first: Number, last: Number, chain: ChainId = CHAIN) -> Span:
@@ -143,12 +143,12 @@ def test_preceding_finds_the_span_whose_predecessor_ends_before_a_number(client:
     assert [N[13], N[17]] == [each.last for each in one.spans_of(CHAIN)]
 
 
-@pytest.mark.parametrize("claims", [None, {"q": Claiming(A)}])
-def test_only_one_span_follows_the_last(client: Any, claims: dict[str, Claiming] | None) -> None:
+@pytest.mark.parametrize("append", [Ledger.append, partial(Ledger.append_with, claims=Q, seconds_kept=60)])
+def test_only_one_span_follows_the_last(client: Any, append: Callable[..., Any]) -> None:
     """A second append fails, claims nothing, and returns the existing span."""
     existing = appended(ledger(client), stretch(START, N[11], N[13]))
 
-    assert (False, existing) == ledger(client, 100).append(stretch(START, N[11], N[19]), claims, 60)
+    assert (False, existing) == append(ledger(client, 100), span=stretch(START, N[11], N[19]))
     assert {} == ledger(client).claims("q")
 
 
@@ -196,9 +196,9 @@ def test_repeated_writes_are_recognised_as_own(client: Any, call: str) -> None:
     repeating = Meddled(client)
     repeating.before[call] = lambda request: getattr(client, call)(**without_token(request))
     one = ledger(repeating)
-    claims = {"q": Claiming(A)} if call == "transact_write_items" else None
-    answer = one.append(span(), claims, 60)
-    assert isinstance(answer, tuple)
+    is_plain = call != "transact_write_items"
+    answer = one.append(span()) if is_plain else one.append_with(span(), Q, 60)
+    assert answer is not None
     won, read = answer
     assert (True, 1) == (won, read.version)
     won, written = one.update(read.with_entries({}, settled=True))
@@ -305,7 +305,7 @@ def test_reads_all_spans(client: Any) -> None:
     one = ledger(client)
     for serial in range(5):
         appended(one, span(chain=replace(CHAIN, shard=f"shardId-{serial:012d}"), planned_at=serial * 1000))
-    one.append(span(chain=replace(CHAIN, shard="s"), planned_at=9000), {"q": Claiming(A)}, 60)
+    one.append_with(span(chain=replace(CHAIN, shard="s"), planned_at=9000), Q, 60)
     one.note_chain(CHAIN)
     one.bind_tag("t", "all")
 
@@ -343,16 +343,16 @@ def test_every_read_of_the_table_is_consistent() -> None:
 
 
 def test_claims_are_made_with_the_append_or_not_at_all(client: Any) -> None:
-    """One that somebody else has prevents both, and the answer names it. The most fit into a transaction: DynamoDB takes a hundred actions."""
+    """One that somebody else has prevents both. The most fit into a transaction: DynamoDB takes a hundred actions."""
     one = ledger(client)
-    one.append(span(chain=OTHER), {"q": Claiming(B)}, 60)
+    one.append_with(span(chain=OTHER), {"q": Claiming(B)}, 60)
     wanted = {name: Claiming(A) for name in ("p", "q", "r")}
 
-    assert ClaimsRefused(frozenset("q")) == one.append(span(), wanted, 60)
+    assert one.append_with(span(), wanted, 60) is None
     assert one.get(Place(CHAIN, START)) is None
     assert {"q": Claim(B, is_fixed=True)} == one.claims("pqr")
     most = {f"q{n}": Claiming(A) for n in range(MOST_CLAIMS_WITH_APPEND)}
-    assert isinstance(one.append(span(), most, 60), tuple)
+    assert one.append_with(span(), most, 60)
     assert most.keys() == one.claims(most).keys()
 
 
@@ -380,7 +380,7 @@ def test_a_claim_is_taken_over_only_from_an_owner_that_no_append_has_fixed(
         claimed = {"pk": {"S": "put#q"}, "sk": {"S": "-"}, "owner": {"S": before[0].name}}
         client.put_item(TableName=TABLE, Item=claimed | fixed)
 
-    assert is_alone or wins is isinstance(one.append(span(), {"q": claim}, 60), tuple)
+    assert is_alone or wins is (one.append_with(span(), {"q": claim}, 60) is not None)
     if is_alone:
         with nullcontext() if wins else pytest.raises(LedgerUnavailableError):
             one.take_over({"q": claim}, 60)
@@ -400,7 +400,7 @@ def test_a_transaction_that_failed_for_another_reason_proves_nothing(code: str) 
     meddled.before["transact_write_items"] = refuse
 
     with pytest.raises(LedgerUnavailableError):
-        ledger(meddled).append(span(), {"q": Claiming(A)}, 60)
+        ledger(meddled).append_with(span(), Q, 60)
 
 
 def test_tags_chains_and_the_sweep_s_progress_are_remembered(client: Any) -> None:
@@ -430,7 +430,7 @@ def throttle(_: Any) -> None:
         lambda one: one.end(CHAIN),
         lambda one: list(one.latest(CHAIN)),
         lambda one: one.append(span()),
-        lambda one: one.append(span(), {"q": Claiming(A)}, 60),
+        lambda one: one.append_with(span(), Q, 60),
         lambda one: one.update(span()),
         lambda one: one.replace(span(), span(chain=EDIT)),
         lambda one: list(one.worklist("dead", 0)),

@@ -47,9 +47,7 @@ class Made:
             settled=True,
         )
         self.delivery.objects.put(made, encoded.data, InlineExecutor())
-        answer = self.delivery.ledger.append(made)
-        assert isinstance(answer, tuple)
-        return answer[1]
+        return self.delivery.ledger.append(made)[1]
 
     def locate(self, n: int, *beside: int) -> Span | Gap:
         """Locate a record."""

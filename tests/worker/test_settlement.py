@@ -25,9 +25,7 @@ class Made:
 
     def __init__(self, **changes: Any) -> None:
         self.delivery = Delivery()
-        answer = self.delivery.ledger.append(span(chunks={KEY: 8, CLICKS: 1}, **changes))
-        assert isinstance(answer, tuple)
-        self.span = answer[1]
+        _, self.span = self.delivery.ledger.append(span(chunks={KEY: 8, CLICKS: 1}, **changes))
 
     def settle(self, outcomes: dict[ChunkKey, Outcome], *opened: ChunkKey) -> Span:
         """Settle the span for an invocation that opened these doubts; return it as the ledger has it."""
@@ -119,9 +117,7 @@ def split(made: Made, parts: int, *, delivered: bool) -> tuple[Span, ChunkKey]:
     if delivered:
         entries[leaves[-1]] = Entry(State.DELIVERED)
     full = span(chunks={KEY: 10**6}, entries=entries, settled=True, after="0019")
-    answer = made.delivery.ledger.append(full)
-    assert isinstance(answer, tuple)
-    return answer[1], leaves[0]
+    return made.delivery.ledger.append(full)[1], leaves[0]
 
 
 @pytest.mark.parametrize(
