@@ -94,7 +94,7 @@ class Sweeper:
     def _old(self, after: str) -> Iterator[Stored]:
         """Yield the objects that are old enough for a look, behind the name `after`."""
         for hour in self._objects.hours():
-            if self._age(hour) < min(self._archive_seconds, UNREFERENCED_SECONDS):
+            if age(hour, self._clock.now()) < min(self._archive_seconds, UNREFERENCED_SECONDS):
                 return
             folder = f"{PREFIX}{hour}/"
             if folder >= after[: len(folder)]:
@@ -117,11 +117,6 @@ class Sweeper:
                     oldest = min(oldest, span.received_at / 1000 - EARLIER_SECONDS)
         return max(self._archive_seconds, retention + INDEX_SECONDS, now - oldest)
 
-    def _age(self, hour: str) -> float:
-        """Return how many seconds ago an hour ended."""
-        began = datetime.strptime(hour, "%Y-%m-%dT%H").replace(tzinfo=UTC).timestamp()
-        return self._clock.now() - began - _HOUR
-
     def _sweep(self, stored: Stored, index_seconds: float, deadline: Deadline) -> str | None:
         """Return what was done with an object, as Sweep names it; None if there was no time to look at it."""
         if deadline.near:
@@ -135,12 +130,11 @@ class Sweeper:
             return "failed"
 
     def _judge(self, stored: Stored, index_seconds: float) -> str:
-        span = span_there(self._ledger, stored)
-        if span is None or span.object is None or name_of(span) != stored.name:
-            written = stored.hour if span is None or span.object is None else span.object.hour
-            age = self._age(max(stored.hour, written))
-            return self._delete(stored, allowed=age >= UNREFERENCED_SECONDS)
-        planned_age = self._clock.now() - span.planned_at / 1000
+        now = self._clock.now()
+        span, is_left = referring(self._ledger, stored, now)
+        if span is None:
+            return self._delete(stored, allowed=is_left)
+        planned_age = now - span.planned_at / 1000
         if planned_age < self._archive_seconds or (not span.has_rows and planned_age < index_seconds):
             return "needed"
         if span.is_final and planned_age >= index_seconds:
@@ -171,3 +165,18 @@ def span_there(ledger: Ledger, stored: Stored) -> Span | None:
     if stored.chain.is_of_stream:
         return ledger.preceding(stored.chain, stored.first)
     return ledger.get(Place(stored.chain, stored.first))
+
+
+def referring(ledger: Ledger, stored: Stored, now: float) -> tuple[Span | None, bool]:
+    """Return the span that refers to an object; or None, and whether no span has referred to it for so long that it may go."""
+    span, hours = span_there(ledger, stored), [stored.hour]
+    if span is not None and span.object is not None:
+        if name_of(span) == stored.name:
+            return span, False
+        hours.append(span.object.hour)
+    return None, age(max(hours), now) >= UNREFERENCED_SECONDS
+
+
+def age(hour: str, now: float) -> float:
+    """Return how many seconds ago an hour ended."""
+    return now - datetime.strptime(hour, "%Y-%m-%dT%H").replace(tzinfo=UTC).timestamp() - _HOUR

@@ -7,7 +7,6 @@ deleted them, or somebody has been told to: until then, the object is what says 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from itertools import batched
 from typing import Any
@@ -28,8 +27,8 @@ from worker.ledger import Ledger
 from worker.rejected_events import PREFIX as REJECTED
 from worker.rejected_events import events
 from worker.rows import compress, decompress
-from worker.span_object import PREFIX, SpanObjects, Stored, name_of
-from worker.sweeper import UNREFERENCED_SECONDS, span_there
+from worker.span_object import PREFIX, SpanObjects, Stored
+from worker.sweeper import referring
 from worker.treasure_data.statement import End, Statements
 
 SHOWN_SECONDS = 3600.0
@@ -38,7 +37,6 @@ _AT_ONCE = 32
 _BATCH = 96  # objects
 _MOST_IDS = 500  # in one statement
 _STATEMENTS_AT_ONCE = 8
-_HOUR = 3600.0
 
 
 @dataclass(slots=True)
@@ -156,11 +154,9 @@ class ForgetSearch:
 
     def _look(self, stored: Stored, persons: Persons) -> list[PersonRows] | None:
         """Return what an object has of persons, if any; None if it must be looked at again. An object that nobody needs is deleted."""
-        span = span_there(self._ledger, stored)
-        if span is None or span.object is None or name_of(span) != stored.name:
-            began = _began(stored.hour)
-            written = began if span is None or span.object is None else max(began, _began(span.object.hour))
-            if self._clock.now() - written - _HOUR < UNREFERENCED_SECONDS:
+        span, is_left = referring(self._ledger, stored, self._clock.now())
+        if span is None:
+            if not is_left:
                 return None
             self._bucket.erase(stored.name)
             return []
@@ -312,7 +308,3 @@ def _known[T](results: Iterable[T | UnavailableError]) -> Iterator[T]:
             yield result
     if failure is not None:
         raise failure
-
-
-def _began(hour: str) -> float:
-    return datetime.strptime(hour, "%Y-%m-%dT%H").replace(tzinfo=UTC).timestamp()
