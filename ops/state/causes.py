@@ -26,14 +26,13 @@ _STATUS = re.compile(r"http_(\d{3})")
 _TRIED_AGAIN = ("http_401", "http_403", "http_404", "http_408", "http_413", "http_425", "http_429")
 """Refusals after which the same rows are sent again, all at once or in parts."""
 _NOT_CREATED = re.compile(r"may_not_create|create_http_4(?!04|08|29)\d\d")
-_NETWORK = ("connect_timeout", "connection_refused", "undocumented_answer", "not_json", "md5_mismatch")
+_NETWORK = ("connect_timeout", "connection_refused", "undocumented_answer", "md5_mismatch")
 _TD = {
     "timeout": "does not answer in time",
     "connect_timeout": "cannot be connected to in time",
     "connection_refused": "refuses connections",
     "connection_lost": "closes connections early",
     "slow": "has been slow",
-    "not_json": "does not answer with Treasure Data's JSON",
     "undocumented_answer": "does not answer with Treasure Data's JSON",
     "md5_mismatch": "received other bytes than were sent",
 }
