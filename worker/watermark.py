@@ -163,8 +163,7 @@ class Watermarks:
         notices = self._sqs.receive_message(
             QueueUrl=self._notices_url, VisibilityTimeout=0, WaitTimeSeconds=_ALL_SERVERS_SECONDS
         )
-        answer = self._sqs.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=list(_QUEUE_COUNTS))
-        waiting = sum(int(answer["Attributes"][name]) for name in _QUEUE_COUNTS)
+        waiting = sum(queue_counts(self._sqs, self._queue_url))
         if waiting:
             raise UnprovenError(f"about {waiting:,} envelopes are in the overflow queue")
         return began - COUNTED_SECONDS if notices.get("Messages") else began
@@ -244,6 +243,13 @@ class Watermarks:
         for kind in ("waiting", "dead"):
             for part in range(WORKLIST_KEYS):
                 yield from (span for _, span in self._ledger.work(kind, part))
+
+
+def queue_counts(sqs: "SQSClient", url: str) -> tuple[int, int]:
+    """Return how many messages of a queue SQS shows at present, and how many it hides, about."""
+    answer = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=list(_QUEUE_COUNTS))
+    shown, *hidden = (int(answer["Attributes"][name]) for name in _QUEUE_COUNTS)
+    return shown, sum(hidden)
 
 
 def _chains(ends: Iterable[_End]) -> Iterator[ChainId]:

@@ -13,7 +13,6 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from ops.books.stored_spans import has_object
-from ops.stream import overflow_queue
 from ops.stream.readable_shards import Position, ReadableShards
 from shared.clock import Clock
 from worker.bucket import Bucket
@@ -22,6 +21,7 @@ from worker.ledger import BEHIND_ALL, Ledger
 from worker.record import START, Number, decode
 from worker.span import Group, Span
 from worker.states import UNSETTLED, State
+from worker.watermark import queue_counts
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -240,7 +240,7 @@ class Accounting:
 
     def _unread(self, ends: Mapping[ChainId, Number], deadline: float) -> Unread:
         shards = {chain: self._unread_shard(chain.shard, end, deadline) for chain, end in ends.items()}
-        return Unread(sum(overflow_queue.counts(self.sqs, self.queue_url)), shards)
+        return Unread(sum(queue_counts(self.sqs, self.queue_url)), shards)
 
     def _unread_shard(self, shard: str, end: Number, deadline: float) -> UnreadShard:
         records, rows, behind = 0, 0, 0.0

@@ -21,6 +21,7 @@ from ops.stream.readable_shards import Position, from_stream
 from shared.clock import Clock
 from worker.record import Record
 from worker.span import Span
+from worker.watermark import queue_counts
 
 
 @dataclass(slots=True)
@@ -147,7 +148,7 @@ class Finder:
     def queued(self) -> Iterator[FoundEvent]:
         """Yield only the events in the overflow queue."""
         sqs, url = self.stack.client("sqs"), self.stack.outputs["OverflowQueueUrl"]
-        self.searched.hidden = sum(overflow_queue.counts(sqs, url))
+        self.searched.hidden = sum(queue_counts(sqs, url))
         for record in overflow_queue.peeked(sqs, url, self._began, self._is_time_up):
             self.searched.hidden = max(0, self.searched.hidden - 1)
             yield from self._in_records([record] if record is not None else [], "", Stage.QUEUED)

@@ -16,11 +16,11 @@ from ops.signing_secrets import newest_key, signing_secrets
 from ops.stack import Stack, advised
 from ops.state.causes import log_of, restored_cause, td_cause
 from ops.state.finding import Finding, fault, ok, unknown, warning
-from ops.stream import overflow_queue
 from ops.stream.event_source import mapping_faults, unknown_shards
 from ops.template import sluice_template
 from shared.accounts import Account
 from shared.errors import UnavailableError
+from worker.watermark import queue_counts
 
 TEST_TABLE = "sluice_doctor"
 """The table that the test event goes to."""
@@ -284,7 +284,7 @@ class Checks:
         yield ok("bucket")
 
     def _queue(self) -> Iterator[Finding]:
-        shown, _ = overflow_queue.counts(self.stack.client("sqs"), self.stack.outputs["OverflowQueueUrl"])
+        shown, _ = queue_counts(self.stack.client("sqs"), self.stack.outputs["OverflowQueueUrl"])
         yield ok("queue", screen.plural(shown, "envelope"))
 
     def _alarms(self) -> Iterator[Finding]:

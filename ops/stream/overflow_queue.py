@@ -2,7 +2,7 @@
 
 from base64 import b64decode
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from worker.record import START, Record, decode
 
@@ -13,18 +13,6 @@ if TYPE_CHECKING:
 _PEEKS = 3  # consecutive receives without a new message after which the queue counts as read
 _MOST_PEEKS = 500
 _PEEK_SECONDS = 5  # how long a received message is hidden, so that the next receive returns others
-_COUNTS: Final = (
-    "ApproximateNumberOfMessages",
-    "ApproximateNumberOfMessagesNotVisible",
-    "ApproximateNumberOfMessagesDelayed",
-)
-
-
-def counts(sqs: "SQSClient", url: str) -> tuple[int, int]:
-    """Return how many messages SQS shows at present, and how many it hides, about."""
-    answer = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=list(_COUNTS))
-    shown, *hidden = (int(answer["Attributes"][name]) for name in _COUNTS)
-    return shown, sum(hidden)
 
 
 def peeked(
@@ -32,7 +20,7 @@ def peeked(
 ) -> Iterator[Record | None]:
     """Yield the envelope in each message that was sent by then, UNIX seconds; None if it has none.
 
-    Each is hidden from the drainer for a few seconds. Which messages are shown is up to SQS: `counts` tells how many there are.
+    Each is hidden from the drainer for a few seconds. Which messages are shown is up to SQS: `queue_counts` tells how many there are.
     """
     known: set[str] = set()
     idle = 0
