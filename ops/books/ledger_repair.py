@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from heapq import heapify, heappop, heapreplace
-from itertools import groupby, islice, takewhile
+from itertools import islice, takewhile
 from operator import attrgetter
 
 from ops.books.chunks import chunks
@@ -81,12 +81,8 @@ class LedgerRepair:
 
     def unknown(self) -> int:
         """Return how many objects the ledger does not know."""
-        found = 0
-        for hour in self._hours():
-            for chain, group in groupby(self.objects.of_hour(hour), lambda one: one.chain):
-                end = self.ledger.end(chain)
-                found += sum(1 for one in group if self._is_unknown(one, end) or self._hole(one) is not None)
-        return found
+        stored = (one for hour in self._hours() for one in self.objects.of_hour(hour))
+        return sum(self._is_unknown(one, span_there(self.ledger, one)) for one in stored)
 
     def repair(self) -> Counter[str]:
         """Take up every unknown object, put everything that is not final in doubt, and let the functions go on.
@@ -96,26 +92,30 @@ class LedgerRepair:
         one has their records.
         """
         counts: Counter[str] = Counter()
-        unknown: dict[ChainId, list[Stored]] = {}
+        shards: set[ChainId] = set()
         gaps: dict[ChainId, Number] = {}  # the last records of gaps
-        # places that lack a span although others follow, and objects that may be theirs
-        holes: dict[Place, list[Stored]] = {}
+        unknown: dict[Place, list[Stored]] = {}  # by the place that lacks a span
         for hour in self._hours():
             self.tell(hour)
-            for chain, group in groupby(self.objects.of_hour(hour), lambda one: one.chain):
-                end = self._noted_end(chain)
-                for stored in group:
-                    if chain.gaps:
-                        gaps[chain] = max(stored.last, gaps.get(chain, START))
-                    if self._is_unknown(stored, end):
-                        unknown.setdefault(chain, []).append(stored)
-                    else:
-                        counts["objects"] += self._follow(stored, holes)
+            for stored in self.objects.of_hour(hour):
+                chain, there = stored.chain, span_there(self.ledger, stored)
+                if chain.is_of_stream and chain.root not in shards:
+                    self.ledger.note_chain(chain.root)  # the backup may lack it
+                    shards.add(chain.root)
+                if chain.gaps:
+                    gaps[chain] = max(stored.last, gaps.get(chain, START))
+                if self._is_unknown(stored, there):
+                    unknown.setdefault(Place(chain, _last(there)), []).append(stored)
+                else:
+                    counts["objects"] += self._follow_rewrite(stored, there)
+        # a span is missing although others follow: the items of a backup differ in age
+        holes = {one: some for one, some in unknown.items() if one.after < _last(self.ledger.end(one.chain))}
         self._fill_holes(holes, gaps, counts)
         self._claim_again(gaps)
         turns = [
-            self._take_up(chain, some, gaps, counts, self.ledger.end(chain))
-            for chain, some in unknown.items()
+            self._take_up(place.chain, some, gaps, counts, self.ledger.end(place.chain))
+            for place, some in unknown.items()
+            if place not in holes
         ]
         coming = [(at, number) for number, turn in enumerate(turns) if (at := next(turn, None)) is not None]
         heapify(coming)
@@ -160,27 +160,6 @@ class LedgerRepair:
                         if not isinstance(error, ObjectGoneError) or any(self.bucket.names(name)):
                             self.unreadable[name] = str(error)
 
-    def _noted_end(self, chain: ChainId) -> Span | None:
-        """Return a chain's last span, and note the chain, which the backup may lack."""
-        if chain.is_of_stream:
-            self.ledger.note_chain(chain.root)
-        return self.ledger.end(chain)
-
-    def _follow(self, stored: Stored, holes: dict[Place, list[Stored]]) -> bool:
-        """Have a known span refer to an object that was written anew; note an object that may belong into a hole."""
-        place = self._hole(stored)
-        if place is not None:
-            holes.setdefault(place, []).append(stored)
-        return place is None and self._follow_rewrite(stored)
-
-    def _hole(self, stored: Stored) -> Place | None:
-        """Return the place that lacks a span before an object's records, although others follow: the items of a backup differ in age."""
-        before = self.ledger.preceding(stored.chain, stored.first)
-        at = START if before is None else before.last
-        place = Place(stored.chain, at)
-        is_free = stored.chain.is_of_stream and stored.first > at and self.ledger.get(place) is None
-        return place if is_free else None
-
     def _fill_holes(
         self, holes: Mapping[Place, list[Stored]], gaps: Mapping[ChainId, Number], counts: Counter[str]
     ) -> None:
@@ -223,9 +202,9 @@ class LedgerRepair:
         return [one.after for one in behind]
 
     @staticmethod
-    def _is_unknown(stored: Stored, end: Span | None) -> bool:
-        """Return whether an object lies behind its chain's end. Chains that are not of the stream have one span at most."""
-        return end is None or (stored.chain.is_of_stream and stored.first > end.last)
+    def _is_unknown(stored: Stored, there: Span | None) -> bool:
+        """Return whether an object lies behind the span that is there. Chains that are not of the stream have one span at most."""
+        return there is None or (stored.chain.is_of_stream and stored.first > there.last)
 
     def _take_up(
         self,
@@ -243,7 +222,7 @@ class LedgerRepair:
         borders = set(behind)  # where spans ended, as whoever planned the next one saw
         reached = START
         while True:
-            at = START if end is None else end.last
+            at = _last(end)
             # all that may follow the same span, and all that show which of them does not
             while reached <= _reach(left, reached) and (more := next(coming, None)) is not None:
                 # whoever appended in a gap saw a span that begins behind it
@@ -297,13 +276,12 @@ class LedgerRepair:
         """
         chain, end = replace(gap, gaps=gap.gaps[:-1]), self.ledger.end(gap)
         before = self.ledger.end(chain)
-        at = START if before is None else before.last
+        at = _last(before)
         if end is not None and gap.gaps[-1] == at:
             self.ledger.append(_filler(chain, at, end.last, end.planned_at, before))
 
-    def _follow_rewrite(self, stored: Stored) -> bool:
+    def _follow_rewrite(self, stored: Stored, span: Span | None) -> bool:
         """Have a known span refer to the object that the sweep or forgetting has written anew since the backup."""
-        span = span_there(self.ledger, stored)
         if span is None or span.object is None or stored.hour < span.object.hour:
             return False
         if name_of(span) == stored.name or (
@@ -485,6 +463,11 @@ def _following(left: Iterable[_Unknown]) -> list[_Unknown]:
 def _reach(left: list[_Unknown], otherwise: Number) -> Number:
     """Return up to where objects may show which one to take up next."""
     return max(one.stored.last for one in _following(left)) if left else otherwise
+
+
+def _last(span: Span | None) -> Number:
+    """Return where a chain ends that ends with a span, or has none."""
+    return START if span is None else span.last
 
 
 def _filler(chain: ChainId, at: Number, last: Number, planned_at: int, end: Span | None) -> Span:
