@@ -13,9 +13,7 @@ from threading import Lock
 from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
 from worker.health import SENDER_PROBE_SECONDS, DatabaseHealth
-from worker.settlement import Outcome
-from worker.states import Event
-from worker.upload import UNSENT
+from worker.settlement import UNSENT, Outcome
 
 MOST_VAIN_PROBES = 32
 """After so many, and no success, a run probes no other database that has failed here."""
@@ -144,13 +142,10 @@ class Admission:
         """Note the outcome of an import."""
         with self._lock:
             known = self._databases[database]
-            if outcome.event is Event.ACCEPTED:
-                self._health.succeeded(database)
-            elif outcome.reason == _THROTTLED and outcome.surely_not:
+            if outcome.reason == _THROTTLED and outcome.surely_not:
                 known.limit = max(1, known.limit // 2)
-            elif outcome.event is Event.UNANSWERED and outcome.reason != UNSENT.reason:
+            elif self._health.note(database, outcome):
                 known.closed = outcome.reason
-                self._health.failed(database, outcome.reason)
 
     def _is_untried(self, database: str) -> bool:
         """Return whether a database must be probed before it gets rows; note if it need not be."""

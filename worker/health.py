@@ -14,7 +14,9 @@ from zlib import crc32
 from shared.clock import Clock
 from shared.telemetry import Telemetry
 from worker.rows import compress
+from worker.settlement import UNSENT, Outcome
 from worker.span import milliseconds
+from worker.states import Event
 from worker.treasure_data.client import Meaning, TreasureDataClient
 
 PROBE_TABLE = "sluice_probe"
@@ -97,17 +99,20 @@ class DatabaseHealth:
             self._telemetry.warning("Treasure Data seems to be away")
         self._is_away = True
 
-    def succeeded(self, database: str) -> None:
-        """Note that a database has accepted rows. While it fails, that settles nothing: they were sent before it failed."""
-        found = self._get(database)
-        found.works = not found.failure
+    def note(self, database: str, outcome: Outcome) -> bool:
+        """Note the outcome of an import; return whether it failed for a reason that may concern all others to this database.
 
-    def failed(self, database: str, reason: str) -> None:
-        """Note that an import failed for a reason that may concern all others to this database."""
+        While the database fails, an import that succeeds settles nothing: it was sent before that.
+        """
         found = self._get(database)
+        if outcome.event is Event.ACCEPTED:
+            found.works = not found.failure
+        if outcome.event is not Event.UNANSWERED or outcome.reason == UNSENT.reason:
+            return False
         if not found.failure:
-            self._telemetry.warning("a database fails", database=database, reason=reason)
-        found.failure, found.works, found.probed_at = reason, False, self._clock.now()
+            self._telemetry.warning("a database fails", database=database, reason=outcome.reason)
+        found.failure, found.works, found.probed_at = outcome.reason, False, self._clock.now()
+        return True
 
     def delayed(self, database: str, seconds: float) -> None:
         """Note that others have waited for a database."""

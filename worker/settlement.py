@@ -38,6 +38,10 @@ class Outcome:
     words: str = ""
 
 
+UNSENT = Outcome(Event.UNANSWERED, "deadline", surely_not=True)
+"""The time was up before anything was sent."""
+
+
 @dataclass(eq=False)
 class Settlement:
     """Settles chunks for an invocation that has just appended their span, or written that it is about to send them."""

@@ -22,11 +22,11 @@ from worker.inquiry import Doubt, Inquiries, Run, was_sent
 from worker.ledger import Ledger
 from worker.plan import obstacle_of
 from worker.rows import decompress, sample, spread
-from worker.settlement import TOO_LARGE, Outcome, Settlement
+from worker.settlement import TOO_LARGE, UNSENT, Outcome, Settlement
 from worker.span import ChunkKey, Place, Span, milliseconds
 from worker.span_object import SpanObjects
 from worker.states import LEDGER_RESTORED, UNSETTLED, Action, Entry, Event, Happening, Rules, State, Step
-from worker.upload import UNSENT, Upload, Uploader
+from worker.upload import Upload, Uploader
 
 UNSETTLED_SECONDS = 180.0
 """A span that nobody has settled is left to its worker for this long: longer than an invocation of the worker lasts."""

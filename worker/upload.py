@@ -20,7 +20,7 @@ from worker.account_cache import AccountCache
 from worker.deadline import LEAST_SEND_SECONDS, Deadline
 from worker.executor import Executor, Executors, InlineExecutor
 from worker.health import DatabaseHealth
-from worker.settlement import Outcome
+from worker.settlement import UNSENT, Outcome
 from worker.span import TOO_MANY_TABLES, ChunkKey
 from worker.states import Event
 from worker.tables import Tables
@@ -36,8 +36,6 @@ OUTAGE_DATABASES = 8
 MOST_SENDS = 256
 """The most sends under way at once, including those that take longer than usual."""
 
-UNSENT = Outcome(Event.UNANSWERED, "deadline", surely_not=True)
-"""The time was up before anything was sent."""
 EVENTS = {
     Meaning.ACCEPTED: Event.ACCEPTED,
     Meaning.TOO_LARGE: Event.PARTLY_REFUSED,
@@ -257,14 +255,11 @@ class _Run:
         lane.answered_at = now
         lane.slowest = max(lane.slowest, now - self._under_way.pop(upload))
         self._outcomes[upload.key] = outcome
-        if outcome.event is Event.ACCEPTED:
-            self._u.health.succeeded(upload.database)
-            if lane.slowest <= USUAL_SECONDS:
-                lane.limit = self._u.per_database
-        elif outcome.event is Event.UNANSWERED and outcome.reason != UNSENT.reason:
-            self._u.health.failed(upload.database, outcome.reason)
+        if self._u.health.note(upload.database, outcome):
             lane.failed = True
             self._leave(lane, outcome.reason)
+        elif outcome.event is Event.ACCEPTED and lane.slowest <= USUAL_SECONDS:
+            lane.limit = self._u.per_database
         self._ready.append(lane)
 
     def _leave(self, lane: _Lane, reason: str) -> None:

@@ -1,5 +1,7 @@
 """DatabaseHealth: which databases get no rows for now."""
 
+from dataclasses import replace
+
 import pytest
 
 from doubles.treasure_data import Action, Fault, Kind
@@ -12,8 +14,11 @@ from worker.health import (
     PROBE_TABLE,
     SLOW_SECONDS,
 )
+from worker.settlement import Outcome
+from worker.states import Event
 
 DB = "shop_db"
+ACCEPTED, FAILED = Outcome(Event.ACCEPTED), Outcome(Event.UNANSWERED, "http_500")
 
 
 @pytest.fixture
@@ -27,11 +32,11 @@ def made() -> Delivery:
 def test_a_database_fails_until_a_probe_is_answered(made: Delivery) -> None:
     """A probe is due now and then, and every failure puts it off. Rows that are accepted after a failure were sent before it."""
     one = made.wiring.health
-    one.succeeded(DB)
+    one.note(DB, ACCEPTED)
     assert one.works(DB)
-    one.failed(DB, "http_500")
+    one.note(DB, FAILED)
     assert not one.works(DB)
-    one.succeeded(DB)
+    one.note(DB, ACCEPTED)
     assert (True, False, []) == (bool(one.reason(DB)), one.works(DB), one.due([DB]))
     made.clock.sleep(PROBE_EVERY_SECONDS)
     assert [DB] == one.due([DB])
@@ -39,7 +44,7 @@ def test_a_database_fails_until_a_probe_is_answered(made: Delivery) -> None:
     assert "" == one.probe(DB, 1.0)
     assert (False, False, []) == (bool(one.reason(DB)), one.works(DB), one.due([DB]))
     assert 1 == len(made.telemetry.said("a database fails"))
-    one.succeeded(DB)
+    one.note(DB, ACCEPTED)
     assert (False, True) == (bool(one.reason(DB)), one.works(DB))
 
 
@@ -47,7 +52,7 @@ def test_in_an_outage_no_database_gets_rows_until_one_answers_a_probe() -> None:
     """Those that were never probed are due first. Those that have failed themselves each need an answer of their own."""
     made = Delivery()
     one = made.wiring.health
-    one.failed(DB, "timeout")
+    one.note(DB, replace(FAILED, reason="timeout"))
     one.away()
     assert ["timeout", AWAY] == [one.reason(DB), one.reason("blog_db")]
     assert ["blog_db"] == one.due([DB, "blog_db"])

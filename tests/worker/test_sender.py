@@ -38,7 +38,7 @@ from worker.selection import SCHEDULED, Selection
 from worker.sender import Report, Sender
 from worker.settlement import Outcome
 from worker.span import ChunkKey, Span, milliseconds
-from worker.states import Decision, Entry, State
+from worker.states import Decision, Entry, Event, State
 from worker.turn import UNSETTLED_SECONDS
 from worker.upload import Upload
 
@@ -456,11 +456,11 @@ def test_a_chunk_with_a_doubt_is_halved_only_after_treasure_data_was_asked() -> 
     largest = made.td.settings.largest_import
     made.td.settings = replace(made.td.settings, largest_import=1)
     made.td.create("shop_db", PROBE_TABLE)
-    made.sender_wiring.health.succeeded("shop_db")
+    made.sender_wiring.health.note("shop_db", Outcome(Event.ACCEPTED))
     made.send()
     assert {"shop/views/0": ("waiting", "http_413", 2)} == made.chunks()
     made.clock.sleep(ASKABLE_SECONDS)
-    made.sender_wiring.health.succeeded("shop_db")
+    made.sender_wiring.health.note("shop_db", Outcome(Event.ACCEPTED))
 
     assert Report(dead=2) == made.send()
     assert {f"shop/views/0.{n}": ("dead", "row_too_large", 1) for n in range(2)} == made.chunks()

@@ -8,14 +8,13 @@ from tests.support.delivery import Delivery, once
 from tests.support.spans import CHAIN, KEY, key, span
 from worker.chain import Owner
 from worker.record import START
-from worker.settlement import MOST_HALVINGS, MOST_VAIN_HALVINGS, Outcome
+from worker.settlement import MOST_HALVINGS, MOST_VAIN_HALVINGS, UNSENT, Outcome
 from worker.span import ChunkKey, Span
 from worker.states import Entry, Event, State
 
 CLICKS = key("shop/clicks/0")
 OK = Outcome(Event.ACCEPTED)
 REFUSED = Outcome(Event.REFUSED, "http_415", surely_not=True, words="why")
-UNSENT = Outcome(Event.UNANSWERED, "deadline", surely_not=True)
 LOST = Outcome(Event.UNANSWERED, "timeout")
 PARTLY = Outcome(Event.PARTLY_REFUSED, "http_422", surely_not=True)
 

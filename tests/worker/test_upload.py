@@ -14,10 +14,10 @@ from tests.support.delivery import Delivery, lose_answer, row
 from tests.support.virtual_time import SideBySide, VirtualClock
 from worker.deadline import Deadline
 from worker.rows import compress
-from worker.settlement import Outcome
+from worker.settlement import UNSENT, Outcome
 from worker.span import ChunkKey, Group, RowSender
 from worker.states import Event
-from worker.upload import LINGER_SECONDS, OUTAGE_DATABASES, UNSENT, Upload
+from worker.upload import LINGER_SECONDS, OUTAGE_DATABASES, Upload
 
 UNANSWERED = Event.UNANSWERED
 
@@ -194,7 +194,7 @@ def test_a_database_that_failed_since_the_plan_gets_nothing() -> None:
     """The spans of one batch are planned before the first of them is sent."""
     made = Made(2)
     uploads = made.uploads(1, 1)
-    made.delivery.wiring.health.failed("db_0", "http_503")
+    made.delivery.wiring.health.note("db_0", Outcome(UNANSWERED, "http_503"))
     outcomes = made.run(uploads)
 
     assert [UNANSWERED, Event.ACCEPTED] == events(outcomes)
