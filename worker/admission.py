@@ -110,13 +110,9 @@ class Admission:
 
     def admit(self, database: str, admitted: set[str]) -> MaySend:
         """Admit a span to a database, and add it to those that the span is `admitted` to. It is probed if nobody has tried it yet."""
+        self.probe_untried([database])
         with self._lock:
-            must_probe = self._is_untried(database)
-            self._databases[database].is_probed |= must_probe
-        if must_probe:
-            self._try(database)
-        with self._lock:
-            known = self._databases[database]
+            known = self._databases.setdefault(database, _Database())
             if known.closed:
                 return MaySend.NO
             if database not in admitted:
