@@ -98,7 +98,7 @@ class ChainId:
     @property
     def is_forced(self) -> bool:
         """Whether it is the chain of a forced replay."""
-        return not self.stream and self.shard.startswith(FORCED)
+        return self.shard.startswith(FORCED)
 
     @cached_property
     def root(self) -> "ChainId":

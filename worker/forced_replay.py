@@ -78,7 +78,6 @@ class Wanted:
         group = key.group
         return (
             not group.code
-            and not group.is_rejected
             and self.account in (None, key.account)
             and self.table in (None, group.table)
             and self.database in (None, span.database(key))

@@ -131,7 +131,9 @@ class Inquiries:
         jobs: list[Callable[[], Answers]] = [
             partial(self._ask, run, database, table, part)
             for (database, table, vain), found in alike.items()
-            for part in batches(found, _rows_of, MOST_SPREAD, max(1, _MOST_ASKED >> _RARER * vain))
+            for part in batches(
+                found, lambda doubt: len(doubt.rows), MOST_SPREAD, max(1, _MOST_ASKED >> _RARER * vain)
+            )
         ]
         if wanted:
             jobs.append(partial(self._look_for, run, wanted))
@@ -213,10 +215,6 @@ class Inquiries:
             rows=span.rows(key),
             unique_id=span.unique_id(key, doubt.database),
         )
-
-
-def _rows_of(doubt: Doubt) -> int:
-    return len(doubt.rows)
 
 
 def was_sent(key: ChunkKey, entry: Entry) -> bool:

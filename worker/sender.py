@@ -166,7 +166,8 @@ class Sender:
         if progress.run.deadline.near:
             return None
         while self._clock.now() < progress.ask_at and (turn := next(turns, None)) is not None:
-            if not self._must_wait(turn):
+            is_busy = turn.run.admission.is_busy(turn.waits_for)  # others use the database that it waits for
+            if not is_busy and not self._is_left(turn):
                 return partial(self._take_turn, turn)
             turn.asks = False  # what there was to ask is answered
             end(turn)
@@ -179,10 +180,6 @@ class Sender:
         """Find out what turns have noted; return these turns."""
         self._inquiries.carry_out(run)
         return turns
-
-    def _must_wait(self, turn: Turn) -> bool:
-        """Return whether a span needs no look now: others are using the database that it waits for, or all of its databases are closed."""
-        return turn.run.admission.is_busy(turn.waits_for) or self._is_left(turn)
 
     def _take_turn(self, turn: Turn) -> Turn:
         with about(span=turn.place.name):

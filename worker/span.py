@@ -427,7 +427,7 @@ class Span:
                 if entry.state in UNSETTLED and not key.group.request_id:
                     entries.setdefault(key, entry)
         span = replace(self, settled=settled)
-        for key in sorted(entries, key=_depth, reverse=True):
+        for key in sorted(entries, key=lambda one: len(one.path), reverse=True):
             if entries[key].state is State.SPLIT:
                 _join(entries, key)
         for key, entry in list(entries.items()):
@@ -464,10 +464,6 @@ def plan_bytes(chunks: Iterable[ChunkKey], destinations: Mapping[RowSender, Dest
     for sender, destination in destinations.items():
         size += len(sender.name) + len(destination.text) + 16
     return size
-
-
-def _depth(key: ChunkKey) -> int:
-    return len(key.path)
 
 
 def _join(entries: dict[ChunkKey, Entry], key: ChunkKey) -> None:

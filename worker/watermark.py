@@ -225,7 +225,7 @@ class Watermarks:
             new = [
                 span.place.replacement_of(key)
                 for key, entry in span.all_leaves()
-                if entry.state is State.REPLACED and (entry.at or 0) >= since
+                if entry.state is State.REPLACED and entry.at >= since
             ]
             for some in batched(new, 2 * _GAPS_AT_ONCE, strict=False):
                 yield from self._with_replacements(self._ledger.get_all(some).values(), began)

@@ -109,11 +109,10 @@ class WatermarkRows:
 
 
 def rows_of(found: Completeness, account: str, tables: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Yield the watermark rows of an account: one for all its tables, and one for each."""
+    """Yield the watermark rows of an account, of which alone `found` has rows: one for all its tables, and one for each."""
     horizon = found.horizon or 0
-    pending = [at for (owner, _), at in found.pending.items() if owner == account]
-    dead = sum(rows for (owner, _), rows in found.dead.items() if owner == account)
-    yield _row(found, account, ALL_TABLES, min([horizon, *pending]), dead)
+    dead = sum(found.dead.values())
+    yield _row(found, account, ALL_TABLES, min([horizon, *found.pending.values()]), dead)
     for table in sorted(tables)[:MOST_TABLES]:
         place: Table = account, table
         yield _row(found, account, table, found.before(*place) or 0, found.dead.get(place, 0))

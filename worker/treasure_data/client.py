@@ -204,7 +204,7 @@ class TreasureDataClient:
 
         A query that began before `not_before` (UNIX seconds) does not prove that rows are absent.
         """
-        question = Question(self._api, self.statements, database, table, deadline, not_before)
+        question = Question(self.statements, database, table, deadline, not_before)
         try:
             return question.ask(chunks)
         except (HTTPError, SecretUnavailableError):

@@ -1,6 +1,6 @@
 """Queries Treasure Data to find out whether it has rows."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -24,7 +24,6 @@ class Question:
         not_before: UNIX seconds; a query that began earlier does not prove that rows are absent.
     """
 
-    _api: Callable[..., TdAnswer]
     _statements: Statements
     _database: str
     _table: str
@@ -57,7 +56,11 @@ class Question:
         counts = self._counts("DISTINCT ", _ROW, wanted)
         if isinstance(counts, Presence):
             return dict.fromkeys(wanted, counts)
-        found = {n: _presence(count, len(wanted[n])) for n, count in counts.items() if count}
+        found = {
+            n: Presence.PRESENT if count == len(wanted[n]) else Presence.UNDECIDED
+            for n, count in counts.items()
+            if count
+        }
         rest = wanted.keys() - found.keys()
         if not rest:
             return found
@@ -106,15 +109,11 @@ class Question:
         return is_absent and self._lacks(self._table, "table", "list", self._database)
 
     def _lacks(self, name: str, kind: str, *path: str) -> bool:
-        names = self._api("GET", kind, *path).names(f"{kind}s")
+        names = self._statements.api("GET", kind, *path).names(f"{kind}s")
         return names is not None and name not in names
 
     def _show(self) -> TdAnswer:
-        return self._api("GET", "table", "show", self._database, self._table)
-
-
-def _presence(count: int, rows: int) -> Presence:
-    return Presence.PRESENT if count == rows else Presence.UNDECIDED
+        return self._statements.api("GET", "table", "show", self._database, self._table)
 
 
 def _times(row: Any) -> str:
