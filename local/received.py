@@ -118,8 +118,6 @@ class Received:
                     continue
                 self._requests.add(record.request_id)
                 yield from (one for one in events_of(record, shard) if one.kind is Kind.EVENT)
-            if page.at_tip:
-                return
 
     def _matching(self, asked: Mapping[str, str], get: Callable[[], list[dict[str, Any]]]) -> dict[str, Any]:
         """Return the events that match a query, once there are `count` of them or the wait is over.

@@ -252,8 +252,6 @@ class Accounting:
                 behind = max(0.0, self.clock.now() - arrived_at)
             records += len(page.records)
             rows += sum(row_count(record["Data"]) for record in page.records)
-            if page.at_tip:
-                break
         return UnreadShard(records, behind_seconds=behind, rows=rows, after=end)
 
 

@@ -76,8 +76,6 @@ def repeated_rows(shards: ReadableShards) -> int:
                     rows += sum(count for _, count, _ in record.blocks)
                 elif record.request_id:
                     known.add(record.request_id)
-            if page.at_tip:
-                break
     return rows
 
 
@@ -175,8 +173,6 @@ class StreamCount:
                 close += 1
                 if first == _NO_END and arrived_at >= moment:
                     first = number(record["SequenceNumber"])
-            if page.at_tip:
-                break
         return first, close
 
     def _on_stream(self, shard: str, begin: Number, first: Number, end: Number) -> int:
@@ -189,6 +185,4 @@ class StreamCount:
                 if this >= end:
                     return count
                 count += this >= first
-            if page.at_tip:
-                break
         return count

@@ -142,7 +142,7 @@ class Finder:
             for found in self._in_records(records, shard, Stage.ON_STREAM):
                 if (shard, found.seen.sequence_number) not in self._records:
                     yield found
-            if page.at_tip or len(records) < len(page.records):
+            if len(records) < len(page.records):
                 return
 
     def queued(self) -> Iterator[FoundEvent]:

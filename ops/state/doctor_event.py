@@ -59,12 +59,10 @@ class DoctorEvent:
         """Return where the test event is on the stream: its shard's chain and its record's number."""
         stream = self.stack.shards()
         for shard in stream.all():
-            for page in stream.pages(shard.shard_id, Position(moment=since), until):
-                for record in () if page is None else page.records:
+            for page in filter(None, stream.pages(shard.shard_id, Position(moment=since), until)):
+                for record in page.records:
                     if mark.encode() in record["Data"]:
-                        return stream.chain(shard.shard_id), number(record["SequenceNumber"])
-                if page is None or page.at_tip:
-                    break
+                        return stream.chain_of(shard), number(record["SequenceNumber"])
         return None
 
     def _settled(self, chain: ChainId, number: Number) -> Span | None:

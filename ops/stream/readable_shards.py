@@ -159,7 +159,7 @@ class ReadableShards(Shards):
         return Cursor(self._kinesis, self._stream, shard, position, self._clock)
 
     def pages(self, shard: str, position: Position, until: float = float("inf")) -> Iterator[Page | None]:
-        """Yield a shard's pages from a position on, and wait for more at the tip. At `until` (UNIX seconds), yield None and end.
+        """Yield a shard's pages from a position on up to the tip. At `until` (UNIX seconds), yield None and end.
 
         Raises:
             ShardUnreadableError: Kinesis refuses, or fails repeatedly.
@@ -175,7 +175,7 @@ class ReadableShards(Shards):
             page = cursor.read()
             if page is not None:
                 yield page
-                if page.ended:
+                if page.at_tip:
                     return
 
 

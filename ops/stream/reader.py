@@ -99,7 +99,7 @@ class StreamReader:
                     is_checked = True
                 inside = [record for record in page.records if not end.is_before(record, began)]
                 yield inside
-                if len(inside) < len(page.records) or page.at_tip:
+                if len(inside) < len(page.records):
                     break
         except ShardUnreadableError as error:
             if not is_checked and _is_invalid(error):

@@ -178,9 +178,10 @@ def test_a_definite_refusal_is_an_error_at_once(code: str, call: str, error: typ
     assert BEGAN == clock.now()
 
 
-def test_pages_yields_until_the_shard_ends() -> None:
+@pytest.mark.parametrize("last", [page(3), page(3, behind=9, ended=True)])
+def test_pages_yields_until_nothing_follows(last: dict[str, Any]) -> None:
     """It waits between reads and skips throttled ones."""
-    shards, kinesis, clock = reader(page(1, behind=9), THROTTLED[0], page(2), page(3, ended=True))
+    shards, kinesis, clock = reader(page(1, behind=9), THROTTLED[0], page(2, behind=9), last)
 
     assert [["1"], ["2"], ["3"]] == list(map(numbers_of, shards.pages(SHARD, OLDEST)))
     assert [0.0, 0.25, 0.75, 1.0] == [time - BEGAN for time in kinesis.times]
