@@ -215,8 +215,9 @@ class Accounting:
 
     def _ends(self) -> dict[ChainId, Number]:
         """Return the last sequence number in each shard's chain."""
-        chains = [self.shards.chain(shard.shard_id) for shard in self.shards.all()]
-        ends = {chain: last_planned(self.ledger, chain) for chain in chains}
+        ends = {
+            chain: last_planned(self.ledger, chain) for chain in map(self.shards.chain_of, self.shards.all())
+        }
         return {chain: START if end is None else end.last for chain, end in ends.items()}
 
     def _find_unbacked(

@@ -9,6 +9,7 @@ from worker.ledger import Ledger
 from worker.record import Number
 from worker.span import Place, Span
 from worker.span_object import SpanObjects, Stored, hour_of, name_of
+from worker.sweeper import span_there
 
 _CLOCKS_DIFFER_SECONDS = 3600.0
 _UNORDERED_SECONDS = 60.0  # by which a chain's arrivals, which are approximate, may be out of order
@@ -74,16 +75,9 @@ def _of(ledger: Ledger, batch: Sequence[tuple[Stored, Place]]) -> Iterator[Span]
     """Yield the spans that refer to objects."""
     guessed = ledger.get_all({place for _, place in batch})
     for stored, place in batch:
-        span = _if_of(stored, guessed.get(place)) or _span_of(ledger, stored)
+        span = _if_of(stored, guessed.get(place)) or _if_of(stored, span_there(ledger, stored))
         if span is not None:
             yield span
-
-
-def _span_of(ledger: Ledger, stored: Stored) -> Span | None:
-    """Return the span that refers to an object; None if none does."""
-    if stored.chain.is_of_stream:
-        return _if_of(stored, ledger.preceding(stored.chain, stored.first))
-    return _if_of(stored, ledger.get(Place(stored.chain, stored.first)))
 
 
 def _if_of(stored: Stored, span: Span | None) -> Span | None:

@@ -5,13 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from botocore.exceptions import ClientError
-
 from ops import screen
 from ops.failure import Failure
-from ops.stream.readable_shards import Position, ReadableShards
+from ops.stream.readable_shards import NoSuchRecordError, Position, ReadableShards
 from shared.clock import Clock
-from shared.errors import ShardUnreadableError
 from shared.puts import batches
 from worker.record import number
 
@@ -101,12 +98,12 @@ class StreamReader:
                 yield inside
                 if len(inside) < len(page.records):
                     break
-        except ShardUnreadableError as error:
-            if not is_checked and _is_invalid(error):
-                raise Failure(
-                    f"{start.number} is not a sequence number of {shard}, or has expired: use a time with --from"
-                ) from error
-            raise
+        except NoSuchRecordError as error:
+            if is_checked:
+                raise
+            raise Failure(
+                f"{start.number} is not a sequence number of {shard}, or has expired: use a time with --from"
+            ) from error
         if not is_checked:
             raise Failure(f"the record {start.number} of {shard} has expired: use a time with --from")
 
@@ -152,9 +149,3 @@ def arrival(record: Read) -> float:
     """Return when a record arrived, in UNIX seconds."""
     at: float = record["ApproximateArrivalTimestamp"].timestamp()
     return at
-
-
-def _is_invalid(error: ShardUnreadableError) -> bool:
-    """Return whether Kinesis rejected a sequence number as unknown."""
-    cause = error.__cause__
-    return isinstance(cause, ClientError) and cause.response["Error"]["Code"] == "InvalidArgumentException"
