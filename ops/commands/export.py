@@ -127,14 +127,13 @@ def _in_spans(
 
 def _in_rejected(stack: Stack, wanted: WantedPersons, matcher: Matcher) -> Iterator[dict[str, Any]]:
     bucket = stack.bucket()
-    for page in bucket.pages(f"{PREFIX}{wanted.account}/"):
-        for item in page.get("Contents", ()):
-            data = bucket.get(item["Key"])
-            for event in events(decompress(data)) if data is not None else ():
-                if matcher.request_of_event(event.original):
-                    yield {
-                        "where": "rejected events",
-                        "object": item["Key"],
-                        "received": screen.utc(event.received_at / 1000),
-                        "event": json_codec.parse(event.original),
-                    }
+    for name in bucket.names(f"{PREFIX}{wanted.account}/"):
+        data = bucket.get(name)
+        for event in events(decompress(data)) if data is not None else ():
+            if matcher.request_of_event(event.original):
+                yield {
+                    "where": "rejected events",
+                    "object": name,
+                    "received": screen.utc(event.received_at / 1000),
+                    "event": json_codec.parse(event.original),
+                }

@@ -12,7 +12,7 @@ from ops import personal_data, screen
 from ops.events.seen_event import unpacked
 from ops.failure import Failure
 from ops.stack import Stack, works_on_stack
-from ops.stream.place import PLACE
+from ops.stream.place import from_option
 from ops.stream.reader import RangeEnd, Read, StreamReader, batches_of, member
 from shared import envelope
 from shared.clock import SystemClock
@@ -23,13 +23,7 @@ from shared.errors import EnvelopeError, InvalidObjectError
 @click.command("record")
 @works_on_stack
 @click.option("--shard", metavar="ID", help="Shard to read. Default: the first.")
-@click.option(
-    "--from",
-    "start",
-    type=PLACE,
-    default=RangeEnd(),
-    help="Start time or sequence number. Default: the stream's oldest record.",
-)
+@from_option
 @click.option(
     "--count", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Number of records."
 )

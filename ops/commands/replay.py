@@ -18,7 +18,7 @@ from ops.books.replayed import Planned, Replayed, delivered_in, kept_in, outcome
 from ops.failure import INTERRUPTED, UNFINISHED, Failure
 from ops.sending import send
 from ops.stack import Stack, works_on_stack
-from ops.stream.place import PLACE
+from ops.stream.place import PLACE, from_option
 from ops.stream.reader import RangeEnd, StreamReader
 from ops.stream.replayer import HoldsError, Progressing, Replay
 from shared.clock import Clock, SystemClock
@@ -34,13 +34,7 @@ _WAIT_SECONDS = 15.0  # between two looks at what still waits
 
 @click.command("replay")
 @works_on_stack
-@click.option(
-    "--from",
-    "start",
-    type=PLACE,
-    default=RangeEnd(),
-    help="Start time or sequence number. Default: the stream's oldest record.",
-)
+@from_option
 @click.option(
     "--to",
     "end",

@@ -277,23 +277,17 @@ class _Estimate:
     def _compressed(self) -> float:
         return self._w.events * ROW_BYTES / COMPRESSION
 
-    def _lambda(self, invocations: float, seconds: float, megabytes: int) -> float:
-        price = self._p["lambda_x86" if self._s.x86 else "lambda_arm"]
-        return (
-            invocations / 1e6 * self._p["lambda_requests"] + invocations * seconds * megabytes / 1024 * price
-        )
-
     def _ingest(self) -> Line:
         cpu = INGEST_REQUEST_CPU + self._w.per_request * INGEST_EVENT_CPU
         seconds = PUT_SECONDS + elapsed(cpu, self._s.ingest_mb) + COLD_SHARE * COLD_SECONDS
-        usd = self._lambda(self._w.requests, seconds, self._s.ingest_mb)
+        usd = of_lambda(self._s, self._p, self._w.requests, seconds, self._s.ingest_mb)
         return Line("Lambda, ingest", usd, f"{seconds * 1000:.1f} ms at {self._s.ingest_mb} MB")
 
     def _worker(self) -> Line:
         rows = self._w.events / self._batches
         cpu = WORKER_BATCH_CPU + rows * WORKER_ROW_CPU
         seconds = BATCH_SECONDS + elapsed(cpu, self._s.worker_mb)
-        usd = self._lambda(self._batches, seconds, self._s.worker_mb)
+        usd = of_lambda(self._s, self._p, self._batches, seconds, self._s.worker_mb)
         return Line(
             "Lambda, worker",
             usd,
@@ -302,14 +296,15 @@ class _Estimate:
 
     def _sender(self) -> Line:
         runs = HOURS * 60 / self._s.sender_minutes
-        usd = self._lambda(runs, SENDER_SECONDS, self._s.sender_mb)
+        usd = of_lambda(self._s, self._p, runs, SENDER_SECONDS, self._s.sender_mb)
         return Line("Lambda, sender", usd, f"{short(runs)} runs")
 
     def _scaler(self) -> Line:
         p, metrics = self._p, SCALER_METRICS if self._s.stream_mode == "AUTO" else 0
         runs, looks = HOURS * 60 / SCALER_MINUTES, HOURS * 60 / BACKLOG_MINUTES
         usd = (
-            self._lambda(runs + looks, SCALER_SECONDS, SCALER_MB) + runs * metrics / 1000 * p["metric_reads"]
+            of_lambda(self._s, p, runs + looks, SCALER_SECONDS, SCALER_MB)
+            + runs * metrics / 1000 * p["metric_reads"]
         )
         usd += looks / 1e6 * p["sqs_requests"] + looks / 1000 * p["s3_gets"]
         of = f"{short(runs)} runs, {metrics} metrics read by each, {short(looks)} looks at the overflow queue"
@@ -364,6 +359,14 @@ class _Estimate:
         taken /= 1e9
         usd = taken * (self._p["logs_in"] + 0.15 * self._p["logs_stored"])  # stored compressed, for a month
         return Line("CloudWatch logs", usd, f"{short(taken)} GB")
+
+
+def of_lambda(
+    setup: Setup, prices: Mapping[str, float], invocations: float, seconds: float, megabytes: int
+) -> float:
+    """Return what invocations of a function cost that take so many seconds each."""
+    price = prices["lambda_x86" if setup.x86 else "lambda_arm"]
+    return invocations / 1e6 * prices["lambda_requests"] + invocations * seconds * megabytes / 1024 * price
 
 
 def elapsed(cpu: float, megabytes: int) -> float:

@@ -27,6 +27,7 @@ from ops.cost.estimate import (
     Setup,
     elapsed,
     estimate,
+    of_lambda,
 )
 from ops.screen import plural, short
 from shared.policy import AccountLimits
@@ -89,7 +90,7 @@ class _Worst:
         )
         yield Line(
             "Lambda, ingest",
-            self._lambda(requests, seconds, self._s.ingest_mb),
+            of_lambda(self._s, p, requests, seconds, self._s.ingest_mb),
             f"{seconds * 1000:.1f} ms each, as if all were accepted",
         )
         rows = max(self._events, self._bytes / ROW_BYTES)
@@ -97,7 +98,7 @@ class _Worst:
         busy += self._spans * 0.35
         yield Line(
             "Lambda, worker",
-            self._lambda(self._spans, busy / self._spans, self._s.worker_mb),
+            of_lambda(self._s, p, self._spans, busy / self._spans, self._s.worker_mb),
             f"{short(self._spans)} batches, {short(rows)} rows",
         )
         yield self._kinesis(gigabytes)
@@ -146,10 +147,4 @@ class _Worst:
             "SQS",
             calls / 1e6 * self._p["sqs_requests"],
             f"{over / 1e9:,.0f} GB that the stream does not take",
-        )
-
-    def _lambda(self, invocations: float, seconds: float, megabytes: int) -> float:
-        price = self._p["lambda_x86" if self._s.x86 else "lambda_arm"]
-        return (
-            invocations / 1e6 * self._p["lambda_requests"] + invocations * seconds * megabytes / 1024 * price
         )

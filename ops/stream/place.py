@@ -1,5 +1,6 @@
 """A place on the stream, on the command line."""
 
+from collections.abc import Callable
 from typing import Any, override
 
 import click
@@ -21,3 +22,10 @@ class _Place(click.ParamType):
 
 
 PLACE = _Place()
+from_option: Callable[..., Any] = click.option(
+    "--from",
+    "start",
+    type=PLACE,
+    default=RangeEnd(),
+    help="Start time or sequence number. Default: the stream's oldest record.",
+)
