@@ -251,7 +251,7 @@ def _unheard_put(then: Callable[[Any, clients.Call], Any]) -> Weakness:
 def _index_alone(watermarks: Any, ends: Any, began: float) -> Iterator[Span]:
     """Believe the ledger's index, which may lag."""
     keys = range(WORKLIST_KEYS)
-    listed = {place for number in keys for _, place in watermarks._ledger.worklist("waiting", number)}
+    listed = {place for number in keys for place in watermarks._ledger.worklist("waiting", number)}
     for span in Watermarks._spans(watermarks, ends, began):
         if span.place in listed or not UNSETTLED & span.states():
             yield span

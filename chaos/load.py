@@ -283,8 +283,8 @@ def simulate(case: Case) -> Result:
     drains = case.chunks <= _DRAINS_AT and not case.failing
     while drains and simulation.now < end + DRAIN_SECONDS and result.drained is None:
         simulation.run(simulation.now + 30)
-        parts = (pipeline.audit.ledger.worklist("waiting", number) for number in range(WORKLIST_KEYS))
-        if all(at > end * 1000 for part in parts for at, _ in itertools.islice(part, 1)):
+        parts = (pipeline.audit.ledger.work("waiting", number) for number in range(WORKLIST_KEYS))
+        if all(span.planned_at > end * 1000 for part in parts for span in itertools.islice(part, 1)):
             result.drained = simulation.now - end
     traffic.until = simulation.now
     simulation.run(simulation.now + _REST)

@@ -299,8 +299,8 @@ class Ledger:
             "ExpressionAttributeValues": values | {":version": {"N": str(span.version)}},
         }
 
-    def worklist(self, kind: str, number: int) -> Iterator[tuple[int, Place]]:
-        """Yield the spans of one key of the worklist, the oldest first, each with its time: UNIX milliseconds. The index may lag.
+    def worklist(self, kind: str, number: int) -> Iterator[Place]:
+        """Yield the spans of one key of the worklist, the oldest first. The index may lag.
 
         Args:
             kind: `waiting`, `dead` or `rejected`.
@@ -312,20 +312,20 @@ class Ledger:
             KeyConditionExpression="wk = :key",
             ExpressionAttributeValues={":key": {"S": f"{kind}#{number}"}},
         ):
-            yield int(item["at"]["S"]), Place.parse(item["pk"]["S"], item["sk"]["S"])
+            yield Place.parse(item["pk"]["S"], item["sk"]["S"])
 
-    def work(self, kind: str, number: int) -> Iterator[tuple[int, Span]]:
+    def work(self, kind: str, number: int) -> Iterator[Span]:
         """Yield what `worklist` does, but each span as it is in the ledger now. First reads a few, because many callers need no more."""
         work, size = self.worklist(kind, number), _READ_FIRST
         while some := list(islice(work, size)):
-            spans = self.get_all([place for _, place in some])
-            yield from ((at, spans[place]) for at, place in some if place in spans)
+            spans = self.get_all(some)
+            yield from (spans[place] for place in some if place in spans)
             size = _READ_AT_ONCE
 
     def rejected(self, since: float, until: float) -> Iterator[Place]:
         """Yield the spans with rejected events and nothing else that were planned on the days from `since` to `until` (UNIX seconds)."""
         for day in range(int(since // _DAY), int(until // _DAY) + 1):
-            yield from (place for _, place in self.worklist("rejected", day))
+            yield from self.worklist("rejected", day)
 
     def latest(self, chain: ChainId, before: Number = BEHIND_ALL + "9") -> Iterator[Span]:
         """Yield a chain's spans whose `after` is below `before`, the latest first, reading 100 at a time."""

@@ -69,8 +69,7 @@ class Selection:
             kinds.append("dead")
         for kind in kinds:
             for number in range(WORKLIST_KEYS):
-                for _, place in ledger.worklist(kind, (first + number) % WORKLIST_KEYS):
-                    yield place
+                yield from ledger.worklist(kind, (first + number) % WORKLIST_KEYS)
         if State.REJECTED in self.states:
             yield from ledger.rejected(max(self.since or 0.0, now - REJECTED_SECONDS), now)
 

@@ -110,19 +110,15 @@ class Sender:
         return progress.report
 
     def _report_oldest(self, deadline: Deadline) -> None:
-        """Report the age of the oldest waiting row, which raises an alarm. What was put again counts once it waits for unusually long."""
-        now = self._clock.now()
-        oldest = [self._oldest(number, now, deadline) for number in range(WORKLIST_KEYS)]
-        age = max((now - at / 1000 for at in oldest if at is not None), default=0.0)
-        self._telemetry.gauge("OldestWaitingSeconds", max(0, round(age)))
+        """Report the age of the oldest waiting row, which raises an alarm. What was put again counts once it waits for unusually long.
 
-    def _oldest(self, number: int, now: float, deadline: Deadline) -> int | None:
-        """Return when the first span of a part of the worklist that counts was planned, in UNIX milliseconds; None if none does.
-
-        Without time to look at more, the next one counts.
+        Without time to look at more of a key of the worklist, the next span counts.
         """
-        work = self._ledger.work("waiting", number)
-        return next((at for at, span in work if _counts(span, now) or deadline.near), None)
+        now = self._clock.now()
+        keys = (self._ledger.work("waiting", number) for number in range(WORKLIST_KEYS))
+        oldest = (next((span for span in work if _counts(span, now) or deadline.near), None) for work in keys)
+        age = max((now - span.planned_at / 1000 for span in filter(None, oldest)), default=0.0)
+        self._telemetry.gauge("OldestWaitingSeconds", max(0, round(age)))
 
     def _pass(self, progress: _Progress, turns: Iterator[Turn]) -> list[Turn]:
         """Run turns in parallel; return those that must wait for their database."""

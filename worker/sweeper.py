@@ -108,8 +108,8 @@ class Sweeper:
         retention = self._shards.retention_seconds()
         oldest = now = self._clock.now()
         for number in range(WORKLIST_KEYS):
-            for at, span in self._ledger.work("waiting", number):
-                if at / 1000 > now - retention:
+            for span in self._ledger.work("waiting", number):
+                if span.planned_at / 1000 > now - retention:
                     break
                 if deadline.near:
                     return float("inf")

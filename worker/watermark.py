@@ -242,7 +242,7 @@ class Watermarks:
                     yield from self._ledger.spans_of(first.chain)
         for kind in ("waiting", "dead"):
             for part in range(WORKLIST_KEYS):
-                yield from (span for _, span in self._ledger.work(kind, part))
+                yield from self._ledger.work(kind, part)
 
 
 def queue_counts(sqs: "SQSClient", url: str) -> tuple[int, int]:

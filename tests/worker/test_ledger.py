@@ -243,7 +243,7 @@ def test_a_replacement_is_one_transaction(client: Any) -> None:
 
 def places(one: Ledger, kind: str) -> list[Place]:
     """Return the worklist of a kind, in order."""
-    found = (place for part in range(WORKLIST_KEYS) for _, place in one.worklist(kind, part))
+    found = (place for part in range(WORKLIST_KEYS) for place in one.worklist(kind, part))
     return sorted(found, key=lambda place: (place.chain.name, place.after))
 
 
@@ -293,7 +293,7 @@ def test_the_worklist_has_no_hot_partition() -> None:
     one, times = ledger(memory()), range(200)
     for serial in sorted(times, key=lambda at: at * 7 % 200):
         appended(one, span(chain=replace(CHAIN, shard=f"shardId-{serial:012d}"), planned_at=serial))
-    parts = [[at for at, _ in one.worklist("waiting", part)] for part in range(WORKLIST_KEYS)]
+    parts = [[found.planned_at for found in one.work("waiting", part)] for part in range(WORKLIST_KEYS)]
 
     assert list(times) == sorted(itertools.chain(*parts))
     assert parts == list(map(sorted, parts))
