@@ -693,7 +693,7 @@ def _span(item: Mapping[str, Any]) -> Span:
         chunks={ChunkKey.parse(name): int(rows["N"]) for name, rows in item["g"]["M"].items()},
         destinations={RowSender.parse(name): destination_of(to["S"]) for name, to in destinations.items()},
         records=int(item["n"]["N"]),
-        digest=_bytes(item["h"]) if "h" in item else b"",
+        digest=bytes(item["h"]["B"]) if "h" in item else b"",
         earliest=int(item["e"]["N"]),
         latest=int(item["l"]["N"]),
         received_at=int(item["r"]["N"]),
@@ -710,11 +710,7 @@ def _span(item: Mapping[str, Any]) -> Span:
 
 def _object(members: list[Any]) -> ObjectRef:
     hour, digest, offset, length = members
-    return ObjectRef(hour["S"], _bytes(digest), int(offset["N"]), int(length["N"]))
-
-
-def _bytes(value: Mapping[str, Any]) -> bytes:
-    return bytes(value["B"])
+    return ObjectRef(hour["S"], bytes(digest["B"]), int(offset["N"]), int(length["N"]))
 
 
 def destination_of(text: str) -> Destination:

@@ -13,8 +13,6 @@ from typing import NamedTuple
 import msgpack
 
 from shared.errors import InvalidObjectError
-from worker.bucket import Bucket
-from worker.rows import compress
 from worker.span import Group, Span
 
 PREFIX = "rejected/"
@@ -32,15 +30,6 @@ class KeptEvent(NamedTuple):
     received_at: int
     original: bytes
     message: str
-
-
-def put(bucket: Bucket, span: Span, group: Group, events: bytes) -> None:
-    """Write the events of a group that are kept, of a span that is about to be appended.
-
-    Raises:
-        BucketUnavailableError: S3 did not take them.
-    """
-    bucket.put(name_of(span, group), compress(events))
 
 
 def name_of(span: Span, group: Group) -> str:

@@ -114,11 +114,8 @@ class Shards:
 
     def _has_lost(self, chain: ChainId, listed: Sequence[Shard]) -> bool:
         is_newer = any(number(shard.start) > chain.lowest for shard in listed)
-        return is_newer and not any(self._shows(chain, shard) for shard in listed)
-
-    def _shows(self, chain: ChainId, shard: Shard) -> bool:
-        own = chain.stream == self._stream and (shard.shard_id, shard.start) == (chain.shard, chain.start)
-        return own or chain.shard in shard.parents
+        is_shown = any(chain == self.chain_of(shard) or chain.shard in shard.parents for shard in listed)
+        return is_newer and not is_shown
 
     def descendants(self, chain: ChainId) -> Iterator[ChainId]:
         """Yield the chains of the shards that the shard of a chain was split or merged into, and of theirs. A shard that has any is closed.

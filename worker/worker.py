@@ -16,7 +16,6 @@ from shared.accounts import Account
 from shared.clock import Clock
 from shared.errors import BucketUnavailableError, HeldError, UnavailableError
 from shared.telemetry import Telemetry, about
-from worker import rejected_events
 from worker.account_cache import AccountCache
 from worker.bucket import Bucket
 from worker.chain import ChainId
@@ -28,7 +27,9 @@ from worker.ledger import Gap, Ledger
 from worker.membership import BORDERS, Membership
 from worker.plan import Cut, Plan, plan
 from worker.record import NOBODY, START, Number, Records, from_event, sequence_number
+from worker.rejected_events import name_of
 from worker.restored import RestoreGuard
+from worker.rows import compress
 from worker.settlement import Settlement, report_dead
 from worker.shards import Shards
 from worker.span import ChunkKey, Database, Group, Place, Span
@@ -247,7 +248,7 @@ class Worker:
     def _keep(self, span: Span, group: Group, events: bytes) -> None:
         """Store rejected events. If S3 does not take them, they are only counted: nobody else's rows wait for them."""
         try:
-            rejected_events.put(self._bucket, span, group, events)
+            self._bucket.put(name_of(span, group), compress(events))
         except BucketUnavailableError:
             self._telemetry.warning("rejected events are not kept", account=group.sender.account)
 

@@ -132,7 +132,7 @@ class TreasureDataClient:
         """Import rows (gzip of MessagePack maps) under a unique_id, and wait up to `seconds` for the answer."""
         path = _path("table", "import_with_id", database, table, unique_id, "msgpack.gz")
         try:
-            key = self._key.text or self._key.get()
+            key = self._key.get()
         except SecretUnavailableError:
             return Reply(Meaning.KEY_REFUSED, "no_key", definitely_not_delivered=True)
         headers = {**self._headers(key), "Content-Type": "application/octet-stream"}
