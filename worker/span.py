@@ -427,7 +427,7 @@ class Span:
                 if entry.state in UNSETTLED and not key.group.request_id:
                     entries.setdefault(key, entry)
         span = replace(self, settled=settled)
-        for key in sorted(entries, key=lambda one: len(one.path), reverse=True):
+        for key in sorted(entries, reverse=True):  # halves before the chunk that they are halves of
             if entries[key].state is State.SPLIT:
                 _join(entries, key)
         for key, entry in list(entries.items()):
