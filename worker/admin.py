@@ -59,25 +59,7 @@ class Admin:
             deadline: for queries to Treasure Data.
         """
         try:
-            match event:
-                case {"do": "accounts"}:
-                    return self._accounts()
-                case {"do": "apply" | "change" | "publish"}:
-                    return self._write(event)
-                case {"do": "check"}:
-                    return {
-                        "redis": self._check_redis(deadline),
-                        "treasure_data": self._check_td(deadline),
-                        "assumed": {
-                            "memory_minutes": self._settings.td_memory_minutes,
-                            "query_delay_minutes": self._settings.td_query_delay_minutes,
-                        },
-                    }
-                case {"do": "missing", "databases": databases}:
-                    return {"missing": self._treasure_data.missing_databases(databases)}
-                case {"do": "columns", "account": name, "table": table}:
-                    database = self._accounts()["accounts"].get(name, {}).get("database")
-                    return {"shown": database and self._treasure_data.shows_columns(database, table)}
+            return self._answer(event, deadline)
         except (redis.RedisError, SecretUnavailableError) as error:
             was_asked = isinstance(error, redis.RedisError)
             message = f"Redis does not answer: {str(error).rstrip('.')}" if was_asked else str(error)
@@ -96,10 +78,11 @@ class Admin:
             }
         except (InvalidAccountError, ValueError) as error:
             return {"error": "invalid_account", "message": str(error)}
-        return _UNKNOWN
 
-    def _write(self, event: Mapping[str, Any]) -> dict[str, Any]:
+    def _answer(self, event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
         match event:
+            case {"do": "accounts"}:
+                pass
             case {"do": "apply", "accounts": accounts}:
                 found = {name: Account.from_fields(fields) for name, fields in accounts.items()}
                 account_store.check(found)
@@ -112,6 +95,20 @@ class Admin:
                 account_store.change(self._connect(), self._keys, found, name)
             case {"do": "publish"}:
                 self._publish(self._complete())
+            case {"do": "check"}:
+                return {
+                    "redis": self._check_redis(deadline),
+                    "treasure_data": self._check_td(deadline),
+                    "assumed": {
+                        "memory_minutes": self._settings.td_memory_minutes,
+                        "query_delay_minutes": self._settings.td_query_delay_minutes,
+                    },
+                }
+            case {"do": "missing", "databases": databases}:
+                return {"missing": self._treasure_data.missing_databases(databases)}
+            case {"do": "columns", "account": name, "table": table}:
+                database = self._accounts()["accounts"].get(name, {}).get("database")
+                return {"shown": database and self._treasure_data.shows_columns(database, table)}
             case _:
                 return _UNKNOWN
         return self._accounts()
