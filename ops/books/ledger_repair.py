@@ -403,16 +403,13 @@ class LedgerRepair:
                 key: Entry(State.REPLACED, at=milliseconds(self.clock.now()))
                 for key, entry in span.all_leaves()
                 if entry.state in (State.WAITING, State.DEAD, State.REJECTED)
-                and self._is_replaced(place, key)
+                and self.ledger.get(place.replacement_of(key)) is not None
             }
             if changes:
                 self.ledger.update(span.with_entries(changes, settled=True))
             counts["rows"] += sum(
                 span.rows(key) for key, entry in changes.items() if entry.state is not State.REPLACED
             )
-
-    def _is_replaced(self, place: Place, key: ChunkKey) -> bool:
-        return self.ledger.get(place.replacement_of(key)) is not None
 
     def _doubts(self, span: Span) -> Iterator[tuple[ChunkKey, Entry]]:
         """Yield the entries of chunks that Treasure Data may have, for all that a restored ledger knows.
