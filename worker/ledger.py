@@ -78,7 +78,6 @@ _MOST_DRAINED = 100
 _WATCHED_SECONDS = 30 * 86_400
 _MOST_WATCHED = 500  # tables of an account
 _DAY = 86_400
-_TAG_SECONDS_KEPT = 366 * 86_400
 
 Item = dict[str, Any]
 
@@ -408,7 +407,7 @@ class Ledger:
 
     def bind_tag(self, tag: str, wanted: str) -> str:
         """Bind a forced replay's tag to what it stands for, unless it is bound; return what it stands for."""
-        item = {**_key(f"{_TAG}{tag}"), "is": {"S": wanted}, "ttl": self._ttl(_TAG_SECONDS_KEPT)}
+        item = {**_key(f"{_TAG}{tag}"), "is": {"S": wanted}, "ttl": self._ttl(SECONDS_KEPT)}
         existing = self._insert(item)
         return wanted if existing is None else str(existing["is"]["S"])
 
@@ -471,16 +470,15 @@ class Ledger:
 
     # Tables that get watermarks, including those that have received nothing lately
 
-    def watched(self) -> frozenset[tuple[str, str]]:
-        """Return the accounts and tables that have received rows in the last 30 days."""
-        return frozenset(
-            (item["sk"]["S"], table["S"]) for item in self._query(_WATCHED) for table in item["tables"]["L"]
-        )
+    def watch(self, tables: Collection[tuple[str, str]]) -> dict[str, set[str]]:
+        """Remember accounts and tables for 30 days; return the tables of each account that is remembered, these among them.
 
-    def watch(self, tables: Iterable[tuple[str, str]]) -> None:
-        """Remember accounts and tables for 30 days. Accounts without a table here keep what is remembered of them."""
+        Accounts without a table here keep what is remembered of them.
+        """
         named: defaultdict[str, set[str]] = defaultdict(set)
-        for account, table in (*tables, *self.watched()):
+        for item in self._query(_WATCHED):
+            named[item["sk"]["S"]].update(table["S"] for table in item["tables"]["L"])
+        for account, table in tables:
             named[account].add(table)
         for account in sorted({account for account, _ in tables}):
             item = {
@@ -489,6 +487,7 @@ class Ledger:
                 "ttl": self._ttl(_WATCHED_SECONDS),
             }
             self._put(item)
+        return named
 
     # Tables
 

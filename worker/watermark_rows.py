@@ -63,17 +63,12 @@ class WatermarkRows:
             return {"written": 0, "unknown": "no table is set"}
         try:
             found = self._watermarks.take(max(0.0, deadline.left() / 2))
-            seen = frozenset(one for one in found.tables if names.is_table(one[1]))
-            tables = self._ledger.watched() | seen
-            self._ledger.watch(seen)
+            of_account = self._ledger.watch([one for one in found.tables if names.is_table(one[1])])
         except (UnavailableError, BotoCoreError, ClientError) as error:
-            found, tables = Completeness(self._clock.now(), None, obstacle=type(error).__name__), frozenset()
+            found, of_account = Completeness(self._clock.now(), None, obstacle=type(error).__name__), {}
         if found.horizon is None:
             self._telemetry.info("no watermark", reason=found.obstacle)
             return {"written": 0, "unknown": found.obstacle}
-        of_account: dict[str, list[str]] = {}
-        for account, table in tables:
-            of_account.setdefault(account, []).append(table)
         pending, dead = _by_account(found.pending), _by_account(found.dead)
         jobs = []
         for account, destination in self._accounts.resolve(of_account).items():
