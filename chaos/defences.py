@@ -331,7 +331,7 @@ ALL: tuple[Defence, ...] = (
     Defence("ops/books/ledger_repair.py", "after a restore the last spans' claims are made again", _but(LedgerRepair, _claim_again=lambda *_: None), "DYNAMODB_RESTORED CLIENT_DEAF KINESIS_LOST_ANSWER", 14),
     Defence("ops/books/ledger_repair.py", "after a restore what waited is in doubt", _but(LedgerRepair, _doubt=lambda *_: None), "DYNAMODB_RESTORED TD_BROKEN_DATABASE TD_5XX TD_429", 10),
     Defence("ops/books/ledger_repair.py", "an object in which another span ended is not taken up", _but(LedgerRepair, _fitting=staticmethod(lambda left, at, counts, _: LedgerRepair._fitting(left, at, counts, ()))), "DYNAMODB_RESTORED TD_OUTAGE TD_LOST_ANSWER KINESIS_LOST_ANSWER", 7),
-    Defence("worker/sweeper.py", "objects are deleted by the ledger", _but(Sweeper, _judge=lambda sweep, stored, _: sweep._delete(stored, allowed=age(stored.hour, sweep._clock.now()) >= sweep._archive_seconds)), "TD_REJECTS_TABLE TD_BROKEN_DATABASE"),
+    Defence("worker/sweeper.py", "objects are deleted by the ledger", _but(Sweeper, _judge=lambda sweep, stored, _: sweep._delete(stored) if age(stored.hour, sweep._clock.now()) >= sweep._archive_seconds else "needed"), "TD_REJECTS_TABLE TD_BROKEN_DATABASE"),
     Defence("worker/sweeper.py", "an index outlives the rows", _but(Sweeper, _judge=lambda sweep, stored, _: Sweeper._judge(sweep, stored, sweep._archive_seconds)), "LANES REPLAY"),
     Defence("worker/sweeper.py", "the sweep deletes what no span refers to", _but(Sweeper, run=lambda *_: Sweep()), "ABANDON BORDERS REPLAY", 1),
     Defence("worker/watermark.py", "a watermark waits for the overflow queue", _but(Watermarks, _in_queue=lambda _self, began: began), "KINESIS_THROTTLE KINESIS_TIMEOUT QUEUE_OFF", setup=_WATCHED),

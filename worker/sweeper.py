@@ -133,18 +133,16 @@ class Sweeper:
         now = self._clock.now()
         span, is_left = referring(self._ledger, stored, now)
         if span is None:
-            return self._delete(stored, allowed=is_left)
+            return self._delete(stored) if is_left else "needed"
         planned_age = now - span.planned_at / 1000
         if planned_age < self._archive_seconds or (not span.has_rows and planned_age < index_seconds):
             return "needed"
         if span.is_final and planned_age >= index_seconds:
             won, _ = self._ledger.update(replace(span, object=None))
-            return self._delete(stored, allowed=won)
+            return self._delete(stored) if won else "needed"
         return self._reduce(span)
 
-    def _delete(self, stored: Stored, *, allowed: bool) -> str:
-        if not allowed:
-            return "needed"
+    def _delete(self, stored: Stored) -> str:
         return "deleted" if self._objects.delete(stored.name) else "failed"
 
     def _reduce(self, span: Span) -> str:
