@@ -109,7 +109,7 @@ class Received:
     def _read_shard(self, shard: str) -> Iterator[SeenEvent]:
         """Yield the events of the new records. If an envelope is there twice, only the first copy counts."""
         position = Position(after=self._read[shard]) if shard in self._read else Position()
-        for page in filter(None, self._shards.pages(shard, position)):
+        for page in self._shards.pages(shard, position):
             for record in from_stream(page.records, shard):
                 if record.number <= self._read.get(shard, START):
                     continue

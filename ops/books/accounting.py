@@ -244,16 +244,15 @@ class Accounting:
         return Unread(sum(queue_counts(self.sqs, self.queue_url)), shards)
 
     def _unread_shard(self, shard: str, end: Number, deadline: float) -> UnreadShard:
-        records, rows, behind = 0, 0, 0.0
+        records, is_complete, behind, rows = 0, False, 0.0, 0
         for page in self.shards.pages(shard, Position(after=end), deadline):
-            if page is None:
-                return UnreadShard(records, is_complete=False, behind_seconds=behind, rows=rows, after=end)
             if page.records and not records:
                 arrived_at = page.records[0]["ApproximateArrivalTimestamp"].timestamp()
                 behind = max(0.0, self.clock.now() - arrived_at)
             records += len(page.records)
             rows += sum(row_count(record["Data"]) for record in page.records)
-        return UnreadShard(records, behind_seconds=behind, rows=rows, after=end)
+            is_complete = page.at_tip
+        return UnreadShard(records, is_complete, behind, rows, end)
 
 
 def last_planned(ledger: Ledger, chain: ChainId) -> Span | None:

@@ -70,7 +70,7 @@ def repeated_rows(shards: ReadableShards) -> int:
     """Return how many rows are in envelopes that the stream has had before, such as those of a repeated request."""
     rows, known = 0, set[str]()
     for shard in shards.all():
-        for page in filter(None, shards.pages(shard.shard_id, Position())):
+        for page in shards.pages(shard.shard_id, Position()):
             for record in from_stream(page.records, shard.shard_id):
                 if record.request_id in known:
                     rows += sum(count for _, count, _ in record.blocks)
@@ -165,7 +165,7 @@ class StreamCount:
     def _border(self, shard: str, moment: float) -> tuple[Number, int]:
         """Return the first record at or after a time, and how many are close enough to count on either side."""
         first, close = _NO_END, 0
-        for page in filter(None, self.shards.pages(shard, Position(moment=moment - _UNSURE_SECONDS))):
+        for page in self.shards.pages(shard, Position(moment=moment - _UNSURE_SECONDS)):
             for record in page.records:
                 arrived_at = record["ApproximateArrivalTimestamp"].timestamp()
                 if arrived_at > moment + _UNSURE_SECONDS:
@@ -179,7 +179,7 @@ class StreamCount:
         """Return the number of records from `first` up to but excluding `end`, reading from `begin`."""
         count = 0
         position = Position() if begin == START else Position(at=begin)
-        for page in filter(None, self.shards.pages(shard, position)):
+        for page in self.shards.pages(shard, position):
             for record in page.records:
                 this = number(record["SequenceNumber"])
                 if this >= end:

@@ -133,8 +133,7 @@ class Finder:
         if end is not None and end.latest >= self.since * 1000:
             position = Position(after=end.last)
         for page in self._shards.pages(shard, position, self._until):
-            if page is None or self._is_time_up():
-                self.searched.is_complete = False
+            if self._is_time_up():
                 return
             records = [one for one in from_stream(page.records, shard) if one.arrived_at <= self._began]
             with self._lock:
@@ -142,8 +141,9 @@ class Finder:
             for found in self._in_records(records, shard, Stage.ON_STREAM):
                 if (shard, found.seen.sequence_number) not in self._records:
                     yield found
-            if len(records) < len(page.records):
+            if page.at_tip or len(records) < len(page.records):
                 return
+        self.searched.is_complete = False
 
     def queued(self) -> Iterator[FoundEvent]:
         """Yield only the events in the overflow queue."""

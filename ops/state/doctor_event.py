@@ -59,7 +59,7 @@ class DoctorEvent:
         """Return where the test event is on the stream: its shard's chain and its record's number."""
         stream = self.stack.shards()
         for shard in stream.all():
-            for page in filter(None, stream.pages(shard.shard_id, Position(moment=since), until)):
+            for page in stream.pages(shard.shard_id, Position(moment=since), until):
                 for record in page.records:
                     if mark.encode() in record["Data"]:
                         return stream.chain_of(shard), number(record["SequenceNumber"])

@@ -158,8 +158,8 @@ class ReadableShards(Shards):
         """Return a cursor on a shard."""
         return Cursor(self._kinesis, self._stream, shard, position, self._clock)
 
-    def pages(self, shard: str, position: Position, until: float = float("inf")) -> Iterator[Page | None]:
-        """Yield a shard's pages from a position on up to the tip. At `until` (UNIX seconds), yield None and end.
+    def pages(self, shard: str, position: Position, until: float = float("inf")) -> Iterator[Page]:
+        """Yield a shard's pages from a position on up to the tip. If it is not reached at `until` (UNIX seconds), end before.
 
         Raises:
             ShardUnreadableError: Kinesis refuses, or fails repeatedly.
@@ -168,7 +168,6 @@ class ReadableShards(Shards):
         while True:
             now = self._clock.now()
             if max(now, cursor.due) >= until:
-                yield None
                 return
             if cursor.due > now:
                 self._clock.sleep(cursor.due - now)

@@ -90,7 +90,7 @@ class StreamReader:
             Position(moment=start.at) if start.number is None else Position(at=number(str(start.number)))
         )
         try:
-            for page in filter(None, self.stream.pages(shard, position)):
+            for page in self.stream.pages(shard, position):
                 if page.records and not is_checked:
                     self._check_first(shard, start, page.records[0])
                     is_checked = True
