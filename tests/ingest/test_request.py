@@ -113,7 +113,7 @@ def test_gzip_members_are_joined(contents: list[bytes]) -> None:
     assert b"".join(contents) == request.inflate(b"".join(gzipped(content) for content in contents))
 
 
-@pytest.mark.parametrize("data", [b"[{}]", b'{"events":[{}]}', b"{ }", b"[\n{}]", gzipped(b"[{}]")])
+@pytest.mark.parametrize("data", [b"[{}]", b"{ }", b" {}", b"\t[]", b"\r\n[]", b"\n{}", gzipped(b"[{}]")])
 @pytest.mark.parametrize("encode", [base64.b64encode, base64.encodebytes])
 def test_unannounced_base64_is_decoded(data: bytes, encode: Any) -> None:
     """A body that is base64 of JSON or of gzip cannot be anything else, whether the gateway encodes it again or not."""

@@ -336,17 +336,30 @@ def test_a_postback_is_a_json_object_or_a_url(
     assert (200, *shown, stored) == (answer.status, kind, answer.body, columns(site))
 
 
+AS_FORM = {"content_type": "application/x-www-form-urlencoded; charset=utf-8"}
+PARTS = {"a": "1", "b": '["x y","z"]', "events": '["1","2"]', "td_client_id": "あ\n"}
+SENT = '{"a": "="}'
+
+
 @pytest.mark.parametrize("path", [*PATHS, "/v1/events"])
-def test_an_event_may_be_a_form(path: str) -> None:
-    """Every route that takes a body takes a form, which is one event even if it repeats a field `events`."""
-    site, form = Site(), "application/x-www-form-urlencoded; charset=utf-8"
-    body = b"a=1&b=x+y&b=z&events=1&events=2&td_client_id=c"
+@pytest.mark.parametrize(
+    ("body", "stored"),
+    [
+        ("a=1&b=x+y&b=z&events=1&events=2&td_client_id=あ\n".encode(), PARTS),
+        (f"\ufeff{SENT}".encode(), {"a": "="}),
+        *[(text.encode(), None) for text in ('"="', "true", "5", "a", "%7B%7D", f"'{SENT}'", "<a b='1'/>")],
+        *[(SENT.encode(code), None) for code in ("utf-16", "utf-16-be")],
+        (zlib.compress(SENT.encode(), wbits=-15), None),
+    ],
+)
+def test_an_event_may_be_a_form(path: str, body: bytes, stored: dict[str, Any] | None) -> None:
+    """It is one event even if it repeats a field `events`. What curl calls a form by default may be JSON, or is refused."""
+    answer = send(site := Site(), path, body, f"t=pageviews&k={KEY}", **AS_FORM)
 
-    answer = send(site, path, body, f"t=pageviews&k={KEY}", content_type=form)
-
-    assert 200 == answer.status
-    sent = {"a": "1", "b": '["x y","z"]', "events": '["1","2"]', "td_client_id": "c"}
-    assert sent.items() <= columns(site).items()
+    if stored is None:
+        assert (400, []) == (answer.status, site.rows())
+    else:
+        assert (200, stored) == (answer.status, {name: columns(site)[name] for name in stored})
 
 
 def test_td_record_time_is_the_time_of_its_own_event() -> None:
