@@ -326,7 +326,7 @@ SOON = {"a": "1", "time_raw": "soon", "time_rule": "unreadable"}
 def test_a_postback_is_a_json_object_or_a_url(
     method: str, key: str, query: str, body: bytes | None, stored: dict[str, Any]
 ) -> None:
-    """A URL is a GET, or a POST without a body or with a ping's; its values are text. Key and format are no columns."""
+    """A URL is a GET, or a POST without a body or with a ping's; its values are text. Key and format are no columns. No cache keeps it."""
     site = Site()
 
     answer = site.send(http_event(method, PATHS[2], f"{key}={KEY}{query}", {}, body))
@@ -334,6 +334,7 @@ def test_a_postback_is_a_json_object_or_a_url(
     shown = ("image/gif", pixel.GIF) if "pixel" in query else ("application/json", b"{}")
     kind = answer.headers["content-type"]
     assert (200, *shown, stored) == (answer.status, kind, answer.body, columns(site))
+    assert "no-store" in answer.headers["cache-control"]
 
 
 AS_FORM = {"content_type": "application/x-www-form-urlencoded; charset=utf-8"}
