@@ -254,9 +254,7 @@ NO_LENGTHS = (b"-1", b"1_0", b"+2", b"abc", b"", b"9" * 10, b"2\r\nContent-Lengt
         (CHUNKED + b"fffffff\r\n", b"413"),
     ],
 )
-def test_a_body_ends_where_its_headers_say(
-    serve: Callable[..., Connection], rest: bytes, status: bytes
-) -> None:
+def test_a_body_ends_as_its_headers_say(serve: Callable[..., Connection], rest: bytes, status: bytes) -> None:
     """Chunks are joined, without extensions and trailers. A body without a clear end or bound is refused."""
     told, events = exchange(serve, b"POST / HTTP/1.1\r\nContent-Type: text/plain\r\n" + rest)
 

@@ -176,10 +176,7 @@ def test_a_port_in_use_and_a_wrong_origin_are_reported(tmp_path: Path) -> None:
     """It names them, and nothing is started."""
     port, origin = free_ports(10), ("--allowed-origins", "http://a.example/")
     with socket.create_server(("127.0.0.1", port + 3)):
-        for options, said in (
-            ((), f"Port {port + 3} is in use"),
-            (origin, "AllowedOrigins cannot be 'http:"),
-        ):
+        for options, said in (((), f"Port {port + 3} is in use"), (origin, "AllowedOrigins cannot be")):
             up = Up(tmp_path, "--port", str(port + 10 * len(options)), *options)
             up.wait_for(said)
             assert 1 == up.end()
