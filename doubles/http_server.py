@@ -1,9 +1,10 @@
 """An HTTP/1.1 server on the loopback interface, for doubles that are reached over sockets."""
 
+import re
 import socket
 import struct
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,6 +16,11 @@ from typing import Any, override
 from urllib.parse import unquote
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, no time
+_LENGTH = re.compile("[0-9]{1,9}")
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(;[^\r\n]*)?\r\n")
+_MAX_CHUNKED_BYTES = 64 * 1024 * 1024
+_MAX_LINE = 8192
+_MAX_TRAILERS = 100
 
 
 @dataclass(frozen=True)
@@ -165,11 +171,13 @@ class _Connection(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         headers, source_ip = tuple(self.headers.items()), str(self.client_address[0])
-        if "Transfer-Encoding" in self.headers:  # no client of ours sends chunks
+        try:
+            body = self._body()
+        except RejectedError as rejected:
             self.close_connection = True
-            self._send(Response(411))
+            self._send(Response(rejected.status, rejected.message.encode(), [("Content-Type", "text/plain")]))
             return
-        request = Request(self.command, self._target, headers, self._body(), source_ip)
+        request = Request(self.command, self._target, headers, body, source_ip)
         response = self.server.respond(request)
         if response.delay:
             self.server.stopping.wait(min(response.delay, TIMEOUT_MAX))
@@ -187,8 +195,37 @@ class _Connection(BaseHTTPRequestHandler):
 
         Raises:
             ConnectionAbortedError: the client has disconnected.
+            RejectedError: nobody can say where the body ends.
         """
-        size = int(self.headers.get("Content-Length", 0))
+        lengths = {value.strip() for value in self.headers.get_all("Content-Length", [])}
+        codings = self.headers.get_all("Transfer-Encoding", [])
+        if codings:
+            if lengths or [coding.strip().lower() for coding in codings] != ["chunked"]:
+                raise RejectedError(400, "transfer-encoding must be chunked, without a content-length")
+            return b"".join(self._chunks())
+        length = lengths.pop() if lengths else "0"
+        if lengths or not _LENGTH.fullmatch(length):
+            raise RejectedError(400, "content-length must be one number of at most nine digits")
+        return self._read(int(length))
+
+    def _chunks(self) -> Iterator[bytes]:
+        """Yield the chunks of a body (RFC 9112, 7.1); its trailers are dropped."""
+        left = _MAX_CHUNKED_BYTES
+        while found := _CHUNK.fullmatch(self.rfile.readline(_MAX_LINE)):
+            size = int(found[1], 16)
+            left -= size
+            if left < 0:
+                raise RejectedError(413, f"a chunked body may have at most {_MAX_CHUNKED_BYTES} bytes")
+            if not size:
+                if any(self.rfile.readline(_MAX_LINE) == b"\r\n" for _ in range(_MAX_TRAILERS)):
+                    return
+                break
+            yield self._read(size)
+            if self._read(2) != b"\r\n":
+                break
+        raise RejectedError(400, "the chunks of the body are malformed")
+
+    def _read(self, size: int) -> bytes:
         data = self.rfile.read(size)
         if len(data) < size:
             raise ConnectionAbortedError("the client disconnected in the middle of a body")

@@ -1,5 +1,7 @@
 """Parsing of request bodies: JSON or form-encoded."""
 
+import re
+from codecs import BOM_UTF8
 from collections.abc import Callable, Container, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,6 +15,9 @@ from shared.errors import InvalidJsonError
 FORM = "application/x-www-form-urlencoded"
 PING = b"PING"
 """The body that a browser sends for `<a ping>`."""
+
+# Whoever encodes a form escapes quotes and control characters; white space and raw UTF-8 are in forms written by hand.
+_MAY_BE_FORM = re.compile(rb"""\s*[^\0-\x20"'<{\[][^\0-\x08\x0e-\x1f\x7f]*""")
 
 
 class Document(NamedTuple):
@@ -42,8 +47,8 @@ class Document(NamedTuple):
 def read(request: Request, sender: Admitted | None) -> Document:
     """Parse the body of a verified sender's request, of JSON or of a form. If None, the sender's key is in the body.
 
-    The content type alone does not decide: tools such as curl send JSON as a form by default. A body that starts like JSON
-    is parsed as JSON.
+    The content type alone does not decide: tools such as curl send everything as a form by default. A body without `=`, or
+    that starts as no form does, is parsed as JSON.
 
     Raises:
         Refused: `invalid_json`, or as `Spending.body`.
@@ -58,13 +63,15 @@ def parse(body: bytes, content_type: str = "") -> Document:
     Raises:
         Refused: `invalid_json`.
     """
+    body = body.removeprefix(BOM_UTF8)
     is_form = content_type.partition(";")[0].strip().lower() == FORM
-    if is_form and body.lstrip()[:1] not in (b"", b"{", b"["):
+    if is_form and b"=" in body and _MAY_BE_FORM.fullmatch(body):
         return Document(members(parse_query(body.decode("utf-8", "replace"))), b"")
     try:
         return Document(json_codec.parse(body), body)
     except InvalidJsonError as error:
-        raise Refused("invalid_json", f"{ANSWERS['invalid_json'].meaning}: {error}") from error
+        nor = ", nor a form" if is_form else ""
+        raise Refused("invalid_json", f"{ANSWERS['invalid_json'].meaning}{nor}: {error}") from error
 
 
 def members(parameters: Iterable[tuple[str, str]], without: Container[str] = ()) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def _accept(request: Request, intake: Intake) -> Response:
         return outcome_response(outcome)
     if outcome.refusal:
         raise outcome.refusal
-    return json_response(200, {})
+    return json_response(200, {}, {"cache-control": "no-store"})
 
 
 def _document(request: Request, sender: Admitted) -> Document:

@@ -27,7 +27,7 @@ FIRST_PARTY = "/c"
 _FIRST_PARTY_PATHS = f"{FIRST_PARTY}/"
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_IN_BASE64 = ("H4", "SD")  # once and twice; the third character depends on what follows the magic bytes
-_JSON_OR_GZIP_IN_BASE64 = (b"e", b"W", b"H4")
+_JSON_OR_GZIP_IN_BASE64 = (b"e", b"W", b"H4", b"I", b"C", b"D")  # the last three begin with white space
 _GZIP_WINDOW = 31  # tells zlib to accept only gzip
 _ZLIB_WINDOW = 15  # the zlib format, which HTTP calls deflate (RFC 9110)
 _MAX_COOKIES = 50
@@ -159,7 +159,7 @@ def _decoded(data: bytes) -> bytes:
     """Return what a body holds if its sender encoded JSON or gzip as base64; else the body."""
     with suppress(ValueError):
         found = b64decode(b"".join(data.split()), validate=True)
-        if found.startswith((b"{", b"[", _GZIP_MAGIC)):
+        if found.startswith(_GZIP_MAGIC) or found.lstrip().startswith((b"{", b"[")):
             return found
     return data
 

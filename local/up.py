@@ -19,6 +19,7 @@ from rich.console import Console
 
 from local import containers
 from local.accounts import KEYS
+from local.functions import TEMPLATE
 from local.interrupt import exit_on_signals
 from local.local_state import local_state
 from local.outages import Outages
@@ -52,7 +53,7 @@ _SOURCES = ("doubles", "ingest", "local", "ops", "shared", "worker")
 
 
 class NotStartedError(SluiceError):
-    """Another stack is running in this folder, or another program listens on one of the ports."""
+    """Another stack is running in this folder, another program listens on one of the ports, or an option is not valid."""
 
 
 def base_port(home: Path, wanted: int | None) -> int:
@@ -107,7 +108,7 @@ def run(home: Path, console: Console, options: argparse.Namespace) -> None:
     """Run the stack until a signal stops it.
 
     Raises:
-        NotStartedError: it is already running, or another program has its ports.
+        NotStartedError: it is already running, another program has its ports, or an option is not valid.
         PartError: a part did not start.
     """
     started = time.monotonic()
@@ -115,16 +116,16 @@ def run(home: Path, console: Console, options: argparse.Namespace) -> None:
     description = home / DESCRIPTION
     with exclusive(home):
         port = base_port(home, options.port)
+        page_port = port + PORTS.index("page")
         parameters = {"LogLevel": options.log_level} if options.log_level else {}
-        with LocalStack(
-            home / "stack",
-            base_port=port,
-            parameters=parameters,
-            record=options.record and options.record.absolute(),
-        ) as stack:
+        if options.allowed_origins not in (None, "*"):  # the page sends events, too
+            parameters["AllowedOrigins"] = f"{options.allowed_origins},http://127.0.0.1:{page_port}"
+        if said := TEMPLATE.objections(parameters):
+            raise NotStartedError(said[0])
+        record = options.record and options.record.absolute()
+        with LocalStack(home / "stack", base_port=port, parameters=parameters, record=record) as stack:
             gateway = stack.addresses.gateway
             site = Website(gateway, KEYS, snippet=snippet(gateway, KEYS["app"]))
-            page_port = port + PORTS.index("page")
             stack.save(description, page=f"http://127.0.0.1:{page_port}")
             running().parent.mkdir(parents=True, exist_ok=True)
             running().write_text(f"{home.resolve()}\n")
@@ -257,6 +258,7 @@ def main() -> None:
     parser.add_argument(
         "--log-level", choices=("INFO", "WARN"), help="log level of the functions (default: INFO)"
     )
+    parser.add_argument("--allowed-origins", help="origins whose pages may read responses (default: *)")
     parser.add_argument(
         "--record",
         type=Path,

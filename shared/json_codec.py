@@ -102,7 +102,9 @@ def without_surrogates(text: str) -> str:
 def _parse_slowly(text: bytes) -> Any:
     try:
         return json.loads(_decode(text), parse_int=_integer, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise InvalidJsonError(f"a value is nested far more than {MAX_DEPTH} levels deep") from None
+    except ValueError as error:
         raise InvalidJsonError(str(error)) from None
 
 

@@ -13,9 +13,7 @@ from tests.support.dialects import EVENT_ROUTES
 from tests.support.sam import template
 
 ROOT = docs_tables.ROOT
-PAGES = sorted(
-    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("events/*.md"), *ROOT.glob("tests/*.md")]
-)
+PAGES = sorted(page for place in ("", "docs/**/", "events/", "tests/") for page in ROOT.glob(f"{place}*.md"))
 
 
 def relative(path: Path) -> str:

@@ -186,9 +186,7 @@ _CALLS = st.one_of(
         _COUNTS,
         st.sampled_from(["", "v >= :v", "v = :v"]),
     ),
-    _KEYS.map(
-        lambda key: ("delete_item", {"Key": _item(*key), "ConditionExpression": "attribute_exists(v)"})
-    ),
+    _KEYS.map(lambda k: ("delete_item", {"Key": _item(*k), "ConditionExpression": "attribute_exists(v)"})),
     _KEYS.map(lambda key: ("get_item", {"Key": _item(*key), "ConsistentRead": True})),
     st.builds(
         lambda pk, sign, sk, forward, limit: _query(

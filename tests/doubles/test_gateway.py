@@ -213,6 +213,15 @@ def test_a_failing_function_is_an_internal_error(serve: Callable[..., Connection
     assert (500, {"message": "Internal Server Error"}) == ask(serve(handler), "GET", "/")
 
 
+def exchange(serve: Callable[..., Connection], request: bytes) -> tuple[bytes, list[dict[str, Any]]]:
+    """Send a request as it is; return the status in the response and the function's events."""
+    events: list[dict[str, Any]] = []
+    to = serve(lambda event, _: events.append(event) or {"statusCode": 200})
+    with socket.create_connection((to.host, to.port), timeout=60) as connection:
+        connection.sendall(request)
+        return connection.makefile("rb").readline().split()[1], events
+
+
 @pytest.mark.parametrize(
     ("target", "query"),
     [
@@ -224,10 +233,29 @@ def test_a_failing_function_is_an_internal_error(serve: Callable[..., Connection
 )
 def test_bytes_in_a_query_are_encoded(serve: Callable[..., Connection], target: bytes, query: str) -> None:
     """The event has all bytes of the query, percent-encoded."""
-    events: list[dict[str, Any]] = []
-    to = serve(lambda event, _: events.append(event) or {"statusCode": 200})
-    with socket.create_connection((to.host, to.port), timeout=60) as connection:
-        connection.sendall(b"GET " + target + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        answer = connection.makefile("rb").readline()
+    status, (event,) = exchange(serve, b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n")
 
-    assert (b"HTTP/1.1 200 OK\r\n", query) == (answer, events[0]["rawQueryString"])
+    assert (b"200", query) == (status, event["rawQueryString"])
+
+
+CHUNKED = b"Transfer-Encoding: Chunked\r\n\r\n"
+WHOLE = b"1\r\n{\r\n00001 ;a=b\r\n}\r\n0\r\nX: y\r\n\r\n"
+NO_LENGTHS = (b"-1", b"1_0", b"+2", b"abc", b"", b"9" * 10, b"2\r\nContent-Length: 3")
+
+
+@pytest.mark.parametrize(
+    ("rest", "status"),
+    [
+        (b"Content-Length: 2\r\nContent-Length: 2 \r\n\r\n{}", b"200"),
+        (CHUNKED + WHOLE, b"200"),
+        *[(b"Content-Length: %b\r\n\r\n{}" % length, b"400") for length in NO_LENGTHS],
+        *[(CHUNKED + bad, b"400") for bad in (b"x\r\n", b"1\r\n{}\r\n", b"0\r\n" + b"X: y\r\n" * 200)],
+        *[(other + CHUNKED + WHOLE, b"400") for other in (b"Content-Length: 2\r\n", CHUNKED[:-2])],
+        (CHUNKED + b"fffffff\r\n", b"413"),
+    ],
+)
+def test_a_body_ends_as_its_headers_say(serve: Callable[..., Connection], rest: bytes, status: bytes) -> None:
+    """Chunks are joined, without extensions and trailers. A body without a clear end or bound is refused."""
+    told, events = exchange(serve, b"POST / HTTP/1.1\r\nContent-Type: text/plain\r\n" + rest)
+
+    assert (status, ["{}"] * (status == b"200")) == (told, [event["body"] for event in events])

@@ -58,9 +58,7 @@ def test_a_request_makes_one_call(aws: Any, handler: app.Handler) -> None:
     assert ["GetSecretValue"] == [operation for operation, _ in aws.calls]
 
     assert (200, 200) == (send(handler, EVENT).status, send(handler, LARGE).status)
-    assert ["GetSecretValue", "PutRecord", "UpdateItem", "PutRecords"] == [
-        operation for operation, _ in aws.calls
-    ]
+    assert ["GetSecretValue", "PutRecord", "UpdateItem", "PutRecords"] == [name for name, _ in aws.calls]
     assert RESOURCES.counters_table == aws.calls[2][1]["TableName"]
     assert ("events", 2) == (aws.calls[3][1]["StreamName"], len(aws.calls[3][1]["Records"]))
 

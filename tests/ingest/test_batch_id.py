@@ -92,9 +92,7 @@ odd_events = st.one_of(
     st.just(EVENT),
     st.just({"no": "table"}),
     st.just(EVENT | {"text": "x" * 262_200}),
-    st.builds(
-        lambda size, fill: EVENT | {"text": fill * size}, st.integers(0, 130_000), st.sampled_from('xé"')
-    ),
+    st.builds(lambda n, one: EVENT | {"text": n * one}, st.integers(0, 130_000), st.sampled_from('xé"')),
     st.builds(lambda columns: EVENT | {f"c{n}": 0.5 for n in range(columns)}, st.integers(0, 520)),
     json_values.events,
     json_values.values,

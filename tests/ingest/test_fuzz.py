@@ -40,6 +40,7 @@ pairs = st.tuples(st.sampled_from(PARAMETERS.split()) | texts, values).map(
 )
 raw = st.binary(max_size=40).map(lambda data: data.decode("latin-1"))
 escaped = st.binary(max_size=30).map(lambda data: "".join(f"%{byte:02x}" for byte in data))
+headers = st.dictionaries(st.sampled_from(HEADERS.split()) | texts, values, max_size=4)
 queries = st.lists(pairs, max_size=6).map("&".join) | raw | escaped | texts
 
 events = json_values.events | json_values.values
@@ -70,9 +71,7 @@ def http_events(draw: st.DrawFn) -> dict[str, Any]:
     if draw(st.booleans()):
         event["rawQueryString"] += "&" + draw(queries)
     if draw(st.booleans()):
-        event["headers"] |= draw(
-            st.dictionaries(st.sampled_from(HEADERS.split()) | texts, values, max_size=4)
-        )
+        event["headers"] |= draw(headers)
     if draw(st.booleans()):
         event |= {"isBase64Encoded": True, "body": base64.b64encode(draw(bodies)).decode()}
     if draw(seldom):

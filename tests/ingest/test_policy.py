@@ -117,9 +117,7 @@ def test_an_older_policy_is_ignored() -> None:
     ],
     ids=["added", "missing", "unreadable"],
 )
-def test_the_policy_is_read_again_for_an_account_that_it_does_not_name(
-    is_added: bool, fault: Exception | None, statuses: list[int]
-) -> None:
+def test_it_is_read_for_new_accounts(is_added: bool, fault: Exception | None, statuses: list[int]) -> None:
     """The account may be new, so it is refused only if a second read does not have it either; that is not repeated."""
     site = Site()
     site.publish(other=PolicyEntry())

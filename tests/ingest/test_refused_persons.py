@@ -34,9 +34,7 @@ def site_that_refuses(column: str, *values: Any, account: str = "shop", **settin
 
 
 def _hashes(column: str, *values: Any) -> list[bytes]:
-    texts = [
-        text for value in values for text in (text_of(value), hashed_column(value, b"hash-key").encode())
-    ]
+    texts = [one for value in values for one in (text_of(value), hashed_column(value, b"hash-key").encode())]
     return list(map(hasher(KEY, "shop", column), texts))
 
 

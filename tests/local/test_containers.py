@@ -25,9 +25,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_function_has_a_value_for_each_of_its_variables(
-    written: dict[str, dict[str, str]], name: str
-) -> None:
+def test_a_function_has_a_value_for_each_variable(written: dict[str, dict[str, str]], name: str) -> None:
     """`sam local` sets the variables of the template to the values in the file, so none may be missing."""
     settings = SETTINGS.get(name, WorkerSettings)
 

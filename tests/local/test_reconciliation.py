@@ -32,9 +32,7 @@ def answered(*events: str, account: str = "shop", code: str = "", error: str = "
     ("status", "headers", "refused"),
     [(401, (("x-sluice-error", "missing_key"),), "missing_key"), (414, (), "http_414")],
 )
-def test_a_refused_request_has_a_code(
-    status: int, headers: tuple[tuple[str, str], ...], refused: str
-) -> None:
+def test_a_refusal_has_a_code(status: int, headers: tuple[tuple[str, str], ...], refused: str) -> None:
     """The code comes from the ingest, or from the gateway's status if the request did not reach the ingest."""
     request = RecordedRequest("GET", "/pixel.gif?t=views", ())
 

@@ -15,7 +15,7 @@ TABLES = {"shop.a": [RECEIPT, RECEIPT], "shop.b": [ERROR, RECEIPT]}
 
 
 @pytest.mark.parametrize(
-    ("request_line", "status", "headers", "body", "expected"),
+    ("line", "status", "headers", "body", "expected"),
     [
         ("POST /v1/events?k=x", 200, JSON, {"accepted": 3, "rejected": []}, b"accepted 3\n"),
         ("POST /v1/events", 400, (*JSON, ("x-sluice-error", "not_events")), {}, b"refused not_events\n"),
@@ -30,11 +30,9 @@ TABLES = {"shop.a": [RECEIPT, RECEIPT], "shop.b": [ERROR, RECEIPT]}
         ("GET /nowhere", 503, (), "", b"refused http_503\n"),
     ],
 )
-def test_counts_the_accepted_events_of_a_response(
-    request_line: str, status: int, headers: Any, body: Any, expected: bytes
-) -> None:
+def test_counts_accepted_events(line: str, status: int, headers: Any, body: Any, expected: bytes) -> None:
     """Each dialect reports them in its own way; a refusal gives its error code."""
-    method, target = request_line.split()
+    method, target = line.split()
     content = body if isinstance(body, str) else json.dumps(body)
 
     assert expected == answer_line(Request(method, target), Response(status, content.encode(), headers))

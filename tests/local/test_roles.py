@@ -56,9 +56,7 @@ def test_a_bucket_can_be_listed_only_in_the_stack_s_account() -> None:
         ("secrets", "get_secret_value", {"SecretId": RESOURCES.write_key_secret}),
     ],
 )
-def test_the_worker_in_tests_has_only_the_rights_of_its_role(
-    client: str, call: str, request_: dict[str, Any]
-) -> None:
+def test_the_worker_in_tests_has_only_its_rights(client: str, call: str, request_: dict[str, Any]) -> None:
     """A test would therefore fail if the worker made a call that its role does not allow."""
     effects = Delivery().wiring.effects
     with pytest.raises(ClientError, match="AccessDenied"):

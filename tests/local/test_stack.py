@@ -104,8 +104,8 @@ class Up:
 
 def test_up_serves_its_page_until_ctrl_c(tmp_path: Path) -> None:
     """Its page follows a request to its row; --record saves requests, even of unknown clients. Ctrl-C stops it, and --port is remembered."""
-    recorded, port = tmp_path / "requests.jsonl", free_ports(10)
-    up = Up(tmp_path, "--record", str(recorded), "--port", str(port))
+    recorded, port, origin = tmp_path / "requests.jsonl", free_ports(10), "http://localhost:3000"
+    up = Up(tmp_path, "--record", str(recorded), "--port", str(port), "--allowed-origins", origin)
     try:
         up.wait_for("Ready after")
         page = re.findall(r"^Page +(http://\S+)", up.printed, re.MULTILINE)[0]
@@ -116,6 +116,9 @@ def test_up_serves_its_page_until_ctrl_c(tmp_path: Path) -> None:
         assert KEYS["shop"] in get(f"{page}/site/shop.html")
         pixel = f"/pixel.gif?k={KEYS['shop']}&t=first_rows&event_id=e1&Gr%C3%B6%C3%9Fe=12"
         assert get(gateway + pixel).startswith("GIF")
+        asks = (Request(f"{gateway}/health", headers={"Origin": one}) for one in (origin, page))
+        told = [urlopen(ask, timeout=60).headers["Access-Control-Allow-Origin"] for ask in asks]
+        assert [origin, page] == told
         until(lambda: asked(page, "state.json")["counts"].get("delivered"))
         state = asked(page, "state.json")
         assert [] == [part["name"] for part in state["parts"] if not part["running"]]
@@ -169,14 +172,14 @@ def free_ports(count: int) -> int:
     raise AssertionError("there are no free ports")
 
 
-def test_a_port_in_use_is_reported(tmp_path: Path) -> None:
-    """It names the port, and nothing is started."""
-    port = free_ports(10)
+def test_a_port_in_use_and_a_wrong_origin_are_reported(tmp_path: Path) -> None:
+    """It names them, and nothing is started."""
+    port, origin = free_ports(10), ("--allowed-origins", "http://a.example/")
     with socket.create_server(("127.0.0.1", port + 3)):
-        up = Up(tmp_path, "--port", str(port))
-        up.wait_for(f"Port {port + 3} is in use")
-
-        assert 1 == up.end()
+        for options, said in (((), f"Port {port + 3} is in use"), (origin, "AllowedOrigins cannot be")):
+            up = Up(tmp_path, "--port", str(port + 10 * len(options)), *options)
+            up.wait_for(said)
+            assert 1 == up.end()
 
 
 def test_up_can_be_stopped_while_it_starts(tmp_path: Path) -> None:

@@ -11,9 +11,7 @@ from local.up import ROOT, next_steps
 GATEWAY, PAGE = "http://127.0.0.1:8700", "http://127.0.0.1:8702"
 
 
-def test_it_prints_how_to_call_the_command_and_what_to_paste_into_a_page(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_prints_what_to_call_and_what_to_paste(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody has to read the documentation for that first. A command that is on the path already is not explained."""
     (tmp_path / "sluice").touch(0o700)
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -78,7 +78,7 @@ def test_parses_surrogates_in_utf_8(text: bytes, expected: object) -> None:
 @pytest.mark.parametrize("inside", ["1", "123456789012345678901234567890", r'"\ud800"'])
 def test_rejects_extreme_nesting(inside: str) -> None:
     """A document nested a million levels deep is rejected, whichever parser reads it."""
-    with pytest.raises(InvalidJsonError):
+    with pytest.raises(InvalidJsonError, match="far more than 254 levels deep"):
         json_codec.parse(nested(1_000_000, inside))
 
 

@@ -28,9 +28,7 @@ def row(event: object, arrival: rows.Arrival = ARRIVAL) -> dict[str, Any]:
 
 def columns(event: object) -> dict[str, Any]:
     """Return the columns that come from the event itself."""
-    return {
-        name: value for name, value in row(event).items() if name not in ("time", "event_id", "received_at")
-    }
+    return dict(pair for pair in row(event).items() if pair[0] not in ("time", "event_id", "received_at"))
 
 
 def refusal(event: object) -> tuple[str, str]:

@@ -18,11 +18,9 @@ from tests.support.telemetry import Output
 RFC_3339 = r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}(Z|[+-]\d{2}:\d{2})"
 
 
-def context(request_id: str) -> Context:
+def context(request: str) -> Context:
     """Return the context of an invocation with this request id."""
-    return Context(
-        function_name="WorkerFunction", deadline=START, now=lambda: START, aws_request_id=request_id
-    )
+    return Context(function_name="WorkerFunction", deadline=START, now=lambda: START, aws_request_id=request)
 
 
 @pytest.fixture
