@@ -93,6 +93,19 @@ def test_cached_answers_are_served_while_redis_fails(error: Exception) -> None:
     assert [reported] == telemetry.said("Redis cannot be reached")
 
 
+def test_a_removed_account_is_not_served_while_redis_fails() -> None:
+    """Its database may be another account's by now."""
+    client, clock = filled(), ManualClock()
+    made = cache(client, clock)
+    made.resolve(["shop"])
+    client.delete(KEYS.of("shop"))
+    clock.sleep(61)
+    assert {"shop": UNKNOWN} == made.resolve(["shop"])
+    client.pipeline = unreachable
+
+    assert {} == made.resolve(["shop"])
+
+
 def test_redis_is_left_alone_for_a_moment_after_it_could_not_be_reached() -> None:
     """The sender has accounts to look up for thousands of spans, and each attempt may take long."""
     client, clock = filled(), ManualClock()
