@@ -24,6 +24,7 @@ from tests.support.spans import key, span
 from worker.bucket import Bucket
 from worker.chain import ChainId
 from worker.ledger import Ledger
+from worker.membership import Membership
 from worker.record import CLAIMED
 from worker.span import Span
 from worker.states import Entry, State
@@ -339,7 +340,8 @@ def counted(delivery: Delivery, *counts: float, asked: dict[str, Any] | None = N
         return [{"MetricDataResults": [{"Values": [one]}]} for one in counts]
 
     cloudwatch: Any = SimpleNamespace(get_paginator=lambda _: SimpleNamespace(paginate=paginate))
-    count = StreamCount.of(accounting(delivery).shards, delivery.clock, None)
+    shards, membership = accounting(delivery).shards, Membership(delivery.ledger, delivery.objects)
+    count = StreamCount.of(shards, membership, delivery.clock, None)
     if count is None:
         return None
     return count.result(cloudwatch, STREAM, accounting(delivery).take(each=count.add))
@@ -366,6 +368,25 @@ def test_the_streams_own_count_is_compared_over_closed_windows(delivery: Deliver
     assert Arrivals("records", 6, 6, 0, found.since if found else None, end) == found
     assert end == asked["EndTime"].timestamp()
     assert 2 == getattr(counted(delivery, 8), "lost", None)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_record_that_was_passed_over_within_a_span_across_a_border_is_lost(
+    delivery: Delivery, *, is_known: bool
+) -> None:
+    """It is not among the span's records, although it lies between them. Without the span's index, nobody can tell."""
+    delivery.clock.sleep(WINDOW_SECONDS - delivery.clock.now() % WINDOW_SECONDS)
+    for _ in range(4):
+        delivery.clock.sleep(80)
+        put(delivery)
+    first, _, *others = map(support.member, delivery.records())
+    delivery.run({"Records": [first, *others]})
+    if not is_known:
+        delivery.s3.delete_object(Bucket=BUCKET, Key=delivery.span_objects()[0])
+    delivery.clock.sleep(240)
+    found = counted(delivery, 3)
+
+    assert [2, is_known, not is_known] == [getattr(found, name) for name in ("seen", "lost", "unsure")]
 
 
 def test_a_record_close_to_a_border_may_count_on_either_side(delivery: Delivery) -> None:
