@@ -27,6 +27,7 @@ from worker.ledger import Ledger
 from worker.membership import Membership
 from worker.record import CLAIMED
 from worker.span import Span
+from worker.span_object import name_of
 from worker.states import Entry, State
 from worker.turn import UNSETTLED_SECONDS
 
@@ -175,6 +176,20 @@ def test_reports_rows_whose_object_is_gone(delivery: Delivery) -> None:
     assert (True, 0) == (rewritten.adds_up, rewritten.total.unbacked)
     assert (False, 3) == (balance.adds_up, balance.total.unbacked)
     assert rows({DELIVERED: 2}) == balance.tables[SHOP]
+
+
+def test_the_object_of_every_span_that_waits_is_looked_for(delivery: Delivery) -> None:
+    """Rows beyond the limit are unchecked, which says that nobody knows."""
+    delivery.fail(503)
+    for index in range(230):
+        put(delivery)
+        delivery.deliver(index)
+    for found in delivery.spans()[200:]:
+        delivery.s3.delete_object(Bucket=BUCKET, Key=name_of(found))
+    some = replace(accounting(delivery), most_checked=200).take().total
+
+    assert 30 == take(delivery).total.unbacked
+    assert (0, 30) == (some.unbacked, some.unchecked)
 
 
 def test_records_planned_during_the_count_count_as_unread(delivery: Delivery) -> None:
