@@ -17,7 +17,11 @@ _MOST_NAMES = 5
 
 def known(stack: Stack) -> tuple[dict[str, Account], str | None]:
     """Return the accounts in a stack's Redis, and when they were applied: None if Redis was never filled or lost its data."""
-    answer = stack.administer(do="accounts")
+    return parsed(stack.administer(do="accounts"))
+
+
+def parsed(answer: Mapping[str, Any]) -> tuple[dict[str, Account], str | None]:
+    """Return what AdminFunction's answer says of the accounts, as `known`."""
     accounts = {name: Account.from_fields(fields) for name, fields in answer["accounts"].items()}
     return accounts, answer["applied_at"]
 
@@ -121,7 +125,7 @@ def update(stack: Stack, name: str, old: Account, *, dry_run: bool, **fields: An
     if dry_run:
         screen.say(screen.DRY_RUN)
     else:
-        stack.administer(do="change", account=name, fields=account.to_fields())
+        stack.administer(do="change", account=name, fields=account.to_fields(), seen=old.to_fields())
         screen.say(
             "The worker and the ingest see this within a minute. Change accounts.yaml too, or the next apply reverts it."
         )

@@ -47,7 +47,7 @@ class BucketUnavailableError(UnavailableError):
 
 
 class PolicyContestedError(UnavailableError):
-    """The edge policy was written by others at each attempt to change it; the message says what to do."""
+    """Others have changed the accounts meanwhile, or the edge policy at each attempt; the message says what to do."""
 
 
 class ShardUnreadableError(UnavailableError):

@@ -62,7 +62,9 @@ class AccountCache:
             answer = replies.get(account)
             if isinstance(answer, Account):
                 self._known[account] = (answer, asked_at)
-            elif answer is None and account in self._known:
+            elif answer is not None:
+                self._known.pop(account, None)  # its database may be another account's by now
+            elif account in self._known:
                 answer = self._known[account][0]
                 stale += 1
             if answer is not None:

@@ -7,15 +7,17 @@ Treasure Data from there. If a request fails, the response has `error`, one word
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import redis
 from botocore.exceptions import BotoCoreError, ClientError
 
-from shared import policy
+from shared import json_codec, policy
 from shared.accounts import Account, AccountKeys
 from shared.clock import Clock
 from shared.errors import InvalidAccountError, PolicyContestedError, SecretUnavailableError, UnavailableError
+from shared.policy import EdgePolicy
 from shared.published_policy import PublishedPolicy
 from shared.settings import WorkerSettings
 from worker import account_store
@@ -52,10 +54,11 @@ class Admin:
         """Answer a request.
 
         Args:
-            event: `do` is one of `accounts` (return them), `apply` (`accounts`: fields by name), `change` (`account`,
-                `fields`), `publish` (the edge policy, from the accounts in Redis), `check` (return the state of Redis and Treasure
-                Data), `columns` (return whether the `table` of an `account` shows the columns by which rows in doubt are queried;
-                null if that is unknown), `missing` (return which of some `databases` do not exist; null if that is unknown).
+            event: `do` is one of `accounts` (return them, and their digest), `apply` (`accounts`: fields by name), `change`
+                (`account`, `fields`), `publish` (the edge policy, from the accounts in Redis), `check` (return the state of Redis and
+                Treasure Data), `columns` (return whether the `table` of an `account` shows the columns by which rows in doubt are
+                queried; null if that is unknown), `missing` (return which of some `databases` do not exist; null if that is unknown).
+                With `seen`, `apply` and `change` do nothing if others have changed what was seen: the digest, or the account's fields.
             deadline: for queries to Treasure Data.
         """
         try:
@@ -86,15 +89,15 @@ class Admin:
             case {"do": "apply", "accounts": accounts}:
                 found = {name: Account.from_fields(fields) for name, fields in accounts.items()}
                 account_store.check(found)
-                self._publish(found)
+                self._publish(lambda: found, event)
                 account_store.apply(self._connect(), self._keys, found, self._clock.now())
             case {"do": "change", "account": name, "fields": fields}:
-                found = self._complete() | {name: Account.from_fields(fields)}
-                account_store.check(found)
-                self._publish(found)
-                account_store.change(self._connect(), self._keys, found, name)
+                changed = {name: Account.from_fields(fields)}
+                account_store.check(changed)
+                self._publish(lambda: self._complete() | changed, event)
+                account_store.change(self._connect(), self._keys, self._complete() | changed, name)
             case {"do": "publish"}:
-                self._publish(self._complete())
+                self._publish(self._complete, event)
             case {"do": "check"}:
                 return {
                     "redis": self._check_redis(deadline),
@@ -126,21 +129,31 @@ class Admin:
             raise UnavailableError("Redis has lost accounts. Run `sluice accounts apply accounts.yaml`.")
         return found
 
-    def _publish(self, accounts: Mapping[str, Account]) -> None:
-        """Publish the edge policy, before Redis is changed: the ingest must never refuse an account that Redis has."""
-        entries = {name: account.to_entry() for name, account in accounts.items()}
-        now = int(self._clock.now() * 1000)
-        PublishedPolicy(self._s3, self._settings.data_bucket).change(
-            lambda current: policy.encode(entries, now, current)
-        )
+    def _publish(self, wanted: Callable[[], Mapping[str, Account]], event: Mapping[str, Any]) -> None:
+        """Publish the edge policy, before Redis is changed: the ingest must never refuse an account that Redis has.
+
+        Redis is read anew whenever others have written the policy since it was read. They publish first, too, so nobody undoes the other.
+
+        Raises:
+            PolicyContestedError: others keep writing it, or Redis differs from what was seen according to the event.
+        """
+        now, seen = int(self._clock.now() * 1000), event.get("seen")
+
+        def encoded(current: EdgePolicy | None) -> bytes:
+            known = {} if seen is None else self._accounts()
+            if known and seen not in (known["digest"], known["accounts"].get(event.get("account"))):
+                raise PolicyContestedError("Others have changed the accounts meanwhile. Try again.")
+            return policy.encode({name: one.to_entry() for name, one in wanted().items()}, now, current)
+
+        PublishedPolicy(self._s3, self._settings.data_bucket).change(encoded)
 
     def _accounts(self) -> dict[str, Any]:
         client = self._connect()
         found = account_store.applied(client, self._keys)
-        return {
-            "accounts": {name: account.to_fields() for name, account in found.items()},
-            "applied_at": account_store.applied_at(client, self._keys),
-        }
+        fields = {name: account.to_fields() for name, account in found.items()}
+        at = account_store.applied_at(client, self._keys)
+        digest = sha256(json_codec.dump([fields, at]).encode()).hexdigest()
+        return {"accounts": fields, "applied_at": at, "digest": digest}
 
     def _check_redis(self, deadline: Deadline) -> dict[str, Any]:
         before = self._clock.now()

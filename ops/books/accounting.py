@@ -8,11 +8,12 @@ unread. A span is one item, read atomically, so the sums hold at any time.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from ops.books.stored_spans import has_object
+from ops.lookahead import in_order
 from ops.stream.readable_shards import Position, ReadableShards
 from shared.clock import Clock
 from worker.bucket import Bucket
@@ -26,8 +27,6 @@ from worker.watermark import queue_counts
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
-_MOST_CHECKED = 200
-
 
 @dataclass(slots=True)
 class Rows:
@@ -38,12 +37,14 @@ class Rows:
         states: their number by state.
         in_flight: those of the waiting ones that their worker is sending right now.
         unbacked: waiting or dead according to the ledger, but without an object in the bucket. Always 0 unless objects were deleted.
+        unchecked: waiting or dead ones whose object was not looked for, because there are so many.
     """
 
     received: int = 0
     states: Counter[State] = field(default_factory=Counter)
     in_flight: int = 0
     unbacked: int = 0
+    unchecked: int = 0
 
     @property
     def delivered(self) -> int:
@@ -71,6 +72,7 @@ class Rows:
         self.states.update(other.states)
         self.in_flight += other.in_flight
         self.unbacked += other.unbacked
+        self.unchecked += other.unchecked
         return self
 
 
@@ -160,7 +162,11 @@ class Balance:
 
 @dataclass(frozen=True, slots=True)
 class Accounting:
-    """Takes balances. The clock tells the age of records, and deadlines."""
+    """Takes balances. The clock tells the age of records, and deadlines.
+
+    Attributes:
+        most_checked: how many spans with waiting or dead rows have their objects looked for.
+    """
 
     _: KW_ONLY
     ledger: Ledger
@@ -169,6 +175,7 @@ class Accounting:
     sqs: "SQSClient"
     queue_url: str
     clock: Clock
+    most_checked: int = 20_000
 
     def take(
         self,
@@ -187,25 +194,35 @@ class Accounting:
         tables: dict[tuple[str, str], Rows] = {}
         forced: dict[tuple[str, str], Rows] = {}
         rejected: Counter[tuple[str, str, str]] = Counter()
-        suspects: list[Span] = []
         spans = copies = 0
-        for span in self.ledger.spans(since, until):
-            if span.chain in ends and ends[span.chain] < span.last != BEHIND_ALL:
-                continue
-            spans += 1
-            each(span)
+
+        def suspects() -> Iterator[Span]:
+            nonlocal spans, copies
+            for span in self.ledger.spans(since, until):
+                if span.chain in ends and ends[span.chain] < span.last != BEHIND_ALL:
+                    continue
+                spans += 1
+                each(span)
+                sums = forced if span.is_forced else tables
+                for group, states in by_group(span).items():
+                    copies += states.pop(State.COPY, 0)
+                    if group.is_rejected:
+                        rejected[group.sender.account, group.table, group.code] += states[State.REJECTED]
+                        continue
+                    total = sums.setdefault(group.table_of, Rows())
+                    in_flight = 0 if span.settled else states[State.WAITING]
+                    total += Rows(states.total(), states, in_flight)
+                if span.states() & (UNSETTLED | {State.DEAD}):
+                    yield span
+
+        looked = in_order(lambda one: self._doubtful(*one), enumerate(suspects()))
+        for span, is_checked in filter(None, looked):
             sums = forced if span.is_forced else tables
             for group, states in by_group(span).items():
-                copies += states.pop(State.COPY, 0)
-                if group.is_rejected:
-                    rejected[group.sender.account, group.table, group.code] += states[State.REJECTED]
-                    continue
-                total = sums.setdefault(group.table_of, Rows())
-                in_flight = 0 if span.settled else states[State.WAITING]
-                total += Rows(states.total(), states, in_flight)
-            if span.states() & (UNSETTLED | {State.DEAD}) and len(suspects) < _MOST_CHECKED:
-                suspects.append(span)
-        self._find_unbacked(suspects, tables, forced)
+                rows = sum(states[one] for one in (*UNSETTLED, State.DEAD))
+                if not group.is_rejected and group.table_of in sums:
+                    total = sums[group.table_of]
+                    total += Rows(unbacked=rows) if is_checked else Rows(unchecked=rows)
         unread = self._unread(ends, self.clock.now() + seconds)
         return Balance(tables, unread, forced, spans, copies, rejected)
 
@@ -220,24 +237,16 @@ class Accounting:
         }
         return {chain: START if end is None else end.last for chain, end in ends.items()}
 
-    def _find_unbacked(
-        self,
-        suspects: list[Span],
-        tables: Mapping[tuple[str, str], Rows],
-        forced: Mapping[tuple[str, str], Rows],
-    ) -> None:
-        """Count waiting and dead rows whose object is missing; looks at _MOST_CHECKED spans at most."""
-        for span in suspects:
-            if span.object is not None and has_object(self.bucket, span):
-                continue
-            current = self.ledger.get(span.place)
-            if current is None or current.object != span.object:
-                continue  # written anew meanwhile
-            sums = forced if span.is_forced else tables
-            for group, states in by_group(current).items():
-                lost = states[State.WAITING] + states[State.AGAIN] + states[State.DEAD]
-                if not group.is_rejected and group.table_of in sums:
-                    sums[group.table_of].unbacked += lost
+    def _doubtful(self, position: int, span: Span) -> tuple[Span, bool] | None:
+        """Return a span whose object is not there or, with False, was not looked for; None if it is there."""
+        if position >= self.most_checked:
+            return span, False
+        if span.object is not None and has_object(self.bucket, span):
+            return None
+        current = self.ledger.get(span.place)
+        if current is None or current.object != span.object:
+            return None  # written anew meanwhile
+        return current, True
 
     def _unread(self, ends: Mapping[ChainId, Number], deadline: float) -> Unread:
         shards = {chain: self._unread_shard(chain.shard, end, deadline) for chain, end in ends.items()}

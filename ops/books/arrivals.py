@@ -5,7 +5,7 @@ compared with the records of the same time that the ledger has planned or that w
 counts the events that its responses call accepted.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 from ops.books.accounting import Balance
 from ops.stream.readable_shards import Position, ReadableShards, from_stream
 from shared.clock import Clock
+from shared.errors import HeldError, IndexDamagedError, IndexLostError
 from worker.chain import ChainId
-from worker.record import START, Number, number
+from worker.membership import Membership
+from worker.record import Number, number
 from worker.span import Span
 
 if TYPE_CHECKING:
@@ -93,13 +95,17 @@ class StreamCount:
     """Compares the ledger's records of a closed time range, in UNIX seconds, with the stream's own count."""
 
     shards: ReadableShards
+    membership: Membership
     since: float
     until: float
     _borders: dict[ChainId, _Borders] = field(default_factory=dict)
     _seen: int = 0
+    _unsure: int = 0
 
     @classmethod
-    def of(cls, shards: ReadableShards, clock: Clock, since: float | None) -> "StreamCount | None":
+    def of(
+        cls, shards: ReadableShards, membership: Membership, clock: Clock, since: float | None
+    ) -> "StreamCount | None":
         """Return a count over the closed windows since a time, within the stream's retention; None if there are none."""
         summary = shards.summary()
         now = clock.now()
@@ -110,7 +116,7 @@ class StreamCount:
         end = (now - _CLOSED_AFTER_SECONDS) // WINDOW_SECONDS * WINDOW_SECONDS
         if end <= begin:
             return None
-        count = cls(shards, begin, end)
+        count = cls(shards, membership, begin, end)
         for shard in shards.all():
             first, unsure = count._border(shard.shard_id, begin)
             behind, more = count._border(shard.shard_id, end)
@@ -124,22 +130,23 @@ class StreamCount:
             return
         if borders.first <= span.first and span.last < borders.end:
             self._seen += span.records
-        else:
-            self._seen += self._on_stream(
-                span.chain.shard,
-                span.first,
-                max(span.first, borders.first),
-                min(span.last + "~", borders.end),
-            )
+            return
+        # some of these may have been passed over, and others be in the chain of a gap
+        there = list(set(self._numbers(span.chain.shard, Position(at=span.first), span.last + "~")))
+        try:
+            numbers, hidden = self.membership.numbers(span, there), 0
+        except (IndexLostError, IndexDamagedError, HeldError):
+            numbers, hidden = there, abs(len(there) - span.records)
+        self._unsure += hidden
+        self._seen += max(0, sum(borders.first <= one < borders.end for one in numbers) - hidden)
 
     def result(self, cloudwatch: "CloudWatchClient", stream: str, balance: Balance) -> Arrivals:
         """Return the counts. Call this after `add` has seen all spans of the balance."""
         for chain, unread in balance.unread.shards.items():
             borders = self._borders.get(chain)
             if borders is not None and unread.records and unread.after < borders.end:
-                self._seen += self._on_stream(
-                    chain.shard, unread.after, max(unread.after + "~", borders.first), borders.end
-                )
+                numbers = self._numbers(chain.shard, Position(after=unread.after), borders.end)
+                self._seen += sum(borders.first <= one for one in numbers)
         pages = cloudwatch.get_paginator("get_metric_data").paginate(
             MetricDataQueries=[
                 {
@@ -159,7 +166,7 @@ class StreamCount:
             EndTime=datetime.fromtimestamp(self.until, UTC),
         )
         counted = sum(sum(found["Values"]) for page in pages for found in page["MetricDataResults"])
-        unsure = sum(borders.unsure for borders in self._borders.values())
+        unsure = self._unsure + sum(borders.unsure for borders in self._borders.values())
         return Arrivals("records", round(counted), self._seen, unsure, self.since, self.until)
 
     def _border(self, shard: str, moment: float) -> tuple[Number, int]:
@@ -175,14 +182,10 @@ class StreamCount:
                     first = number(record["SequenceNumber"])
         return first, close
 
-    def _on_stream(self, shard: str, begin: Number, first: Number, end: Number) -> int:
-        """Return the number of records from `first` up to but excluding `end`, reading from `begin`."""
-        count = 0
-        position = Position() if begin == START else Position(at=begin)
+    def _numbers(self, shard: str, position: Position, end: Number) -> Iterator[Number]:
+        """Yield the sequence numbers of records from a position up to but excluding `end`."""
         for page in self.shards.pages(shard, position):
             for record in page.records:
-                this = number(record["SequenceNumber"])
-                if this >= end:
-                    return count
-                count += this >= first
-        return count
+                if (this := number(record["SequenceNumber"])) >= end:
+                    return
+                yield this

@@ -155,7 +155,8 @@ def _balanced(balance: Balance) -> Iterator[Section]:
 
     def line(account: str, table: str, rows: Rows) -> tuple[object, ...]:
         counts = (rows.states[state] for state in columns.values())
-        return (account, table, rows.received, *counts, "yes" if rows.adds_up else "NO")
+        adds_up = "NO" if not rows.adds_up else "unknown" if rows.unchecked else "yes"
+        return (account, table, rows.received, *counts, adds_up)
 
     lines = [line(*place, rows) for place, rows in sorted(balance.tables.items())]
     lines.append(line("all", "", balance.total))

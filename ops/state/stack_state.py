@@ -226,7 +226,7 @@ class StateReader:
                 return balance, None
             return balance, of_gateway(counted, balance, lambda: repeated_rows(self.stack.shards()))
         shards = self.stack.shards()
-        count = StreamCount.of(shards, self._clock, since)
+        count = StreamCount.of(shards, self.stack.membership(), self._clock, since)
         if count is None:
             return self._accounting.take(since, seconds=_COUNT_SECONDS), None
         balance = self._accounting.take(since, seconds=_COUNT_SECONDS, each=count.add)

@@ -14,7 +14,7 @@ from ops.state.stack_state import StackState
 from worker.states import State
 
 _ERRORS = 10
-_COUNTS = ("received", "delivered", "waiting", "dead", "in_flight", "unbacked", "adds_up")
+_COUNTS = ("received", "delivered", "waiting", "dead", "in_flight", "unbacked", "unchecked", "adds_up")
 
 
 def error_rows(notes: list[Note]) -> list[tuple[object, ...]]:

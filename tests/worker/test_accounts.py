@@ -93,6 +93,19 @@ def test_cached_answers_are_served_while_redis_fails(error: Exception) -> None:
     assert [reported] == telemetry.said("Redis cannot be reached")
 
 
+def test_a_removed_account_is_not_served_while_redis_fails() -> None:
+    """Its database may be another account's by now."""
+    client, clock = filled(), ManualClock()
+    made = cache(client, clock)
+    made.resolve(["shop"])
+    client.delete(KEYS.of("shop"))
+    clock.sleep(61)
+    assert {"shop": UNKNOWN} == made.resolve(["shop"])
+    client.pipeline = unreachable
+
+    assert {} == made.resolve(["shop"])
+
+
 def test_redis_is_left_alone_for_a_moment_after_it_could_not_be_reached() -> None:
     """The sender has accounts to look up for thousands of spans, and each attempt may take long."""
     client, clock = filled(), ManualClock()
@@ -149,18 +162,10 @@ def test_applying_replaces_the_accounts_of_its_own_stack() -> None:
 
 def test_the_sentinel_is_written_last() -> None:
     """Until all accounts are written, Redis must not count as filled."""
-    written: list[str] = []
+    client = MemoryRedis()
+    account_store.apply(client, KEYS, {"shop": SHOP, "blog": BLOG}, now=0)
 
-    class Recorder:
-        def hset(self, key: str, **_: object) -> None:
-            written.append(key)
-
-        def scan_iter(self, **_: object) -> list[str]:
-            return []
-
-    account_store.apply(Recorder(), KEYS, {"shop": SHOP, "blog": BLOG}, now=0)
-
-    assert ["ledger:account:shop", "ledger:account:blog", "ledger:account:.applied"] == written
+    assert ["ledger:account:shop", "ledger:account:blog", "ledger:account:.applied"] == list(client.hashes)
 
 
 def test_an_invalid_name_is_rejected_before_anything_is_written() -> None:

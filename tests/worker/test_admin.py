@@ -12,7 +12,7 @@ from local.functions import ADMIN
 from shared import policy
 from shared.errors import SecretUnavailableError
 from shared.policy import AccountLimits, EdgePolicy, OverflowLimit, PolicyEntry
-from tests.support.delivery import BUCKET, KEYS, Delivery, lose_answer, row
+from tests.support.delivery import BUCKET, KEYS, Delivery, lose_answer, once, row
 from tests.support.treasure_data import put
 
 HOST = "api.td"
@@ -86,6 +86,15 @@ def test_nothing_changes_unless_accounts_are_valid_and_published(event: dict[str
     assert ("Nothing was changed" in answer["message"]) is (error == "policy_not_published")
     assert answer["message"]
     assert before == ask(made, do="accounts")
+
+
+def test_an_account_that_is_added_during_a_change_is_published_by_it() -> None:
+    """The edge would reject its events otherwise."""
+    made = delivery()
+    made.s3.before["put_object"] = once(lambda: ask(made, do="change", account="new", fields=SHOP))
+    ask(made, do="change", account="shop", fields=CLOSED)
+
+    assert {"new", "shop", "closed"} == published(made).entries.keys()
 
 
 def test_an_incomplete_redis_is_never_published() -> None:

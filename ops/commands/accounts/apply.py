@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ops import accounts_file, screen
-from ops.known_accounts import differences, known
+from ops.known_accounts import differences, parsed
 from ops.stack import Stack, works_on_stack
 from shared.accounts import Account
 
@@ -28,7 +28,8 @@ def command(stack: Stack, file: Path, *, prune: bool, dry_run: bool, yes: bool, 
     within a minute.
     """
     wanted = accounts_file.read(file)
-    current, applied_at = known(stack)
+    seen = stack.administer(do="accounts")
+    current, applied_at = parsed(seen)
     others = {name: account for name, account in current.items() if name not in wanted}
     result = wanted if prune else others | wanted
     changes = list(differences(current, result))
@@ -40,7 +41,8 @@ def command(stack: Stack, file: Path, *, prune: bool, dry_run: bool, yes: bool, 
             click.echo(line, err=as_json)
     if not dry_run and must_ask:
         screen.confirm("Apply these changes?", yes=yes)
-        stack.administer(do="apply", accounts={name: account.to_fields() for name, account in result.items()})
+        fields = {name: account.to_fields() for name, account in result.items()}
+        stack.administer(do="apply", accounts=fields, seen=seen.get("digest"))
     elif not dry_run:
         stack.administer(do="publish")  # an older version of Sluice may not have published the edge policy
     if as_json:

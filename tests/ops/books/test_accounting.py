@@ -24,8 +24,10 @@ from tests.support.spans import key, span
 from worker.bucket import Bucket
 from worker.chain import ChainId
 from worker.ledger import Ledger
+from worker.membership import Membership
 from worker.record import CLAIMED
 from worker.span import Span
+from worker.span_object import name_of
 from worker.states import Entry, State
 from worker.turn import UNSETTLED_SECONDS
 
@@ -174,6 +176,20 @@ def test_reports_rows_whose_object_is_gone(delivery: Delivery) -> None:
     assert (True, 0) == (rewritten.adds_up, rewritten.total.unbacked)
     assert (False, 3) == (balance.adds_up, balance.total.unbacked)
     assert rows({DELIVERED: 2}) == balance.tables[SHOP]
+
+
+def test_the_object_of_every_span_that_waits_is_looked_for(delivery: Delivery) -> None:
+    """Rows beyond the limit are unchecked, which says that nobody knows."""
+    delivery.fail(503)
+    for index in range(230):
+        put(delivery)
+        delivery.deliver(index)
+    for found in delivery.spans()[200:]:
+        delivery.s3.delete_object(Bucket=BUCKET, Key=name_of(found))
+    some = replace(accounting(delivery), most_checked=200).take().total
+
+    assert 30 == take(delivery).total.unbacked
+    assert (0, 30) == (some.unbacked, some.unchecked)
 
 
 def test_records_planned_during_the_count_count_as_unread(delivery: Delivery) -> None:
@@ -339,7 +355,8 @@ def counted(delivery: Delivery, *counts: float, asked: dict[str, Any] | None = N
         return [{"MetricDataResults": [{"Values": [one]}]} for one in counts]
 
     cloudwatch: Any = SimpleNamespace(get_paginator=lambda _: SimpleNamespace(paginate=paginate))
-    count = StreamCount.of(accounting(delivery).shards, delivery.clock, None)
+    shards, membership = accounting(delivery).shards, Membership(delivery.ledger, delivery.objects)
+    count = StreamCount.of(shards, membership, delivery.clock, None)
     if count is None:
         return None
     return count.result(cloudwatch, STREAM, accounting(delivery).take(each=count.add))
@@ -366,6 +383,25 @@ def test_the_streams_own_count_is_compared_over_closed_windows(delivery: Deliver
     assert Arrivals("records", 6, 6, 0, found.since if found else None, end) == found
     assert end == asked["EndTime"].timestamp()
     assert 2 == getattr(counted(delivery, 8), "lost", None)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_record_that_was_passed_over_within_a_span_across_a_border_is_lost(
+    delivery: Delivery, *, is_known: bool
+) -> None:
+    """It is not among the span's records, although it lies between them. Without the span's index, nobody can tell."""
+    delivery.clock.sleep(WINDOW_SECONDS - delivery.clock.now() % WINDOW_SECONDS)
+    for _ in range(4):
+        delivery.clock.sleep(80)
+        put(delivery)
+    first, _, *others = map(support.member, delivery.records())
+    delivery.run({"Records": [first, *others]})
+    if not is_known:
+        delivery.s3.delete_object(Bucket=BUCKET, Key=delivery.span_objects()[0])
+    delivery.clock.sleep(240)
+    found = counted(delivery, 3)
+
+    assert [2, is_known, not is_known] == [getattr(found, name) for name in ("seen", "lost", "unsure")]
 
 
 def test_a_record_close_to_a_border_may_count_on_either_side(delivery: Delivery) -> None:

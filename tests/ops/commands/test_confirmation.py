@@ -12,7 +12,7 @@ from ops.sending import OUTCOMES, balanced, send
 from shared.envelope import RejectedEvent, decode
 from tests.ops.deploy.test_rights import waiting
 from tests.support.commands import all_commands
-from tests.support.delivery import Delivery, envelope, row
+from tests.support.delivery import KEYS, Delivery, envelope, row
 from tests.support.faulty_stack import FaultyStack
 from tests.support.sluice import Sluice, until
 from worker.states import Entry, State
@@ -92,6 +92,30 @@ def test_what_arrives_meanwhile_is_left_alone(line: str, state: State) -> None:
     found = [(entry.state, entry.generation) for span in made.spans() for _, entry in span.all_leaves()]
     touched = (State.DROPPED, 0) if state is State.DROPPED else (State.DEAD, 1)
     assert [touched, touched, (State.DEAD, 0)] == found
+
+
+@pytest.mark.parametrize(
+    "line", ["accounts apply --yes {file}", "keys revoke shop k1", "accounts disable shop"]
+)
+def test_what_another_operator_changes_meanwhile_stays(tmp_path: Path, line: str) -> None:
+    """The command was about the accounts as it has shown them, so it does nothing, and says to try again."""
+    file, stack = tmp_path / "accounts.yaml", FaultyStack()
+    file.write_text("news: {database: news_db}")
+    stack.made.map(shop="shop_db")
+
+    def invoke(output: str, event: Any) -> Any:
+        if event["do"] in ("apply", "change"):
+            stack.made.map(shop="right_db")
+        return FaultyStack.invoke(stack, output, event)
+
+    stack.break_(invoke=invoke)
+    result = stack.run(line.format(file=file))
+
+    assert (1, "Error: Others have changed the accounts meanwhile. Try again\n") == (
+        result.exit_code,
+        result.stderr,
+    )
+    assert "right_db" == stack.made.redis.hget(KEYS.of("shop"), "database")
 
 
 @pytest.mark.parametrize("line", ["dead drop", "redrive --kind dead"])

@@ -1,13 +1,14 @@
 """`sluice keys`: issuing, verifying, revoking and rotating."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
 from local.accounts import KEYS
 from ops.commands.keys import issue
-from shared.write_key import HASH_KEY
+from shared.write_key import FORGET_KEY, HASH_KEY
 from tests.support.faulty_stack import FaultyStack
 from tests.support.sluice import Sluice
 
@@ -90,6 +91,21 @@ def test_both_secrets_are_valid_until_the_old_one_is_retired(sluice: Sluice) -> 
     assert 1 == sluice.run(f"keys verify {KEYS['shop']} --local").exit_code
     sluice.run("keys rotate --local --retire next --yes")
     assert f"{added} is the only secret" in sluice.run(f"keys rotate --local --retire {added} --yes").stderr
+
+
+def test_retiring_a_secret_keeps_what_others_store_during_the_question() -> None:
+    """Without `.forget`, rows of all accounts would wait forever."""
+    before = {"k1": "old", "k2": "new"}
+    answers, stored = iter([before, before | {FORGET_KEY: "key", "k3": "newest"}]), list[str]()
+    client = SimpleNamespace(
+        get_secret_value=lambda **_: {"SecretString": json.dumps(next(answers))},
+        put_secret_value=lambda **request: stored.append(request["SecretString"]),
+    )
+    stack = FaultyStack()
+    stack.break_(client=lambda _: client)
+
+    assert 0 == stack.run("keys rotate --retire k1", "y\n").exit_code
+    assert [{"k2": "new", FORGET_KEY: "key", "k3": "newest"}] == [json.loads(text) for text in stored]
 
 
 def test_the_key_for_hashed_columns_signs_no_write_key_and_is_kept(lone: Sluice) -> None:
