@@ -90,15 +90,8 @@ def test_each_sender_has_one_destination() -> None:
         RowSender("later", "k7"): Later("account_unavailable"),
         RowSender("sick"): Later("http_503"),
     } == planned.span.destinations
-    single = (
-        "shop/views/0",
-        "blog/views/0",
-        "gone/views/0",
-        "later:k7/views/0",
-        "-/-undecodable/0",
-        "sick/views/0",
-    )
-    assert {"shop:k2/views/0": 2, **dict.fromkeys(single, 1)} == counts(planned)
+    once = [f"{sender}/views/0" for sender in ("shop", "blog", "gone", "later:k7", "sick")]
+    assert {"shop:k2/views/0": 2, **dict.fromkeys([*once, "-/-undecodable/0"], 1)} == counts(planned)
 
 
 def test_envelopes_that_were_put_again_have_chunks_of_their_own() -> None:
@@ -155,9 +148,8 @@ def test_a_plan_fits_its_item() -> None:
 def test_rows_of_tables_that_are_too_many_share_a_chunk() -> None:
     """It holds the table and the number of each block's rows. Envelopes that were put again stay apart."""
     tables = {name: [row(name)] for name in ("views", "clicks", "orders")}
-    data = records(
-        envelope("shop", tables), envelope("shop", {"clicks": [row("x")]}, request_id="a", claim=2)
-    )
+    again = envelope("shop", {"clicks": [row("x")]}, request_id="a", claim=2)
+    data = records(envelope("shop", tables), again)
     excess = {"clicks", "orders"}
     planned = plan(Decided(data), END, SHOP_DB, UNCUT, STAMP, excess=lambda *_: excess)
     mixed = next(chunk for chunk in planned.chunks if chunk.key.group.code == TOO_MANY_TABLES)
