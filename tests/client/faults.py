@@ -73,12 +73,7 @@ class Killer:
         for _ in range(KILLS_IN_A_ROUND):
             self._ingest.fault, way = self._chance.choice(FAULTS), self._chance.choice(WAYS)
             self.kills[f"{way}, {self._ingest.fault}"] += 1
-            task: dict[str, object] = {
-                "url": self._ingest.url,
-                "key": KEY,
-                "spool": str(spool),
-                "acks": str(pipe),
-            }
+            task = {"url": self._ingest.url, "key": KEY, "spool": str(spool), "acks": str(pipe)}
             task["children"] = self._chance.choice((1, 2)) if way == "children" else 0
             task["file_bytes"] = self._chance.randint(70_000, 150_000) if way == "disk" else None
             task["clock"] = self._chance.choice((0, 0, 3600, 40 * 86_400))
@@ -97,8 +92,6 @@ class Killer:
 
     def _kill(self, way: str, forker: subprocess.Popen[str], task: str) -> None:
         """Start a victim, and kill it with all its children."""
-        assert forker.stdin
-        assert forker.stdout
         arrived = threading.Semaphore(0)
         self._ingest.on_request = arrived.release
         forker.stdin.write(f"{task}\n")

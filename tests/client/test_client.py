@@ -14,6 +14,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -35,6 +36,8 @@ from tests.support.flaky_ingest import Fault, FlakyIngest
 from tests.support.ingest import KEY
 
 Make = Callable[..., Client]
+Program = Callable[..., subprocess.Popen[str]]
+Send = Callable[..., int]
 PATIENCE = 60.0
 """Seconds that no test needs unless it fails."""
 REJECTED = {"event_id": "e" * 129, **{f"c{number}": 0 for number in range(509)}}
@@ -234,7 +237,7 @@ def test_threads_and_signal_handlers_share_a_client(ingest: FlakyIngest, client:
 
 
 @pytest.fixture
-def program(ingest: FlakyIngest, tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+def program(ingest: FlakyIngest, tmp_path: Path) -> Program:
     """Return a function that starts a script, in which `start` makes a client, in its own interpreter."""
     start = f"Client({ingest.url!r}, {KEY!r}, spool={str(tmp_path / 'spool')!r}, **options)"
     head = f"import os, sys\nfrom sluice_client import Client\ndef start(**options): return {start}\n"
@@ -247,9 +250,6 @@ def program(ingest: FlakyIngest, tmp_path: Path) -> Callable[..., subprocess.Pop
         )  # fmt: skip
 
     return run
-
-
-Program = Callable[..., subprocess.Popen[str]]
 
 
 def test_forked_processes_each_deliver(ingest: FlakyIngest, program: Program) -> None:
@@ -306,15 +306,13 @@ def test_a_full_disk_does_not_stop_delivery(
     ingest: FlakyIngest, program: Program, tmp_path: Path, size: int
 ) -> None:
     """Once the endpoint is back, every stored event is delivered once; then there is space for others."""
-    if subprocess.run(
-        [*_SMALL_DISK, "mount -t tmpfs tmpfs /mnt"], capture_output=True, check=False
-    ).returncode:
+    mounting = [*_SMALL_DISK, "mount -t tmpfs tmpfs /mnt"]
+    if subprocess.run(mounting, capture_output=True, check=False).returncode:
         pytest.skip("this user may not mount a small disk")
     (tmp_path / "spool").mkdir()
     ingest.fault, ingest.retry_after = "unavailable", "0"
     mount = f'mount -t tmpfs -o size=1m tmpfs {tmp_path / "spool"} && exec "$@"'
     filling = program(f"size = {size}{_FILL}", *_SMALL_DISK, mount, "sh")
-    assert filling.stdout is not None
     stored = json.loads(filling.stdout.readline())
     ingest.fault = "none"
     outcome, _ = filling.communicate("\n", timeout=120)
@@ -359,17 +357,14 @@ def test_the_clients_own_records_do_not_wait_for_the_handler(client: Make) -> No
     handler.release()
 
 
-Send = Callable[..., int]
-
-
 @pytest.fixture
 def send(ingest: FlakyIngest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Send:
     """Return a function that runs the command with these lines as its input, and returns its exit code."""
     options = ["--endpoint", ingest.url, "--key", KEY, "--spool", str(tmp_path / "spool"), "--timeout", "60"]
 
-    def run(lines: bytes | io.BytesIO, *arguments: str) -> int:
+    def run(lines: bytes | Iterator[bytes], *arguments: str) -> int:
         read = io.BytesIO(lines) if isinstance(lines, bytes) else lines
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(read))
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=read))
         return command.main([*options, *arguments])
 
     return run
@@ -411,42 +406,28 @@ def test_the_command_waits_for_room(ingest: FlakyIngest, client: Make) -> None:
     assert (20, 1) == (len(ingest.rows()), command.track_lines(one, lines, "orders", 0.1))
 
 
+@pytest.mark.parametrize("code", [75, 130])
 def test_the_command_keeps_events_while_the_endpoint_is_down(
-    ingest: FlakyIngest, send: Send, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ingest: FlakyIngest, send: Send, tmp_path: Path, capsys: pytest.CaptureFixture[str], code: int
 ) -> None:
-    """The exit code is 75, and the next run sends the events. The message names what that run must use, too."""
+    """The exit code is 75, or 130 after Ctrl-C while it waits for more lines. The message names what the next run must use, too."""
+
+    def lines() -> Iterator[bytes]:
+        yield b'{"table": "orders"}\n'
+        if code == 130:
+            raise KeyboardInterrupt
+
     ingest.fault = "unavailable"
-    first = send(b'{"table": "orders"}\n', "--timeout", "0.1")
+    first = send(lines(), "--timeout", "0.1")
     ingest.fault = "none"
 
-    assert (
-        f"kept in {tmp_path}/spool, and the next run for {ingest.url} sends them\n" in capsys.readouterr().err
-    )
-    assert (75, 0, 1) == (first, send(b""), len(ingest.rows()))
-
-
-class Interrupted(io.BytesIO):
-    """Lines, and then Ctrl-C."""
-
-    def __next__(self) -> bytes:
-        """Return the next line."""
-        if line := self.readline():
-            return line
-        raise KeyboardInterrupt
-
-
-def test_the_command_keeps_events_if_it_is_interrupted(
-    ingest: FlakyIngest, send: Send, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Ctrl-C while it waits for more lines ends it with 130 and one line, and the next run sends what it has stored."""
-    ingest.fault = "unavailable"
-    code = send(Interrupted(b'{"table": "orders"}\n'), "--timeout", "0.1")
-    said = capsys.readouterr().err.splitlines()[-1]
-    ingest.fault = "none"
-
-    kept = f"what is not accepted yet is kept in {tmp_path}/spool, and the next run for {ingest.url} sends it"
-    assert f"sluice-send: interrupted; events stored until then: 1; {kept}" == said
-    assert (130, 0, 1) == (code, send(b""), len(ingest.rows()))
+    kept = f"kept in {tmp_path}/spool, and the next run for {ingest.url} sends"
+    said = {
+        75: f"{ingest.url} has not accepted all events yet; the others are {kept} them",
+        130: f"interrupted; events stored until then: 1; what is not accepted yet is {kept} it",
+    }
+    assert f"sluice-send: {said[code]}" == capsys.readouterr().err.splitlines()[-1]
+    assert (code, 0, 1) == (first, send(b""), len(ingest.rows()))
 
 
 def test_the_command_sends_what_several_programs_have_left(
@@ -459,7 +440,6 @@ def test_the_command_sends_what_several_programs_have_left(
     left = [directory.own() for _ in range(16)]
     for file in left:
         file.append(encode("orders", {}, 7)[1])
-    for file in left:
         file.close()
 
     assert (0, 17, []) == (send(b""), len(ingest.rows()), files(tmp_path))

@@ -55,9 +55,7 @@ CIRCLE.append(CIRCLE)
 @pytest.mark.parametrize(
     ("table", "value", "message"),
     [
-        ("Orders", 1, "table name"),
-        ("", 1, "table name"),
-        (None, 1, "table name"),
+        *((name, 1, "table name") for name in ("Orders", "", None)),
         ("orders", object(), "object is not a JSON type"),
         ("orders", CIRCLE, "contains itself"),
         ("orders", "x" * 262_144, "at most 262144"),

@@ -1,6 +1,7 @@
 """The spool keeps every event for which `append` has returned, in batches that never change."""
 
 import resource
+import signal
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ import pytest
 
 from sluice_client.errors import SpoolError, SpoolFullError
 from sluice_client.spool_directory import SpoolDirectory
-from sluice_client.spool_file import Batch, Limits, SpoolFile
+from sluice_client.spool_file import Limits, SpoolFile
 
 LIMITS = Limits(batch_events=3, batch_bytes=100, spool_bytes=10_000)
 
@@ -30,13 +31,6 @@ def append(file: SpoolFile, *events: bytes) -> None:
     """Append events."""
     for event in events:
         file.append(event)
-
-
-def oldest(file: SpoolFile) -> Batch:
-    """Return the batch that is sent next."""
-    batch = file.oldest()
-    assert batch is not None
-    return batch
 
 
 def stored(path: Path) -> list[bytes]:
@@ -82,11 +76,6 @@ def interrupted(step: int, run: Callable[[], object], by: Callable[[], object]) 
     return next(steps, None) is None
 
 
-def raise_interrupt() -> None:
-    """Do what Python does at Ctrl-C."""
-    raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("batch_events", [1, 3])
 def test_a_signal_handler_may_append_at_any_moment(tmp_path: Path, batch_events: int) -> None:
     """Whatever it interrupts, each event is in one batch, and the file is empty once all batches are settled."""
@@ -105,11 +94,12 @@ def test_a_signal_handler_may_append_at_any_moment(tmp_path: Path, batch_events:
 
 def test_an_interrupted_call_fixes_no_event_in_two_batches(tmp_path: Path) -> None:
     """Ctrl-C ends it at any moment; the event of that call may be stored or not."""
+    ctrl_c = partial(signal.default_int_handler, signal.SIGINT, None)
     for step in count():
         with closing(SpoolFile(tmp_path / "one.sqlite", Limits(1, 100, 10_000))) as file:
             file.append(b"1")
             with suppress(KeyboardInterrupt):
-                assert not interrupted(step, partial(file.append, b"2"), raise_interrupt)
+                assert not interrupted(step, partial(file.append, b"2"), ctrl_c)
                 break
 
             file.append(b"3")
@@ -130,7 +120,7 @@ def test_a_full_spool_raises_until_events_are_delivered(file: SpoolFile) -> None
     append(file, *[b"x" * 999] * 10)
     with pytest.raises(SpoolFullError, match="holds 10000 undelivered bytes and may hold 10000"):
         file.append(b"x")
-    file.settle(oldest(file))
+    file.settle(file.oldest())
     file.append(b"x")
 
     assert 10 == file.pending_events
@@ -140,10 +130,10 @@ def test_a_split_batch_keeps_all_events_under_new_ids(file: SpoolFile) -> None:
     """The halves of a batch have its events in order, and neither has its id."""
     append(file, b"0", b"1", b"2")
     file.seal()
-    whole = oldest(file)
+    whole = file.oldest()
     file.split(whole)
 
-    assert whole.id != oldest(file).id
+    assert whole.id != file.oldest().id
     assert ([[b"0"], [b"1", b"2"]], 0, 0) == (drained(file), file.pending_events, file.pending_bytes)
 
 
@@ -157,7 +147,7 @@ def test_a_checkpoint_keeps_everything(file: SpoolFile) -> None:
             file.sync()
     file.seal()
 
-    assert file.pending_events == oldest(file).events == len(file.events(oldest(file)))
+    assert file.pending_events == file.oldest().events == len(file.events(file.oldest()))
 
 
 def test_a_file_belongs_to_one_owner_until_that_ends(tmp_path: Path) -> None:
@@ -200,7 +190,7 @@ def test_a_corrupt_file_is_renamed(tmp_path: Path, damaged: str) -> None:
     left = directory.own()
     append(left, *[b"x" * 200] * 100)
     left.seal()
-    id_ = oldest(left).id.encode()
+    id_ = left.oldest().id.encode()
     left.close()
     page = left.path.stat().st_size // 2 // 1024 * 1024
     text = left.path.read_bytes()
@@ -256,8 +246,8 @@ def test_a_settled_batch_is_not_sent_again_while_the_disk_is_full(file: SpoolFil
     sent = []
     for size in (1, 100_000):
         with largest_file(size):
-            sent += [file.events(oldest(file))]
-            file.settle(oldest(file))
+            sent += [file.events(file.oldest())]
+            file.settle(file.oldest())
         sent += [stored(file.path)]
 
     assert [numbers[:3], numbers, numbers[3:6], numbers[6:]] == sent
@@ -268,12 +258,12 @@ def test_a_batch_whose_deletion_failed_is_sent_again_by_the_next_process(file: S
     append(file, b"0", b"1", b"2", b"3")
     file.seal()
     file.append(b"4")
-    before = oldest(file)
+    before = file.oldest()
     with largest_file(1):
         file.settle(before)
         file.close()
     with closing(SpoolFile(file.path, LIMITS)) as again:
-        assert (before, 1, 5) == (oldest(again), again.open_events, again.pending_events)
+        assert (before, 1, 5) == (again.oldest(), again.open_events, again.pending_events)
         assert [[b"0", b"1", b"2"], [b"3"], [b"4"]] == drained(again)
 
 
@@ -282,7 +272,7 @@ def test_a_file_that_a_full_disk_kept_works_again_once_all_is_settled(file: Spoo
     file.append(b"a")
     file.seal()
     with largest_file(1):
-        file.settle(oldest(file))
+        file.settle(file.oldest())
     file.append(b"b")
 
     assert (2, 1, [[b"b"]]) == (file.last, file.pending_events, drained(file))

@@ -55,13 +55,11 @@ class Outcome:
             if not is_noticed:
                 survivors.add(change)
                 if change not in MAY_SURVIVE:
-                    self.complaints.append(
-                        f"{module}:{mutant.line}: no test notices\n- {change.was}\n+ {change.now}\n"
-                    )
+                    text = f"{module}:{mutant.line}: no test notices\n- {change.was}\n+ {change.now}\n"
+                    self.complaints.append(text)
             if (done := self.tried[module]) % 50 == 0 or done == len(mutants):
-                self._progress.print(
-                    f"{module}: {done} of {len(mutants)} mutants, {self.missed[module]} survived"
-                )
+                survived = self.missed[module]
+                self._progress.print(f"{module}: {done} of {len(mutants)} mutants, {survived} survived")
         for change in sorted(MAY_SURVIVE - survivors):
             if change.module == module:
                 text = f"{module}: explained in targets.toml, but gone\n- {change.was}\n+ {change.now}\n"
@@ -69,17 +67,15 @@ class Outcome:
 
     def leave_out(self, only: str, processes: int) -> None:
         """Leave out each defence whose module's path or name contains `only`."""
-        from tests.mutation import (
-            protocol,
-        )  # not before: it imports the modules that mutants take the place of
+        # not before: it imports the modules that mutants take the place of
+        from tests.mutation import protocol
 
         for defence, is_noticed, told in protocol.leave_out(only, processes):
             self._count(f"{defence.module}, defences", is_noticed=is_noticed)
             self._progress.print(f"{defence.name}: {told}")
             if not is_noticed:
-                self.complaints.append(
-                    f"{defence.module}: nothing shows that this is needed: {defence.name}\n"
-                )
+                text = f"{defence.module}: nothing shows that this is needed: {defence.name}\n"
+                self.complaints.append(text)
 
     def share(self, module: str) -> float:
         """Return the share that was noticed."""

@@ -20,9 +20,8 @@ def leave_out(only: str, processes: int) -> Iterator[tuple[Defence, bool, str]]:
     """
     numbers = [number for number, one in enumerate(ALL) if only in one.module or only in one.name]
     with pool_of(processes) as pool:
-        runs = {
-            pool.submit(_check, number): ALL[number] for number in numbers
-        }  # a defence cannot go to another process
+        # a defence cannot go to another process
+        runs = {pool.submit(_check, number): ALL[number] for number in numbers}
         for run in as_completed(runs):
             told, is_sound = run.result()
             remark = "" if is_sound else "; BUT ALSO WITH THE DEFENCE"

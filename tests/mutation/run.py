@@ -152,11 +152,7 @@ def _fork(mutant: Mutant, tests: Sequence[str], limit: float, pipe: int | None =
         sys.meta_path.insert(0, _Importer(mutant))
         status = pytest.main([*_PYTEST, "--tb=no", *_PRELOADED, *tests], plugins=[_CheapFirst])
         if pipe is not None:
-            os.write(pipe, "\n".join(_outside(sys.modules)).encode())
+            others = [name for name in sys.modules if not (ROOT / name.partition(".")[0]).is_dir()]
+            os.write(pipe, "\n".join(others).encode())
     finally:
         os._exit(status)
-
-
-def _outside(names: Iterable[str]) -> list[str]:
-    """Return the names of the modules that are not part of this repository."""
-    return [name for name in names if not (ROOT / name.partition(".")[0]).is_dir()]

@@ -19,8 +19,6 @@ TESTS: dict[str, list[str]] = _DOCUMENT["modules"]
 """The test files of each module; all paths are relative to the root."""
 
 MAY_SURVIVE = frozenset(
-    Change(survivor["module"], *change)
-    for survivor in _DOCUMENT["survivors"]
-    for change in survivor["changes"]
+    Change(one["module"], *change) for one in _DOCUMENT["survivors"] for change in one["changes"]
 )
 """What no test needs to notice; the file says why."""

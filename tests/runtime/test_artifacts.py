@@ -45,27 +45,22 @@ def package(function: str) -> str:
     return str(properties(function)["Handler"]).partition(".")[0]
 
 
-def loaded(function: str, artifacts: Path, libraries: Path) -> list[str]:
-    """Return the modules that a cold start loads from the zip."""
-    module = str(properties(function)["Handler"]).rpartition(".")[0]
-    command = [sys._base_executable, "-I", "-S", "-c", LOAD]  # type: ignore[attr-defined]
-    command += [str(artifacts / function), str(libraries), module]
-    done = subprocess.run(command, env={}, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return list(json.loads(done.stdout.splitlines()[-1]))
-
-
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_a_zip_has_only_the_packages_that_its_function_imports(
     function: str, artifacts: Path, runtime_libraries: Path
 ) -> None:
     """A cold start loads nearly all of them; the slow parts of Powertools are not there, and the zip stays small."""
     contents = {path.name.partition(".")[0] for path in (artifacts / function).iterdir()}
-    modules = {name.partition(".")[0] for name in loaded(function, artifacts, runtime_libraries)}
+    module = str(properties(function)["Handler"]).rpartition(".")[0]
+    command = [sys._base_executable, "-I", "-S", "-c", LOAD]  # type: ignore[attr-defined]
+    command += [str(artifacts / function), str(runtime_libraries), module]
+    done = subprocess.run(command, env={}, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    loaded = {name.partition(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
     unzipped, zipped = sizes(artifacts / function)
 
     assert CONTENTS[package(function)] == contents
-    assert CONTENTS[package(function)] - LATER[package(function)] == modules
+    assert CONTENTS[package(function)] - LATER[package(function)] == loaded
     assert not (artifacts / function / "aws_lambda_powertools" / "event_handler").exists()
     assert zipped <= LIMITS[package(function)]
     assert zipped < unzipped

@@ -30,8 +30,7 @@ def content(artifacts: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def packaged(content: dict[str, bytes]) -> dict[str, Any]:
     """Return the artifact's template."""
-    found: dict[str, Any] = yaml_parse(content["template.yaml"].decode())
-    return found
+    return yaml_parse(content["template.yaml"].decode())
 
 
 def test_the_artifact_has_everything_that_a_deploy_needs(content: dict[str, bytes]) -> None:

@@ -43,9 +43,8 @@ def test_recorded_batches_become_rows(start: Start, aws: Resources, treasure_dat
     """The worker delivers each row once. What cannot be delivered is dead, and does not block the shard."""
     batches = [recorded("kinesis")[name]["Records"] for name in ("mistakes", "other-producers")]
     data = [b64decode(one["kinesis"]["data"]) for batch in batches for one in batch]
-    answer = start(functions.WORKER).invoke(stream_event(aws, *data))
 
-    assert {"batchItemFailures": []} == answer
+    assert {"batchItemFailures": []} == start(functions.WORKER).invoke(stream_event(aws, *data))
     assert {"field_app": {"imports": 4}, "shop": {"mistakes": 13}} == treasure_data.counts()
     assert {"closed", "news", "nobody", "-", "app"} == {one.key.account for one in dead(aws)}
 

@@ -54,13 +54,10 @@ class Stack:
         self.messages: Any = 0
         self.telemetry = CollectedTelemetry()
         role = role_of(SCALE, RESOURCES)
-        self.backlog = Backlog(
-            Authorized("sqs", self, role),  # type: ignore[arg-type]  # a wrapper with the client's methods
-            RESOURCES.queue_url,
-            PublishedPolicy(Authorized("s3", self.s3, role), BUCKET),  # type: ignore[arg-type]
-            self.clock,
-            self.telemetry,
-        )
+        queue: Any = Authorized("sqs", self, role)
+        bucket: Any = Authorized("s3", self.s3, role)
+        published = PublishedPolicy(bucket, BUCKET)
+        self.backlog = Backlog(queue, RESOURCES.queue_url, published, self.clock, self.telemetry)
 
     def get_queue_attributes(self, **asked: Any) -> dict[str, Any]:
         """Return the number of messages, all of them visible."""

@@ -64,10 +64,7 @@ def test_a_stream_is_halved_within_a_window(shards: int, peak: float, now: float
     assert expected == target(shards, [busy(peak)] if peak else [], [], now)
 
 
-days = st.lists(minutes, max_size=30)
-
-
-@given(st.integers(1, 200), days, st.integers(0, 30), st.floats(0, 1e9))
+@given(st.integers(1, 200), st.lists(minutes, max_size=30), st.integers(0, 30), st.floats(0, 1e9))
 def test_a_stream_never_shrinks_below_what_the_day_needed(
     shards: int, day: list[Minute], recent: int, now: float
 ) -> None:

@@ -37,15 +37,10 @@ class Scaled:
     def become(self, **settings: Any) -> None:
         """Replace the scaler by one with these settings, as a deploy does."""
         role = role_of(SCALE, RESOURCES)
-        clients: Any = {
-            name: Authorized(name, getattr(self, name), role) for name in ("kinesis", "cloudwatch")
-        }
-        self.scaler = Scaler(
-            **clients,
-            settings=ScalerSettings(STREAM, "queue", "aside", **settings),
-            clock=self.clock,
-            telemetry=self.telemetry,
-        )
+        effects: Any = {"clock": self.clock, "telemetry": self.telemetry}
+        for name in ("kinesis", "cloudwatch"):
+            effects[name] = Authorized(name, getattr(self, name), role)
+        self.scaler = Scaler(settings=ScalerSettings(STREAM, "queue", "aside", **settings), **effects)
 
     def count(self, metric: str, value: float, minutes_ago: float) -> None:
         """Add a value of the stream's metric to CloudWatch."""
@@ -70,10 +65,8 @@ class Scaled:
 
 
 @pytest.fixture(autouse=True)
-def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def aws() -> Iterator[None]:
     """Use moto instead of AWS."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     with mock_aws():
         yield
 

@@ -15,7 +15,8 @@ from tests.support.sam import ROOT
 @pytest.fixture(scope="session")
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder with the built template and one folder per function."""
-    folder = _shared(tmp_path_factory) / "sam" / "build"
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "sam" / "build"
     with folder.parent.with_suffix(".lock").open("w") as lock:  # the first worker builds, the others wait
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "template.yaml").exists():
@@ -29,8 +30,3 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def runtime_libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with the libraries that Lambda's runtime adds to the path after the function's code."""
     return link_runtime(tmp_path_factory.mktemp("runtime"))
-
-
-def _shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    base = tmp_path_factory.getbasetemp()
-    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base

@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+from botocore import xform_name
+from botocore.exceptions import ClientError
 from botocore.validate import ParamValidator
 
+from doubles.aws_errors import client_error
 from tests.support.modelled import answered
 from tests.support.sam import template
 from worker.treasure_data.client import Meaning, Reply
@@ -19,12 +22,6 @@ ACCOUNT = "123456789012"
 SLUICE = "Sluice collects events over HTTP and loads them into Treasure Data."
 NAME_SERVERS = ["ns-1.awsdns-01.org", "ns-2.awsdns-02.net"]
 TD_KEY = f"1/{'a1' * 20}"
-
-
-class _RefusedError(Exception):
-    def __init__(self, code: str, message: str = "it is not there") -> None:
-        self.code = code
-        self.message = message
 
 
 @dataclass
@@ -70,17 +67,10 @@ class AwsAccount:
 
     def add_stack(self, name: str, status: str, *, description: str = SLUICE, **parameters: str) -> None:
         """Put a stack with these parameters into the account."""
-        self.stacks.append(
-            {
-                "StackName": name,
-                "StackStatus": status,
-                "Description": description,
-                "Parameters": [
-                    {"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()
-                ],
-                "Outputs": [{"OutputKey": "StreamName", "OutputValue": f"{name}-Stream"}],
-            }
-        )
+        made: dict[str, Any] = {"StackName": name, "StackStatus": status, "Description": description}
+        given = [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()]
+        outputs = [{"OutputKey": "StreamName", "OutputValue": f"{name}-Stream"}]
+        self.stacks.append(made | {"Parameters": given, "Outputs": outputs})
 
     def client(self, service: str, region: str) -> Any:
         """Return a boto3 client of a service in this account."""
@@ -91,8 +81,8 @@ class AwsAccount:
             assert region == "us-east-1" or service != "cloudfront"
             try:
                 found: dict[str, Any] = self._answer(model.name, asked)
-            except _RefusedError as refused:
-                return {"Error": {"Code": refused.code, "Message": refused.message}}
+            except ClientError as refused:
+                return dict(refused.response)
             report = ParamValidator().validate(found, model.output_shape)
             errors = [one for one in report._errors if one[0] != "missing required field"]
             assert [] == errors, f"the response does not match the model of {model.name}"
@@ -102,13 +92,39 @@ class AwsAccount:
 
     def _answer(self, operation: str, asked: dict[str, Any]) -> Any:
         if self.expired:
-            raise _RefusedError("ExpiredToken")
+            raise client_error("ExpiredToken", operation)
         if operation in self.unreadable:
-            raise _RefusedError("AccessDenied", "it is not for you.")
-        return getattr(self, f"_{_snake(operation)}")(asked)
+            raise client_error("AccessDenied", operation, "it is not for you.")
+        same = self._same()
+        return same[operation] if operation in same else getattr(self, f"_{xform_name(operation)}")(asked)
 
-    def _get_caller_identity(self, _asked: Any) -> Any:
-        return {"Arn": self.caller, "Account": ACCOUNT}
+    def _same(self) -> dict[str, Any]:
+        """Return the answers that are the same whatever is asked, by operation."""
+        mode, shards = self.stream
+        concurrency = {
+            "ConcurrentExecutions": self.concurrency,
+            "UnreservedConcurrentExecutions": self.concurrency - self.reserved,
+        }
+        limits = {
+            "ShardLimit": 200,
+            "OpenShardCount": self.shards,
+            "OnDemandStreamCount": self.on_demand_streams,
+            "OnDemandStreamCountLimit": 50,
+        }
+        distributions = [{"Aliases": {"Items": names}} for names in self.distributions]
+        records = [{"Name": f"{name}.", "Type": kind} for name, kind in self.records.items()]
+        summary = {"OpenShardCount": shards, "StreamModeDetails": {"StreamMode": mode}}
+        return {
+            "GetCallerIdentity": {"Arn": self.caller, "Account": ACCOUNT},
+            "GetAccountSettings": {"AccountLimit": concurrency},
+            "DescribeStreamSummary": {"StreamDescriptionSummary": summary},
+            "DescribeLimits": limits,
+            "DescribeUsers": {"Users": [{"UserId": name} for name in self.users]},
+            "DescribeUserGroups": {"UserGroups": []},
+            "ListResourceRecordSets": {"ResourceRecordSets": records},
+            "GetDomainNames": {"Items": [{"DomainName": name} for name in self.api_domains]},
+            "ListDistributions": {"DistributionList": {"IsTruncated": False, "Items": distributions}},
+        }
 
     def _get_role(self, asked: Any) -> Any:
         return {"Role": {"Arn": f"arn:aws:iam::{ACCOUNT}:role/team/{asked['RoleName']}"}}
@@ -133,18 +149,15 @@ class AwsAccount:
     def _describe_stacks(self, asked: Any) -> Any:
         found = [one for one in self.stacks if asked.get("StackName", one["StackName"]) == one["StackName"]]
         if "StackName" in asked and not found:
-            raise _RefusedError("ValidationError", f"Stack with id {asked['StackName']} does not exist")
+            message = f"Stack with id {asked['StackName']} does not exist"
+            raise client_error("ValidationError", "DescribeStacks", message)
         return {"Stacks": found}
-
-    def _get_account_settings(self, _asked: Any) -> Any:
-        left = self.concurrency - self.reserved
-        limit = {"ConcurrentExecutions": self.concurrency, "UnreservedConcurrentExecutions": left}
-        return {"AccountLimit": limit}
 
     def _describe_stack_resource(self, asked: Any) -> Any:
         arn = f"arn:aws:sns:{REGION}:{ACCOUNT}:{asked['StackName']}-{asked['LogicalResourceId']}"
         if arn not in self.topics:
-            raise _RefusedError("ValidationError", f"Resource {asked['LogicalResourceId']} does not exist")
+            message = f"Resource {asked['LogicalResourceId']} does not exist"
+            raise client_error("ValidationError", "DescribeStackResource", message)
         return {"StackResourceDetail": {"PhysicalResourceId": arn}}
 
     def _list_subscriptions_by_topic(self, asked: Any) -> Any:
@@ -152,21 +165,8 @@ class AwsAccount:
 
     def _get_policy(self, asked: Any) -> Any:
         if asked["PolicyArn"] not in self.policies:
-            raise _RefusedError("NoSuchEntity")
+            raise client_error("NoSuchEntity", "GetPolicy")
         return {"Policy": {"Arn": asked["PolicyArn"]}}
-
-    def _describe_stream_summary(self, _asked: Any) -> Any:
-        mode, shards = self.stream
-        summary = {"OpenShardCount": shards, "StreamModeDetails": {"StreamMode": mode}}
-        return {"StreamDescriptionSummary": summary}
-
-    def _describe_limits(self, _asked: Any) -> Any:
-        return {
-            "ShardLimit": 200,
-            "OpenShardCount": self.shards,
-            "OnDemandStreamCount": self.on_demand_streams,
-            "OnDemandStreamCountLimit": 50,
-        }
 
     def _list_service_quotas(self, asked: Any) -> Any:
         assert "elasticache" == asked["ServiceCode"]
@@ -187,28 +187,11 @@ class AwsAccount:
         more = {"NextToken": str(end)} if end < len(self.caches) else {}
         return more | {"ServerlessCaches": [{"ServerlessCacheName": name} for name in self.caches[begin:end]]}
 
-    def _describe_users(self, _asked: Any) -> Any:
-        return {"Users": [{"UserId": name} for name in self.users]}
-
-    def _describe_user_groups(self, _asked: Any) -> Any:
-        return {"UserGroups": []}
-
     def _get_hosted_zone(self, _asked: Any) -> Any:
         if self.zone is None:
-            raise _RefusedError("NoSuchHostedZone")
+            raise client_error("NoSuchHostedZone", "GetHostedZone")
         zone = {"Name": f"{self.zone}.", "Config": {"PrivateZone": self.zone_is_private}}
         return {"HostedZone": zone, "DelegationSet": {"NameServers": NAME_SERVERS}}
-
-    def _list_resource_record_sets(self, _asked: Any) -> Any:
-        found = [{"Name": f"{name}.", "Type": kind} for name, kind in self.records.items()]
-        return {"ResourceRecordSets": found}
-
-    def _get_domain_names(self, _asked: Any) -> Any:
-        return {"Items": [{"DomainName": name} for name in self.api_domains]}
-
-    def _list_distributions(self, _asked: Any) -> Any:
-        items = [{"Aliases": {"Items": names}} for names in self.distributions]
-        return {"DistributionList": {"IsTruncated": False, "Items": items}}
 
     def _get_topic_attributes(self, asked: Any) -> Any:
         _found(self.topics, asked["TopicArn"], "NotFound")
@@ -222,9 +205,6 @@ class AwsAccount:
         return {"SecretString": self.secrets[asked["SecretId"]]["SecretString"]}
 
 
-_MEANINGS = {True: Meaning.ACCEPTED, False: Meaning.KEY_REFUSED, None: Meaning.TEMPORARY}
-
-
 @dataclass
 class TreasureDataSites:
     """Treasure Data's sites. The key belongs to one of them."""
@@ -236,10 +216,11 @@ class TreasureDataSites:
     def site(self, _of_import: str, of_api: str, key: str) -> Any:
         """Return a client of the site with this API address and a key."""
         names = {one["Api"]: name for name, one in template()["Mappings"]["TdSites"].items()}
+        meanings = {True: Meaning.ACCEPTED, False: Meaning.KEY_REFUSED, None: Meaning.TEMPORARY}
         return SimpleNamespace(
             answers=lambda: self.is_up and of_api in names,
             knows_key=lambda: key == TD_KEY and names[of_api] == self.home,
-            send=lambda *_: Reply(_MEANINGS[self.may_import]),
+            send=lambda *_: Reply(meanings[self.may_import]),
         )
 
 
@@ -258,9 +239,5 @@ class Dns:
 
 def _found[Value](among: Mapping[str, Value], name: str, code: str) -> Value:
     if name not in among:
-        raise _RefusedError(code, f"{name} does not exist")
+        raise client_error(code, "Describe", f"{name} does not exist")
     return among[name]
-
-
-def _snake(name: str) -> str:
-    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")

@@ -26,22 +26,13 @@ HANGING_SECONDS = 20.0
 """Longer than the SDK waits."""
 
 
-def _treasure_data(body: Any) -> list[dict[str, Any]]:
-    return [event for event in body["events"] if isinstance(event, dict)]
-
-
-def _plausible(body: Any) -> list[dict[str, Any]]:
-    return [{"name": body["n"], **(body.get("p") or {})}] if body["n"] != "engagement" else []
-
-
-def _snowplow(body: Any) -> list[dict[str, Any]]:
-    return [{"n": int(event["se_va"])} for event in body["data"] if "se_va" in event]
-
-
 _OTHERS: Mapping[str, Callable[[Any], list[dict[str, Any]]]] = {
-    "/other_database": _treasure_data,
-    "/api": _plausible,
-    "/com.snowplowanalytics.snowplow": _snowplow,
+    # Treasure Data, Plausible and Snowplow
+    "/other_database": lambda body: [event for event in body["events"] if isinstance(event, dict)],
+    "/api": lambda body: [{"name": body["n"], **(body.get("p") or {})}] if body["n"] != "engagement" else [],
+    "/com.snowplowanalytics.snowplow": lambda body: [
+        {"n": int(event["se_va"])} for event in body["data"] if "se_va" in event
+    ],
 }
 """By the path's folder, a function that extracts the events from a request's body."""
 _ANSWERS = {"/api/event": "ok", "/com.snowplowanalytics.snowplow/tp2": "ok"}

@@ -83,7 +83,6 @@ _PLACES = {
     "secretsmanager": "<{}>",
 }
 
-_OUTPUT = re.compile("<[^>]+>")
 # Outputs that are ARNs, before there is a stack. CloudFormation names secrets after their logical ids; a parameter may give another.
 _BEFORE = {
     "<WriteKeySecret>": ["arn:aws:secretsmanager:*:*:secret:WriteKeySecret-*"],
@@ -102,7 +101,7 @@ def policy(commands: Iterable[str], *, is_deployed: bool = True) -> dict[str, An
         action, _, output = right.partition(" ")
         place = _PLACES.get(right) or _PLACES.get(action) or _PLACES[action.partition(":")[0]]
         named = place.format(output)
-        for one in [named] if is_deployed else _BEFORE.get(named, [_OUTPUT.sub("STACK-*", named)]):
+        for one in [named] if is_deployed else _BEFORE.get(named, [re.sub("<[^>]+>", "STACK-*", named)]):
             places.setdefault(one, set()).add(action)
     statements = [
         {"Effect": "Allow", "Action": sorted(actions), "Resource": place}

@@ -6,8 +6,6 @@ from pathlib import Path
 
 def seed() -> int:
     """Return a number that depends on the commit; 0 if there is none."""
-    command = ["git", "rev-parse", "HEAD"]
-    found = subprocess.run(
-        command, cwd=Path(__file__).parent, check=False, capture_output=True, text=True
-    ).stdout
+    command, folder = ["git", "rev-parse", "HEAD"], Path(__file__).parent
+    found = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True).stdout
     return int(found.strip()[:7] or "0", 16)

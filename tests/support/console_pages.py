@@ -54,12 +54,9 @@ class Pages:
 def digest() -> str:
     """Return a digest of everything that the images show: the pages' sources and the example data."""
     sources = [*ROOT.glob("ops/console/page/*"), *ROOT.glob("local/page/*"), _EXAMPLE]
-    found = hashlib.sha256()
-    for source in sorted(sources):
-        found.update(
-            f"{source.relative_to(ROOT)} {hashlib.sha256(source.read_bytes()).hexdigest()}\n".encode()
-        )
-    return found.hexdigest()
+    digests = {path.relative_to(ROOT): hashlib.sha256(path.read_bytes()).hexdigest() for path in sources}
+    lines = [f"{path} {digests[path]}\n" for path in sorted(digests)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def take() -> None:
@@ -68,9 +65,8 @@ def take() -> None:
     with Pages().served() as urls, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_browser(), args=list(BROWSER_ARGUMENTS))
         for name, url in zip(("console", "local"), urls, strict=True):
-            page = browser.new_page(
-                viewport={"width": 1280, "height": 1000}, timezone_id="UTC", locale="en-GB"
-            )
+            size = {"width": 1280, "height": 1000}
+            page = browser.new_page(viewport=size, timezone_id="UTC", locale="en-GB")
             page.clock.set_fixed_time(NOW)
             page.goto(url)
             page.wait_for_selector("#events li")

@@ -121,8 +121,7 @@ def lose_answer() -> None:
 
 def is_settling(request: dict[str, Any]) -> bool:
     """Return whether an update of the ledger settles a span."""
-    values = request.get("ExpressionAttributeValues", {})
-    return bool(values.get(":st") == {"S": "settled"})
+    return request.get("ExpressionAttributeValues", {}).get(":st") == {"S": "settled"}
 
 
 class StaticSecrets:
@@ -259,10 +258,8 @@ class Delivery:
 
     def put(self, *data: bytes) -> list[str]:
         """Put records on the stream, and return their sequence numbers."""
-        return [
-            self.kinesis.put_record(StreamName=STREAM, Data=one, PartitionKey="k")["SequenceNumber"]
-            for one in data
-        ]
+        puts = [self.kinesis.put_record(StreamName=STREAM, Data=one, PartitionKey="k") for one in data]
+        return [put["SequenceNumber"] for put in puts]
 
     def records(self) -> list[dict[str, Any]]:
         """Return everything that was ever put on the shard, as GetRecords does."""
@@ -388,5 +385,4 @@ def other_sandbox(made: Delivery) -> Delivery:
 
 def member(record: Mapping[str, Any], shard: str = SHARD) -> dict[str, Any]:
     """Return a record as it appears in a Lambda event."""
-    found: dict[str, Any] = json.loads(MAPPING.record(shard, dict(record)).text)
-    return found
+    return json.loads(MAPPING.record(shard, dict(record)).text)

@@ -23,6 +23,7 @@ from local.stack import LocalStack
 from ops.cli import main
 from ops.stack import described
 from tests.support.aws_calls import OBJECT_ACTIONS, forwarded, service_of
+from tests.support.aws_server import answer as in_json
 from tests.support.event_source import worker_mapping
 
 NAME = "sluice-dev"
@@ -119,19 +120,19 @@ class Deployed(HttpServer):
     def _answer_for_lambda(self, request: Request) -> Response:
         named = _FUNCTION.match(request.target)
         if named is None:
-            return _answer({"EventSourceMappings": [worker_mapping(self.outputs["WorkerFunction"])]})
+            return in_json(200, {"EventSourceMappings": [worker_mapping(self.outputs["WorkerFunction"])]})
         if named[1] in self.answers:
-            return _answer(self.answers[named[1]])
+            return in_json(200, self.answers[named[1]])
         if named[2] == "invocations":
             return forwarded(request, self._stack.addresses.functions[named[1]])
-        return _answer({"LoggingConfig": {"LogGroup": "/sluice"}})
+        return in_json(200, {"LoggingConfig": {"LogGroup": "/sluice"}})
 
     def _page_of_log(self, asked: Mapping[str, Any]) -> Response:
         if "nextToken" not in asked:
-            return _answer({"events": [], "nextToken": "second"})
+            return in_json(200, {"events": [], "nextToken": "second"})
         is_latest = asked.get("endTime", float("inf")) > time.time() * 1000
         shown = self.log if is_latest else ()
-        return _answer({"events": [{"logStreamName": name, "message": line} for name, line in shown]})
+        return in_json(200, {"events": [{"logStreamName": name, "message": line} for name, line in shown]})
 
 
 @contextmanager
@@ -175,12 +176,8 @@ def _operation(service: str, path: str, request: Request) -> str:
 def _refused(service: str, status: int, code: str) -> Response:
     message = "it is not for you"
     if service not in _XML:
-        refusal = _answer({"__type": code, "message": message})
-        return replace(refusal, status=status, headers=(*refusal.headers, ("x-amzn-errortype", code)))
+        refusal = in_json(status, {"__type": code, "message": message})
+        return replace(refusal, headers=(*refusal.headers, ("x-amzn-errortype", code)))
     error = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
     body = error if service == "s3" else f"<ErrorResponse>{error}</ErrorResponse>"
     return Response(status, body.encode(), (("content-type", "text/xml"),))
-
-
-def _answer(value: Any) -> Response:
-    return Response(200, json.dumps(value).encode(), (("content-type", "application/json"),))

@@ -26,10 +26,9 @@ from shared.tracking_plan import STANDARD_COLUMNS
 from tests.support import command_rights
 from tests.support.modes import Mode
 from tests.support.rights import listed, named
-from tests.support.sam import FUNCTIONS, template
+from tests.support.sam import FUNCTIONS, ROOT, template
 from worker.states import TRANSITIONS, State
 
-ROOT = Path(__file__).parents[2]
 _MARKED = re.compile(r"<!-- (?P<name>[a-z]+: \w+|(?!end )[a-z]+) -->\n.*?<!-- end -->\n", re.DOTALL)
 
 
@@ -153,14 +152,11 @@ def worst_table() -> str:
     return _table(("component", "USD a day, at most"), [*rows, ("**together**", f"**{day:,.2f}**")])
 
 
-MILLION = 1_000_000
-
-
 def volumes_table() -> str:
     """Return what a stack costs a month, by events and how they are sent."""
     leanest = replace(Setup(), network="external", window=60)
     rows = []
-    for events in (0, *(MILLION * 10**power // 10 for power in range(7))):
+    for events in (0, *(100_000 * 10**power for power in range(7))):
         loads = (
             (Workload(max(events, 1), 1), Setup()),
             (Workload(max(events, 1), 10, batch_ids=True), Setup()),

@@ -29,7 +29,7 @@ from ops.deploy import deployer as documented
 from shared import write_key
 from shared.accounts import Account, AccountKeys
 from tests.support.ministack import Ministack
-from tests.support.sam import ROOT
+from tests.support.sam import ROOT, run
 from tests.support.sluice import until
 from tests.support.tls_front import TlsFront
 
@@ -124,19 +124,15 @@ class Stack:
 
     def put(self, account: str, table: str, page: str) -> None:
         """Put an event on the stream directly, as another producer does, bypassing the edge policy."""
-        record = {"account": account, "events": [{"table": table, "page": page}]}
-        self.emulator.client("kinesis").put_record(
-            StreamName=self.outputs["StreamName"],
-            PartitionKey=f"{account}/0",
-            Data=json.dumps(record).encode(),
-        )
+        data = json.dumps({"account": account, "events": [{"table": table, "page": page}]}).encode()
+        kinesis, stream = self.emulator.client("kinesis"), self.outputs["StreamName"]
+        kinesis.put_record(StreamName=stream, PartitionKey=f"{account}/0", Data=data)
 
     def variables(self, function: str, **version: str) -> dict[str, str]:
         """Return the environment variables of a function of the stack, or of one of its versions."""
         client = self.emulator.client("lambda")
         found = client.get_function_configuration(FunctionName=self.outputs[function], **version)
-        variables: dict[str, str] = found["Environment"]["Variables"]
-        return variables
+        return found["Environment"]["Variables"]
 
     def sluice(self, *arguments: str) -> Any:
         """Run the `sluice` command on the stack with --json and return what it prints."""
@@ -145,14 +141,9 @@ class Stack:
     def certify(self, *arguments: str, folder: Path) -> tuple[int, str, str]:
         """Run `sluice certify` on the stack with its state and reports in a folder. Return exit code, stdout and stderr."""
         command = [sys.executable, "-m", "ops", "certify", *arguments, "--stack", self.name]
-        done = subprocess.run(
-            [*command, "--to", str(folder), "--yes"],
-            cwd=ROOT,
-            env=self.emulator.environment | {"SLUICE_HOME": str(folder)},
-            check=False,
-            capture_output=True,
-            text=True,
-        )
+        command += ["--to", str(folder), "--yes"]
+        own = self.emulator.environment | {"SLUICE_HOME": str(folder)}
+        done = subprocess.run(command, cwd=ROOT, env=own, check=False, capture_output=True, text=True)
         return done.returncode, done.stdout, done.stderr
 
     def preflight(self, environment: str) -> list[dict[str, str]]:
@@ -162,9 +153,7 @@ class Stack:
         boundary = deployer(self.emulator, f"sluice-{environment}")
         overrides += f" PermissionsBoundary={boundary['BOUNDARY']}"
         words = ["preflight", "--json", *where, "--region", "us-east-1", "--parameter-overrides", overrides]
-        printed = self._run(*words, environment=boundary)
-        found: list[dict[str, str]] = json.loads(printed)["findings"]
-        return found
+        return json.loads(self._run(*words, environment=boundary))["findings"]
 
     def _run(self, *arguments: str, environment: dict[str, str] | None = None) -> str:
         """Run a command in this process, because starting another one takes longer than most commands."""
@@ -208,22 +197,16 @@ def deploy(emulator: Ministack, artifacts: Path, stage: str, code: int = 0, **pa
     command = ["deploy", "--template-file", str(artifacts / "template.yaml"), "--config-env", stage]
     command += ["--config-file", str(ROOT / "samconfig.toml"), "--no-confirm-changeset"]
     command += ["--parameter-overrides", *(f"{name}={value}" for name, value in given.items())]
-    sam = str(Path(sys.executable).with_name("sam"))
-    environment = deployer(emulator, stack)
-    done = subprocess.run(
-        [sam, *command], cwd=ROOT, env=environment, check=False, capture_output=True, text=True
-    )
-    assert done.returncode == code, f"{done.stdout}{done.stderr}"
+    done, said = run("sam", *command, environment=deployer(emulator, stack))
+    assert done == code, said
 
 
 def remove(emulator: Ministack, stack: str) -> None:
     """Remove a stack with `sluice remove`, as its deployer."""
-    command = [sys.executable, "-m", "ops", "remove", "--stack", stack, "--yes"]
-    environment = deployer(emulator, stack)
-    done = subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
+    command = ("-m", "ops", "remove", "--stack", stack, "--yes")
+    code, said = run("python", *command, environment=deployer(emulator, stack))
     # For a few look-ups, the emulator wants another permission than AWS, so they are not made.
-    said = f"{done.stdout}{done.stderr}"
-    assert 0 == done.returncode or "may be left" in said, said
+    assert 0 == code or "may be left" in said, said
 
 
 def outputs(emulator: Ministack, stack: str) -> dict[str, str]:

@@ -41,13 +41,9 @@ _TYPES: Mapping[str, Mapping[str, str]] = {
 }
 
 
-def _create(logical_id: str, _properties: Any, stack: str, attributes: Mapping[str, str]) -> tuple[str, Any]:
-    return f"{stack}-{logical_id}-{uuid4().hex[:8]}", dict(attributes)
-
-
 for _name, _attributes in _TYPES.items():
     provisioners._RESOURCE_HANDLERS[_name] = {
-        "create": lambda name, properties, stack, made=_attributes: _create(name, properties, stack, made),
+        "create": lambda name, _, stack, made=_attributes: (f"{stack}-{name}-{uuid4().hex[:8]}", dict(made)),
         "update": lambda physical_id, *_others, made=_attributes, **_more: (physical_id, dict(made)),
         "delete": lambda *_arguments: None,
     }

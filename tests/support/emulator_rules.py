@@ -11,7 +11,7 @@
 import contextvars
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -224,11 +224,7 @@ def _pin_caller(headers: dict[str, Any], query: dict[str, Any] | None = None) ->
     _caller.set(extract_access_key_id(headers or {}, query or {}))
 
 
-def _read_handlers() -> Iterator[tuple[str, dict[str, list[str]]]]:
-    if file := os.environ.get("HANDLERS"):
-        yield from json.loads(Path(file).read_text()).items()
-
-
-_HANDLERS = dict(_read_handlers())
+_file = os.environ.get("HANDLERS")
+_HANDLERS: Mapping[str, Mapping[str, list[str]]] = json.loads(Path(_file).read_text()) if _file else {}
 kinesis._update_shard_count = _stepped
 iam_evaluator.pin_request_caller = _pin_caller

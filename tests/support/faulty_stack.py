@@ -10,10 +10,10 @@ from typing import Any
 
 import boto3
 import requests
-from botocore.exceptions import ClientError
 from click.testing import CliRunner, Result
 from requests.adapters import HTTPAdapter
 
+from doubles.aws_errors import client_error
 from doubles.clock import ManualClock
 from doubles.http_server import Request, Response
 from doubles.sqs import MemorySQS
@@ -107,10 +107,9 @@ class FaultyStack(Stack):
     def _stubs(self) -> dict[str, Any]:
         shown = [{"AlarmName": f"{NAME}-{alarm}"} for alarm in self.alarms]
         mappings = {"EventSourceMappings": [self.mapping] if self.mapping else []}
-        told = {"Subscriptions": [{"SubscriptionArn": "arn"}]}
         return {
             "cloudwatch": _paged(MetricAlarms=shown, MetricDataResults=[]),
-            "sns": _paged(**told),
+            "sns": _paged(Subscriptions=[{"SubscriptionArn": "arn"}]),
             "secretsmanager": self.made.secrets,
             "logs": SimpleNamespace(filter_log_events=lambda **_: {"events": list(self._log())}),
             "lambda": SimpleNamespace(
@@ -155,6 +154,6 @@ def gone(code: str = "ResourceNotFoundException") -> Callable[[Any], None]:
     """Return a hook for calls to something that does not exist."""
 
     def fail(_: Any) -> None:
-        raise ClientError({"Error": {"Code": code, "Message": "not found"}}, "Describe")
+        raise client_error(code, "Describe", "not found")
 
     return fail

@@ -89,12 +89,11 @@ class FlakyIngest(Gateway):
 
 def readable(request: Request) -> tuple[tuple[str, str], ...]:
     """Return headers that let the requesting page read a response, with credentials."""
-    headers = {
-        "content-type": "application/json",
-        "access-control-allow-origin": request.header("origin") or "*",
-        "access-control-allow-credentials": "true",
-        "access-control-allow-headers": request.header("access-control-request-headers"),
-        "access-control-max-age": "7200",
-        "access-control-expose-headers": "retry-after, x-sluice-error",
-    }
-    return tuple(headers.items())
+    return (
+        ("content-type", "application/json"),
+        ("access-control-allow-origin", request.header("origin") or "*"),
+        ("access-control-allow-credentials", "true"),
+        ("access-control-allow-headers", request.header("access-control-request-headers")),
+        ("access-control-max-age", "7200"),
+        ("access-control-expose-headers", "retry-after, x-sluice-error"),
+    )

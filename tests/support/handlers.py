@@ -145,13 +145,9 @@ def by_operation() -> dict[str, dict[str, list[str]]]:
     found: dict[str, dict[str, list[str]]] = {}
     for kind in sorted({one["Type"] for one in transformed()["Resources"].values()}):
         handlers, left_out = _handlers(kind), unused("*") + unused(kind)
-        actions = {
-            name: {one for one in handlers.get(name, ()) if not matches(one, left_out)}
-            for name in ("create", "read", "update", "delete")
-        }
-        found[kind] = {
-            "create": sorted(actions["create"] | actions["read"]),
-            "update": sorted(actions["update"] | actions["read"]),
-            "delete": sorted(actions["delete"]),
-        }
+        for operation in ("create", "update", "delete"):
+            reads = set() if operation == "delete" else handlers.get("read", set())
+            actions = handlers.get(operation, set()) | reads
+            wanted = sorted(one for one in actions if not matches(one, left_out))
+            found.setdefault(kind, {})[operation] = wanted
     return found

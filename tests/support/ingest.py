@@ -5,6 +5,7 @@ import gzip
 import json
 from collections.abc import Iterator, Mapping
 from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import msgpack
@@ -94,27 +95,14 @@ class Queue:
         return {"MessageId": str(len(kept))}
 
 
-class Secrets:
-    """A Secrets Manager client with one secret."""
-
-    def __init__(self) -> None:
-        self.text = json.dumps(SECRETS)
-
-    def get_secret_value(self, **_arguments: Any) -> dict[str, str]:
-        """Return the secret."""
-        return {"SecretString": self.text}
-
-
 class Answer:
     """The function's response, decoded. The names of its headers are in lower case."""
 
     def __init__(self, payload: Mapping[str, Any]) -> None:
         assert set(payload) - {"cookies"} == {"statusCode", "headers", "body", "isBase64Encoded"}
-        assert all(
-            name == name.lower() and isinstance(text, str) for name, text in payload["headers"].items()
-        )
         self.status: int = payload["statusCode"]
         self.headers: dict[str, str] = payload["headers"]
+        assert all(name == name.lower() and isinstance(text, str) for name, text in self.headers.items())
         self.cookies: list[str] = payload.get("cookies", [])
         text: str = payload["body"]
         self.body = base64.b64decode(text, validate=True) if payload["isBase64Encoded"] else text.encode()
@@ -136,14 +124,14 @@ class Site:
 
     def __init__(self, allowed_origins: tuple[str, ...] = ("*",), **settings: Any) -> None:
         self.clock = ManualClock(START)
-        memory = MemoryKinesis(self.clock.now)
-        memory.create_stream(StreamName=STREAM, ShardCount=1)
-        self._memory = memory
-        self.kinesis = Faults(memory, self.clock)
+        self._memory = MemoryKinesis(self.clock.now)
+        self._memory.create_stream(StreamName=STREAM, ShardCount=1)
+        self.kinesis = Faults(self._memory, self.clock)
         self.queue = Queue()
         self.sqs = Faults(self.queue, self.clock)
-        self.secret = Secrets()
-        self.secrets = Faults(self.secret, self.clock)
+        self.secret = SimpleNamespace(text=json.dumps(SECRETS))
+        held = SimpleNamespace(get_secret_value=lambda **_: {"SecretString": self.secret.text})
+        self.secrets = Faults(held, self.clock)
         self.bucket = MemoryS3(self.clock.now)
         self.bucket.create_bucket(Bucket=BUCKET)
         self.s3 = Faults(self.bucket, self.clock)
@@ -166,12 +154,8 @@ class Site:
             telemetry=self.telemetry,
             start=at_once,
         )
-        self.handler = Ingest(
-            IngestSettings(
-                STREAM, QUEUE_URL, BUCKET, "keys", NOTICES_URL, COUNTERS, allowed_origins, **settings
-            ),
-            effects,
-        )
+        places = (STREAM, QUEUE_URL, BUCKET, "keys", NOTICES_URL, COUNTERS)
+        self.handler = Ingest(IngestSettings(*places, allowed_origins, **settings), effects)
         self.stream, self.keyring = self.handler.stream, self.handler.keyring
 
     def publish(self, **entries: PolicyEntry) -> None:

@@ -49,7 +49,9 @@ class Installation:
         with zipfile.ZipFile(wheel) as packed:
             packed.extractall(self.site)
         for found in required(requirements(extra)).values():
-            _link(found, self.site)
+            for top in {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}:
+                if not (self.site / top).exists():
+                    (self.site / top).symlink_to(Path(str(found.locate_file(top))))
         self.python = folder / "venv/bin/python"
         self.home = folder / "home"
         self.home.mkdir()
@@ -63,14 +65,11 @@ class Installation:
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         """Start the environment's Python as `run` does."""
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.home)} | variables
-        return subprocess.Popen(
+        command, streams = (
             [self.python, "-P", *arguments],
-            cwd=self.home,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+            dict.fromkeys(("stdout", "stderr"), subprocess.PIPE),
         )
+        return subprocess.Popen(command, cwd=self.home, env=environment, text=True, **streams)
 
 
 def requirements(extra: str = "") -> list[str]:
@@ -95,10 +94,3 @@ def required(texts: list[str]) -> dict[str, Distribution]:
                 if inner.marker is None or inner.marker.evaluate({"extra": extra})
             )
     return found
-
-
-def _link(found: Distribution, site: Path) -> None:
-    """Link a distribution of this environment into another one."""
-    for top in {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}:
-        if not (site / top).exists():
-            (site / top).symlink_to(Path(str(found.locate_file(top))))

@@ -9,7 +9,6 @@ import os
 import socket
 import subprocess
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import boto3
@@ -37,6 +36,7 @@ class Ministack:
         self.log = folder / "ministack.log"
         self._folder = folder
         self._cache_port = cache_port
+        self._session: Any = boto3.Session("test", "test", region_name="us-east-1")
         self._clients: dict[str, Any] = {}
         self.users: dict[str, dict[str, str]] = {}
         self.environment = {
@@ -88,9 +88,7 @@ class Ministack:
         self._end()
         raise AssertionError(f"the emulator did not start: {self.log.read_text()}")
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for client in self._clients.values():
             client.close()  # the emulator would wait for their connections
         self._end()
@@ -103,12 +101,7 @@ class Ministack:
     def client(self, service: str) -> Any:
         """Return a boto3 client of the emulator."""
         if service not in self._clients:
-            self._clients[service] = boto3.client(  # type: ignore[call-overload]  # the name is not a literal
-                service,
-                endpoint_url=self.url,
-                verify=str(self.certificate),
-                region_name="us-east-1",
-                aws_access_key_id="test",
-                aws_secret_access_key="test",
+            self._clients[service] = self._session.client(
+                service, endpoint_url=self.url, verify=str(self.certificate)
             )
         return self._clients[service]

@@ -48,8 +48,7 @@ class Modelled:
     def _answer(self, model: Any, asked: dict[str, Any]) -> dict[str, Any]:
         self.asked.append((model.name, asked))
         waiting = self._answers.get(model.name, [NOT_FOUND])
-        found: dict[str, Any] = waiting.pop(0) if len(waiting) > 1 else waiting[0]
-        return found
+        return waiting.pop(0) if len(waiting) > 1 else waiting[0]
 
 
 DEPLOYED = {

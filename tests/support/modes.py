@@ -8,12 +8,9 @@ from tests.support.sam import template, transformed
 
 _ABSENT = object()
 _NAME = re.compile(r"\$\{([^}!]+)\}")
-DATA = {
-    *("AWS::Kinesis::Stream", "AWS::SQS::Queue", "AWS::DynamoDB::Table", "AWS::S3::Bucket"),
-    "AWS::SecretsManager::Secret",
-}
+_STORES = ("Kinesis::Stream", "SQS::Queue", "DynamoDB::Table", "S3::Bucket", "SecretsManager::Secret")
+DATA = {f"AWS::{name}" for name in _STORES}
 """The types of resources that store data."""
-_SECTIONS = ("Resources", "Outputs")
 
 
 class Mode:
@@ -28,7 +25,7 @@ class Mode:
     def template(self) -> dict[str, Any]:
         """Return the transformed template for this choice, with parameters, conditions and rules resolved."""
         made = {"AWSTemplateFormatVersion": "2010-09-09"}
-        return made | {section: self._section(transformed()[section]) for section in _SECTIONS}
+        return made | {section: self._section(transformed()[section]) for section in ("Resources", "Outputs")}
 
     def resources(self) -> dict[str, Any]:
         """Return the resources that are created, by logical id."""
@@ -40,8 +37,7 @@ class Mode:
 
     def properties(self, name: str) -> dict[str, Any]:
         """Return a resource's properties."""
-        found: dict[str, Any] = self.resources()[name]["Properties"]
-        return found
+        return self.resources()[name]["Properties"]
 
     def _section(self, found: Mapping[str, Any]) -> dict[str, Any]:
         return {

@@ -24,8 +24,7 @@ def resolved(value: dict[str, Any]) -> dict[str, Any]:
 
 def valid(value: Any, schema: dict[str, Any]) -> bool:
     """Return whether a value matches a schema."""
-    whole = {**schema, "components": COMPONENTS}
-    return Draft202012Validator(whole).is_valid(value)
+    return Draft202012Validator({**schema, "components": COMPONENTS}).is_valid(value)
 
 
 def differences(answer: Answer, method: str, path: str) -> list[str]:

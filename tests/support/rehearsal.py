@@ -14,6 +14,7 @@ from ops.deploy.certify.stage import ON_AWS, TABLE, DeployedStage
 from ops.deploy.stack_api import HttpAnswer
 from tests.support.delivery import Delivery, envelope, row
 
+_ACCEPTED = HttpAnswer(200, "", b"", 0.02)
 _FUNCTIONS = ("IngestFunction", "WorkerFunction", "SenderFunction", "AdminFunction")
 _OTHERS = ("StreamName", "OverflowQueueUrl", "OverflowNoticesUrl", "TdApiKeySecret", "RedisUrlSecret")
 
@@ -43,13 +44,11 @@ class Rehearsal(DeployedStage):
             outputs={name: name for name in (*_FUNCTIONS, *_OTHERS)},
             parameters={"LogLevel": "INFO"},
             client=client or (lambda _service: puts),
-            administer=self._administer,
+            administer=lambda **_: self._next("administer", {}),
             objects=lambda: self.kept.objects,
             ledger=lambda: self.kept.ledger,
         )
-        made: Any = SimpleNamespace(
-            breaking=lambda *_, **__: nullcontext(), request=lambda *_: HttpAnswer(200, "", b"", 0.02)
-        )
+        made: Any = SimpleNamespace(breaking=lambda *_, **__: nullcontext(), request=lambda *_: _ACCEPTED)
         super().__init__(
             stack=stack,
             run=CertifyRun("certify-1", clock.now()),
@@ -64,15 +63,12 @@ class Rehearsal(DeployedStage):
             pace=ON_AWS,
         )
 
-    def _administer(self, **_: Any) -> dict[str, Any]:
-        return dict(self._next("administer", {}))
-
     def send(self, case: str, table: str = TABLE) -> HttpAnswer:
         """Accept an event; its row is in S3 at once."""
         self.run.accept(table, self.event_id(case))
         self.kept.put(envelope("shop", {table: [row(self.event_id(case))]}, request_id=case))
         self.kept.deliver()
-        return HttpAnswer(200, "", b"", 0.02)
+        return _ACCEPTED
 
     def counts(self, table: str = TABLE) -> Counter[str]:
         """Return the rows of all that was accepted."""

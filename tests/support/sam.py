@@ -4,8 +4,10 @@ import copy
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -16,13 +18,6 @@ from local import functions
 
 ROOT = Path(__file__).parents[2]
 FUNCTIONS = tuple(functions.FUNCTIONS)
-
-
-class _NoManagedPolicies:
-    """Replaces the loader that asks IAM for managed policies. No role of ours has one."""
-
-    def load(self) -> dict[str, str]:
-        return {}
 
 
 @cache
@@ -38,8 +33,9 @@ def transformed() -> dict[str, Any]:
     for resource in packaged["Resources"].values():
         if resource["Type"] == "AWS::Serverless::Function":
             resource["Properties"]["CodeUri"] = "s3://bucket/key"
+    managed_policies = SimpleNamespace(load=dict)  # no role of ours has one, so IAM is not asked for them
     with patch.dict(os.environ, AWS_DEFAULT_REGION="us-east-1"):  # the transform needs any region
-        return _plain(transform(packaged, {}, _NoManagedPolicies()))
+        return _plain(transform(packaged, {}, managed_policies))
 
 
 def resources(kind: str) -> dict[str, Any]:
@@ -52,9 +48,9 @@ def properties(name: str) -> dict[str, Any]:
     return transformed()["Resources"][name]["Properties"]
 
 
-def run(program: str, *arguments: str) -> tuple[int, str]:
+def run(program: str, *arguments: str, environment: Mapping[str, str] | None = None) -> tuple[int, str]:
     """Run a program of the virtual environment in the repository's folder. Return its exit code and output."""
-    environment = os.environ | {"AWS_DEFAULT_REGION": "us-east-1", "SAM_CLI_TELEMETRY": "0"}
+    environment = environment or os.environ | {"AWS_DEFAULT_REGION": "us-east-1", "SAM_CLI_TELEMETRY": "0"}
     command = [str(Path(sys.executable).with_name(program)), *arguments]
     done = subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr

@@ -57,8 +57,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def aws_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The endpoint of a local AWS."""
     environment = os.environ | {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-    folder = tmp_path_factory.mktemp("aws")
-    part = Part("aws", ["local.aws"], environment, folder)
+    part = Part("aws", ["local.aws"], environment, tmp_path_factory.mktemp("aws"))
     try:
         yield part.ready(_START_SECONDS)["endpoint"]
     finally:
@@ -136,9 +135,8 @@ def on_stream(aws: Resources) -> list[bytes]:
     """Return the data of the stream's records."""
     kinesis = aws.client("kinesis")
     (shard,) = kinesis.list_shards(StreamName=aws.stream)["Shards"]
-    iterator = kinesis.get_shard_iterator(
-        StreamName=aws.stream, ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON"
-    )["ShardIterator"]
+    place = {"StreamName": aws.stream, "ShardId": shard["ShardId"]}
+    iterator = kinesis.get_shard_iterator(**place, ShardIteratorType="TRIM_HORIZON")["ShardIterator"]
     return [record["Data"] for record in kinesis.get_records(ShardIterator=iterator)["Records"]]
 
 

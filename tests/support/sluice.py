@@ -46,9 +46,8 @@ class Sluice:
         secrets = made.client("secretsmanager")
         held = json.loads(secrets.get_secret_value(SecretId=made.write_key_secret)["SecretString"])
         kept = {name: held[name] for name in (write_key.FORGET_KEY,) if name in held}
-        secrets.put_secret_value(
-            SecretId=made.write_key_secret, SecretString=json.dumps(SIGNING_SECRETS | kept)
-        )
+        members = json.dumps(SIGNING_SECRETS | kept)
+        secrets.put_secret_value(SecretId=made.write_key_secret, SecretString=members)
 
     def run(self, line: str, answer: str = "") -> Result:
         """Run a command line, given without the word `sluice`, answering its prompt."""
@@ -75,11 +74,9 @@ class Sluice:
 
     def post(self, account: str, events: list[dict[str, Any]]) -> list[str]:
         """Send events with any columns. All of them must be accepted. Return their ids."""
-        body = json.dumps({"events": events}).encode()
-        request = Request(
-            f"{self.stack.addresses.gateway}/v1/events?ids=1", body, {"x-write-key": self.key(account)}
-        )
-        with urlopen(request, timeout=60) as answer:
+        body, headers = json.dumps({"events": events}).encode(), {"x-write-key": self.key(account)}
+        url = f"{self.stack.addresses.gateway}/v1/events?ids=1"
+        with urlopen(Request(url, body, headers), timeout=60) as answer:
             found = json.load(answer)
         assert found["accepted"] == len(events)
         return list(found["event_ids"])
@@ -87,12 +84,9 @@ class Sluice:
     def produce(self, account: str, table: str, *event_ids: str) -> None:
         """Put events on the stream directly, as another producer does, bypassing the edge policy."""
         events = [{"table": table, "event_id": event_id} for event_id in event_ids]
+        data = json.dumps({"account": account, "events": events}).encode()
         made = self.stack.resources
-        made.client("kinesis").put_record(
-            StreamName=made.stream,
-            Data=json.dumps({"account": account, "events": events}).encode(),
-            PartitionKey=account,
-        )
+        made.client("kinesis").put_record(StreamName=made.stream, Data=data, PartitionKey=account)
 
     def mark_shards(self) -> None:
         """Put a marker on each shard, as the sender does every five minutes."""

@@ -51,12 +51,11 @@ groups = (
 )
 keys = st.builds(ChunkKey, groups, st.integers(0, 99), st.text("01", max_size=6))
 numbers: st.SearchStrategy[Number] = st.integers(0, 10**56).map(lambda one: number(str(one)))
-streams = st.from_regex(r"[a-zA-Z0-9_.-]{1,128}", fullmatch=True)
 tags = st.from_regex(r"[a-z0-9_.:-]{1,64}", fullmatch=True)
 gaps = st.builds(lambda after, mark: after + mark, numbers, st.sampled_from(["", "!"]))
 shard_chains = st.builds(
     ChainId,
-    streams,
+    st.from_regex(r"[a-zA-Z0-9_.-]{1,128}", fullmatch=True),
     st.integers(0, 10**56).map(str),
     st.from_regex(r"shardId-[0-9]{12}", fullmatch=True),
     st.lists(gaps, max_size=2).map(tuple),

@@ -153,23 +153,13 @@ def street(folder: Path) -> Iterator[Street]:
         TlsFront(gateway.port, folder) as collector,
         TlsFront(pages.port, folder) as site,
     ):
-        names = ",".join(
-            (
-                f"MAP {COLLECTOR} 127.0.0.1:{collector.port}",
-                f"MAP {SITE_COLLECTOR} 127.0.0.1:{collector.port}",
-                f"MAP www.shop.example 127.0.0.1:{site.port}",
-                "MAP * ~NOTFOUND",
-            )
-        )
+        ports = {COLLECTOR: collector.port, SITE_COLLECTOR: collector.port, "www.shop.example": site.port}
+        names = "".join(f"MAP {name} 127.0.0.1:{port}," for name, port in ports.items())
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path=executable,
-                args=[
-                    *BROWSER_ARGUMENTS,
-                    "--ignore-certificate-errors",  # also covers requests that outlive their page
-                    f"--host-resolver-rules={names}",
-                ],
-            )
+            resolving = f"--host-resolver-rules={names}MAP * ~NOTFOUND"
+            # ignoring errors of certificates also covers requests that outlive their page
+            options = [*BROWSER_ARGUMENTS, "--ignore-certificate-errors", resolving]
+            browser = playwright.chromium.launch(executable_path=executable, args=options)
 
             def begin(sdk: str) -> Visit:
                 visits.append(Visit(browser, sdk))

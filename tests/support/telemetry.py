@@ -2,14 +2,21 @@
 
 import json
 from collections import Counter
-from contextlib import AbstractContextManager, nullcontext
 from io import StringIO
 from itertools import count
 from logging import makeLogRecord
 from typing import Any, NamedTuple
 
 from shared.clock import Clock
-from shared.telemetry import COUNTERS, NAMESPACE, SERVICE, STAGE, PowertoolsTelemetry, with_subject
+from shared.telemetry import (
+    COUNTERS,
+    NAMESPACE,
+    SERVICE,
+    STAGE,
+    NullTelemetry,
+    PowertoolsTelemetry,
+    with_subject,
+)
 
 _serial = count()
 _TAKEN = {"message", "asctime", *vars(makeLogRecord({}))}  # what a log record already has
@@ -23,7 +30,7 @@ class Line(NamedTuple):
     fields: dict[str, Any]
 
 
-class CollectedTelemetry:
+class CollectedTelemetry(NullTelemetry):
     """Telemetry that remembers everything, and rejects what the logger would reject."""
 
     def __init__(self) -> None:
@@ -54,13 +61,6 @@ class CollectedTelemetry:
         named = {} if error is None else {"exception_name": type(error).__name__}
         self._log("ERROR", message, fields | named)
 
-    def invocation(self, context: object) -> AbstractContextManager[None]:  # noqa: ARG002 -- the port's signature
-        """Do nothing."""
-        return nullcontext()
-
-    def flush(self) -> None:
-        """Do nothing: the counts are kept."""
-
     def said(self, message: str) -> list[dict[str, Any]]:
         """Return the fields of all lines with this message."""
         return [line.fields for line in self.lines if line.message == message]
@@ -85,10 +85,8 @@ class Output:
     def __init__(self, clock: Clock, **environment: str) -> None:
         self._text = StringIO()
         self.service = f"test-{next(_serial)}"
-        variables = {STAGE: "test", NAMESPACE: "Sluice"} | environment
-        self.telemetry = PowertoolsTelemetry.from_environment(
-            variables | {SERVICE: self.service}, clock, self._text
-        )
+        variables = {STAGE: "test", NAMESPACE: "Sluice"} | environment | {SERVICE: self.service}
+        self.telemetry = PowertoolsTelemetry.from_environment(variables, clock, self._text)
 
     def lines(self) -> list[Any]:
         """Return everything that was written."""

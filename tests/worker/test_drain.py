@@ -14,7 +14,6 @@ from tests.support.delivery import lose_answer
 from tests.support.overflow import KEY, STREAM, Way, an_envelope, throttled, timeout
 from worker.states import State
 
-DAY = 86_400.0
 ONE = {"r-0": 1}
 
 
@@ -64,7 +63,7 @@ def test_a_put_in_doubt_is_marked_with_the_time_of_its_first_put(way: Way) -> No
 
 
 @pytest.mark.parametrize("fault", ["unheard", "gone", "late"])
-@pytest.mark.parametrize("seconds", [0, 200, 3 * DAY])
+@pytest.mark.parametrize("seconds", [0, 200, 3 * 86_400])
 def test_a_put_in_doubt_becomes_one_row(fault: str, seconds: float, way: Way) -> None:
     """Whether it landed, did not, or lands late."""
     fates = {"unheard": way.landing_unheard, "gone": timeout(), "late": way.landing_late(400)}
@@ -83,10 +82,7 @@ def test_puts_keep_the_order_of_the_messages(way: Way) -> None:
     for number in range(5):
         refuse(way, f"r{number}")
         way.wait(1)
-    event: dict[str, Any] = {"Records": []}
-    for message in way.sqs.messages(way.queue_url):
-        event["Records"] += _event(message)["Records"]
-    way.drainer().run(event, way.delivery.deadline(60_000))
+    way.drainer().run(_event(*way.sqs.messages(way.queue_url)), way.delivery.deadline(60_000))
     way.deliver()
 
     assert [f"r{number}-0" for number in range(5)] == way.delivery.ids("shop_db", "pageviews")
@@ -202,9 +198,10 @@ def test_envelopes_that_are_not_put_for_half_an_hour_raise_an_alarm(way: Way) ->
     assert [{}, {"EnvelopesOverdue": 2}] == found
 
 
-def _event(message: Message) -> dict[str, Any]:
-    """Return Lambda's event with a message as the queue holds it."""
-    return {"Records": [record_of(message.received(), "arn:aws:sqs:us-east-1:123456789012:overflow")]}
+def _event(*messages: Message) -> dict[str, Any]:
+    """Return Lambda's event with messages as the queue holds them."""
+    arn = "arn:aws:sqs:us-east-1:123456789012:overflow"
+    return {"Records": [record_of(one.received(), arn) for one in messages]}
 
 
 def _send(way: Way, body: str, key: str = KEY) -> None:

@@ -11,14 +11,12 @@ from tests.support.delivery import envelope, row
 from tests.support.spans import CHAIN
 from worker.claims import Decided
 from worker.ledger import Gap
-from worker.plan import Cut, plan
-from worker.record import NOBODY, START, Record, Records, decode, number
+from worker.plan import Cut, Plan, plan
+from worker.record import START, Record, Records, decode, number
 from worker.span import (
     MAX_PLAN_BYTES,
     TOO_MANY_TABLES,
-    ChunkKey,
     Database,
-    Group,
     Later,
     NotDeliverable,
     RowSender,
@@ -26,8 +24,6 @@ from worker.span import (
     plan_bytes,
 )
 
-SHOP, BLOG = RowSender("shop"), RowSender("blog")
-VIEWS = Group(SHOP, "views")
 STAMP = 1_700_000_000.0
 UNCUT = Cut(1_000_000, 1 << 30)
 SHOP_DB = {"shop": Account("shop_db")}
@@ -39,9 +35,9 @@ def records(*data: bytes) -> Records:
     return Records.of([decode(one, "s", number(str(n)), STAMP + n) for n, one in enumerate(data, 1)])
 
 
-def counts(*groups: tuple[Group, int]) -> dict[ChunkKey, int]:
-    """Return numbers of rows by the first chunk of groups."""
-    return {ChunkKey(group, 0): rows for group, rows in groups}
+def counts(planned: Plan) -> dict[str, int]:
+    """Return the numbers of rows by the names of chunks."""
+    return {key.name: rows for key, rows in planned.span.chunks.items()}
 
 
 @given(
@@ -83,27 +79,19 @@ def test_each_sender_has_one_destination() -> None:
     )
     answers = {"shop": revoked, "blog": Account("b_db", "disabled"), "gone": "unknown_account"}
     answers |= {"sick": Account("sick_db")}
-    failing, bad = {"s_db": "", "sick_db": "http_503"}.__getitem__, RowSender("shop", "k2")
-    planned = plan(Decided(data), END, answers, UNCUT, STAMP, failing=failing).span
+    failing = {"s_db": "", "sick_db": "http_503"}.__getitem__
+    planned = plan(Decided(data), END, answers, UNCUT, STAMP, failing=failing)
 
     assert {
-        SHOP: Database("s_db"),
-        bad: NotDeliverable("revoked_key"),
-        BLOG: NotDeliverable("disabled_account"),
+        RowSender("shop"): Database("s_db"),
+        RowSender("shop", "k2"): NotDeliverable("revoked_key"),
+        RowSender("blog"): NotDeliverable("disabled_account"),
         RowSender("gone"): NotDeliverable("unknown_account"),
         RowSender("later", "k7"): Later("account_unavailable"),
         RowSender("sick"): Later("http_503"),
-    } == planned.destinations
-    expected = counts(
-        (VIEWS, 1),
-        (Group(bad, "views"), 2),
-        (Group(BLOG, "views"), 1),
-        (Group(RowSender("gone"), "views"), 1),
-        (Group(RowSender("later", "k7"), "views"), 1),
-        (Group(RowSender(NOBODY), "", "undecodable"), 1),
-        (Group(RowSender("sick"), "views"), 1),
-    )
-    assert expected == planned.chunks
+    } == planned.span.destinations
+    once = [f"{sender}/views/0" for sender in ("shop", "blog", "gone", "later:k7", "sick")]
+    assert {"shop:k2/views/0": 2, **dict.fromkeys([*once, "-/-undecodable/0"], 1)} == counts(planned)
 
 
 def test_envelopes_that_were_put_again_have_chunks_of_their_own() -> None:
@@ -115,11 +103,9 @@ def test_envelopes_that_were_put_again_have_chunks_of_their_own() -> None:
         envelope("shop", {"views": [row("4")]}, request_id="c", claim=1),
         envelope("shop", {"views": [row("5")]}, request_id="d"),
     )
-    keyed = RowSender("shop", "k1")
-    apart = [("views", "a"), ("views", "b"), ("clicks", "b")]
-    expected = counts(*((Group(keyed, table, request_id=one), 1) for table, one in apart), (VIEWS, 2))
+    apart = dict.fromkeys((f"shop:k1/{one}/0" for one in ("views~a", "views~b", "clicks~b")), 1)
 
-    assert expected == plan(Decided(data), END, SHOP_DB, UNCUT, STAMP).span.chunks
+    assert {"shop/views/0": 2, **apart} == counts(plan(Decided(data), END, SHOP_DB, UNCUT, STAMP))
 
 
 def test_records_that_do_not_count_have_no_rows() -> None:
@@ -127,7 +113,7 @@ def test_records_that_do_not_count_have_no_rows() -> None:
     data = records(*(envelope("shop", {"views": [row(str(n))]}) for n in range(4)))
     planned = plan(Decided(data, frozenset((1, 3))), END, SHOP_DB, UNCUT, STAMP)
 
-    assert (frozenset((1, 3)), counts((VIEWS, 2))) == (planned.index.uncounted, planned.span.chunks)
+    assert (frozenset((1, 3)), {"shop/views/0": 2}) == (planned.index.uncounted, counts(planned))
     assert list(data.blocks[3][::2]) == planned.chunks[0].blocks
     assert [0, 2] == list(planned.chunks[0].positions)
     assert digest_of_numbers(data.numbers) == planned.span.digest
@@ -162,14 +148,13 @@ def test_a_plan_fits_its_item() -> None:
 def test_rows_of_tables_that_are_too_many_share_a_chunk() -> None:
     """It holds the table and the number of each block's rows. Envelopes that were put again stay apart."""
     tables = {name: [row(name)] for name in ("views", "clicks", "orders")}
-    data = records(
-        envelope("shop", tables), envelope("shop", {"clicks": [row("x")]}, request_id="a", claim=2)
-    )
+    again = envelope("shop", {"clicks": [row("x")]}, request_id="a", claim=2)
+    data = records(envelope("shop", tables), again)
     excess = {"clicks", "orders"}
     planned = plan(Decided(data), END, SHOP_DB, UNCUT, STAMP, excess=lambda *_: excess)
     mixed = next(chunk for chunk in planned.chunks if chunk.key.group.code == TOO_MANY_TABLES)
 
-    again = Group(RowSender("shop", "k1"), "clicks", request_id="a")
-    assert counts((VIEWS, 1), (again, 1), (Group(SHOP, "", TOO_MANY_TABLES), 2)) == planned.span.chunks
+    expected = {"shop/views/0": 1, "shop:k1/clicks~a/0": 1, "shop/-too_many_tables/0": 2}
+    assert expected == counts(planned)
     blocks = [[table, 1, msgpack.packb(row(table))] for table in ("clicks", "orders")]
     assert blocks == [msgpack.unpackb(block) for block in mixed.blocks]

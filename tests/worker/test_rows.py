@@ -12,9 +12,8 @@ from shared.errors import InvalidObjectError, WrongCountError
 from tests.support.spans import KEY
 from worker.rows import compress, decompress, sample, slice_of, spread
 
-rows = st.lists(
-    st.dictionaries(st.text(max_size=5), st.integers(-(2**63), 2**63 - 1) | st.text(max_size=9)), max_size=30
-)
+values = st.integers(-(2**63), 2**63 - 1) | st.text(max_size=9)
+rows = st.lists(st.dictionaries(st.text(max_size=5), values), max_size=30)
 
 
 @given(st.binary())
@@ -77,11 +76,9 @@ def test_a_payload_with_another_number_of_rows_has_no_halves(counted: int) -> No
 )
 def test_a_sample_has_both_ends_and_a_row_per_hour(times: list[int | None], found: list[int]) -> None:
     """Treasure Data writes a file for each hour, so any of them may be missing on its own."""
-    payload = b"".join(
-        msgpack.packb({"time": time, "event_id": str(n), "text": "x"}) for n, time in enumerate(times)
-    )
-
     rows = [{"time": time, "event_id": str(n)} for n, time in enumerate(times)]
+    payload = b"".join(msgpack.packb(one | {"text": "x"}) for one in rows)
+
     assert [rows[n] for n in found] == sample(payload)
     assert rows == spread(payload)
 

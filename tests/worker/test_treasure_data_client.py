@@ -79,8 +79,8 @@ def test_refusals_by_anyone_else_prove_nothing(statuses: list[int], body: bytes,
         assert Reply(meaning, f"http_{status}") == classify(TdAnswer(status, body), SENT)
 
 
-OTHER_BYTES = Reply(Meaning.TEMPORARY, "md5_mismatch")
 NO_PROOF = Reply(Meaning.TEMPORARY, "undocumented_answer")
+OTHERS = [json.dumps(SENT | {name: "other"}).encode() for name in ("unique_id", "database", "table")]
 
 
 @pytest.mark.parametrize(
@@ -88,15 +88,9 @@ NO_PROOF = Reply(Meaning.TEMPORARY, "undocumented_answer")
     [
         (200, TAKEN, ACCEPTED),
         (200, b'{"md5_hex": "%s"}' % MD5.encode(), ACCEPTED),
-        (200, json.dumps(SENT | {"md5_hex": "1"}).encode(), OTHER_BYTES),
-        (200, b"{}", NO_PROOF),
-        (200, b"", NO_PROOF),
-        (200, TAKEN[:-1], NO_PROOF),
-        (200, json.dumps(SENT | {"unique_id": "1"}).encode(), NO_PROOF),
-        (200, json.dumps(SENT | {"database": "other"}).encode(), NO_PROOF),
-        (200, json.dumps(SENT | {"table": "other"}).encode(), NO_PROOF),
-        (202, TAKEN, Reply(Meaning.TEMPORARY, "http_202")),
-        (206, TAKEN, Reply(Meaning.TEMPORARY, "http_206")),
+        (200, json.dumps(SENT | {"md5_hex": "1"}).encode(), Reply(Meaning.TEMPORARY, "md5_mismatch")),
+        *((200, body, NO_PROOF) for body in (b"{}", b"", TAKEN[:-1], *OTHERS)),
+        *((status, TAKEN, Reply(Meaning.TEMPORARY, f"http_{status}")) for status in (202, 206)),
         # Treasure Data's own clients know this member
         (409, refusal(409, details={"conflicts_with": 1}), ACCEPTED),
     ],
@@ -222,17 +216,14 @@ def answering(*answers: tuple[int, bytes]) -> Handler:
 
 
 UNSETTLING: list[tuple[tuple[int, bytes], ...]] = [
-    ((500, b"{}"),),
-    ((307, ISSUED[1]),),
+    *((answer,) for answer in ((500, b"{}"), (307, ISSUED[1]), (403, b"<html>"), (404, b"<html>"), GONE)),
     (document(job_id="7"),),
     (document(job="7", job_id="7", database="other"),),
     (document(job="", job_id="", database="shop_db"),),
-    ((403, b"<html>"),),
-    ((404, b"<html>"),),
-    (GONE,),
-    (GONE, document(databases=[{"name": "shop_db"}])),
-    (GONE, document(databases=None)),
-    (GONE, document(databases=[{"name": "other"}, {"name": 7}])),
+    *(
+        (GONE, document(databases=names))
+        for names in (None, [{"name": "shop_db"}], [{"name": "other"}, {"name": 7}])
+    ),
     (GONE, (206, b'{"databases":[]}')),
     (ISSUED, *[(404, b"{}")] * 20),
     (ISSUED, *[job("running")] * 20),
@@ -240,14 +231,11 @@ UNSETTLING: list[tuple[tuple[int, bytes], ...]] = [
     (ISSUED, job("killed")),
     (ISSUED, job("success", num_records=2), ZERO, SHOWN),
     (ISSUED, job("success", num_records=None), ZERO, SHOWN),
-    (ISSUED, SUCCESS, (503, b"[0]"), SHOWN),
-    (ISSUED, SUCCESS, (206, b"[0]"), SHOWN),
+    *((ISSUED, SUCCESS, (status, b"[0]"), SHOWN) for status in (503, 206)),
     (ISSUED, job("success", start_at="2023-11-14T22:13:19Z"), ZERO, SHOWN),
     (ISSUED, job("success", start_at="soon"), ZERO, SHOWN),
-    (ISSUED, SUCCESS, ZERO, HIDDEN),
     *((ISSUED, SUCCESS, (200, result), SHOWN) for result in UNCLEAR),
-    (ISSUED, SUCCESS, ZERO, MISTYPED),
-    (ISSUED, SUCCESS, ZERO, (404, b"<html>")),
+    *((ISSUED, SUCCESS, ZERO, shown) for shown in (HIDDEN, MISTYPED, (404, b"<html>"))),
     (ISSUED, SUCCESS, ZERO, document(schema=json.loads(SHOWN[1])["schema"])),
     (ISSUED, SUCCESS, ZERO, document(name="views", schema="[1]")),
     (ISSUED, SUCCESS, ZERO, HIDDEN, ISSUED, SUCCESS, (200, b"[1]")),
@@ -283,11 +271,6 @@ def test_only_documented_answers_settle(answers: tuple[tuple[int, bytes], ...], 
     assert [expected] == asked(answering(*answers), [row("e1")])
 
 
-def scripted(*answers: tuple[int, bytes]) -> TreasureDataClient:
-    """Return a client of a Treasure Data that gives these answers."""
-    return client_of(answering(*answers))
-
-
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
@@ -303,26 +286,24 @@ def scripted(*answers: tuple[int, bytes]) -> TreasureDataClient:
 )
 def test_only_treasure_data_s_own_answers_decide_a_creation(answer: tuple[int, bytes], expected: int) -> None:
     """Any other answer does not show whether a table was created, exists or cannot be created."""
-    assert expected == scripted(answer).create_table("shop_db", "views", 5).status
+    assert expected == client_of(answering(answer)).create_table("shop_db", "views", 5).status
 
 
 def test_only_documented_answers_count_for_listings_and_status() -> None:
     """An HTML page does not prove a database gone, a key known, or Treasure Data available."""
-    page, other = (200, b"<html>"), document(databases=[{"name": "other"}])
+    page = (200, b"<html>")
+    other, own = (document(databases=[{"name": one}]) for one in ("other", "shop_db"))
 
-    assert [["shop_db"], [], None, None] == [
-        scripted(one).missing_databases(["shop_db"])
-        for one in (other, document(databases=[{"name": "shop_db"}]), page, GONE)
-    ]
-    assert [True, True, False, False] == [
-        scripted(one).knows_key() for one in (other, (403, refusal(403)), (403, b""), page)
-    ]
-    assert [True, False, False] == [
-        scripted(one).answers() for one in (document(status="ok"), page, document())
-    ]
-    assert [True, False, None, None] == [
-        scripted(one).shows_columns("shop_db", "views") for one in (SHOWN, HIDDEN, page, GONE)
-    ]
+    def clients(*answers: tuple[int, bytes]) -> list[TreasureDataClient]:
+        return [client_of(answering(one)) for one in answers]
+
+    databases = [one.missing_databases(["shop_db"]) for one in clients(other, own, page, GONE)]
+    assert [["shop_db"], [], None, None] == databases
+    known = [one.knows_key() for one in clients(other, (403, refusal(403)), (403, b""), page)]
+    assert [True, True, False, False] == known
+    assert [True, False, False] == [one.answers() for one in clients(document(status="ok"), page, document())]
+    shown = [one.shows_columns("shop_db", "views") for one in clients(SHOWN, HIDDEN, page, GONE)]
+    assert [True, False, None, None] == shown
     right = client_of(TreasureData().handle)
     assert [True, True] == [right.answers(), right.knows_key()]
 
@@ -334,12 +315,9 @@ def test_a_secret_without_a_value_settles_nothing() -> None:
 
     assert Reply(Meaning.KEY_REFUSED, "no_key", definitely_not_delivered=True) == imported(client)
     assert [Presence.UNDECIDED] == asked(handle, [row("e1")], key=" ")
-    assert [0, 0, False, False] == [
-        client.create_table("shop_db", "views", 5).status,
-        client.create_database("shop_db", 5).status,
-        client.answers(),
-        client.knows_key(),
-    ]
+    created = client.create_table("shop_db", "views", 5), client.create_database("shop_db", 5)
+    assert [0, 0] == [one.status for one in created]
+    assert [False, False] == [client.answers(), client.knows_key()]
 
 
 def test_an_endless_answer_is_cut_off_and_redirects_are_not_followed() -> None:
@@ -357,11 +335,8 @@ def test_an_endless_answer_is_cut_off_and_redirects_are_not_followed() -> None:
     assert 1 == len(asked_for)
 
 
-CHUNKS = st.lists(
-    st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=4, unique_by=lambda one: one[0]),
-    min_size=1,
-    max_size=6,
-)
+CHUNK = st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=4, unique_by=lambda one: one[0])
+CHUNKS = st.lists(CHUNK, min_size=1, max_size=6)
 """Chunks of rows: each row's number, and whether Treasure Data has it."""
 STRANGE = "it's \"/1 {0} %s; --\n"
 

@@ -48,9 +48,8 @@ class Made:
     def run(self, uploads: list[Upload], begin: float = 5.0, end: float = 60.0) -> dict[ChunkKey, Outcome]:
         """Send, with so many seconds to begin and to end."""
         self.began = self.clock.now()
-        return self.delivery.wiring.uploader.upload(
-            uploads, Deadline(self.clock, self.began + begin), Deadline(self.clock, self.began + end)
-        )
+        deadlines = (Deadline(self.clock, self.began + seconds) for seconds in (begin, end))
+        return self.delivery.wiring.uploader.upload(uploads, *deadlines)
 
     def fault(self, kind: Kind, database: str = "db_0", **members: Any) -> None:
         """Add a fault to imports."""

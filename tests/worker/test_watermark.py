@@ -51,10 +51,6 @@ class Stack:
         self.delivery.put(an_envelope(name, account=account, at=received_at, claim=claim).encode())
         return received_at
 
-    def deliver(self) -> None:
-        """Deliver everything on all shards."""
-        self.delivery.deliver_all()
-
     @property
     def wiring(self) -> Wiring:
         """The parts of a new sandbox of the sender, which may read the stream and count messages."""
@@ -66,13 +62,17 @@ class Stack:
         """Take a watermark."""
         return self.wiring.watermarks.take(seconds)
 
-    def settled(self, seconds: float = MARGIN_SECONDS + CLOCK_SECONDS + 1) -> Completeness:
-        """Note that the queue is empty, let every shard pass that time, and take a watermark."""
+    def mark(self, seconds: float) -> None:
+        """Note that the queue is empty, and have each shard pass a time that much later."""
         self.proved = round((self.clock.now() - INGEST_MARGIN) * 1000)
         self.wiring.watermarks.note()
         self.clock.sleep(seconds)
         self.delivery.sender_wiring.passing.mark(round(self.clock.now() * 1000))
-        self.deliver()
+
+    def settled(self, seconds: float = MARGIN_SECONDS + CLOCK_SECONDS + 1) -> Completeness:
+        """Note that the queue is empty, let every shard pass that time, and take a watermark."""
+        self.mark(seconds)
+        self.delivery.deliver_all()
         return self.take()
 
 
@@ -81,7 +81,7 @@ def stack() -> Stack:
     """Return a stack with its first record delivered an hour ago."""
     made = Stack()
     made.put()
-    made.deliver()
+    made.delivery.deliver_all()
     made.clock.sleep(3600)
     return made
 
@@ -99,7 +99,7 @@ def test_a_waiting_row_limits_its_own_table(stack: Stack, claim: int) -> None:
     """Others go on. One that was put again may count."""
     stack.delivery.fail(status=503)
     received_at = stack.put(claim=claim)
-    stack.deliver()
+    stack.delivery.deliver_all()
     stack.clock.sleep(900)
     found = stack.settled()
 
@@ -128,7 +128,7 @@ def test_recent_spans_are_seen_before_the_index_shows_them(stack: Stack, account
     stack.put("blog")
     if gap:
         stack.delivery.deliver(2)
-    stack.deliver()
+    stack.delivery.deliver_all()
     found = stack.take()
     waits = {("shop", "pageviews"), ("blog", "pageviews")} if account == "shop" else {("blog", "pageviews")}
 
@@ -141,7 +141,7 @@ def test_rows_in_place_of_others_are_seen_before_the_index_shows_them(stack: Sta
     made = stack.delivery
     made.fail(status=422)
     stack.put()
-    stack.deliver()
+    stack.delivery.deliver_all()
     stack.settled()
     dead = [(span, key) for span in made.spans() for key, one in span.all_leaves() if one.state is State.DEAD]
     (span, key) = dead[0]
@@ -182,9 +182,7 @@ def test_a_notice_delays_the_watermark(stack: Stack) -> None:
     """The overflow queue was used, and its counts may lag."""
     stack.sqs.send_message(QueueUrl=stack.notices_url, MessageBody="x")
 
-    found = stack.settled()
-
-    assert stack.proved - round(COUNTED_SECONDS * 1000) == found.horizon
+    assert stack.settled().horizon == stack.proved - round(COUNTED_SECONDS * 1000)
 
 
 def test_notices_outlast_the_lag_of_the_counts() -> None:
@@ -216,8 +214,7 @@ def test_a_closed_shard_that_is_not_listed_is_read_until_it_is_gone(stack: Stack
 
     assert f"the closed shard {support.SHARD} has records that are in no span" == stack.settled().obstacle
     stack.clock.sleep(2 * 86_400)
-    horizon = stack.settled().horizon
-    assert stack.proved == horizon
+    assert stack.settled().horizon == stack.proved
 
 
 def test_a_chain_that_the_sender_closed_counts_only_if_the_shard_held_nothing_more(stack: Stack) -> None:
@@ -225,8 +222,7 @@ def test_a_chain_that_the_sender_closed_counts_only_if_the_shard_held_nothing_mo
     received_at = stack.put(at=stack.clock.now() - 10)
     stack.delivery.split()
     stack.clock.sleep(1000)
-    passing = stack.delivery.sender_wiring.passing
-    passing.obstacle(round(received_at * 1000))
+    stack.delivery.sender_wiring.passing.obstacle(round(received_at * 1000))
     stack.delivery.deliver_all({f"shardId-{n:012}" for n in (1, 2)})
 
     assert f"the closed shard {support.SHARD} has records that are in no span" == stack.take().obstacle
@@ -241,18 +237,16 @@ def test_what_is_delivered_behind_the_end_of_a_closed_chain_counts(stack: Stack)
     stack.clock.sleep(2 * MARGIN_SECONDS)
     stack.delivery.sender_wiring.passing.obstacle(round(received_at * 1000))
     stack.clock.sleep(2 * INDEX_SECONDS)
-    stack.wiring.watermarks.note()
-    stack.clock.sleep(2 * MARGIN_SECONDS)
-    stack.delivery.sender_wiring.passing.mark(round(stack.clock.now() * 1000))
+    stack.mark(2 * MARGIN_SECONDS)
     stack.delivery.fail(status=503)
     stack.delivery.run(first)
     stack.delivery.deliver_all({f"shardId-{n:012}" for n in (1, 2)})
     assert f"the closed shard {support.SHARD} has records that are in no span" == stack.take().obstacle
 
-    stack.deliver()
-    assert [round(received_at * 1000), round(later * 1000)] == [
-        stack.take().before(*one) for one in (SHOP, ("blog", "pageviews"))
-    ]
+    stack.delivery.deliver_all()
+    found = stack.take()
+    assert round(received_at * 1000) == found.before(*SHOP)
+    assert round(later * 1000) == found.before("blog", "pageviews")
 
 
 def test_without_time_or_a_whole_list_of_shards_the_watermark_is_unknown(stack: Stack) -> None:
@@ -292,11 +286,8 @@ class Writer(Stack):
 
     def write(self, pause: float = 400) -> Any:
         """Write watermarks after a while, in which every shard has passed the time at which the queue was empty."""
-        self.proved = round((self.clock.now() - INGEST_MARGIN) * 1000)
-        self.wiring.watermarks.note()
-        self.clock.sleep(pause)
-        self.delivery.sender_wiring.passing.mark(round(self.clock.now() * 1000))
-        self.deliver()
+        self.mark(pause)
+        self.delivery.deliver_all()
         return self.rows.write(self.delivery.deadline(support.INVOCATION_MS))
 
     def watermarks_in(self, database: str) -> list[tuple[str, int, int]]:
@@ -310,7 +301,7 @@ def test_each_account_gets_watermarks_of_its_tables() -> None:
     stack = Writer()
     for account in ("shop", "blog", "nobody"):
         stack.put(account)
-    stack.deliver()
+    stack.delivery.deliver_all()
     written = stack.write()
 
     assert {"written": 2} == written
@@ -326,7 +317,7 @@ def test_a_waiting_row_limits_the_watermark_of_all_tables() -> None:
     stack.delivery.td.create("shop_db", "pageviews")
     stack.delivery.fail(422, table="pageviews", count=1)
     stack.put()
-    stack.deliver()
+    stack.delivery.deliver_all()
     stack.clock.sleep(60)
     received_at = round(stack.put() * 1000)
     stack.clock.sleep(60)
@@ -340,7 +331,7 @@ def test_a_period_has_one_watermark_per_table() -> None:
     """A run repeated within it changes nothing. An idle account's tables are remembered after their records have expired."""
     stack = Writer()
     stack.put()
-    stack.deliver()
+    stack.delivery.deliver_all()
     for pause, written in ((400, 2), (1, 2), (9 * 86_400, 4)):
         stack.write(pause)
         assert ["*", "pageviews"] * (written // 2) == [one for one, *_ in stack.watermarks_in("shop_db")]
@@ -350,7 +341,7 @@ def test_unknown_watermarks_are_not_written() -> None:
     """Nor are any without a configured table, or while Treasure Data fails. The next run writes them."""
     none, stack = Writer(table=""), Writer()
     stack.put()
-    stack.deliver()
+    stack.delivery.deliver_all()
     stack.delivery.fail(status=503)
     failed = stack.write()
     stack.delivery.dynamodb.before["query"] = lambda _: support.lose_answer()

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -76,9 +77,8 @@ def console(stack: Stack, *, allow_changes: bool) -> Iterator[Console]:
 def stack(sluice: Sluice, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
     """The local stack, found as a deployed one."""
     with deployed(sluice.stack) as shown:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", shown.url)
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        for name, value in shown.environment.items():
+            monkeypatch.setenv(name, value)
         yield stacks.deployed(NAME, "us-east-1")
 
 
@@ -137,12 +137,8 @@ def test_the_page_shows_the_stack_and_its_events(sluice: Sluice, stack: Stack) -
 def unlike(example: Any, found: Any, path: str = "") -> list[str]:
     """Return the paths of an example that were not found or have another type; a list's first item represents all of them."""
     if isinstance(example, dict) and isinstance(found, dict):
-        missing = [f"{path}.{name}" for name in example.keys() - found.keys()]
-        return missing + [
-            one
-            for name in example.keys() & found.keys()
-            for one in unlike(example[name], found[name], f"{path}.{name}")
-        ]
+        members = [unlike(one, found.get(name, ...), f"{path}.{name}") for name, one in example.items()]
+        return list(chain(*members))
     if isinstance(example, list) and isinstance(found, list) and example and found:
         return unlike(example[0], found[0], f"{path}[]")
     return [] if found is None or isinstance(found, (type(example), int | float)) else [path]

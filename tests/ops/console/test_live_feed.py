@@ -56,9 +56,8 @@ def test_a_page_gets_each_event_once(after: str) -> None:
 
     assert ([] if after == "99999" else [1, 2]) == [one["row"]["n"] for one in first["events"]]
     assert [3] == [one["row"]["n"] for one in second["events"]]
-    assert ("event", "shop", "views", "k1") == tuple(
-        second["events"][0][name] for name in ("kind", "account", "table", "key_id")
-    )
+    known = {"kind": "event", "account": "shop", "table": "views", "key_id": "k1"}
+    assert known.items() <= second["events"][0].items()
 
 
 def test_a_page_is_told_how_many_events_it_missed() -> None:
@@ -117,10 +116,8 @@ def test_events_are_compared_with_their_accounts_plan() -> None:
     row = {"table": "views", "N": "x", "more": 1}
     rejected = replace(event(1), kind=Kind.REJECTED, code="wrong_type", row=row)
     switched_off, foreign = replace(event(1), table="off"), replace(event(1), account="news", row={"x": 1})
-    followed = Followed(
-        *(wrong, wrong, planned, unplanned, rejected, switched_off, foreign),
-        plan=lambda account: PLAN if account == "shop" else None,
-    )
+    plan = {"shop": PLAN}.get
+    followed = Followed(wrong, wrong, planned, unplanned, rejected, switched_off, foreign, plan=plan)
     page = followed.feed.after(0)
     raw = Followed(wrong, scrubs=False).feed.after(0)  # as with --raw
 

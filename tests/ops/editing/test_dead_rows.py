@@ -32,9 +32,8 @@ DEAD = Selection((State.DEAD,))
 def dead(*tables: str, **columns: object) -> tuple[list[ListedChunk], SpanObjects]:
     """Return a dead chunk of two rows for each table, and the objects that have their rows."""
     made = Delivery()
-    made.put(
-        *(envelope("nobody", {table: [row("a", **columns), row("b")]}, request_id=table) for table in tables)
-    )
+    rows = [row("a", **columns), row("b")]
+    made.put(*(envelope("nobody", {table: rows}, request_id=table) for table in tables))
     made.deliver()
     return list(chunks(made.ledger, DEAD)), made.objects
 
@@ -49,9 +48,8 @@ def test_each_row_is_one_line_below_its_chunks_title() -> None:
     editable = shown()
     lines = [line for line in text_of(editable).splitlines() if line][3:]
     before, second, after = text_of(editable).partition("# 2 of 2")
-    (one,) = read(
-        editable, before + second + after.replace('"event_id": "b"', '"event_id": "b", "page": "/x"')
-    )
+    changed = after.replace('"event_id": "b"', '"event_id": "b", "page": "/x"')
+    (one,) = read(editable, before + second + changed)
     sent = msgpack.Unpacker()
     sent.feed(decompress(b64decode(one.event["edit"]["rows"])))
     place = {"chain": editable[1].chunk.span.chain.name, "after": "000", "chunk": "nobody/views/0"}
@@ -171,11 +169,8 @@ def test_edited_rows_are_delivered(sluice: Sluice, edits: Callable[[str], None])
         kept = Path(one.stderr.partition("Your edits are in ")[2].partition(".jsonl")[0] + ".jsonl")
         assert (1, True, 0o600) == (one.exit_code, said in kept.read_text(), kept.stat().st_mode & 0o777)
         kept.unlink()
-    assert [("a", "yes"), ("b", None)] == sorted(
-        (one["row"]["event_id"], one["row"].get("mended"))
-        for one in sluice.td("rows?limit=1000")["rows"]
-        if one["table"] == "edited_rows"
-    )
+    rows = [one["row"] for one in sluice.td("rows?limit=1000")["rows"] if one["table"] == "edited_rows"]
+    assert [("a", "yes"), ("b", None)] == sorted((one["event_id"], one.get("mended")) for one in rows)
     assert [] == sluice.json(f"dead list --local {selected}")
     assert sluice.json("status --local --all")["balance"]["adds_up"]
 

@@ -68,12 +68,8 @@ class Stream:
         return [one for one in found if isinstance(one, SeenEvent)], said
 
     def ids(self, seconds: float, **options: Any) -> list[str]:
-        """Return the ids of the events that a tail of that many seconds yields."""
-        return [one.event_id for one in self.seen(seconds, **options)[0]]
-
-    def refused(self, seconds: float, log: LocalLog | CloudWatchLog) -> list[str]:
-        """Return the ids of the requests in a log that a tail of that many seconds yields."""
-        return [one.request_id for one in self.seen(seconds, log=log)[0]]
+        """Return the ids of the events that a tail of that many seconds yields, or of refused requests."""
+        return [one.event_id or one.request_id for one in self.seen(seconds, **options)[0]]
 
 
 def test_events_are_seen_within_two_seconds() -> None:
@@ -87,7 +83,6 @@ def test_events_are_seen_within_two_seconds() -> None:
     tail = stream.tail()
     stream.clock.at(START + 15, tail.stop)
     for one in tail.events():
-        assert isinstance(one, SeenEvent)
         found[one.event_id], delays[one.event_id] = one, stream.clock.now() - one.arrived_at
     seen = found["7"]
 
@@ -141,10 +136,8 @@ def test_events_can_be_selected(wanted: EventFilter, expected: list[str]) -> Non
     stream.send_at(4, Envelope("shop", "k1", 0, "r", 0, (), (kept, counted)).encode())
     stream.send_at(5, json.dumps(of_others).encode())
 
-    assert expected == [
-        one.event_id or f"{one.code} {one.table} {one.row.get('page')}"
-        for one in stream.seen(8, wanted=wanted)[0]
-    ]
+    found, _ = stream.seen(8, wanted=wanted)
+    assert expected == [one.event_id or f"{one.code} {one.table} {one.row.get('page')}" for one in found]
 
 
 def test_personal_data_is_scrubbed_unless_asked_for() -> None:
@@ -314,7 +307,7 @@ def test_refused_requests_are_read_from_the_log(tmp_path: Path) -> None:
 
     told = {"code": "invalid_key", "path": "/v1/events", "request_id": "r1"}
     assert SeenEvent(kind=Kind.REFUSED, at=START + 1.5, **told) == seen
-    assert ["old", "r1", "new"] == stream.refused(2, LocalLog(log, stream.clock, START - 10_800))
+    assert ["old", "r1", "new"] == stream.ids(2, log=LocalLog(log, stream.clock, START - 10_800))
 
 
 def logged(at: float, late: float, request: str, code: str = "invalid_key") -> tuple[float, float, str]:
@@ -348,20 +341,14 @@ def test_a_log_that_one_read_cannot_finish_is_read_on() -> None:
     logs.lines.append(logged(START + 200, 0, "new"))
     log = CloudWatchLog(logs, logs, "ingest", stream.clock, START - 3600)
 
-    assert [*(f"r{number}" for number in range(30)), "new"] == stream.refused(300, log)
+    assert [*(f"r{number}" for number in range(30)), "new"] == stream.ids(300, log=log)
     assert 1 == logs.starts.count(START - 3600)
 
 
 def test_a_line_has_no_control_characters_and_no_empty_fields() -> None:
     """A sender cannot move the operator's cursor. A refused request has no table and no row."""
-    seen = SeenEvent(
-        kind=Kind.EVENT,
-        at=START,
-        account="shop",
-        table="views",
-        event_id="a",
-        row={"td_url": "https://x", "page": "a b", "bad": "\x1b[2J\u202e\n", "n": 1, "time": 1, "none": None},
-    )
+    given = {"td_url": "https://x", "page": "a b", "bad": "\x1b[2J\u202e\n", "n": 1, "time": 1, "none": None}
+    seen = SeenEvent(kind=Kind.EVENT, at=START, account="shop", table="views", event_id="a", row=given)
 
     columns = r'page="a b" bad=\x1b[2J\u202e\n n=1 none=null td_url=https://x event_id=a'
     assert f"22:13:20 shop.views {columns}" == line_of(seen)

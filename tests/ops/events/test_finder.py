@@ -124,7 +124,6 @@ def test_an_event_that_was_not_delivered_has_its_stage(envelopes: list[str]) -> 
     assert (Stage.DROPPED, "") == stages.pop("dropped")
     assert (Stage.DEAD, "http_422") == stages.pop("c")
     assert {(Stage.DELIVERED, "")} == set(stages.values())
-    assert events["c"].entry
     assert events["c"].entry.words
     assert all(START <= one.at <= made.clock.now() for one in events.values())
 
@@ -344,9 +343,8 @@ def test_a_search_begins_at_the_time_in_the_id() -> None:
         EventQuery(columns={"page": "home"}),
     )
 
-    assert [-3 * 86_400 - 300, -3 * 86_400 - 300, -86_400, -86_400, -3600] == [
-        default_since(query, START) - START for query in queries
-    ]
+    since = [default_since(query, START) - START for query in queries]
+    assert [-3 * 86_400 - 300, -3 * 86_400 - 300, -86_400, -86_400, -3600] == since
 
 
 def test_text_and_json_say_the_same() -> None:

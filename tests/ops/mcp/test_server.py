@@ -62,15 +62,13 @@ def test_a_client_shakes_hands_lists_the_tools_and_calls_one(tmp_path: Path, mod
     assert size < MOST
     for tool in tools:
         assert tool.description
-        assert tool.annotations
         assert tool.annotations.read_only_hint
         assert tool.input_schema["additionalProperties"] is False
         assert {"raw", "yes", "stack", "local", "region"}.isdisjoint(tool.input_schema["properties"])
     (find,) = (tool.input_schema for tool in tools if tool.name == "find")
     assert ["terms"] == find["required"]
-    assert {"type": "string", "description": "Stop searching after this long.", "default": "30s"} == find[
-        "properties"
-    ]["for"]
+    described = {"type": "string", "description": "Stop searching after this long.", "default": "30s"}
+    assert described == find["properties"]["for"]
 
 
 def test_each_tool_answers_with_what_its_command_prints(sluice: Sluice) -> None:

@@ -20,8 +20,7 @@ def test_the_templates_mapping_has_no_fault() -> None:
     second = MAPPING | {"UUID": "two", "FunctionArn": f"{ARN}:live"}
 
     assert [] == list(mapping_faults([MAPPING, MAPPING, other], "worker"))
-    said = ["2 event source mappings instead of one"]
-    assert said == list(mapping_faults([MAPPING, second], "worker"))
+    assert ["2 event source mappings instead of one"] == list(mapping_faults([MAPPING, second], "worker"))
 
 
 @pytest.mark.parametrize(

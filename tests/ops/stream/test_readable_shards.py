@@ -33,15 +33,16 @@ def page(*numbers: int, behind: int | None = 0, ended: bool = False) -> dict[str
 
 
 class Kinesis:
-    """A client with reads that follow a script.
+    """A client with reads that follow a script, and the reader of its stream.
 
     Attributes:
         calls: the arguments of each GetShardIterator, and the iterator of each GetRecords.
         times: when each read was made.
     """
 
-    def __init__(self, clock: ManualClock, *script: dict[str, Any] | Exception) -> None:
-        self._clock = clock
+    def __init__(self, *script: dict[str, Any] | Exception) -> None:
+        self.clock = ManualClock()
+        self.shards = ReadableShards(self, STREAM, self.clock)  # type: ignore[arg-type]  # two calls are made
         self._script = list(script)
         self.calls: list[Any] = []
         self.times: list[float] = []
@@ -56,26 +57,16 @@ class Kinesis:
         """Return the script's next answer."""
         assert Limit == 10_000
         self.calls.append(ShardIterator)
-        self.times.append(self._clock.now())
+        self.times.append(self.clock.now())
         answer = self._script.pop(0)
         if isinstance(answer, Exception):
             raise answer
         return answer
 
 
-def reader(*script: dict[str, Any] | Exception) -> tuple[ReadableShards, Kinesis, ManualClock]:
-    """Return the reader of a stream whose reads follow the script."""
-    clock = ManualClock()
-    kinesis = Kinesis(clock, *script)
-    return ReadableShards(kinesis, STREAM, clock), kinesis, clock  # type: ignore[arg-type]  # two calls are made
-
-
-def cursor(
-    *script: dict[str, Any] | Exception, position: Position = OLDEST
-) -> tuple[Cursor, Kinesis, ManualClock]:
+def cursor(*script: dict[str, Any] | Exception) -> Cursor:
     """Return a cursor whose reads follow the script."""
-    shards, kinesis, clock = reader(*script)
-    return shards.cursor(SHARD, position), kinesis, clock
+    return Kinesis(*script).shards.cursor(SHARD, OLDEST)
 
 
 def numbers_of(read: Page | None) -> list[str] | None:
@@ -94,8 +85,8 @@ def numbers_of(read: Page | None) -> list[str] | None:
 )
 def test_a_read_begins_at_its_position(position: Position, kind: str, place: dict[str, Any]) -> None:
     """A position is the oldest record, a record, the one after a record, or a time."""
-    one, kinesis, _ = cursor(page(78), position=position)
-    one.read()
+    kinesis = Kinesis(page(78))
+    kinesis.shards.cursor(SHARD, position).read()
 
     assert [{"ShardIteratorType": kind, **place}, "first"] == kinesis.calls
 
@@ -114,16 +105,15 @@ def test_a_read_begins_at_its_position(position: Position, kind: str, place: dic
 )
 def test_the_tip_is_what_kinesis_says_it_is(answer: dict[str, Any], at_tip: bool, ended: bool) -> None:
     """An empty answer alone is not the tip. A missing iterator means that no record will follow."""
-    one, _, _ = cursor(answer)
-    read = one.read()
+    read = cursor(answer).read()
 
-    assert read is not None
     assert (at_tip, ended) == (read.at_tip, read.ended)
 
 
 def test_an_expired_iterator_is_renewed_after_the_last_record() -> None:
     """No record is read twice or left out. A cursor that is moved goes on at its new position."""
-    one, kinesis, _ = cursor(page(1, 2, behind=9), EXPIRED, page(3), page(5))
+    kinesis = Kinesis(page(1, 2, behind=9), EXPIRED, page(3), page(5))
+    one = kinesis.shards.cursor(SHARD, OLDEST)
 
     assert [["1", "2"], None, ["3"]] == [numbers_of(one.read()) for _ in range(3)]
     one.seek(Position(moment=BEGAN))
@@ -137,12 +127,12 @@ def test_an_expired_iterator_is_renewed_after_the_last_record() -> None:
 @pytest.mark.parametrize("error", THROTTLED)
 def test_throttled_reads_back_off(error: Exception) -> None:
     """Throttling is never an error, however often it happens. Pauses grow to five seconds."""
-    one, _, clock = cursor(*[error] * 12, page(1))
-    pauses = []
+    kinesis, pauses = Kinesis(*[error] * 12, page(1)), []
+    one = kinesis.shards.cursor(SHARD, OLDEST)
     for _ in range(12):
         assert one.read() is None
-        pauses.append(one.due - clock.now())
-        clock.time = one.due
+        pauses.append(one.due - kinesis.clock.now())
+        kinesis.clock.time = one.due
 
     assert [0.5, 1.0, 2.0, 4.0, *[5.0] * 8] == pauses
     assert ["1"] == numbers_of(one.read())
@@ -151,7 +141,7 @@ def test_throttled_reads_back_off(error: Exception) -> None:
 @pytest.mark.parametrize("error", FAILING)
 def test_a_read_that_keeps_failing_is_an_error(error: Exception) -> None:
     """The fourth consecutive failure raises. A successful read restarts the count."""
-    one, _, _ = cursor(error, error, error, page(1, behind=9), error, error, error, error)
+    one = cursor(error, error, error, page(1, behind=9), error, error, error, error)
     for _ in range(7):
         one.read()
 
@@ -171,27 +161,27 @@ def test_a_read_that_keeps_failing_is_an_error(error: Exception) -> None:
 )
 def test_a_definite_refusal_is_an_error_at_once(code: str, call: str, error: type[Exception]) -> None:
     """A retry would get the same answer, seconds later. If the shard never had a record, the caller can begin elsewhere."""
-    one, _, clock = cursor(client_error(code, call))
+    kinesis = Kinesis(client_error(code, call))
 
     with pytest.raises(error):
-        one.read()
-    assert BEGAN == clock.now()
+        kinesis.shards.cursor(SHARD, OLDEST).read()
+    assert BEGAN == kinesis.clock.now()
 
 
 @pytest.mark.parametrize("last", [page(3), page(3, behind=9, ended=True)])
 def test_pages_yields_until_nothing_follows(last: dict[str, Any]) -> None:
     """It waits between reads and skips throttled ones."""
-    shards, kinesis, clock = reader(page(1, behind=9), THROTTLED[0], page(2, behind=9), last)
+    kinesis = Kinesis(page(1, behind=9), THROTTLED[0], page(2, behind=9), last)
 
-    assert [["1"], ["2"], ["3"]] == list(map(numbers_of, shards.pages(SHARD, OLDEST)))
+    assert [["1"], ["2"], ["3"]] == list(map(numbers_of, kinesis.shards.pages(SHARD, OLDEST)))
     assert [0.0, 0.25, 0.75, 1.0] == [time - BEGAN for time in kinesis.times]
-    assert BEGAN + 1.0 == clock.now()
+    assert BEGAN + 1.0 == kinesis.clock.now()
 
 
 def test_no_page_is_read_when_the_time_is_up() -> None:
     """The pause before a read counts too, so the caller is told at once and not after the pause."""
-    shards, kinesis, clock = reader(page(1, behind=9), page(2, behind=9), page(3))
+    kinesis = Kinesis(page(1, behind=9), page(2, behind=9), page(3))
 
-    assert [["1"], ["2"]] == list(map(numbers_of, shards.pages(SHARD, OLDEST, BEGAN + 0.5)))
-    assert BEGAN + 0.25 == clock.now()
+    assert [["1"], ["2"]] == list(map(numbers_of, kinesis.shards.pages(SHARD, OLDEST, BEGAN + 0.5)))
+    assert BEGAN + 0.25 == kinesis.clock.now()
     assert 2 == len(kinesis.times)
