@@ -29,7 +29,7 @@ from chaos.audit import unpacked
 from chaos.effects import Effects
 from chaos.functions import Functions
 from chaos.pipeline import Pipeline
-from chaos.run import Build, pool_of
+from chaos.run import Build, Pool
 from chaos.schedule import START, Act, Schedule, Setup
 from chaos.specification_actors import LEFT_OUT, SCENES
 from chaos.specification_explorer import Explorer
@@ -411,7 +411,7 @@ def follow(name: str, out: str = "") -> tuple[int, str]:
 def main(runs: int) -> None:
     """Explore the specification, then all scenarios."""
     failed = False
-    with pool_of() as pool:
+    with Pool() as pool:
         scenes = (*((name, "") for name in _SCENES), *LEFT_OUT)
         followed = [(scene, pool.submit(follow, *scene)) for scene in scenes]
         jobs = [(one.name, pool.submit(explore, one, runs)) for one in SCENARIOS]
@@ -427,7 +427,3 @@ def main(runs: int) -> None:
             for choice, found in broken.items():
                 click.echo(f"  {choice}: {found}")
     sys.exit(failed)
-
-
-if __name__ == "__main__":
-    main()

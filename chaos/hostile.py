@@ -296,7 +296,3 @@ def main(attacked: float, flooded: float) -> None:
     for told, holds in checks.items():
         click.echo(f"{'✓' if holds else '✗'} {told}")
     sys.exit(not all(checks.values()))
-
-
-if __name__ == "__main__":
-    main()

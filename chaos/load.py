@@ -12,10 +12,8 @@ import math
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from multiprocessing import get_context
 from typing import Any, override
 
 import click
@@ -27,6 +25,7 @@ from chaos.effects import SandboxClock
 from chaos.functions import Functions
 from chaos.pipeline import Pipeline
 from chaos.platform import Handler
+from chaos.run import Pool
 from chaos.schedule import START, Schedule, Setup
 from chaos.traffic import TABLES
 from chaos.trouble import Kind, Window
@@ -360,7 +359,7 @@ def main(
     """Simulate, print the results, and exit with status 1 if a promise is broken."""
     kinds = ["" if one == "none" else one for one in outage or OUTAGES]
     cases = [Case(*one, hours, shards) for one in itertools.product(kinds, sorted(rate), chunks)]
-    with ProcessPoolExecutor(None, get_context("spawn"), max_tasks_per_child=1) as pool:
+    with Pool(max_tasks_per_child=1, initializer=None) as pool:
         results = list(pool.map(simulate, cases))
     for _, some in itertools.groupby(results, lambda one: bool(one.case.kind)):
         told = [_told(one) for one in some]
@@ -372,7 +371,3 @@ def main(
     if grown := len(chunks) == 1 and grows(results):
         click.echo("✗ calls per row grow with the load")
     sys.exit(grown or any(one.broken for one in results))
-
-
-if __name__ == "__main__":
-    main()

@@ -150,5 +150,6 @@ def tell(story: Story, say: Callable[[str], None]) -> bool:
     return all(verdicts)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Play the story."""
     sys.exit(not tell(Story(), screen.say))
