@@ -196,7 +196,7 @@ clean: ## remove environments, caches and builds
 # Another build may be running the old one: the new one takes its place in one step.
 .cache/uv/bin/uv: requirements/uv.txt
 	@test -n "$(PYTHON)" || { $(no_python); }
-	@echo 'setting up: uv' && mkdir -p $(@D) && new=$$(mktemp -d .cache/uv/XXXXXX) && trap 'rm -rf "$$new"' EXIT; \
+	@echo 'setting up: uv' && mkdir -p $(@D) && new=$$(mktemp -d .cache/uv/XXXXXX) || exit; trap 'rm -rf "$$new"' EXIT; \
 	$(PYTHON) -m venv "$$new" 2>/dev/null || { \
 	  echo 'Neither uv nor a complete Python 3.13 was found: `python3.13 -m venv` fails.'; \
 	  echo 'Install uv (https://docs.astral.sh/uv/), or the venv module (Debian, Ubuntu: apt install python3.13-venv).'; exit 1; }; \
