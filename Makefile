@@ -224,12 +224,12 @@ endef
 sdk/node_modules/.package-lock.json: sdk/package-lock.json
 	@command -v node >/dev/null || { echo 'Node.js 20 or later was not found (Debian, Ubuntu: apt install nodejs npm).'; exit 1; }
 	@echo 'setting up: sdk/node_modules from sdk/package-lock.json'
-	@cd sdk && npm ci --silent --no-audit --no-fund && touch node_modules/.package-lock.json
+	@cd sdk && npm ci --loglevel=error --fetch-retries=1 --no-audit --no-fund >/dev/null && touch node_modules/.package-lock.json
 
 tests/clients/node_modules/.package-lock.json: tests/clients/package-lock.json
 	@command -v npm >/dev/null || { echo 'npm was not found (Debian, Ubuntu: apt install nodejs npm).'; exit 1; }
 	@echo 'setting up: tests/clients/node_modules from tests/clients/package-lock.json'
-	@cd tests/clients && npm ci --silent --ignore-scripts --no-audit --no-fund && touch node_modules/.package-lock.json
+	@cd tests/clients && npm ci --loglevel=error --fetch-retries=1 --ignore-scripts --no-audit --no-fund >/dev/null && touch node_modules/.package-lock.json
 
 # lambda/Makefile calls these for `sam build`, one per function in template.yaml, with the output folder in ARTIFACTS_DIR.
 
