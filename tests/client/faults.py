@@ -51,14 +51,12 @@ class Killer:
 
     def run(self, points: int) -> None:
         """Kill this many programs."""
-        environment = {**os.environ, "PYTHONPATH": str(_ROOT / "client")}
+        env = {**os.environ, "PYTHONPATH": str(_ROOT / "client")}
         pipe = subprocess.PIPE
         with (
             self._ingest,
             # forks victims, so that each starts immediately
-            subprocess.Popen(
-                self._command, cwd=_ROOT, env=environment, stdin=pipe, stdout=pipe, text=True
-            ) as forker,
+            subprocess.Popen(self._command, cwd=_ROOT, env=env, stdin=pipe, stdout=pipe, text=True) as forker,
         ):
             for done in range(0, points, KILLS_IN_A_ROUND):
                 with tempfile.TemporaryDirectory() as folder:
