@@ -1,12 +1,11 @@
 """`python -m chaos.exhaustive`: try every interleaving of the specification's actors, then take the real handlers step by step.
 
-First, `chaos.specification_explorer` goes through all interleavings of the actors of each scene, then without single rules.
-
-Then invocations of the real handlers meet in small scenarios. A step is a call of DynamoDB, S3 or Treasure Data. In each run something
-happens at one step, or at two: the invocation pauses, so that others run, or is killed before or after the call, or the call fails, takes
-effect without an answer, or takes effect late. All steps are tried with all that may happen there; of pairs, as many as RUNS allows.
-Afterwards all trouble ends, and senders and redeliveries run until everything has settled. Then the promises and the rules of the
-specification must have been kept, and nothing of persons who are forgotten may be left.
+First, `chaos.specification_explorer` goes through all interleavings of the actors of each scene, then without single rules. Then
+invocations of the real handlers meet in small scenarios. A step is a call of DynamoDB, S3 or Treasure Data. In each run something happens
+at one step, or at two: the invocation pauses, so that others run, or is killed before or after the call, or the call fails, takes effect
+without an answer, or takes effect late. All steps are tried with all that may happen there; of pairs, as many as RUNS allows. Afterwards
+all trouble ends, and senders and redeliveries run until everything has settled. Then the promises and the rules of the specification must
+have been kept, and nothing of persons who are forgotten may be left.
 """
 
 import gc
@@ -407,7 +406,9 @@ def follow(name: str, out: str = "") -> tuple[int, str]:
 
 
 @click.command(help=__doc__)
-@click.option("--runs", default=1000, show_default=True, help="Most runs of each scenario.")
+@click.option(
+    "--runs", type=click.IntRange(1), default=1000, show_default=True, help="Most runs of each scenario."
+)
 def main(runs: int) -> None:
     """Explore the specification, then all scenarios."""
     failed = False

@@ -349,10 +349,10 @@ def grows(results: Iterable[Result]) -> bool:
 
 @click.command(help=__doc__)
 @click.option("--outage", type=click.Choice([*OUTAGES, "none"]), multiple=True, help="Repeat it for several.")
-@click.option("--rate", type=float, multiple=True, default=(1000, 10_000), show_default=True)
+@click.option("--rate", type=click.FloatRange(0.001), multiple=True, default=(1000, 10_000), show_default=True)
 @click.option("--chunks", type=click.IntRange(1), multiple=True, default=(1, 20, 500), show_default=True)
 @click.option("--hours", type=click.FloatRange(0.01), default=6.0, show_default=True)
-@click.option("--shards", default=0, help="Of the stream; 0 for as many as an AUTO stream has.")
+@click.option("--shards", type=click.IntRange(0), default=0, help="0 for as many as an AUTO stream has.")
 def main(
     *, outage: tuple[str, ...], rate: tuple[float, ...], chunks: tuple[int, ...], hours: float, shards: int
 ) -> None:
