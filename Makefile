@@ -10,6 +10,7 @@ PYTHON := $(shell for p in python3.13 python3 python; do \
   && { command -v $$p; exit; }; done; uv python find --no-project 3.13 2>/dev/null)
 UV := $(shell command -v uv 2>/dev/null || echo .cache/uv/bin/uv)
 RUN := .venv/bin/python
+START := $(RUN) bin/start.py
 WORKERS ?= auto
 
 .PHONY: help
@@ -31,11 +32,11 @@ as_columns = awk -F ':.* \#\# ' '{ \
 
 .PHONY: demo
 demo: .venv/installed ## send recorded browser requests through the whole pipeline and account for every event
-	@$(RUN) -m local.demo
+	@$(START) local.demo
 
 .PHONY: demo-outage
 demo-outage: .venv/installed ## play through a Treasure Data outage and a loss of rows, in simulated time
-	@$(RUN) -m chaos.outage
+	@$(START) chaos.outage
 
 .PHONY: up
 up: .venv/installed ## run the local stack, with a page to send events and watch them arrive
@@ -67,27 +68,27 @@ SEED ?= 0
 chaos chaos-selfcheck chaos-exhaustive mutate: export PYTHONHASHSEED = 0
 .PHONY: chaos
 chaos: .venv/installed ## run the fault-injection tests: EVENTS=, SEEDS=, SEED=, TRACE=
-	@$(RUN) -m chaos --events $(EVENTS) --seeds $(SEEDS) --seed $(SEED) $(if $(TRACE),--trace $(TRACE))
+	@$(START) chaos.__main__ --events $(EVENTS) --seeds $(SEEDS) --seed $(SEED) $(if $(TRACE),--trace $(TRACE))
 
 .PHONY: chaos-selfcheck
 chaos-selfcheck: .venv/installed ## the second half of make mutate: leave out each defence in turn, and check that the fault-injection tests notice: ONLY=
-	@$(RUN) -m tests.mutation --what defences $(if $(ONLY),--only "$(ONLY)")
+	@$(START) tests.mutation.__main__ --what defences $(if $(ONLY),--only "$(ONLY)")
 
 .PHONY: chaos-exhaustive
 chaos-exhaustive: .venv/installed ## try every interleaving of the specification's actors, and small scenarios of the handlers step by step: RUNS=
-	@$(RUN) -m chaos.exhaustive $(if $(RUNS),--runs $(RUNS))
+	@$(START) chaos.exhaustive $(if $(RUNS),--runs $(RUNS))
 
 ATTACKED ?= 10
 FLOODED ?= 5
 .PHONY: hostile
 hostile: .venv/installed ## let one sender do its worst beside 49 others, in simulated time: ATTACKED=, FLOODED=
-	@$(RUN) -m chaos.hostile --attacked $(ATTACKED) --flooded $(FLOODED)
+	@$(START) chaos.hostile --attacked $(ATTACKED) --flooded $(FLOODED)
 
 .PHONY: isolation
 isolation: .venv/installed ## let 1 to 200 of 500 databases hang, break or be slow, and measure how long the others' rows take
-	@$(RUN) -m chaos.isolation
+	@$(START) chaos.isolation
 
-LOAD = $(RUN) -m chaos.load $(foreach one,$(RATE),--rate $(one)) $(if $(SHARDS),--shards $(SHARDS))
+LOAD = $(START) chaos.load $(foreach one,$(RATE),--rate $(one)) $(if $(SHARDS),--shards $(SHARDS))
 .PHONY: outage
 outage: .venv/installed ## let Treasure Data or Redis be away for hours under load, in simulated time: OUTAGE=hanging|refusing|redis, RATE=, CHUNKS=, HOURS=
 	@$(LOAD) $(foreach one,$(OUTAGE),--outage $(one)) $(foreach one,$(CHUNKS),--chunks $(one)) --hours $(or $(HOURS),6)
@@ -99,15 +100,15 @@ simulate: .venv/installed ## simulate the worker over many shards: RATE= (severa
 
 .PHONY: endurance
 endurance: .venv/installed ## send events to the local stack while its parts are killed, and count each: EVENTS=, KILLS=
-	@$(RUN) -m local.endurance --events $(EVENTS) --kills $(or $(KILLS),30)
+	@$(START) local.endurance --events $(EVENTS) --kills $(or $(KILLS),30)
 
 .PHONY: mutate
 mutate: .venv/installed .venv-mutate/installed ## take away one thing at a time, rules by mutants and the protocol's defences, and check that tests notice: ONLY=
-	@$(RUN) -m tests.mutation $(if $(ONLY),--only "$(ONLY)")
+	@$(START) tests.mutation.__main__ $(if $(ONLY),--only "$(ONLY)")
 
 .PHONY: bench
 bench: .venv/installed $(if $(filter-out losses,$(ONLY)),,.venv-trackers/installed) | $(UV) ## run the benchmarks against simpler designs: ONLY=; WRITE=1 updates docs/internals/performance.md
-	@PYTHONPATH=client $(RUN) -m benchmarks $(ONLY) $(if $(WRITE),--write)
+	@PYTHONPATH=client $(START) benchmarks.__main__ $(ONLY) $(if $(WRITE),--write)
 
 .PHONY: docs
 docs: .venv/installed ## regenerate the tables in docs/ from the code
@@ -119,7 +120,7 @@ screenshots: .venv/installed ## take the screenshots in docs/images again, with 
 
 .PHONY: clients
 clients: .venv/installed ## test the newest published versions of Treasure Data's clients
-	@$(RUN) -m tests.clients
+	@$(START) tests.clients.__main__
 
 INPUTS ?= 100000
 SEED ?= 1
@@ -168,16 +169,16 @@ client-dist: .venv-twine/installed | $(UV) ## build the server client's package 
 POINTS ?= 1000
 .PHONY: client-faults
 client-faults: .venv/installed ## kill POINTS programs that use the server client and count their events: SEED=, CLIENT_PYTHON=
-	@PYTHONPATH=client $(RUN) -m tests.client.faults --points $(POINTS) --seed $(SEED) $(if $(CLIENT_PYTHON),--python $(CLIENT_PYTHON))
+	@PYTHONPATH=client $(START) tests.client.faults --points $(POINTS) --seed $(SEED) $(if $(CLIENT_PYTHON),--python $(CLIENT_PYTHON))
 
 ARCH ?= arm64
 .PHONY: build
 build: .venv/installed ## build the functions for Lambda: ARCH=arm64 (default) or x86_64
-	@$(RUN) -m release.build --arch $(ARCH)
+	@$(START) release.build --arch $(ARCH)
 
 .PHONY: package
 package: .venv/installed sdk ## build one artifact per processor, and a wheel with all of them, into dist/, to deploy without this repository
-	@$(RUN) -m release.artifact
+	@$(START) release.artifact
 
 .PHONY: lock
 lock: $(UV) ## update all dependencies and the hashed requirement files
@@ -195,7 +196,7 @@ clean: ## remove environments, caches and builds
 # Another build may be running the old one: the new one takes its place in one step.
 .cache/uv/bin/uv: requirements/uv.txt
 	@test -n "$(PYTHON)" || { $(no_python); }
-	@echo 'setting up: uv' && mkdir -p $(@D) && new=$$(mktemp -d .cache/uv/XXXXXX) && trap 'rm -rf "$$new"' EXIT; \
+	@echo 'setting up: uv' && mkdir -p $(@D) && new=$$(mktemp -d .cache/uv/XXXXXX) || exit; trap 'rm -rf "$$new"' EXIT; \
 	$(PYTHON) -m venv "$$new" 2>/dev/null || { \
 	  echo 'Neither uv nor a complete Python 3.13 was found: `python3.13 -m venv` fails.'; \
 	  echo 'Install uv (https://docs.astral.sh/uv/), or the venv module (Debian, Ubuntu: apt install python3.13-venv).'; exit 1; }; \
@@ -223,12 +224,12 @@ endef
 sdk/node_modules/.package-lock.json: sdk/package-lock.json
 	@command -v node >/dev/null || { echo 'Node.js 20 or later was not found (Debian, Ubuntu: apt install nodejs npm).'; exit 1; }
 	@echo 'setting up: sdk/node_modules from sdk/package-lock.json'
-	@cd sdk && npm ci --silent --no-audit --no-fund && touch node_modules/.package-lock.json
+	@cd sdk && npm ci --loglevel=error --fetch-retries=1 --no-audit --no-fund >/dev/null && touch node_modules/.package-lock.json
 
 tests/clients/node_modules/.package-lock.json: tests/clients/package-lock.json
 	@command -v npm >/dev/null || { echo 'npm was not found (Debian, Ubuntu: apt install nodejs npm).'; exit 1; }
 	@echo 'setting up: tests/clients/node_modules from tests/clients/package-lock.json'
-	@cd tests/clients && npm ci --silent --ignore-scripts --no-audit --no-fund && touch node_modules/.package-lock.json
+	@cd tests/clients && npm ci --loglevel=error --fetch-retries=1 --ignore-scripts --no-audit --no-fund >/dev/null && touch node_modules/.package-lock.json
 
 # lambda/Makefile calls these for `sam build`, one per function in template.yaml, with the output folder in ARTIFACTS_DIR.
 

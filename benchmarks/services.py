@@ -51,12 +51,9 @@ _PLANNED = b'HTTP/1.1 200 OK\r\netag: "1"\r\ncontent-length: %d\r\n\r\n%b' % (le
 @contextmanager
 def running() -> Iterator[str]:
     """Run the process for the duration of the block, and yield its address."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.services"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
+    command, pipe = [sys.executable, "-m", "benchmarks.services"], subprocess.PIPE
+    # in a group of its own, where no Ctrl-C reaches it: it ends when its input does
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, process_group=0) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         try:

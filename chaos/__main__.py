@@ -22,14 +22,10 @@ _COUNTED = ("events", "accepted", "delivered", "dead", *PROMISES, "watermarks", 
 
 
 @click.command(help=__doc__)
-@click.option("--events", default=100_000, show_default=True, help="Events in total.")
-@click.option("--seeds", default=100, show_default=True, help="Number of schedules.")
+@click.option("--events", type=click.IntRange(1), default=100_000, show_default=True, help="Events in total.")
+@click.option("--seeds", type=click.IntRange(1), default=100, show_default=True, help="Number of schedules.")
 @click.option("--seed", default=0, show_default=True, help="The first seed.")
-@click.option(
-    "--trace",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the first schedule's trace to this file.",
-)
+@click.option("--trace", type=click.Path(dir_okay=False, path_type=Path), help="File for the first's trace.")
 def main(events: int, seeds: int, seed: int, trace: Path | None) -> None:
     """Run the schedules and print the results."""
     console, began = Console(stderr=True), time.monotonic()

@@ -1,12 +1,11 @@
-"""`python -m chaos.exhaustive`: try every interleaving of the specification's actors, then take the real handlers step by step.
+"""Try every interleaving of the specification's actors, then take the real handlers step by step.
 
-First, `chaos.specification_explorer` goes through all interleavings of the actors of each scene, then without single rules.
-
-Then invocations of the real handlers meet in small scenarios. A step is a call of DynamoDB, S3 or Treasure Data. In each run something
-happens at one step, or at two: the invocation pauses, so that others run, or is killed before or after the call, or the call fails, takes
-effect without an answer, or takes effect late. All steps are tried with all that may happen there; of pairs, as many as RUNS allows.
-Afterwards all trouble ends, and senders and redeliveries run until everything has settled. Then the promises and the rules of the
-specification must have been kept, and nothing of persons who are forgotten may be left.
+First, `chaos.specification_explorer` goes through all interleavings of the actors of each scene, then without single rules. Then
+invocations of the real handlers meet in small scenarios. A step is a call of DynamoDB, S3 or Treasure Data. In each run something happens
+at one step, or at two: the invocation pauses, so that others run, or is killed before or after the call, or the call fails, takes effect
+without an answer, or takes effect late. All steps are tried with all that may happen there; of pairs, as many as RUNS allows. Afterwards
+all trouble ends, and senders and redeliveries run until everything has settled. Then the promises and the rules of the specification must
+have been kept, and nothing of persons who are forgotten may be left.
 """
 
 import gc
@@ -29,7 +28,7 @@ from chaos.audit import unpacked
 from chaos.effects import Effects
 from chaos.functions import Functions
 from chaos.pipeline import Pipeline
-from chaos.run import Build, pool_of
+from chaos.run import Build, Pool
 from chaos.schedule import START, Act, Schedule, Setup
 from chaos.specification_actors import LEFT_OUT, SCENES
 from chaos.specification_explorer import Explorer
@@ -407,11 +406,13 @@ def follow(name: str, out: str = "") -> tuple[int, str]:
 
 
 @click.command(help=__doc__)
-@click.option("--runs", default=1000, show_default=True, help="Most runs of each scenario.")
+@click.option(
+    "--runs", type=click.IntRange(1), default=1000, show_default=True, help="Most runs of each scenario."
+)
 def main(runs: int) -> None:
     """Explore the specification, then all scenarios."""
     failed = False
-    with pool_of() as pool:
+    with Pool() as pool:
         scenes = (*((name, "") for name in _SCENES), *LEFT_OUT)
         followed = [(scene, pool.submit(follow, *scene)) for scene in scenes]
         jobs = [(one.name, pool.submit(explore, one, runs)) for one in SCENARIOS]
@@ -427,7 +428,3 @@ def main(runs: int) -> None:
             for choice, found in broken.items():
                 click.echo(f"  {choice}: {found}")
     sys.exit(failed)
-
-
-if __name__ == "__main__":
-    main()

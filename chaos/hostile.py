@@ -1,11 +1,8 @@
 """`make hostile`: let one sender with write keys do its worst beside 49 ordinary accounts, in simulated time.
 
-First it sends fifty requests a second, each with 500 events for 500 tables, most of them new, and with ever new columns, whatever the
-responses are. Measures how long the others' rows take, and what Treasure Data and the bucket then hold.
-
-Then it sends 500 requests a second of 2 MiB, compressed to a few kilobytes, with one key and with a thousand keys of one account, and
-measures how much is stored and who is refused. Last, an honest peak: the account's visitors send ten times as much as usual.
-
+First it sends 500 requests a second of 2 MiB, compressed to a few kilobytes, with one key and with a thousand keys of one account; this
+measures how much is stored and who is refused. An honest peak follows: the account's visitors send ten times as much as usual. Last, fifty
+requests a second with 500 events each for tables and columns most of which are new: how long do the others' rows take, what is stored?
 The stream has the capacity of its shards, and the scaler's rules give it more and say when the overflow queue holds too much.
 """
 
@@ -202,9 +199,8 @@ class _Run:
         key = self._keys[number % len(self._keys)]
         headers = (("x-write-key", key), ("content-type", "application/json"), *more)
         request, now = Request("POST", "/v1/events", headers, body), self.world.simulation.now
-        self.pipeline.ingest.invoke(
-            event_of(request, request_id=f"hostile {number}", now=now), self._answered
-        )
+        event = event_of(request, request_id=f"hostile {number}", now=now)
+        self.pipeline.ingest.invoke(event, self._answered)
 
     def _answered(self, outcome: Outcome) -> None:
         self.statuses[outcome.value["statusCode"] if isinstance(outcome, Returned) else 0] += 1
@@ -288,15 +284,11 @@ def flood_checks(seconds: int) -> dict[str, bool]:
 
 
 @click.command(help=__doc__)
-@click.option("--attacked", default=10.0, help="Simulated minutes of hostile traffic.")
-@click.option("--flooded", default=5.0, help="Simulated minutes of the flood of large bodies.")
+@click.option("--attacked", type=click.FloatRange(0.1), default=10.0, help="Simulated minutes of new tables.")
+@click.option("--flooded", type=click.FloatRange(0.1), default=5.0, help="Simulated minutes of large bodies.")
 def main(attacked: float, flooded: float) -> None:
     """Measure, print the results and exit."""
     checks = flood_checks(int(flooded * 60)) | table_checks(int(attacked * 60))
     for told, holds in checks.items():
         click.echo(f"{'✓' if holds else '✗'} {told}")
     sys.exit(not all(checks.values()))
-
-
-if __name__ == "__main__":
-    main()

@@ -9,7 +9,7 @@ from itertools import product
 import click
 
 from chaos.load import Case, percentile, simulate
-from chaos.run import pool_of
+from chaos.run import Pool
 
 BOUND = 1.5
 """The factor by which the others' 99th percentile may grow while one database hangs."""
@@ -27,7 +27,7 @@ def case(kind: str, failing: int, accounts: int = _ACCOUNTS, hours: float = _HOU
 def main() -> None:
     """Measure the delays and print them."""
     cases = [case("", 0), *(case(kind, count) for count, kind in product(_COUNTS, _KINDS))]
-    with pool_of() as pool:
+    with Pool() as pool:
         found = list(pool.map(simulate, cases))
     bound = 2 * percentile(found[0].delays, 0.99) + _PARKING_SECONDS
     click.echo(f"p50 / p99 of the rows in working databases, of {_ACCOUNTS}; limit {bound:.1f} s")
@@ -35,7 +35,3 @@ def main() -> None:
         p50, p99 = (f"{percentile(one.delays, share):.1f} s" for share in (0.5, 0.99))
         click.echo(f"{one.case.failing} {one.case.kind}: {p50} / {p99} {', '.join(one.broken)}")
     sys.exit(any(percentile(one.delays, 0.99) > bound or one.broken for one in found))
-
-
-if __name__ == "__main__":
-    main()

@@ -2,9 +2,8 @@
 
 They run beside Lambda's event source and the sender's schedule; services respond with the latencies of the fault-injection tests. Rows are
 counted, not encoded: an envelope says how many rows it has, and holds one. Each account has a database of its own, and in each batch an
-envelope. In an outage Treasure Data hangs or refuses connections, or Redis is away. When it begins, Lambda starts new function instances,
-which know no account and no database. Every call is counted by service and key, to show how many calls a row takes, and whether shards
-share keys.
+envelope. In an outage Treasure Data hangs or refuses connections, or Redis is away; it begins with new function instances, which know no
+account and no database. Every call is counted by service and key, to show how many calls a row takes, and whether shards share keys.
 """
 
 import itertools
@@ -12,10 +11,8 @@ import math
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from multiprocessing import get_context
 from typing import Any, override
 
 import click
@@ -27,6 +24,7 @@ from chaos.effects import SandboxClock
 from chaos.functions import Functions
 from chaos.pipeline import Pipeline
 from chaos.platform import Handler
+from chaos.run import Pool
 from chaos.schedule import START, Schedule, Setup
 from chaos.traffic import TABLES
 from chaos.trouble import Kind, Window
@@ -61,7 +59,10 @@ _FLOOD_EVERY, _FLOOD_SECONDS = 300.0, 5.0
 _FLAT = 1.05  # calls per row may grow by this factor, since full batches cannot save any more
 # what the sender reads every minute
 _STEADY = "put#", "waiting#", "dead#", "chains", "drained", "swept", "table", "forget"
-_SERVICES = ("DynamoDB", "S3", "Treasure Data")
+_SERVICES = {"DynamoDB": "DynamoDB", "S3": "S3", "imports": "Treasure Data"}
+_LEGEND = "left: rows that still wait; lag: the most seconds until a record was planned; "
+_CALLS = "DynamoDB, S3, imports: calls per 1,000 rows; shared: keys in use that belong to no single shard"
+_AFTER = "doubts: chunks in doubt, planned in the first minute + later; alarm, drained: seconds until it was raised, and from the end"
 
 
 @dataclass(frozen=True)
@@ -330,16 +331,16 @@ def _balance(pipeline: Pipeline, sent: int, result: Result) -> None:
 def _told(one: Result) -> dict[str, str]:
     """Return what a simulation showed, by column."""
     case = one.case
-    told = {"events/s": f"{case.rate:,g}", "chunks": f"{case.chunks}", "shards": f"{case.shards}"}
-    told |= {name: f"{getattr(one, name):,}" for name in ("rows", "lost", "doubled", "left")}
-    told["lag"] = f"{one.lag:.0f} s"
+    told = {"outage": case.kind} if case.kind else {}
+    told |= {"rate": f"{case.rate:,g}", "chunks": f"{case.chunks}", "shards": f"{case.shards}"}
+    told |= {"rows": screen.short(one.rows), "lost": f"{one.lost}", "doubled": f"{one.doubled}"}
+    told |= {"left": f"{one.left}", "lag": f"{one.lag:.0f}"}
     if not case.kind:
-        told |= {f"{name} a row": f"{one.per_row(name):.4f}" for name in _SERVICES}
-        return told | {"shared keys": f"{len(one.shared_keys)}"}
-    told |= {"doubts": f"{one.doubts}", "later": f"{one.later_doubts}"}
-    after = {"alarm after": one.alarm, "delivered after": one.drained}
-    told |= {name: "–" if at is None else screen.lasting(at) for name, at in after.items()}
-    return {"outage": case.kind} | told
+        told |= {name: screen.short(1000 * one.per_row(of)) for name, of in _SERVICES.items()}
+        return told | {"shared": f"{len(one.shared_keys)}"}
+    after = {"alarm": one.alarm, "drained": one.drained}
+    told["doubts"] = f"{one.doubts}+{one.later_doubts}"
+    return told | {name: "–" if at is None else f"{at:.0f}" for name, at in after.items()}
 
 
 def grows(results: Iterable[Result]) -> bool:
@@ -350,21 +351,26 @@ def grows(results: Iterable[Result]) -> bool:
 
 @click.command(help=__doc__)
 @click.option("--outage", type=click.Choice([*OUTAGES, "none"]), multiple=True, help="Repeat it for several.")
-@click.option("--rate", type=float, multiple=True, default=(1000, 10_000), show_default=True)
+@click.option(
+    "--rate", type=click.FloatRange(0.001), multiple=True, default=(1000, 10_000), show_default=True
+)
 @click.option("--chunks", type=click.IntRange(1), multiple=True, default=(1, 20, 500), show_default=True)
 @click.option("--hours", type=click.FloatRange(0.01), default=6.0, show_default=True)
-@click.option("--shards", default=0, help="Of the stream; 0 for as many as an AUTO stream has.")
+@click.option("--shards", type=click.IntRange(0), default=0, help="0 for as many as an AUTO stream has.")
 def main(
     *, outage: tuple[str, ...], rate: tuple[float, ...], chunks: tuple[int, ...], hours: float, shards: int
 ) -> None:
     """Simulate, print the results, and exit with status 1 if a promise is broken."""
     kinds = ["" if one == "none" else one for one in outage or OUTAGES]
     cases = [Case(*one, hours, shards) for one in itertools.product(kinds, sorted(rate), chunks)]
-    with ProcessPoolExecutor(None, get_context("spawn"), max_tasks_per_child=1) as pool:
+    with Pool(max_tasks_per_child=1, initializer=None) as pool:
         results = list(pool.map(simulate, cases))
-    for _, some in itertools.groupby(results, lambda one: bool(one.case.kind)):
+    for is_outage, some in itertools.groupby(results, lambda one: bool(one.case.kind)):
         told = [_told(one) for one in some]
-        screen.show_table(list(told[0]), [list(one.values()) for one in told])
+        rows = [list(told[0]), *(list(one.values()) for one in told)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        click.echo("\n".join(" ".join(map(str.rjust, row, widths)) for row in rows))
+        click.echo(click.wrap_text(_LEGEND + (_AFTER if is_outage else _CALLS)))
     for one in filter(lambda one: one.broken, results):
         case, keys = one.case, sorted(one.shared_keys if "shared keys" in one.broken else ())
         what = f"{case.kind or 'no outage'}, {case.rate:,g} events/s, {case.chunks} chunks"
@@ -372,7 +378,3 @@ def main(
     if grown := len(chunks) == 1 and grows(results):
         click.echo("✗ calls per row grow with the load")
     sys.exit(grown or any(one.broken for one in results))
-
-
-if __name__ == "__main__":
-    main()

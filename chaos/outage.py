@@ -107,11 +107,13 @@ def tell(story: Story, say: Callable[[str], None]) -> bool:
     world.open(Window(Kind.TD_OUTAGE, START + _HOUR, START + 4 * _HOUR))
     note("Events are arriving.")
     story.wait_until(_HOUR)
-    note(f"Treasure Data goes down. {len(sent):,} rows accepted, {len(story.delivered):,} delivered.")
+    left = f"{len(sent) - len(story.delivered):,} on the way"
+    note(f"Treasure Data goes down. {len(sent):,} rows accepted, {len(story.delivered):,} delivered, {left}.")
     story.wait_until(4 * _HOUR)
     books = balance()
-    waiting, behind = f"{books.total.waiting:,} wait", books.unread.behind_seconds
-    note(f"It is back. {len(sent):,} rows accepted, {len(story.delivered):,} delivered, {waiting}.")
+    waiting, behind = books.total.waiting, books.unread.behind_seconds
+    left = f"{waiting:,} wait, {len(sent) - len(story.delivered) - waiting:,} on the way"
+    note(f"It is back. {len(sent):,} rows accepted, {len(story.delivered):,} delivered, {left}.")
     text = f"the stream is behind by {screen.lasting(behind)}: the outage has not held it"
     check(text, right=behind <= _BEHIND)
     while balance().total.waiting:
@@ -150,5 +152,6 @@ def tell(story: Story, say: Callable[[str], None]) -> bool:
     return all(verdicts)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Play the story."""
     sys.exit(not tell(Story(), screen.say))

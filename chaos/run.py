@@ -1,11 +1,13 @@
 """Runs one schedule, or many in parallel."""
 
 import gc
-import multiprocessing
 import resource
+import signal
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import suppress
+from multiprocessing import get_context
+from typing import Any, override
 
 from chaos import schedule as schedules
 from chaos.functions import Functions
@@ -47,19 +49,27 @@ def run_seed(seed: int, events: int, build: Build = Functions) -> Verdict:
 
 def run_seeds(jobs: list[tuple[int, int]]) -> Iterator[Verdict]:
     """Run schedules, each a seed and a number of events, in parallel, and yield each result as it ends."""
-    with pool_of() as pool:
+    with Pool() as pool:
         for future in as_completed([pool.submit(run_seed, *job) for job in jobs]):
             yield future.result()
 
 
-def pool_of(processes: int = 0) -> ProcessPoolExecutor:
-    """Return a pool of processes, 0 for one per core. They share no state with this one, so a schedule runs the same in each.
+class Pool(ProcessPoolExecutor):
+    """A pool of processes, 0 for one per core. They share no state with this one, so a schedule runs the same in each.
 
-    A process that keeps growing gets a `MemoryError`, before the system kills a process of its choice.
+    A process that keeps growing gets a `MemoryError`, before the system kills a process of its choice. None hears Ctrl-C: `bin/start.py` ends them.
     """
-    return ProcessPoolExecutor(
-        processes or None, multiprocessing.get_context("spawn"), initializer=_limit_memory
-    )
+
+    def __init__(self, processes: int = 0, **options: Any) -> None:
+        super().__init__(processes or None, get_context("spawn"), **{"initializer": _limit_memory} | options)
+
+    @override
+    def submit(self, *job: Any, **options: Any) -> Future[Any]:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # what this starts inherits it
+        try:
+            return super().submit(*job, **options)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _limit_memory() -> None:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from itertools import count
 from typing import Any, Self
 
 from greenlet import getcurrent, greenlet
@@ -51,7 +52,7 @@ class Simulation:
         self.behalf: Process | None = None  # whose write lands late, outside all processes
         self._start = start
         self._until = _FOREVER
-        self._serial = 0
+        self._serial = count()
         self._due: list[tuple[float, int, Any, int]] = []
         self._hub = getcurrent()
 
@@ -76,7 +77,7 @@ class Simulation:
             try:
                 if error is None:
                     value = call()
-            except BaseException as caught:  # noqa: BLE001 -- reported to the waiting greenlet
+            except (Exception, SystemExit, Killed) as caught:  # noqa: BLE001 -- reported to the waiting greenlet; not Ctrl-C
                 error = caught
             task.ended = True
             process.tasks.remove(task)
@@ -147,16 +148,17 @@ class Simulation:
 
     def _resume(self, task: Task) -> None:
         self.current = task
-        task.greenlet.switch()
-        self.current = None
+        try:
+            task.greenlet.switch()
+        finally:
+            self.current = None
 
     def _reap(self, process: Process) -> None:
         for task in list(process.tasks):
             self._resume(task)  # even one that has not begun, so that it ends with Killed and reports its end
 
     def _push(self, when: float, item: Any, waits: int) -> None:
-        self._serial += 1
-        heappush(self._due, (when, self._serial, item, waits))
+        heappush(self._due, (when, next(self._serial), item, waits))
 
 
 class Greenlets:

@@ -79,7 +79,7 @@ class Gateway(HttpServer):
         try:
             # event and result pass through JSON, as in Lambda
             return answer_of(json.loads(json.dumps(self._handler(json.loads(json.dumps(event)), context))))
-        except BaseException:  # noqa: BLE001 -- Lambda survives whatever a function raises
+        except (Exception, SystemExit):  # noqa: BLE001 -- Lambda survives whatever a function raises
             _log.exception("the function failed")
             return _message(500, "Internal Server Error")
 

@@ -73,7 +73,7 @@ class EventSource:
         try:
             # As in Lambda, a result that cannot be encoded as JSON is an error.
             outcome = Returned(json.loads(json.dumps(self.invoke(invocation.event, context))))
-        except BaseException as error:  # noqa: BLE001 -- Lambda survives whatever a function raises
+        except (Exception, SystemExit) as error:  # noqa: BLE001 -- Lambda survives whatever a function raises
             outcome = Failed(f"{type(error).__name__}: {error}")
         if self.clock.now() >= context.deadline:
             outcome = Failed("it timed out")

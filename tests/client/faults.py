@@ -1,6 +1,6 @@
 """Kills programs that use the client, at random moments, in every failure: `python -m tests.client.faults --points N`.
 
-A round kills ten programs one after another that share a spool: a parent or its children, at a random time or while the
+A round kills up to ten programs one after another that share a spool: a parent or its children, at a random time or while the
 ingest handles their request, while requests fail in every way, clocks jump and the disk is full. Then the failures end, the
 remaining events are delivered, and every id that `track` has returned must be exactly one row.
 """
@@ -51,26 +51,24 @@ class Killer:
 
     def run(self, points: int) -> None:
         """Kill this many programs."""
-        environment = {**os.environ, "PYTHONPATH": str(_ROOT / "client")}
+        env = {**os.environ, "PYTHONPATH": str(_ROOT / "client")}
         pipe = subprocess.PIPE
         with (
             self._ingest,
             # forks victims, so that each starts immediately
-            subprocess.Popen(
-                self._command, cwd=_ROOT, env=environment, stdin=pipe, stdout=pipe, text=True
-            ) as forker,
+            subprocess.Popen(self._command, cwd=_ROOT, env=env, stdin=pipe, stdout=pipe, text=True) as forker,
         ):
-            for _ in range(-(-points // KILLS_IN_A_ROUND)):
+            for done in range(0, points, KILLS_IN_A_ROUND):
                 with tempfile.TemporaryDirectory() as folder:
-                    self._round(Path(folder), forker)
+                    self._round(Path(folder), forker, min(KILLS_IN_A_ROUND, points - done))
 
-    def _round(self, folder: Path, forker: subprocess.Popen[str]) -> None:
+    def _round(self, folder: Path, forker: subprocess.Popen[str], kills: int) -> None:
         self._ingest.renew()
         self._ingest.retry_after = "0"
         spool, pipe = folder / "spool", folder / "acks"
         os.mkfifo(pipe)
         acks, acknowledged = os.open(pipe, os.O_RDWR | os.O_NONBLOCK), b""
-        for _ in range(KILLS_IN_A_ROUND):
+        for _ in range(kills):
             self._ingest.fault, way = self._chance.choice(FAULTS), self._chance.choice(WAYS)
             self.kills[f"{way}, {self._ingest.fault}"] += 1
             task = {"url": self._ingest.url, "key": KEY, "spool": str(spool), "acks": str(pipe)}

@@ -10,6 +10,7 @@ import logging
 import os
 import random
 import resource
+import signal
 import sys
 import time
 from typing import Any
@@ -49,6 +50,7 @@ def run(task: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     logging.disable()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends it without a traceback
     for line in sys.stdin:
         victim = os.fork()
         if not victim:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from chaos import exhaustive
 from chaos import schedule as schedules
 from chaos.defences import ALL, Defence, without
-from chaos.run import pool_of, run_schedule
+from chaos.run import Pool, run_schedule
 
 SEEDS, EVENTS = 12, 400
 """How many more schedules are tried if the first one shows nothing, and how many events each has."""
@@ -19,7 +19,7 @@ def leave_out(only: str, processes: int) -> Iterator[tuple[Defence, bool, str]]:
     Yield each when it is done, whether its absence was noticed, and by nothing else than its absence, and what was noticed.
     """
     numbers = [number for number, one in enumerate(ALL) if only in one.module or only in one.name]
-    with pool_of(processes) as pool:
+    with Pool(processes) as pool:
         # a defence cannot go to another process
         runs = {pool.submit(_check, number): ALL[number] for number in numbers}
         for run in as_completed(runs):

@@ -60,8 +60,10 @@ def test_the_pages_commands_and_parameters_exist() -> None:
 
 
 def test_the_sluice_command_runs_from_any_folder(tmp_path: Path) -> None:
-    """The page puts `bin/sluice` on the PATH, so it must find its repository."""
-    command = [str(ROOT / "bin" / "sluice"), "--help"]
+    """The page puts `bin/sluice` on the PATH, so it must find its repository, also through links."""
+    (tmp_path / "one").symlink_to(ROOT / "bin" / "sluice")
+    (tmp_path / "other").symlink_to("one")
+    command = [str(tmp_path / "other"), "--help"]
     done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
 
     assert "preflight" in done.stdout

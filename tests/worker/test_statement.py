@@ -6,15 +6,7 @@ import pytest
 
 from doubles.treasure_data import Action, Fault, Kind
 from tests.support.delivery import Delivery, envelope, row, shops
-from worker.forget.sql import (
-    by_id,
-    by_value,
-    columns_of_tables,
-    count_of,
-    counting,
-    deleting,
-    selecting,
-)
+from worker.forget.sql import by_id, by_value, columns_of_tables, count_of, counting, deleting, selecting
 from worker.treasure_data.answer import TdAnswer
 from worker.treasure_data.statement import End, Job, RowId, Statements
 
