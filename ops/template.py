@@ -118,6 +118,17 @@ class Template:
                 return True
         return False
 
+    def schedules(self, given: Mapping[str, str]) -> set[str]:
+        """Return the logical ids of the rules that run functions on schedule in a stack with these parameters."""
+        values = self.parameters(self.known(given))
+        return {
+            f"{function}{name}"
+            for function in self.logical_ids(_FUNCTION)
+            for name, event in self.properties(function).get("Events", {}).items()
+            if event["Type"] == "Schedule"
+            and self.resolve(event["Properties"].get("State", "ENABLED"), values) != "DISABLED"
+        }
+
     def services(self) -> dict[str, str]:
         """Return the functions' names in logs and metrics, by logical id."""
         return {name: self.variables(name)[SERVICE] for name in self.logical_ids(_FUNCTION)}

@@ -45,7 +45,7 @@ METRICS: Mapping[str, str] = {
     FAILED: "requests that failed, 5xx, by `version` of the ingest; raise the alarm `canary`",
     REJECTED: "events rejected with a code; a high rate per request raises the alarm `rejected`",
     NOT_READY: "health checks answered with 503, which the alarm `ingest-5xx` does not count",
-    OLDEST: "age in seconds of the oldest waiting row, every minute; raises the alarms `waiting-warn` and `waiting-page`",
+    OLDEST: "age in seconds of the oldest waiting row, every minute; raises `waiting-warn`, `waiting-page` and, if missing, `not-running`",
 }
 """Every metric that CloudWatch bills, with what it counts. RequestsFailed has the dimension `version`, the others have none."""
 

@@ -15,6 +15,8 @@ from enum import Enum, StrEnum
 
 LONGEST_INVOCATION_SECONDS = 15 * 60
 """Lambda's own limit: a send that began in time can still be running for this long."""
+DEFAULT_MEMORY_SECONDS = 60 * 60
+"""The default of TD_MEMORY_MINUTES: an earlier deployment may have repeated a send by it."""
 ACCOUNT_UNAVAILABLE = "account_unavailable"
 """The reason of rows that wait because Redis does not say where their account's rows go."""
 LEDGER_RESTORED = "ledger_restored"
@@ -285,9 +287,11 @@ class Rules:
     def askable_from(self, since: int) -> float:
         """Return the UNIX seconds from which a query shows whether Treasure Data has the rows of a doubt that began at `since` (UNIX milliseconds).
 
-        Until its memory of the id has passed, the chunk may be sent again; the last of these attempts needs time to show too.
+        Until its memory of the id has passed, the chunk may be sent again; the last of these attempts needs time to show too. A setting
+        below the default may be newer than the last attempt, so it ends only repeats earlier.
         """
-        return since / 1000 + self.memory_seconds + self.query_delay_seconds
+        memory_seconds = max(self.memory_seconds, DEFAULT_MEMORY_SECONDS)
+        return since / 1000 + memory_seconds + self.query_delay_seconds
 
     def after_query(self, presence: Presence, *, was_sent: bool) -> Event | None:
         """Return the event that a query's result is for a chunk with a doubt; None if it settles nothing.

@@ -65,6 +65,7 @@ class Checks:
             "stream": self._stream,
             "worker": self._worker,
             "mapping": self._mapping,
+            "schedules": self._schedules,
             "functions": self._inside,
             "columns": self._columns,
             "write key": self._write_key,
@@ -165,6 +166,24 @@ class Checks:
         else:
             last = next(mapping.get("LastProcessingResult", "?") for mapping in found)
             yield ok("mapping", f"enabled; last: {last}")
+
+    def _schedules(self) -> Iterator[Finding]:
+        """Check the rules that run functions on schedule. Where a long name of a stack is cut in theirs, they are not found."""
+        if self.stack.is_local:
+            return
+        client, prefix = self.stack.client("events"), f"{self.stack.name}-"
+        pages = client.get_paginator("list_rules").paginate(NamePrefix=prefix)
+        rules = {rule["Name"]: rule["State"] for page in pages for rule in page["Rules"]}
+        named = {name.removeprefix(prefix).rpartition("-")[0]: name for name in rules}
+        wanted = sluice_template().schedules(self.stack.parameters)
+        for one in wanted & named.keys():
+            if rules[named[one]] == "DISABLED":
+                advice = f"`aws events enable-rule --name {named[one]} --region {self.stack.session.region_name}` enables it."
+                yield fault(
+                    "schedules", f"the rule {one} is disabled", advice, fault="schedule_off", about=one
+                )
+        if missing := sorted(wanted - named.keys()):
+            yield unknown("schedules", f"no rule is called {', '.join(missing)}")
 
     def _inside(self) -> Iterator[Finding]:
         """Check Redis and Treasure Data from the functions' network."""

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from ops.template import Template, TemplateError, sluice_template
+from tests.support.sam import resources
 
 TEXT = """
 Parameters:
@@ -102,3 +103,11 @@ def test_alarms_of_a_stack_are_told_from_those_of_another() -> None:
 
     assert all(sluice_template().names_alarm("sluice", f"sluice-{name}") for name in ours)
     assert not any(sluice_template().names_alarm("sluice", f"sluice-{name}") for name in others)
+
+
+def test_a_stack_s_schedules_are_the_rules_that_are_enabled() -> None:
+    """SAM makes a rule of each. The one for watermarks is enabled only with a table to write them to."""
+    every = sluice_template().schedules({"WatermarkTable": "sluice_watermarks"})
+
+    assert resources("AWS::Events::Rule").keys() == every
+    assert {"SenderFunctionWatermarks"} == every - sluice_template().schedules({})

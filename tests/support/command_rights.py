@@ -78,6 +78,7 @@ _PLACES = {
     "lambda:ListEventSourceMappings": "*",
     "cloudwatch:DescribeAlarms": "*",
     "cloudwatch:GetMetricData": "*",
+    "events:ListRules": "*",
     "s3:ListBucket": "arn:aws:s3:::<{}>",
     "s3": "arn:aws:s3:::<{}>/*",
     "secretsmanager": "<{}>",

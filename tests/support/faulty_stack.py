@@ -22,6 +22,7 @@ from local.functions import ADMIN
 from local.resources import COUNTERS
 from ops.cli import main
 from ops.stack import Stack
+from ops.template import sluice_template
 from shared.clock import SystemClock
 from shared.errors import SecretUnavailableError
 from tests.support.delivery import BUCKET, KEYS, RESOURCES, STREAM, TABLE, Delivery, Meddled
@@ -52,7 +53,7 @@ class _Api:
 
 
 class FaultyStack(Stack):
-    """A stack. Commands take it as the context's object. `alarms` are those that are on; Redis raises `redis_failure`."""
+    """A stack. Commands take it as the context's object. `alarms` are those that are on, `off` the schedules that are not; Redis raises `redis_failure`."""
 
     def __init__(self) -> None:
         clock = ManualClock(SystemClock().now() - AGO)
@@ -75,12 +76,13 @@ class FaultyStack(Stack):
             "AlarmTopic": "topic",
         }
         super().__init__(NAME, outputs, boto3.Session("key", "secret", region_name="us-east-1"))
-        self.break_(made=made, api=_Api(), alarms=[], redis_failure=None)
+        self.break_(made=made, api=_Api(), alarms=[], off=set(), redis_failure=None)
         self.break_(sqs=Meddled(sqs), mapping=worker_mapping("worker"))
 
     made: Delivery
     api: _Api
     alarms: list[str]
+    off: set[str]
     redis_failure: Exception | None
     sqs: Any
     mapping: dict[str, Any]
@@ -107,8 +109,14 @@ class FaultyStack(Stack):
     def _stubs(self) -> dict[str, Any]:
         shown = [{"AlarmName": f"{NAME}-{alarm}"} for alarm in self.alarms]
         mappings = {"EventSourceMappings": [self.mapping] if self.mapping else []}
+        others = {"eu-SenderFunctionSchedule", "SenderFunctionWatermarks"}  # without WatermarkTable
+        rules = sluice_template().schedules({}) | others
+        states = {rule: "DISABLED" if rule in self.off | others else "ENABLED" for rule in rules}
         return {
             "cloudwatch": _paged(MetricAlarms=shown, MetricDataResults=[]),
+            "events": _paged(
+                Rules=[{"Name": f"{NAME}-{rule}-1ABC", "State": states[rule]} for rule in rules]
+            ),
             "sns": _paged(Subscriptions=[{"SubscriptionArn": "arn"}]),
             "secretsmanager": self.made.secrets,
             "logs": SimpleNamespace(filter_log_events=lambda **_: {"events": list(self._log())}),

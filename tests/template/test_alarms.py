@@ -10,7 +10,7 @@ import pytest
 
 from ops import cli
 from ops.cost.estimate import Setup
-from shared.telemetry import ATTENTION, METRICS, NOT_READY
+from shared.telemetry import ATTENTION, METRICS, NOT_READY, OLDEST
 from tests.support.ingest import Site
 from tests.support.modes import Mode
 from tests.support.sam import properties, resources, template
@@ -145,11 +145,13 @@ def test_alarms_notify_by_email_or_topic(parameters: dict[str, str], actions: li
 
 
 def test_a_function_that_does_not_run_raises_an_alarm() -> None:
-    """Either of the two functions that a schedule runs is enough, after three periods of five minutes."""
+    """Either of the two functions that a schedule runs is enough, after three periods of five minutes. Of the sender's, only a run that sends counts."""
     alarm = ALARMS[RUNS]
     runs, *read = alarm["Metrics"]
+    sender, scale = ((one["MetricStat"]["Metric"]["MetricName"], one["MetricStat"]["Stat"]) for one in read)
 
     assert "MIN([FILL(sender, 0), FILL(scale, 0)])" == runs["Expression"]
+    assert ((OLDEST, "SampleCount"), ("Invocations", "Sum")) == (sender, scale)
     assert [300, 300] == [one["MetricStat"]["Period"] for one in read]
     assert ("LessThanThreshold", 1) == (alarm["ComparisonOperator"], alarm["Threshold"])
 

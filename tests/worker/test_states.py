@@ -1,6 +1,6 @@
 """The state machine, and the steps that follow from a chunk's entry and the time."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import product
 from typing import Any
 
@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.settings import WorkerSettings
 from worker.states import (
+    DEFAULT_MEMORY_SECONDS,
     FINAL,
     LEDGER_RESTORED,
     LONGEST_INVOCATION_SECONDS,
@@ -291,11 +293,18 @@ def test_what_settles_a_doubt(presence: Presence, unasked: bool, was_sent: bool,
     assert event is rules(sends_unasked=unasked).after_query(presence, was_sent=was_sent)
 
 
-@given(st.integers(0, 10**5), st.integers(0, 10**5))
-def test_no_id_is_sent_while_its_answer_may_be_asked_for(memory: int, delay: int) -> None:
-    """Between the last send and the first question lie the longest invocation and the query delay."""
+@given(st.integers(0, 10**5), st.integers(0, DEFAULT_MEMORY_SECONDS), st.integers(0, 10**5))
+def test_no_id_is_sent_while_its_answer_may_be_asked_for(memory: int, before: int, delay: int) -> None:
+    """Between the last send, also by an earlier setting up to the default, and the first question lie the longest invocation and the query delay."""
     some = rules(memory_seconds=float(memory), query_delay_seconds=float(delay))
     asked = some.askable_from(SINCE)
 
-    assert not some.may_repeat(SINCE, asked - LONGEST_INVOCATION_SECONDS - delay + 0.001)
-    assert asked == SINCE / 1000 + memory + delay
+    for sending in (some, rules(memory_seconds=float(before))):
+        assert not sending.may_repeat(SINCE, asked - LONGEST_INVOCATION_SECONDS - delay + 0.001)
+    assert asked == SINCE / 1000 + max(memory, DEFAULT_MEMORY_SECONDS) + delay
+
+
+def test_the_least_memory_is_the_default() -> None:
+    """A deployment without the parameter repeats sends for as long as `askable_from` assumes of an earlier one."""
+    (default,) = (one.default for one in fields(WorkerSettings) if one.name == "td_memory_minutes")
+    assert DEFAULT_MEMORY_SECONDS == 60 * default

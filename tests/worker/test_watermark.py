@@ -1,14 +1,16 @@
 """Watermarks: the time before which every received row is in Treasure Data, or dead."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
+import yaml
 from botocore.exceptions import ClientError
 
 from doubles.sqs import MemorySQS
-from doubles.treasure_data import Action, Fault, Kind
+from doubles.treasure_data import Action, Fault, Kind, queries
 from ingest.overflow import NOTICE_EVERY_SECONDS
 from local.functions import INGEST
 from local.resources import NOTICES
@@ -16,6 +18,7 @@ from shared.errors import UnavailableError
 from tests.support import delivery as support
 from tests.support.delivery import Delivery
 from tests.support.overflow import an_envelope
+from tests.support.sam import ROOT
 from tests.support.virtual_time import SideBySide, VirtualClock
 from worker.chain import Owner
 from worker.ledger import BEHIND_ALL, WORKLIST_KEYS
@@ -366,3 +369,19 @@ def test_databases_that_do_not_answer_keep_no_others_from_their_watermarks() -> 
 
     assert {"written": 1} == stack.write()
     assert stack.watermarks_in("shop_db")
+
+
+@pytest.mark.parametrize(("account", "expected"), [("shop", False), ("blog", True)])
+def test_the_example_workflow_waits_for_one_account(account: str, expected: bool) -> None:
+    """In a database that accounts share, another's row for all its tables says nothing. Its export has every variable of the query."""
+    given = yaml.safe_load((ROOT / "docs/digdag/daily.dig").read_text())["_export"]["sluice"]
+    query = (ROOT / "docs/digdag/queries/is_complete.sql").read_text()
+    for name, value in {**given, "account": account}.items():
+        query = query.replace(f"${{sluice.{name}}}", value)
+    columns = {"account": "string", "table_name": "string", "complete_before": "long"}
+    rows = [("shop", given["table"], 86_399_999), ("blog", "*", 86_400_000)]
+    table = [dict(zip(columns, row, strict=True)) for row in rows], columns
+
+    assert "account" in given
+    day = re.sub(r"TD_TIME_\w+\([^)]*\)", "86400", query)  # what it makes of the dates
+    assert [(expected,)] == queries.run(day, {Stack.table: table})

@@ -13,7 +13,7 @@ from ops.deploy.certify.step import Impossible, StepFinding, Untried
 from ops.failure import Failure
 from worker.deadline import Deadline
 from worker.rows import compress
-from worker.states import Presence
+from worker.states import DEFAULT_MEMORY_SECONDS, Presence
 from worker.treasure_data.client import Meaning
 
 _MEASURE_TABLE = "sluice_measure"
@@ -81,7 +81,8 @@ def memory(stage: DeployedStage) -> StepFinding:
     stage.clock.sleep(stage.pace.settle)
     is_new = stage.until(lambda: _is_shown(stage, "second"), lambda shown: shown is not None)
     if is_new is not False:
-        said = f"has forgotten an id after {age}: lower TdMemoryMinutes, or rows may be duplicated"
+        when = " while no rows wait" if relied > DEFAULT_MEMORY_SECONDS else ""
+        said = f"has forgotten an id after {age}: lower TdMemoryMinutes{when}, or rows may be duplicated"
         raise Failure(f"Treasure Data {said if is_new else 'did not answer a query in time'}")
     return StepFinding(
         f"Treasure Data remembers an id for {age}; the worker relies on {screen.lasting(relied)}."

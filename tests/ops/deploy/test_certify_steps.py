@@ -146,10 +146,12 @@ def test_a_wait_looks_once_more_after_its_deadline() -> None:
     assert 1 == next(looks)
 
 
-def site(memory: float, delay: float, *faults: Fault) -> Rehearsal:
-    """Return a stage whose Treasure Data remembers ids for `memory` seconds and shows rows after `delay` seconds."""
+def site(memory: float, delay: float, *faults: Fault, relied: float = 3600) -> Rehearsal:
+    """Return a stage that relies on `relied` seconds, whose Treasure Data remembers ids for `memory` seconds and shows rows after `delay` seconds."""
     stage = Rehearsal()
     made = stage.kept
+    made.memory = relied
+    made.start()
     made.td.settings = Settings(id_memory=memory, query_delay=delay)
     for fault in faults:
         made.td.faults.add(fault)
@@ -185,11 +187,12 @@ def test_treasure_data_s_limits_are_those_that_the_worker_relies_on() -> None:
     ("stage", "said"),
     [
         (site(3500, 0), "has forgotten an id after 1 h: lower TdMemoryMinutes, or rows may be duplicated"),
+        (site(5000, 0, relied=5400), "lower TdMemoryMinutes while no rows wait, or"),
         (site(3700, 1200), "the worker waits 10 min: raise TdQueryDelayMinutes"),
         (site(3700, 1e6), "did not see a new row after .*: raise TdQueryDelayMinutes"),
         (site(1, 0, Fault(kind=Kind.STATUS, action=Action.IMPORT)), r"not accept a test row \(http_503\)"),
     ],
-    ids=["forgets early", "shows late", "never shows", "refuses"],
+    ids=["forgets early", "forgets before a raised limit", "shows late", "never shows", "refuses"],
 )
 def test_a_limit_that_does_not_hold_is_named(stage: Rehearsal, said: str) -> None:
     """With the parameter to change."""

@@ -205,9 +205,10 @@ CASES = (
     Case("stream_failing", held("kinesis", "list_shards"), RESUMES, "worker", order=6, blind=""),
     Case("no_time", no_time, RESUMES, "worker", order=6, blind=""),
     Case("worker_bug", held("s3", "put_object", lambda: 1 // 0), "`sluice status --stack", "worker", order=6, blind=""),
-    Case("mapping", mapping(State="Disabled"), "`aws lambda update-event-source-mapping --uuid 0f5e1c4a", "mapping", ("worker_off",)),
-    Case("mapping", mapping(MaximumRetryAttempts=3), "`sam deploy`", "mapping", ("worker_off",)),
-    Case("mapping", lambda stack: stack.mapping.clear(), "`sam deploy`", "mapping", ("worker_off",)),
+    Case("mapping", mapping(State="Disabled"), "`aws lambda update-event-source-mapping --uuid 0f5e1c4a", "mapping", ("worker_off", "worker_silent")),
+    Case("mapping", mapping(MaximumRetryAttempts=3), "`sam deploy`", "mapping", ("worker_off", "worker_silent")),
+    Case("mapping", lambda stack: stack.mapping.clear(), "`sam deploy`", "mapping", ("worker_off", "worker_silent")),
+    Case("schedule_off:SenderFunctionSchedule", of(off={"SenderFunctionSchedule"}), "`aws events enable-rule --name sluice-dev-SenderFunctionSchedule-1ABC", "rule"),
     # accounts
     Case("redis_unreachable", of(redis_failure=RedisConnectionError("refused")), "docs/deploying.md#network", "redis", REDIS),
     Case("no_redis_url", of(redis_failure=SecretUnavailableError("no URL")), "`aws secretsmanager put-secret-value", "redis", REDIS),
