@@ -690,6 +690,21 @@ def test_an_object_that_nobody_names_is_waited_for_and_then_erased() -> None:
     assert P.encode() not in everything(made)
 
 
+def test_rows_stay_in_s3_however_old_until_treasure_data_has_deleted_them() -> None:
+    """It runs no statement until the sweep would delete them; then nobody would know which rows of a person it still has."""
+    made = shops(envelope("shop", {"views": rows("a", "p1")}), archive_days=2)
+    made.deliver()
+    ask(made, "note")
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.QUERY, status=500))
+    for _ in range(3):
+        sweep(made, DAY)
+    made.td.faults.clear()
+    sweep(made, DAY)
+
+    assert ["a"] == made.ids("shop_db", "views")
+    assert {"shop_db.views": 1} == receipt(made)["treasure_data"]
+
+
 def test_treasure_data_is_asked_by_rows_that_no_statement_deleted() -> None:
     """The chunk is there, although the person's row is not any more."""
     made = stored(500, envelope("shop", {"views": rows("p1", "a")}), lands=0)
