@@ -262,7 +262,7 @@ def _list(stack: Stack, *, as_json: bool) -> int:
 
 def _code(made: Iterable[Mapping[str, Any]]) -> int:
     """Return the exit code: whether a receipt says what is to do."""
-    to_do = any(not one["done"] and (one["statements"] or not one["cleared"]) for one in made)
+    to_do = any(not one["cleared"] or (one["statements"] and not one["done"]) for one in made)
     return UNFINISHED if to_do else 0
 
 
@@ -297,7 +297,7 @@ def _receipt(receipt: dict[str, Any]) -> str:
         lines.append(f"  refused    new events, until `sluice forget --lift {receipt['id']}`")
     if receipt["cleared"]:
         lines.append(f"  checked    a query counted 0 rows in Treasure Data at {_at(receipt['cleared'])}")
-    elif not receipt["done"]:
+    else:
         lines.append("  to do      Treasure Data may still have rows: run the same command again")
     lines += [f"  to do      {statement}" for statement in receipt["statements"]]
     following = _at(receipt["next"])

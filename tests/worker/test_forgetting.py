@@ -388,7 +388,8 @@ def test_rows_of_tables_that_are_too_many_are_searched_too() -> None:
 def test_the_last_search_finds_what_was_sent_meanwhile_and_drops_the_hashes() -> None:
     """A worker sends from memory; an envelope may wait in the queue for two weeks, and then on the stream."""
     made = shops()
-    ask(made, "note")
+    (note,) = ask(made, "note")["requests"]
+    ask(made, "counted", requests=[note["id"]], counts={}, clear=True)
     sweep(made, 3 * HOUR)
     sweep(made, 15 * DAY)
     made.put(envelope("shop", {"views": rows("a", "p1")}))
@@ -425,6 +426,7 @@ def test_the_ingest_is_told_whose_events_to_refuse_until_that_is_lifted() -> Non
     apply(made)
     ask(made, "note", **kept)
     both = [one["id"] for one in ask(made, "note", values=[P, "q@example.com"], refuse=True)["requests"]]
+    ask(made, "counted", requests=both, counts={}, clear=True)
     persons = (P, "q@example.com", "kept@example.com")
     hashes = [set(one) for one in made.sender_wiring.forget_requests.hashes("shop", "email", persons)]
     assert {one.hex() for one in refused(made)} == set.union(*hashes)
@@ -649,6 +651,7 @@ def test_a_request_is_done_once_its_last_search_left_nothing(left: dict[str, int
     document.finish(10 * DAY, 11 * DAY)
 
     assert (ends, "1" in left) == (bool(document.requests["1"].done), bool(document.seen))
+    assert ["00"] == document.requests["1"].hashes  # as long as no query has counted 0 rows
     assert (0.0, 7.0) == (document.requests["2"].done, document.requests["2"].next)
 
 

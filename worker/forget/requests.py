@@ -49,7 +49,7 @@ class ForgetRequest:
     Attributes:
         id: its name, by which nobody can be recognised.
         column: that identifies the person.
-        hashes: of the values; empty once the request is done and no events are refused.
+        hashes: of the values; empty once the request is done and cleared, and no events are refused.
         before: UNIX milliseconds of the request: what the ingest received until then is forgotten.
         until: UNIX seconds from which the last search is made.
         next: UNIX seconds of the next search.
@@ -86,6 +86,11 @@ class ForgetRequest:
         """What recognises the person's rows."""
         hashes = tuple(map(bytes.fromhex, self.hashes))
         return Person(self.id, self.account, self.column, hashes, self.before)
+
+    def drop_hashes(self) -> None:
+        """Drop the hashes if they are not needed any more. While no query has counted 0 rows, the same request may be made again."""
+        if self.done and self.cleared and not self.refuses:
+            self.hashes = []
 
     def receipt(self) -> dict[str, Any]:
         """Return what became of it, without the hashes."""
@@ -186,7 +191,7 @@ class RequestDocument:
                 one.next = now + DAY
             else:
                 one.done = now
-                one.hashes = one.hashes if one.refuses else []
+                one.drop_hashes()
         if not any(one.left for one in self.requests.values()):
             self.seen = {}
         self.begin(0.0)

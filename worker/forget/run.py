@@ -184,7 +184,7 @@ class Forget:
             for request in map(document.requests.get, ids):
                 if request is not None and request.refuses:
                     request.refuses, request.before = False, min(request.before, now)
-                    request.hashes = [] if request.done else request.hashes
+                    request.drop_hashes()
 
         document = self._requests.change(lift)
         self._publish()

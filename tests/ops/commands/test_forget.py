@@ -289,3 +289,16 @@ def test_a_receipt_keeps_what_was_deleted_before_a_count_failed(sluice: Sluice) 
     assert (0, {"shop.forget_counted": 2}) == (first["cleared"], first["remaining"])
     assert second["cleared"]
     assert ({"shop.forget_counted": 2}, {}) == (second["treasure_data"], second["remaining"])
+
+
+def test_what_no_query_has_counted_is_to_do_after_the_last_search() -> None:
+    """Treasure Data may have had rows for longer than S3."""
+    stack = FaultyStack()
+    asked = {"do": "note", "account": "shop", "column": "email", "values": ["a"]}
+    stack.made.invoke_sender({"forget": asked})
+    stack.made.clock.sleep(40 * 86_400)
+    stack.made.invoke_sender({"sweep": True})
+    listed = stack.run("forget --list")
+
+    assert "done       the last search" in listed.stdout
+    assert (3, True) == (listed.exit_code, "run the same command again" in listed.stdout)
