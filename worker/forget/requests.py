@@ -56,7 +56,8 @@ class ForgetRequest:
         forgotten: numbers of rows that were removed from S3, by the state in which they were.
         treasure_data: numbers of rows that were deleted there, by database and table.
         remaining: numbers of rows that the command counted there last, by database and table, without those that were deleted since.
-        cleared: UNIX seconds at which a query by the value itself has counted none there; 0 before.
+        cleared: UNIX seconds at which a query by the value itself has counted none there, but for databases in which other accounts may have
+            rows; 0 before.
         statements: what somebody with more rights must run in Treasure Data.
         left: rows that the last search had to leave.
         touched: UNIX seconds at which rows were last removed from S3.
