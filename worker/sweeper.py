@@ -1,7 +1,7 @@
 """The sweep: deletes span objects that nobody needs any more, by the hours in their names. Only forgetting deletes others.
 
 An object goes if the ledger, read consistently, says that every row of it is in a final state, or that its span has another object. Rows go
-ArchiveDays after their span was planned, unless they wait or are dead. The index stays until the stream's own retention has passed, and two
+ArchiveDays after their span was planned, unless they wait or are dead, or are to be deleted for a forgotten person. The index stays until the stream's own retention has passed, and two
 weeks more: a redelivered record, or an envelope that was put again, is judged by it. If only some chunks of a span are final, or if rows go
 before their index does, the object is written anew with what is needed.
 """
@@ -18,6 +18,7 @@ from shared.errors import BucketUnavailableError, InvalidObjectError
 from shared.telemetry import Telemetry
 from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
+from worker.forget.cut import Forgetting
 from worker.ledger import WORKLIST_KEYS, Ledger
 from worker.shards import Shards
 from worker.span import Place, Span
@@ -64,6 +65,7 @@ class Sweeper:
     _ledger: Ledger
     _objects: SpanObjects
     _shards: Shards
+    _forgetting: Forgetting
     _executors: Executors
     _archive_seconds: float
     _clock: Clock
@@ -138,9 +140,19 @@ class Sweeper:
         if planned_age < self._archive_seconds or (not span.has_rows and planned_age < index_seconds):
             return "needed"
         if span.is_final and planned_age >= index_seconds:
+            if self._has_person(span):
+                return "needed"
             won, _ = self._ledger.update(replace(span, object=None))
             return self._delete(stored) if won else "needed"
         return self._reduce(span)
+
+    def _has_person(self, span: Span) -> bool:
+        """Return whether an object has rows that a search must still delete in Treasure Data, or nobody knows: only it says which they are."""
+        persons = self._forgetting.persons()
+        try:
+            return persons is None or bool(self._forgetting.look(span, persons).delivered)
+        except InvalidObjectError:
+            return False  # no search can read it either
 
     def _delete(self, stored: Stored) -> str:
         return "deleted" if self._objects.delete(stored.name) else "failed"
@@ -150,6 +162,8 @@ class Sweeper:
         members = self._objects.index(span).members
         final = {key for key in span.chunks if not key.group.is_rejected and span.is_final_chunk(key)}
         if not any(member.length for key, member in members.items() if key in final):
+            return "needed"
+        if self._has_person(span):
             return "needed"
         encoded = self._objects.without(span, lambda key: key not in final, self._clock.now())
         rewritten = replace(span, object=encoded.ref)

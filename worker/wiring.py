@@ -223,7 +223,9 @@ class Wiring:
         self.replacements = make(Replacements)(ledger, objects, rules, clock, telemetry)
         self.forced_replays = make(ForcedReplays)(ledger, objects, executors, clock)
         archive_seconds = settings.archive_days * 86_400.0
-        self.sweeper = make(Sweeper)(ledger, objects, shards, executors, archive_seconds, clock, telemetry)
+        self.sweeper = make(Sweeper)(
+            ledger, objects, shards, self.forgetting, executors, archive_seconds, clock, telemetry
+        )
         statements = td.statements
         search = make(ForgetSearch)(
             ledger,

@@ -12,11 +12,13 @@ from ops.events.condition import ColumnCondition, column_of
 from ops.failure import UNFINISHED
 from ops.persons.person_search import (
     ASK_AGAIN,
+    SHARED,
     UNSEEN,
     Held,
     WantedPersons,
     ask,
     check_account,
+    database_option,
     hours_of,
     look,
     make_key,
@@ -37,14 +39,17 @@ _END = 1 << 62
 @works_on_stack
 @click.argument("person", metavar="COLUMN=VALUE", type=ColumnCondition())
 @click.option("--account", required=True, help="The account whose rows are searched.")
+@database_option
 @screen.output_option
-def command(stack: Stack, *, person: tuple[str, str], account: str, file: Path | None) -> None:
+def command(
+    stack: Stack, *, person: tuple[str, str], account: str, databases: tuple[str, ...], file: Path | None
+) -> None:
     """Show what is held of a person: the rows in which a column has a value, as JSON lines with where each was.
 
     Rows in Treasure Data, in span objects, rejected events and the overflow queue are searched. Nothing is changed.
     """
     column, value = person
-    wanted = WantedPersons(account, column_of(column), (value,))
+    wanted = WantedPersons(account, column_of(column), (value,), databases)
     make_key(stack)
     (held,) = look(stack, [wanted], hours_of(stack), shows=True)
     check_account(stack, account, [held])
@@ -86,8 +91,13 @@ def _in_td(stack: Stack, wanted: WantedPersons, held: Held, unread: list[str]) -
             unread.append(f"Treasure Data does not list the tables of {database}. {ASK_AGAIN}")
             continue
         columns = held.columns[database, table]
-        answer = ask(stack, "select", database=database, table=table, columns=columns, **wanted.members)
-        if answer["end"] != "success" or number is None:
+        place = {"database": database, "table": table, "named": database in wanted.databases}
+        answer = ask(stack, "select", columns=columns, **place, **wanted.members)
+        if answer["end"] == SHARED:
+            unread.append(
+                f"Other accounts may have rows in {database}.{table}. All with the value: {answer['statement']}"
+            )
+        elif answer["end"] != "success" or number is None:
             unread.append(
                 f"The rows of {database}.{table} cannot be shown here now. In Treasure Data: {answer['statement']}"
             )

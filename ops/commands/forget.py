@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from ops.failure import UNFINISHED, Failure
 from ops.persons.person_search import (
     ASK_AGAIN,
     FAILED_ENDS,
+    SHARED,
     UNSEEN,
     Held,
     Hours,
@@ -23,6 +25,7 @@ from ops.persons.person_search import (
     ask,
     check_account,
     count_in_td,
+    database_option,
     hours_of,
     in_objects,
     in_rejected,
@@ -36,6 +39,10 @@ _WHO = (
     "Somebody must run this in Treasure Data, whose key may query and change the table: "
     "an administrator, or a user with full access to the database."
 )
+_WHOSE = (
+    "Other accounts may have rows in this database. Those are deleted that S3 shows to be the account's; "
+    "to delete all with the value, repeat the command with --database {}, or run this in Treasure Data:"
+)
 _GIGABYTES, _SECONDS_AN_OBJECT = 0.5, 0.02  # of the function
 
 
@@ -43,6 +50,7 @@ _GIGABYTES, _SECONDS_AN_OBJECT = 0.5, 0.02  # of the function
 @works_on_stack
 @click.argument("person", metavar="[COLUMN=VALUE]", type=ColumnCondition(), required=False)
 @click.option("--account", help="The account whose rows are searched.")
+@database_option
 @click.option(
     "--from",
     "file",
@@ -62,6 +70,7 @@ def command(
     *,
     person: tuple[str, str] | None,
     account: str | None,
+    databases: tuple[str, ...],
     file: Path | None,
     refuse: bool,
     lists: bool,
@@ -80,7 +89,7 @@ def command(
     if lifted:
         _lift(stack, lifted, as_json=as_json)
         return
-    wanted = _wanted(account, person, file)
+    wanted = [replace(one, databases=databases) for one in _wanted(account, person, file)]
     make_key(stack)
     hours = hours_of(stack)
     if not as_json:
@@ -162,7 +171,7 @@ def _show(found: Iterable[tuple[WantedPersons, Held]]) -> None:
     rows: list[tuple[object, ...]] = []
     for wanted, held in found:
         counts: dict[str, int | None] = {
-            **{f"Treasure Data, {database}.{table}": one for (database, table), one in held.totals.items()},
+            **{_label(held, *place): one for place, one in held.totals.items()},
             **{f"S3, {state}": number for state, number in sorted(held.rows.items())},
             "S3, rejected events": held.rejected,
             "overflow queue, forgotten later": held.queued,
@@ -174,6 +183,11 @@ def _show(found: Iterable[tuple[WantedPersons, Held]]) -> None:
     screen.show_table(("column", "where", "rows"), rows)
     if not rows:
         screen.say("Nothing was found.")
+
+
+def _label(held: Held, database: str, table: str) -> str:
+    whose = ", perhaps of other accounts" if database in held.shared else ""
+    return f"Treasure Data, {database}.{table}{whose}"
 
 
 def _unread(found: list[Held]) -> int:
@@ -241,15 +255,22 @@ def _delete_in_td(
     for database, table in held.in_td.keys() & held.columns.keys():
         ends = set()
         for part in wanted.parts:
-            answer = ask(stack, "delete", database=database, table=table, before=before, **part.members)
+            named = database in wanted.databases
+            place = {"database": database, "table": table, "named": named}
+            answer = ask(stack, "delete", before=before, **place, **part.members)
             ends.add(answer["end"])
+            if answer["end"] == SHARED:
+                click.echo(f"{_WHOSE.format(database)}\n  {answer['statement']}", err=True)
             if answer["end"] in FAILED_ENDS:
                 click.echo(f"{_WHO}\n  {answer['statement']}", err=True)
         if ends == {"success"}:
             gone[database, table] = Counter()
     counted = count_in_td(stack, wanted, held.columns, before)
     left = {place: counted.get(place, Counter()) for place in held.columns} | gone
-    return left, not counted and held.in_td.keys() <= gone.keys()
+    # what is left in a shared database may be of others
+    own = {place for place in held.in_td if place[0] not in held.shared or place[1] == "*"}
+    not_gone = {place for place, one in counted.items() if one is None or place[0] not in held.shared}
+    return left, not not_gone and own <= gone.keys()
 
 
 def _list(stack: Stack, *, as_json: bool) -> int:
@@ -262,7 +283,9 @@ def _list(stack: Stack, *, as_json: bool) -> int:
 
 def _code(made: Iterable[Mapping[str, Any]]) -> int:
     """Return the exit code: whether a receipt says what is to do."""
-    to_do = any(not one["done"] and (one["statements"] or not one["cleared"]) for one in made)
+    to_do = any(
+        not one["cleared"] or (not one["done"] and (one["statements"] or one["remaining"])) for one in made
+    )
     return UNFINISHED if to_do else 0
 
 
@@ -296,8 +319,13 @@ def _receipt(receipt: dict[str, Any]) -> str:
     if receipt["refuses"]:
         lines.append(f"  refused    new events, until `sluice forget --lift {receipt['id']}`")
     if receipt["cleared"]:
-        lines.append(f"  checked    a query counted 0 rows in Treasure Data at {_at(receipt['cleared'])}")
-    elif not receipt["done"]:
+        remaining = sorted(receipt["remaining"].items())
+        for table, number in remaining:
+            rows = screen.plural(number, "row")
+            lines.append(f"  remains    {rows} in Treasure Data, {table}, perhaps of other accounts")
+        counted = "0 other rows" if remaining else "0 rows"
+        lines.append(f"  checked    a query counted {counted} in Treasure Data at {_at(receipt['cleared'])}")
+    else:
         lines.append("  to do      Treasure Data may still have rows: run the same command again")
     lines += [f"  to do      {statement}" for statement in receipt["statements"]]
     following = _at(receipt["next"])

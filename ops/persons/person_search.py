@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from itertools import batched
 from typing import Any
 
+import click
+
 from ops import screen
 from ops.events.event_query import EventQuery
 from ops.events.finder import Finder
@@ -27,6 +29,15 @@ SEARCHES_AT_ONCE = 4
 """Invocations of the sender's function in parallel: it may have six, and the schedule needs one."""
 FAILED_ENDS = ("failed", "forbidden", "missing")
 """How a job ends that somebody with more rights must run."""
+SHARED = "shared"
+"""How a statement ends that was not run, because other accounts may have rows in the database."""
+database_option = click.option(
+    "--database",
+    "databases",
+    metavar="NAME",
+    multiple=True,
+    help="Take all rows with the value in this database for the account's, also if other accounts have it, or the account has it no more.",
+)
 ASK_AGAIN = (
     "It may be down, or its API key may not read them: `sluice doctor` checks both. Then repeat the command."
 )
@@ -44,11 +55,16 @@ Hours = Sequence[tuple[str, int, int]]
 
 @dataclass(frozen=True, slots=True)
 class WantedPersons:
-    """Persons: an account, the column that identifies them, and its values."""
+    """Persons: an account, the column that identifies them, and its values.
+
+    Attributes:
+        databases: in which all rows with the values are meant, and which are searched although the account has others.
+    """
 
     account: str
     column: str
     values: tuple[str, ...]
+    databases: tuple[str, ...] = ()
 
     @property
     def members(self) -> dict[str, Any]:
@@ -71,6 +87,7 @@ class Held:
         unseen: number of messages of the overflow queue that SQS did not show, about.
         in_td: numbers of rows in Treasure Data by database and table, for each value; None where it cannot be asked.
         columns: of those tables.
+        shared: those of the databases in which rows with the values may be other accounts'.
         hours: with objects that have rows.
         places: the spans that have rows.
         is_of_nobody: nothing was found, and Redis says that there is no such account.
@@ -82,6 +99,7 @@ class Held:
     unseen: int = 0
     in_td: dict[tuple[str, str], Counter[str] | None] = field(default_factory=dict)
     columns: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    shared: set[str] = field(default_factory=set)
     objects: int = 0
     unread: int = 0
     hours: set[str] = field(default_factory=set)
@@ -186,11 +204,18 @@ def in_rejected(stack: Stack, wanted: WantedPersons, *, forgets: bool) -> int:
 
 
 def look(stack: Stack, wanted: Sequence[WantedPersons], hours: Hours, *, shows: bool) -> list[Held]:
-    """Find persons of an account everywhere, and change nothing; show how far that has come."""
+    """Find persons of an account everywhere, and change nothing; show how far that has come.
+
+    Raises:
+        Failure: a database that was named has no table with such a column.
+    """
     # once for all: SQS hides for seconds what it has shown
     found = _in_queue(stack, wanted)
     for one, held in zip(wanted, found, strict=True):
         _look(stack, one, hours, held, shows=shows)
+    for database in wanted[0].databases:
+        if not any(database == place[0] for held in found for place in held.columns.keys() | held.in_td):
+            raise Failure(f"no table in the database {database} has such a column: check both names")
     return found
 
 
@@ -208,7 +233,7 @@ def _look(stack: Stack, wanted: WantedPersons, hours: Hours, held: Held, *, show
     with screen.progress("searching", hidden=not shows, unit="objects") as show:
         in_objects(stack, "look", [hour for hour, *_ in hours], wanted.members, add)
     held.rejected = in_rejected(stack, wanted, forgets=False)
-    databases = sorted(set(_databases(stack, held.places, wanted.account)))
+    databases = sorted({*_databases(stack, held.places, wanted.account), *wanted.databases})
     answer = ask(stack, "tables", databases=databases, **wanted.members)
     for database, found in answer["tables"].items():
         if found is None:
@@ -216,6 +241,7 @@ def _look(stack: Stack, wanted: WantedPersons, hours: Hours, held: Held, *, show
             continue
         for table, columns in found.items():
             held.columns[database, table] = columns
+    held.shared = set(answer.get("shared", ())) - set(wanted.databases)
     held.in_td |= count_in_td(stack, wanted, held.columns)
     held.is_of_nobody = answer["is_unknown"] and not (held.total or held.in_td or held.unread)
 

@@ -21,8 +21,10 @@ from doubles.treasure_data import Settings as TreasureDataSettings
 from local.functions import SENDER, WORKER, Function
 from local.resources import LEDGER, Resources
 from local.roles import role_of
+from shared import policy
 from shared.accounts import Account, AccountKeys
 from shared.envelope import Envelope, TableRows
+from shared.policy import PolicyEntry
 from shared.settings import WorkerSettings
 from tests.support.telemetry import CollectedTelemetry
 from worker.app import send_with
@@ -250,10 +252,13 @@ class Delivery:
         return next(self.entropy).to_bytes(size, "big")
 
     def map(self, **accounts: str | Account) -> Self:
-        """Write accounts to Redis: whole ones, or the databases of active ones."""
+        """Apply accounts, beside those that there are: whole ones, or the databases of active ones."""
         for name, one in accounts.items():
             account = one if isinstance(one, Account) else Account(one)
             self.redis.hset(KEYS.of(name), mapping=account.to_fields())
+        names = [key.removeprefix(KEYS.of("")) for key in self.redis.scan_iter(match=KEYS.of("*"))]
+        document = policy.encode({name: PolicyEntry() for name in names if name != ".applied"}, 1)
+        self.s3.client.put_object(Bucket=BUCKET, Key=policy.KEY, Body=document)
         return self
 
     def put(self, *data: bytes) -> list[str]:

@@ -57,13 +57,14 @@ def _pieces(matcher: Matcher, span: Span, key: ChunkKey, body: bytes) -> list[Pi
 def others(persons: Persons, key: ChunkKey, payload: bytes) -> bytes:
     """Return the rows of a chunk that a statement cannot have deleted for a person; all of them if there are no others.
 
-    By these, Treasure Data is asked whether it has the chunk.
+    By these, Treasure Data is asked whether it has the chunk. Other accounts' persons count too: accounts may share a database.
     """
-    matcher = persons.of(key.account)
-    pieces: list[Piece] = []
+    left = payload
     with suppress(InvalidObjectError):
-        pieces = [] if matcher is None else matcher.pieces(payload, key.group)
-    return b"".join(piece.data for piece in pieces) or payload
+        for matcher in persons.matchers.values():
+            if pieces := matcher.pieces(left, key.group):
+                left = b"".join(piece.data for piece in pieces)
+    return left or payload
 
 
 class Delivered(NamedTuple):

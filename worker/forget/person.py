@@ -81,7 +81,8 @@ class Persons:
     persons: tuple[Person, ...]
 
     @cached_property
-    def _matchers(self) -> "dict[str, Matcher]":
+    def matchers(self) -> "dict[str, Matcher]":
+        """What recognises the persons of each account."""
         by_account: dict[str, dict[str, dict[bytes, Person]]] = {}
         for person in self.persons:
             of = by_account.setdefault(person.account, {}).setdefault(person.column, {})
@@ -90,7 +91,7 @@ class Persons:
 
     def of(self, account: str, received_at: int = 0) -> "Matcher | None":
         """Return what recognises an account's persons in rows that the ingest received then (UNIX milliseconds) or later; None if none can be there."""
-        matcher = self._matchers.get(account)
+        matcher = self.matchers.get(account)
         return None if matcher is None or received_at > matcher.before else matcher
 
 

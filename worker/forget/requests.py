@@ -49,14 +49,15 @@ class ForgetRequest:
     Attributes:
         id: its name, by which nobody can be recognised.
         column: that identifies the person.
-        hashes: of the values; empty once the request is done and no events are refused.
+        hashes: of the values; empty once the request is done and cleared, and no events are refused.
         before: UNIX milliseconds of the request: what the ingest received until then is forgotten.
         until: UNIX seconds from which the last search is made.
         next: UNIX seconds of the next search.
         forgotten: numbers of rows that were removed from S3, by the state in which they were.
         treasure_data: numbers of rows that were deleted there, by database and table.
         remaining: numbers of rows that the command counted there last, by database and table, without those that were deleted since.
-        cleared: UNIX seconds at which a query by the value itself has counted none there; 0 before.
+        cleared: UNIX seconds at which a query by the value itself has counted none there, but for databases in which other accounts may have
+            rows; 0 before.
         statements: what somebody with more rights must run in Treasure Data.
         left: rows that the last search had to leave.
         touched: UNIX seconds at which rows were last removed from S3.
@@ -86,6 +87,11 @@ class ForgetRequest:
         """What recognises the person's rows."""
         hashes = tuple(map(bytes.fromhex, self.hashes))
         return Person(self.id, self.account, self.column, hashes, self.before)
+
+    def drop_hashes(self) -> None:
+        """Drop the hashes if they are not needed any more. While no query has counted 0 rows, the same request may be made again."""
+        if self.done and self.cleared and not self.refuses:
+            self.hashes = []
 
     def receipt(self) -> dict[str, Any]:
         """Return what became of it, without the hashes."""
@@ -186,7 +192,7 @@ class RequestDocument:
                 one.next = now + DAY
             else:
                 one.done = now
-                one.hashes = one.hashes if one.refuses else []
+                one.drop_hashes()
         if not any(one.left for one in self.requests.values()):
             self.seen = {}
         self.begin(0.0)

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain, islice
+from itertools import batched, chain, islice
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -45,6 +45,9 @@ SECOND_SEARCH_SECONDS = 2 * 3600.0
 """When the second search begins: rows that were in doubt, or could not be found in Treasure Data yet, are settled by then."""
 REFUSED_SECONDS = 300
 """How long after a request that refuses new events the person's events are forgotten: until then every instance of the ingest refuses them."""
+SHARED = "shared"
+"""How a statement ends that is not run, because other accounts may have rows in the database."""
+_ACCOUNTS_AT_ONCE = 1000  # in one round trip
 _ID_BYTES = 6
 _MOST_BYTES = 5_000_000  # in one answer of 6 MB
 
@@ -73,7 +76,9 @@ class Forget:
                 - `objects`: count the span objects by hour.
                 - `look` and `forget`: in the objects of an `hour` behind `after`; by `forget`, everybody who is to be forgotten.
                 - `rejected`: count rejected events, in the objects behind `after`; with `forgets`, delete them.
-                - `tables`: where Treasure Data may have rows. `count`, `delete` and `select`: there, in a `database`'s `table`.
+                - `tables`: where Treasure Data may have rows, also in `databases`, and which of these are `shared`: other accounts may have
+                  rows there. `count`, `delete` and `select`: there, in a `database`'s `table`. In a shared one, `delete` and `select`
+                  only return the statement (`end`: `shared`), unless it was `named`: then that is what somebody has decided.
                 - `texts`: what the values are in rows.
                 - `note`: make a request of each value; with `refuse`, have the ingest refuse new events. `lift`: accept them again, for
                   `ids` of requests.
@@ -108,9 +113,7 @@ class Forget:
             case "count":
                 return self._count(asked, deadline)
             case "delete":
-                condition, database, table = self._by_value(asked), asked["database"], asked["table"]
-                end, _ = self._search.delete(database, table, condition, deadline)
-                return {"end": end.value, "statement": f"{database}: {deleting(table, condition)}"}
+                return self._delete(asked, deadline)
             case "select":
                 return self._select(asked, deadline)
             case "texts":
@@ -184,7 +187,7 @@ class Forget:
             for request in map(document.requests.get, ids):
                 if request is not None and request.refuses:
                     request.refuses, request.before = False, min(request.before, now)
-                    request.hashes = [] if request.done else request.hashes
+                    request.drop_hashes()
 
         document = self._requests.change(lift)
         self._publish()
@@ -208,11 +211,14 @@ class Forget:
             now = milliseconds(self._clock.now())
             return policy.with_refused(current, refused, now) if current.refused != refused else None
 
+        self._change_policy(change)
+        return bool(found)
+
+    def _change_policy(self, change: Callable[[EdgePolicy | None], bytes | None]) -> None:
         try:
             self._published.change(change)
         except (ClientError, BotoCoreError, InvalidPolicyError) as error:
-            raise UnavailableError(f"the edge policy cannot be written: {error}") from error
-        return bool(found)
+            raise UnavailableError(f"the edge policy cannot be read or written: {error}") from error
 
     # The searches that follow
 
@@ -280,9 +286,19 @@ class Forget:
             "counts": {value: number for value, number in counts.items() if number} if is_certain else None
         }
 
+    def _delete(self, asked: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
+        condition, database, table = self._by_value(asked), asked["database"], asked["table"]
+        statement = f"{database}: {deleting(table, condition)}"
+        if self._is_shared(asked):
+            return {"end": SHARED, "statement": statement}
+        end, _ = self._search.delete(database, table, condition, deadline)
+        return {"end": end.value, "statement": statement}
+
     def _select(self, asked: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
         columns, database = asked["columns"], asked["database"]
         sql = selecting(asked["table"], columns, self._by_value(asked))
+        if self._is_shared(asked):
+            return {"rows": [], "end": SHARED, "statement": f"{database}: {sql}"}
         job = self._statements.run(database, sql, deadline)
         rows = [
             {name: value for name, value in zip(columns, row, strict=False) if value is not None}
@@ -320,7 +336,36 @@ class Forget:
                 for name, columns in tables.items()
                 if {asked["column"], "received_at"} <= set(columns)
             }
-        return {"tables": found, "is_unknown": account == UNKNOWN}
+        shared = self._shared(asked["account"], databases)
+        return {"tables": found, "shared": sorted(shared), "is_unknown": account == UNKNOWN}
+
+    def _is_shared(self, asked: Mapping[str, Any]) -> bool:
+        return not asked.get("named") and bool(self._shared(asked["account"], {asked["database"]}))
+
+    def _shared(self, account: str, databases: set[str]) -> set[str]:
+        """Return the databases in which a value does not say whose a row is: others have them too, or the account has them no more.
+
+        No column of a row names its account.
+
+        Raises:
+            UnavailableError: nobody knows now which databases the accounts have.
+        """
+        names = {account}
+
+        def read(current: EdgePolicy | None) -> None:
+            if current is None:
+                raise UnavailableError("No accounts have been applied yet, or the edge policy is damaged.")
+            names.update(current.entries)
+
+        self._change_policy(read)
+        known: dict[str, Account | str] = {}
+        for some in batched(sorted(names), _ACCOUNTS_AT_ONCE, strict=False):
+            known |= self._accounts.resolve(some)
+        if known.keys() < names:
+            raise UnavailableError("Redis does not say now which accounts share a database. Try again.")
+        of = {name: one.database for name, one in known.items() if isinstance(one, Account)}
+        own = of.pop(account, None)
+        return {database for database in databases if database != own or database in of.values()}
 
 
 def _pieces(receipt: dict[str, Any]) -> Iterator[dict[str, Any]]:

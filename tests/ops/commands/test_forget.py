@@ -22,8 +22,8 @@ pytestmark = pytest.mark.xdist_group("ops")
 
 
 def send(sluice: Sluice, table: str, **emails: str) -> None:
-    """Have the stack accept an event of shop for each id, with an email address."""
-    sluice.post("shop", [{"table": table, "event_id": one, "email": email} for one, email in emails.items()])
+    """Have the stack accept an event of app for each id, with an email address."""
+    sluice.post("app", [{"table": table, "event_id": one, "email": email} for one, email in emails.items()])
 
 
 def refuse(sluice: Sluice, table: str) -> None:
@@ -50,19 +50,19 @@ def test_persons_are_forgotten_everywhere_and_nobody_else(sluice: Sluice, tmp_pa
     refuse(sluice, "forget_dead")
     send(sluice, "forget_dead", **{f"d{name}": email for name, email in persons.items()})
     send(sluice, "forget_sent", **{f"s{name}": email for name, email in persons.items()}, sm2=persons["m"])
-    until(lambda: len(sluice.rows("shop", "forget_sent")) == 5)
+    until(lambda: len(sluice.rows("field_app", "forget_sent")) == 5)
     until(lambda: states(sluice, "forget_dead").get("dead") == 4)
     sluice.heal()
-    shown = sluice.run("export email=p@example.com --account shop --local")
-    forgotten = sluice.run("forget email=p@example.com --account shop --local", answer="y\n")
+    shown = sluice.run("export email=p@example.com --account app --local")
+    forgotten = sluice.run("forget email=p@example.com --account app --local", answer="y\n")
 
     assert {("S3", "dp"), ("S3", "sp"), ("Treasure Data", "sp")} == {
         (one["where"], one["row"]["event_id"]) for one in lines_of(shown.stdout)
     }
     assert 0 == forgotten.exit_code, forgotten.output + forgotten.stderr
-    assert ["sm", "sm2", "sn", "sq"] == sluice.rows("shop", "forget_sent")
+    assert ["sm", "sm2", "sn", "sq"] == sluice.rows("field_app", "forget_sent")
     assert {"received": 4, "dead": 3, "forgotten": 1} == states(sluice, "forget_dead")
-    assert "deleted    1 row in Treasure Data, shop.forget_sent" in forgotten.stdout
+    assert "deleted    1 row in Treasure Data, field_app.forget_sent" in forgotten.stdout
     assert "deleted    1 row in S3, dead" in forgotten.stdout
     assert "waits      1 row in S3 until the search at" in forgotten.stdout  # the delivered one
     assert "p@example.com" not in forgotten.stdout.split("\n", 1)[1]
@@ -74,22 +74,22 @@ def test_persons_are_forgotten_everywhere_and_nobody_else(sluice: Sluice, tmp_pa
 
     named = tmp_path / "persons"
     named.write_text("Email =m@example.com\n# two\nemail=n@example.com\n", encoding="utf-8-sig")
-    (held,) = sluice.json(f"forget --from {named} --account shop --local --dry-run")
+    (held,) = sluice.json(f"forget --from {named} --account app --local --dry-run")
     assert (2, 3) == (held["rows"]["dead"], held["treasure_data"][0]["rows"])
     assert {"received": 4, "dead": 3, "forgotten": 1} == states(sluice, "forget_dead")
-    receipts = sluice.json(f"forget --from {named} --account shop --local --yes")
-    assert [(1, {"shop.forget_sent": 2}), (1, {"shop.forget_sent": 1})] == [
+    receipts = sluice.json(f"forget --from {named} --account app --local --yes")
+    assert [(1, {"field_app.forget_sent": 2}), (1, {"field_app.forget_sent": 1})] == [
         (one["forgotten"]["dead"], one["treasure_data"]) for one in receipts
     ]
-    assert ["sq"] == sluice.rows("shop", "forget_sent")
+    assert ["sq"] == sluice.rows("field_app", "forget_sent")
     assert {"received": 4, "dead": 1, "forgotten": 3} == states(sluice, "forget_dead")
     assert ["dq"] == [
         one["row"]["event_id"]
-        for one in lines_of(sluice.run("export email=q@example.com --account shop --local").stdout)
+        for one in lines_of(sluice.run("export email=q@example.com --account app --local").stdout)
         if one.get("table") == "forget_dead"
     ]
     since, now = (screen.utc(int(time.time()) - ago) for ago in (600, 0))
-    forced = f"replay --force --from {since} --to {now} --account shop --table forget_sent --local --yes"
+    forced = f"replay --force --from {since} --to {now} --account app --table forget_sent --local --yes"
     assert 0 == sluice.json(forced)["rows"]["passed_over"]  # nothing was sent before under this tag
 
 
@@ -97,9 +97,9 @@ def test_a_rejected_event_is_exported_whatever_its_sender_wrote(sluice: Sluice) 
     """Half of a character cannot be printed, and a number may have thousands of digits."""
     made, digits = sluice.stack.resources, "9" * 5000
     original = f'{{"email": "half@example.com", "note": "\\ud83d", "n": {digits}}}'.encode()
-    name, body = "rejected/shop/views!too_deep/half.gz", compress(msgpack.packb([0, original, ""]))
+    name, body = "rejected/app/views!too_deep/half.gz", compress(msgpack.packb([0, original, ""]))
     made.client("s3").put_object(Bucket=made.data_bucket, Key=name, Body=body)
-    shown = sluice.run("export email=half@example.com --account shop --local")
+    shown = sluice.run("export email=half@example.com --account app --local")
 
     (line,) = lines_of(shown.stdout)
     assert ("\ufffd", digits) == (line["event"]["note"], line["event"]["n"])
@@ -131,7 +131,7 @@ def test_a_mistyped_account_is_an_error(sluice: Sluice, command: str, is_lost: b
     [
         ("forget --dry-run", {"action": "list"}, 3, "does not say how many rows it has. It may be down"),
         ("forget --yes", {"action": "list"}, 3, "may still have rows: run the same command again"),
-        ("export", {"action": "list"}, 3, "does not list the tables of shop. It may be down"),
+        ("export", {"action": "list"}, 3, "does not list the tables of field_app. It may be down"),
         ("export", {"action": "import", "table": "nowhere"}, 0, "A mistyped column finds nothing, too"),
     ],
 )
@@ -140,7 +140,7 @@ def test_a_search_says_what_it_could_not_find(
 ) -> None:
     """Otherwise nothing seems to be held of the person."""
     sluice.td("faults", {"kind": "status", "status": 503} | fault)
-    result = sluice.run(f"{command} emial=a@example.com --account shop --local")
+    result = sluice.run(f"{command} emial=a@example.com --account app --local")
     sluice.heal()
 
     assert (code, True) == (result.exit_code, said in result.stdout + result.stderr), result.output
@@ -148,14 +148,16 @@ def test_a_search_says_what_it_could_not_find(
 
 def test_rows_that_are_counted_and_not_shown_are_reported(sluice: Sluice) -> None:
     """Nobody knows how the query ended, and an export has fewer lines than there are rows."""
-    sluice.post("shop", [{"table": "export_counted", "event_id": "x1", "plate": "7"}])
-    until(lambda: ["x1"] == sluice.rows("shop", "export_counted"))
+    sluice.post("app", [{"table": "export_counted", "event_id": "x1", "plate": "7"}])
+    until(lambda: ["x1"] == sluice.rows("field_app", "export_counted"))
     sluice.td("faults", {"kind": "slow", "action": "query", "seconds": 0, "count": 3})  # those of a count
     sluice.td("faults", {"kind": "status", "action": "query", "status": 500})
-    result = sluice.run("export plate=7 --account shop --local")
+    result = sluice.run("export plate=7 --account app --local")
     sluice.heal()
 
-    said = "The rows of shop.export_counted cannot be shown here now. In Treasure Data: shop: SELECT"
+    said = (
+        "The rows of field_app.export_counted cannot be shown here now. In Treasure Data: field_app: SELECT"
+    )
     assert (3, True) == (result.exit_code, said in result.stderr)
 
 
@@ -191,12 +193,12 @@ def test_events_in_the_overflow_queue_are_found_as_they_are_kept() -> None:
 )
 def test_a_damaged_secret_stays_as_it_is(sluice: Sluice, damaged: str, said: str) -> None:
     """With nothing but the key of hashes in it, the ingest would refuse every write key. With another such key, nobody is recognised."""
-    sluice.json("forget email=lost@example.com --account shop --local --yes")
+    sluice.json("forget email=lost@example.com --account app --local --yes")
     made = sluice.stack.resources
     client, name = made.client("secretsmanager"), made.write_key_secret
     whole = client.get_secret_value(SecretId=name)["SecretString"]
     client.put_secret_value(SecretId=name, SecretString=damaged)
-    result = sluice.run("export email=lost@example.com --account shop --local")
+    result = sluice.run("export email=lost@example.com --account app --local")
     left = client.get_secret_value(SecretId=name)["SecretString"]
     client.put_secret_value(SecretId=name, SecretString=whole)
 
@@ -219,7 +221,7 @@ def test_a_file_that_may_name_others_is_an_error(
     """Nobody would be found under names that were read wrongly, and a value's own white space counts."""
     named = tmp_path / "persons"
     named.write_bytes(content)
-    result = sluice.run(f"forget --from {named} --account shop --local --yes")
+    result = sluice.run(f"forget --from {named} --account app --local --yes")
 
     assert (1, True) == (result.exit_code, said in result.stderr)
 
@@ -228,24 +230,24 @@ def test_a_file_names_whom_the_command_line_would(sluice: Sluice, tmp_path: Path
     """White space around a name does not count, short names do, and a value may have separators of lines."""
     value = "a\u2028b=\x0c\x85c"
     event = {"table": "forget_named", "event_id": "n1", "td_client_id": "named", "note": value}
-    sluice.post("shop", [event])
-    until(lambda: sluice.rows("shop", "forget_named") == ["n1"])
+    sluice.post("app", [event])
+    until(lambda: sluice.rows("field_app", "forget_named") == ["n1"])
     named = tmp_path / "persons"
     named.write_bytes(f" Visitor =named\r\n # one\n\nnote={value}\n".encode())
-    held = sluice.json(f"forget --from {named} --account shop --local --dry-run")
+    held = sluice.json(f"forget --from {named} --account app --local --dry-run")
 
     assert [1, 1] == [found["rows"] for one in held for found in one["treasure_data"]]
 
 
 def test_new_events_of_a_person_are_refused_until_that_is_lifted(sluice: Sluice) -> None:
     """The receipt names the request; the ingest's tests show what it refuses."""
-    asked = "forget email=refused@example.com --account shop --refuse --local"
+    asked = "forget email=refused@example.com --account app --refuse --local"
     asks = sluice.run(asked, answer="n\n")
     (receipt,) = sluice.json(f"{asked} --yes")
     listed = sluice.run("forget --list --local").stdout
     lifted = sluice.run(f"forget --lift {receipt['id']} --local")
     wrong = sluice.run("forget --lift 0815 --local")
-    unset = sluice.run("forget email= --account shop --local --yes")  # rows in which it is empty are of many
+    unset = sluice.run("forget email= --account app --local --yes")  # rows in which it is empty are of many
 
     assert "for ever, and refuse new events?" in asks.stderr
     assert receipt["refuses"]
@@ -260,15 +262,15 @@ def test_new_events_of_a_person_are_refused_until_that_is_lifted(sluice: Sluice)
 def test_what_the_key_may_not_delete_is_printed(sluice: Sluice) -> None:
     """With the statement, and who can run it. The receipt says that it is to do, without the value."""
     send(sluice, "forget_forbidden", f1="f1@example.com")
-    until(lambda: sluice.rows("shop", "forget_forbidden") == ["f1"])
+    until(lambda: sluice.rows("field_app", "forget_forbidden") == ["f1"])
     sluice.td("faults", {"kind": "status", "action": "query", "status": 403})
-    result = sluice.run("forget email=f1@example.com --account shop --local --yes")
+    result = sluice.run("forget email=f1@example.com --account app --local --yes")
     sluice.heal()
 
-    assert (3, ["f1"]) == (result.exit_code, sluice.rows("shop", "forget_forbidden"))
+    assert (3, ["f1"]) == (result.exit_code, sluice.rows("field_app", "forget_forbidden"))
     assert "an administrator, or a user with full access to the database" in result.stderr
     statement = """DELETE FROM "forget_forbidden" WHERE CAST("email" AS VARCHAR) IN ('f1@example.com')"""
-    assert f"shop: {statement}" in result.stderr
+    assert f"field_app: {statement}" in result.stderr
     assert "to do      Treasure Data may still have rows: run the same command again" in result.stdout
     assert "f1@example.com" not in result.stdout
 
@@ -276,16 +278,49 @@ def test_what_the_key_may_not_delete_is_printed(sluice: Sluice) -> None:
 def test_a_receipt_keeps_what_was_deleted_before_a_count_failed(sluice: Sluice) -> None:
     """The next run finds nothing more, and knows how many there were."""
     phones = {"c1": "1", "c2": "1", "else": "2"}
-    sluice.post("shop", [{"table": "forget_counted", "event_id": i, "phone": n} for i, n in phones.items()])
-    until(lambda: [*phones] == sluice.rows("shop", "forget_counted"))
+    sluice.post("app", [{"table": "forget_counted", "event_id": i, "phone": n} for i, n in phones.items()])
+    until(lambda: [*phones] == sluice.rows("field_app", "forget_counted"))
     counts_and_deletes = 3 + 3 + 2  # requests: a count has three
     sluice.td("faults", {"kind": "slow", "action": "query", "seconds": 0, "count": counts_and_deletes})
     sluice.td("faults", {"kind": "status", "action": "query", "status": 403})
-    (first,) = sluice.json("forget phone=1 --account shop --local --yes")
+    (first,) = sluice.json("forget phone=1 --account app --local --yes")
     sluice.heal()
-    (second,) = sluice.json("forget phone=1 --account shop --local --yes")
+    (second,) = sluice.json("forget phone=1 --account app --local --yes")
 
-    assert ["else"] == sluice.rows("shop", "forget_counted")
-    assert (0, {"shop.forget_counted": 2}) == (first["cleared"], first["remaining"])
+    assert ["else"] == sluice.rows("field_app", "forget_counted")
+    assert (0, {"field_app.forget_counted": 2}) == (first["cleared"], first["remaining"])
     assert second["cleared"]
-    assert ({"shop.forget_counted": 2}, {}) == (second["treasure_data"], second["remaining"])
+    assert ({"field_app.forget_counted": 2}, {}) == (second["treasure_data"], second["remaining"])
+
+
+def test_where_accounts_share_a_database_rows_stay_unless_it_is_named(sluice: Sluice) -> None:
+    """No column of a row names its account. A database in which no table has the column may be mistyped."""
+    for account, fax in (("shop", "7"), ("outlet", "7"), ("outlet", "8")):
+        sluice.post(account, [{"table": "forget_shared", "event_id": account + fax, "fax": fax}])
+    until(lambda: len(sluice.rows("shop", "forget_shared")) == 3)
+    asked = "fax=7 --account shop --local"
+    shown = sluice.run(f"export {asked}")
+    kept = sluice.run(f"forget {asked} --yes")
+    assert (3, 3) == (kept.exit_code, len(sluice.rows("shop", "forget_shared")))
+    wrong = sluice.run(f"forget {asked} --database shpo")
+    named = sluice.run("forget fax=7 --account news --local --yes --database shop")  # which it had once
+
+    assert (3, ["shop7"]) == (shown.exit_code, [one["row"]["event_id"] for one in lines_of(shown.stdout)])
+    assert "Other accounts may have rows in shop.forget_shared. All with the value: shop: " in shown.stderr
+    assert "repeat the command with --database shop" in kept.stderr
+    assert "remains    2 rows in Treasure Data, shop.forget_shared, perhaps of other accounts" in kept.stdout
+    assert (1, True) == (wrong.exit_code, "the database shpo has such a column" in wrong.stderr)
+    assert (0, ["outlet8"]) == (named.exit_code, sluice.rows("shop", "forget_shared"))
+
+
+def test_what_no_query_has_counted_is_to_do_after_the_last_search() -> None:
+    """Treasure Data may have had rows for longer than S3."""
+    stack = FaultyStack()
+    asked = {"do": "note", "account": "shop", "column": "email", "values": ["a"]}
+    stack.made.invoke_sender({"forget": asked})
+    stack.made.clock.sleep(40 * 86_400)
+    stack.made.invoke_sender({"sweep": True})
+    listed = stack.run("forget --list")
+
+    assert "done       the last search" in listed.stdout
+    assert (3, True) == (listed.exit_code, "run the same command again" in listed.stdout)
