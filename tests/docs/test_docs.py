@@ -1,6 +1,5 @@
 """The docs match the code."""
 
-import ast
 import re
 import tomllib
 from pathlib import Path
@@ -161,21 +160,6 @@ def test_each_dialect_is_documented_and_has_tests_of_its_own(path: str) -> None:
 
     assert {True} == {named in (ROOT / "docs" / page).read_text().replace("`POST /", "`/") for page in pages}
     assert tests - GENERAL
-
-
-def test_the_guide_names_every_module_that_reads_states() -> None:
-    """A new state must be right for each module of the worker that reads a chunk's state."""
-    page = (ROOT / "docs/internals/change-a-delivery-rule.md").read_text()
-    readers = {
-        f"worker/{path.name}"
-        for path in ROOT.glob("worker/*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.ImportFrom)
-        and node.module == "worker.states"
-        and any(name.name in ("State", "UNSETTLED", "FINAL") for name in node.names)
-    }
-
-    assert set() == {one for one in readers if f"`{one}`" not in page}
 
 
 def test_contributing_names_the_mutated_modules() -> None:
