@@ -234,7 +234,7 @@ def next_steps(gateway: str, page: str, sdk: Path = browser_sdk.FOLDER) -> Itera
         page: the URL of the stack's page, which hosts the SDK.
         sdk: the folder of the built SDK.
     """
-    if shutil.which("sluice") is None:
+    if shutil.which("sluice") is None and (ROOT / "bin").exists():
         yield f'{"Commands":<26}export PATH="{ROOT / "bin"}:$PATH"   # then, for example: sluice status --local'
     try:
         yield from ("For your page:", _snippet(gateway, KEYS["shop"], sdk, f"{page}/sdk"))
