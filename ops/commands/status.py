@@ -75,7 +75,7 @@ def command(
 def _tables(state: StackState) -> Iterator[Section]:
     yield (
         f"Stream ({screen.plural(state.unread.in_queue, 'envelope')} in the overflow queue)",
-        ("shard", "behind", "records", "rows/s"),
+        ("shard", "behind", "records", "rows/s (5 min)"),
         [
             (
                 chain.shard,
