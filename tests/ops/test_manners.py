@@ -209,13 +209,17 @@ def test_a_mistake_on_the_command_line_gets_a_suggestion(sluice: Sluice, line: s
     assert (2, True) == (result.exit_code, said in " ".join(result.stderr.split())), result.stderr
 
 
-def test_a_question_without_a_terminal_names_yes(sluice: Sluice, tmp_path: Path) -> None:
+@pytest.mark.parametrize("line", ["apply {}/accounts.yaml", "disable app", "revoke app next-7"])
+def test_a_question_without_a_terminal_names_yes(sluice: Sluice, tmp_path: Path, line: str) -> None:
     """Nothing is done, because nobody can answer it."""
     (tmp_path / "accounts.yaml").write_text("shop: {database: elsewhere}\n")
-    running = start(sluice, ["accounts", "apply", f"{tmp_path}/accounts.yaml"], subprocess.DEVNULL)
+    group = "keys" if line.startswith("revoke") else "accounts"
+    running = start(sluice, [group, *line.format(tmp_path).split()], subprocess.DEVNULL)
     _, said = running.communicate(timeout=60)
 
     assert 1 == running.returncode
+    before = sluice.json("accounts show app --local")
+    assert ("active", "") == (before["status"], before["revoked_key_ids"])
     assert b"nothing was done, because there was no answer: without a terminal, add --yes" in said
 
 

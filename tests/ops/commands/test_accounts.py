@@ -97,7 +97,7 @@ def test_apply_warns_of_another_database(sluice: Sluice, tmp_path: Path) -> None
 
 def test_disable_and_enable_change_one_account(sluice: Sluice, redis: Redis) -> None:
     """The other accounts keep their status, and a reminder names the file to edit."""
-    said = sluice.run("accounts disable --local app").output
+    said = sluice.run("accounts disable --local app --yes").output
     assert "status: active → disabled" in said
     assert "accounts.yaml" in said
     assert "disabled" == redis.hget(KEYS.of("app"), "status")
