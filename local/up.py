@@ -34,7 +34,7 @@ from ops.console.page_data import page_data
 from ops.console.server import ConsolePage, Server
 from ops.console.view import ConsoleView
 from ops.failure import Failure
-from ops.stack import described, running
+from ops.stack import announce, described
 from shared.clock import SystemClock
 from shared.errors import SluiceError
 
@@ -91,16 +91,18 @@ def exclusive(home: Path) -> Iterator[None]:
     """Lock the folder, so that a second stack cannot empty it.
 
     Raises:
-        NotStartedError: another process has locked it.
+        NotStartedError: another process has locked it, or it cannot be written.
     """
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / "lock").open("a") as lock:
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        lock = (home / "lock").open("a")
+    except OSError as error:
+        raise NotStartedError(f"{home}: {error.strerror}. Set SLUICE_HOME to another folder.") from None
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise NotStartedError(
-                f"The local stack is already running. Its addresses are in {home / DESCRIPTION}."
-            ) from None
+            raise NotStartedError(f"The stack is already running, as {home / DESCRIPTION} says.") from None
         yield
 
 
@@ -127,8 +129,7 @@ def run(home: Path, console: Console, options: argparse.Namespace) -> None:
             gateway = stack.addresses.gateway
             site = Website(gateway, KEYS, snippet=snippet(gateway, KEYS["app"]))
             stack.save(description, page=f"http://127.0.0.1:{page_port}")
-            running().parent.mkdir(parents=True, exist_ok=True)
-            running().write_text(f"{home.resolve()}\n")
+            announce(home.resolve())
             outages = Outages(stack)
             try:
                 with (
@@ -233,7 +234,7 @@ def next_steps(gateway: str, page: str, sdk: Path = browser_sdk.FOLDER) -> Itera
         page: the URL of the stack's page, which hosts the SDK.
         sdk: the folder of the built SDK.
     """
-    if shutil.which("sluice") is None:
+    if shutil.which("sluice") is None and (ROOT / "bin").exists():
         yield f'{"Commands":<26}export PATH="{ROOT / "bin"}:$PATH"   # then, for example: sluice status --local'
     try:
         yield from ("For your page:", _snippet(gateway, KEYS["shop"], sdk, f"{page}/sdk"))

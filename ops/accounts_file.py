@@ -84,13 +84,13 @@ def _name(path: Path, name: object) -> str:
 
 
 def _account(path: Path, name: str, fields: object) -> Account:
-    if not isinstance(fields, Mapping) or not isinstance(fields.get("database"), str):
-        raise Failure(f"{path}: {name} needs a database: `{name}: {{database: …}}`")
-    unknown = sorted(str(field) for field in fields if field not in _FIELDS)
+    unknown = sorted({str(field) for field in fields} - _FIELDS) if isinstance(fields, Mapping) else []
     if unknown:
         raise Failure(
             f"{path}: {name} has an unknown field {unknown[0]}: the fields are {', '.join(sorted(_FIELDS))}"
         )
+    if not isinstance(fields, Mapping) or not isinstance(fields.get("database"), str):
+        raise Failure(f"{path}: {name} needs a database: `{name}: {{database: …}}`")
     revoked = fields.get("revoked_key_ids") or []
     if not isinstance(revoked, list) or not all(
         isinstance(one, str) and names.is_key_id(one) for one in revoked

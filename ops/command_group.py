@@ -7,6 +7,7 @@ import click
 
 LONGEST_SENTENCE = 200
 """No description of a command is longer, so none is cut in a list of commands."""
+_OF_COMMANDS = ("--local", "--stack", "--region")
 
 
 class CommandGroup(click.Group):
@@ -22,6 +23,20 @@ class CommandGroup(click.Group):
                     for name, one in sorted(self.commands.items())
                 ]
             )
+
+    @override
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the group's own options. Those that name a stack belong to its commands.
+
+        Raises:
+            click.UsageError: there is another one.
+        """
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if error.option_name not in _OF_COMMANDS:
+                raise
+            ctx.fail(f"Write {error.option_name} after the command, as in `sluice status --local`.")
 
     @override
     def resolve_command(

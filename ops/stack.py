@@ -4,6 +4,7 @@ import functools
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -187,15 +188,38 @@ def home() -> Path:
     """Return the local stack's folder: `.local/` in a clone, else `.sluice/` in the user's home."""
     if named := os.environ.get("SLUICE_HOME"):
         return Path(named).absolute()  # `sluice local` runs in another folder
-    return _ROOT / ".local" if (_ROOT / "template.yaml").exists() else Path.home() / ".sluice"
+    if _is_clone():
+        return _ROOT / ".local"
+    try:
+        return Path.home() / ".sluice"
+    except RuntimeError:
+        raise Failure("your home folder is unknown: name a folder with the variable SLUICE_HOME") from None
 
 
-def running() -> Path:
-    """Return the file that names the folder of the last local stack that was started.
+def _is_clone() -> bool:
+    return (_ROOT / "template.yaml").exists()
 
-    Through it, an installed command finds the stack that `make up` runs in a clone.
-    """
+
+def announce(folder: Path) -> None:
+    """Note the folder of a local stack that has started, so that commands of other installations find it; if that fails, they do not."""
+    with suppress(OSError, RuntimeError):
+        file, others = _running(), [one for one in _elsewhere() if one != folder]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(f"{one}\n" for one in (folder, *others)))
+
+
+def _running() -> Path:
+    """Return the file that names the folders of local stacks, the last one that was started first."""
     return Path.home() / ".sluice/running"
+
+
+def _elsewhere() -> list[Path]:
+    """Return the folders of the local stacks that run according to that file: a command without a stack of its own uses the first."""
+    try:
+        noted = [Path(line) for line in _running().read_text().splitlines()]
+    except (OSError, RuntimeError):
+        return []
+    return [folder for folder in noted if (folder / _DESCRIPTION).exists()]
 
 
 def session_in(region: str | None) -> boto3.Session:
@@ -265,11 +289,13 @@ def local() -> Stack:
     Raises:
         Failure: it is not running.
     """
-    found = home() / _DESCRIPTION
-    if not found.exists() and "SLUICE_HOME" not in os.environ and running().exists():
-        found = Path(running().read_text().strip()) / _DESCRIPTION
+    folder = home()
+    if not (folder / _DESCRIPTION).exists() and "SLUICE_HOME" not in os.environ and (others := _elsewhere()):
+        folder = others[0]
+        if _is_clone() or len(others) > 1:
+            click.echo(f"Note: this is the local stack of {folder}.", err=True)
     try:
-        said = json.loads(found.read_text())
+        said = json.loads((folder / _DESCRIPTION).read_text())
     except FileNotFoundError:
         raise Failure("the local stack is not running: start it with `sluice local` or `make up`") from None
     return described(said)

@@ -20,7 +20,7 @@ _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 def _count(text: str) -> float:
     """Parse a count such as 250000, 10M or 1.5G."""
     written = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmMgG]?)", text)
-    if written is None or not float(written[1]):
+    if written is None:
         raise click.BadParameter(f"{text!r} is not a count: use a number such as 250000, 10M or 1.5G")
     return float(written[1]) * _UNITS[written[2].lower()]
 
@@ -109,7 +109,11 @@ def command(
         most = as_object(setup, REGIONS[region], accounts)
         screen.show_json(most | {"region": region}) if as_json else _show_worst(most, region)
         return
-    told = tell(Workload(events, events_per_request, batch_ids=batch_ids), setup, region)
+    told = (
+        tell(Workload(events, events_per_request, batch_ids=batch_ids), setup, region)
+        if events
+        else tell(IDLE, setup, region) | {"events": 0, "usd_per_million": None}
+    )
     if as_json:
         screen.show_json(told)
     else:
@@ -149,6 +153,7 @@ def _show_worst(most: dict[str, Any], region: str) -> None:
 
 def _show(told: dict[str, Any]) -> None:
     requests = told["events"] / told["events_per_request"]
+    each = f", ${told['usd_per_million']:,.2f} per million events" if told["events"] else ""
     screen.say(
         f"{told['events']:,.0f} events a month in {requests:,.0f} requests, {told['events_per_request']:g} events each "
         "(--events-per-request; a pixel sends 1):"
@@ -166,10 +171,12 @@ def _show(told: dict[str, Any]) -> None:
         ],
     )
     screen.say(
-        f"\n${told['usd']:,.2f} per month, ${told['usd_per_million']:,.2f} per million events. "
+        f"\n${told['usd']:,.2f} per month{each}. "
         f"Without traffic: ${told['usd_idle']:,.2f} per month. --parameter-overrides shows what a setting saves."
     )
     screen.say(f"Prices of {told['region']} as of {told['prices_read_on']}, without free tiers.")
     if told["prices_not_confirmed"]:
-        screen.say(f"Not confirmed: {', '.join(told['prices_not_confirmed'])}.")
+        screen.say(
+            f"No source confirms these prices, which ops/cost/prices.csv describes: {', '.join(told['prices_not_confirmed'])}."
+        )
     screen.say("docs/costs.md lists the sources of the prices.")

@@ -150,7 +150,7 @@ def default_since(query: EventQuery, now: float) -> float:
     """Return where a search begins, UNIX seconds: at the time in an id, if that is a UUIDv7 and not in the future."""
     began = query.began
     if began is not None and began < now + INACCURACY_SECONDS:
-        return began - INACCURACY_SECONDS
+        return max(0.0, began - INACCURACY_SECONDS)
     return now - (_DAY if query.ids else _HOUR)
 
 

@@ -8,7 +8,7 @@ import click
 
 from ops.failure import Failure
 from ops.stack import UNNAMED, stack_options
-from ops.version import sluice_version
+from ops.version import extra
 
 
 @click.command("mcp")
@@ -20,11 +20,7 @@ def command(ctx: click.Context, *, is_local: bool, name: str | None, region: str
     An assistant that speaks the protocol starts it, and can then look into the stack. Personal data is replaced by stand-ins.
     """
     if find_spec("mcp") is None:
-        wheel = f"sluice-{sluice_version()}-py3-none-any.whl"
-        raise Failure(
-            f"the extra `mcp` is not installed: run `uvx --from '{wheel}[mcp]' sluice mcp` instead, "
-            "or in a clone `uv tool install '.[mcp]'`"
-        )
+        raise Failure(f"the extra `mcp` is not installed: {extra('mcp', 'sluice mcp')}")
     if name is None and not is_local:
         raise click.UsageError(UNNAMED)
     from ops.mcp.server import serve  # noqa: PLC0415 -- only the extra installs what it imports

@@ -1,5 +1,6 @@
 """`sluice status`: a one-line summary, then the details behind it."""
 
+import time
 from collections.abc import Iterator
 
 import click
@@ -58,6 +59,8 @@ def command(
     balanced = everything or since is not None or until is not None
     if since is not None and until is not None and since >= until:
         raise click.UsageError("--since is not before --until: swap them")
+    if since is not None and since > time.time():
+        raise click.UsageError("--since is in the future: times are in UTC")
     state = look.state(since, until, balanced=balanced)
     found = findings(state, stack.option)
     if as_json:
@@ -75,7 +78,7 @@ def command(
 def _tables(state: StackState) -> Iterator[Section]:
     yield (
         f"Stream ({screen.plural(state.unread.in_queue, 'envelope')} in the overflow queue)",
-        ("shard", "behind", "records", "rows/s"),
+        ("shard", "behind", "records", "rows/s (5 min)"),
         [
             (
                 chain.shard,

@@ -28,7 +28,7 @@ class ColumnCondition(click.ParamType):
         if isinstance(value, tuple):
             return value
         name, equals, wanted = value.partition("=")
-        if self._ids and value and not _COLUMN.fullmatch(value):
+        if self._ids and value and name and not _COLUMN.fullmatch(value):
             return "", value
         if not equals or not name:
             self.fail(f"{value!r} is not a condition: write COLUMN=VALUE, such as page=home", param, ctx)

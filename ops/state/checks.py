@@ -53,6 +53,7 @@ class Checks:
     _accounts: dict[str, Account] = field(default_factory=dict, init=False)
     _missing: list[str] | None = field(default=None, init=False)
     _has_table: bool = field(default=False, init=False)
+    _without_account: str = field(default="it is unknown which accounts there are", init=False)
 
     def __post_init__(self) -> None:
         self._url = self.stack.outputs["ApiUrl"]
@@ -91,7 +92,7 @@ class Checks:
         """Return why no test event must be sent, known after `findings`: it would create a database; None if one may be sent."""
         found = self._accounts.get(self.account or "")
         if found is None:
-            return unknown("test event", "not sent: there is no active account")
+            return unknown("test event", f"not sent: {self._without_account}")
         if self._has_table or (self._missing is not None and found.database not in self._missing):
             return None
         cause = (
@@ -198,6 +199,7 @@ class Checks:
             yield fault("Redis", "it is empty, so all rows wait in S3", advice, fault="redis_empty")
         else:
             self._accounts = {name: Account.from_fields(one) for name, one in redis["accounts"].items()}
+            self._without_account = "there is no active account"
             count = screen.plural(len(self._accounts), "account")
             yield ok("Redis", f"{count}, applied {redis['applied_at']}")
             active = sorted(name for name, one in self._accounts.items() if one.status == "active")
@@ -229,9 +231,8 @@ class Checks:
         self._missing = said.get("missing")
         if self._missing:
             names = ", ".join(self._missing)
-            yield warning(
-                "databases", f"{names}: not in Treasure Data yet. The first rows create it; check the name."
-            )
+            are = "them; check the names" if len(self._missing) > 1 else "it; check the name"
+            yield warning("databases", f"{names}: not in Treasure Data yet. The first rows create {are}.")
         if said.get("may_query") is False:
             why = "the API key may not query: the parameter UnaskableDoubt decides about rows that Treasure Data may have"
             yield unknown("query permission", why)
@@ -260,7 +261,7 @@ class Checks:
             return
         signing = signing_secrets(self.stack)
         if self.account is None:
-            yield unknown("write key", "not checked: there is no active account")
+            yield unknown("write key", f"not checked: {self._without_account}")
             return
         found = self._accounts.get(self.account)
         self.key = newest_key(self.account, signing, found.revoked_key_ids if found else ())

@@ -31,7 +31,7 @@ _ECHOES = ("attention", "dependency", "lag-page", "lag-warn", "waiting-page", "w
 
 
 def findings(state: StackState, option: str) -> list[Finding]:
-    """Return everything that was found about a stack, the worst first; `option` names the stack on a command line."""
+    """Return everything that was found about a stack, the worst first: dead rows only after what stops others. `option` names the stack on a command line."""
     rows = [*_waiting(state, option), *_dead(state, option)]
     waits = {(wait_cause(one.reason, one.database, option).fault, one.database) for one in state.waiting}
     checks = [one for one in state.checks if (one.fault, one.about) not in waits]
@@ -52,7 +52,7 @@ def findings(state: StackState, option: str) -> list[Finding]:
         else one
         for one in kept.values()
     ]
-    return sorted(shown, key=lambda one: one.rank)
+    return sorted(shown, key=lambda one: (one.rank, one.fault == "dead"))
 
 
 def summary(state: StackState, found: list[Finding]) -> list[Finding]:
@@ -174,17 +174,16 @@ _INTENDED = ("disabled_account", "revoked_key")
 
 def _dead(state: StackState, option: str) -> Iterator[Finding]:
     for reason, rows in sorted(state.dead().items()):
+        is_one = rows == 1
+        them, they_are = ("it", "it is") if is_one else ("them", "they are")
         send = f"`sluice redrive {option} --kind dead --reason {reason}`"
         if reason in _DEAD:
             advice = f"{_DEAD[reason]} {send}."
             if reason in _INTENDED:
                 advice += f" Otherwise `sluice dead drop {option} --reason {reason}`."
         elif reason.startswith(("http_4", "row_too_large")):
-            advice = f"Fix them with `sluice redrive {option} --edit --reason {reason}`."
+            advice = f"Fix {them} with `sluice redrive {option} --edit --reason {reason}`."
         else:
-            advice = (
-                f"`sluice dead list {option} --reason {reason}` lists them; nobody can send them as they are."
-            )
-        is_one = rows == 1
+            advice = f"`sluice dead list {option} --reason {reason}` lists {them}; nobody can send {them} as {they_are}."
         said = f"{screen.plural(rows, 'row')} {'is' if is_one else 'are'} dead ({reason})"
         yield fault("dead rows", said, advice, fault="dead", about=reason)

@@ -77,7 +77,7 @@ class Finding:
     def verdict(self) -> str:
         """The finding as the first line of `sluice status`, or as one of those below it."""
         lasting = "" if self.seconds is None else f" for {screen.lasting(self.seconds)}"
-        said = f"{self._said.rstrip('.')}."
+        said = f"{self._said.rstrip('.') or self.what}."
         if self.state in ("fault", "holding", "waiting") and "No action needed" not in said:
             said = with_page(said, TROUBLESHOOTING)
         return f"{_STATES[self.state][1]}{lasting}: {said}"

@@ -33,7 +33,8 @@ print(json.dumps(sorted({name for module in sys.modules for name in names.get(mo
 
 NO_LOCAL_STACK = """\
 the local stack is not installed (crawleruseragents, moto, redis): \
-in a clone of Sluice, run `uv tool install '.[local]'` or `pip install '.[local]'`"""
+run `uvx --from 'sluice-0.1.0-py3-none-any.whl[local]' sluice local` instead, \
+or in a clone `uv tool install '.[local]'`"""
 NO_MCP = """\
 the extra `mcp` is not installed: run `uvx --from 'sluice-0.1.0-py3-none-any.whl[mcp]' sluice mcp` instead, \
 or in a clone `uv tool install '.[mcp]'`"""

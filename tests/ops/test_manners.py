@@ -196,8 +196,11 @@ screen.write(file, "tables: {{visits: {{description: \\u8cfc}}}}"); accounts_fil
         ("replay --local --from 2999-01-01", "--from is in the future: times are in UTC"),
         ("replay --local --from yesterday", "'yesterday' is not a time"),
         ("status --local --since 1h --until 2h", "--since is not before --until: swap them"),
+        ("status --local --since 2999-01-01", "--since is in the future: times are in UTC"),
+        ("--local status", "Write --local after the command, as in `sluice status --local`."),
         ("tail --local page", "write COLUMN=VALUE, such as page=home"),
         ("find --local ''", "'' is not a condition"),
+        ("find --local =x", "'=x' is not a condition"),
         ("wait --local --account Shop --table pageviews --until 1h", "'Shop' is not a valid account name"),
         ("wait --local --account shop --table p --until 1h", "'p' is not a valid table name"),
     ],
@@ -209,13 +212,17 @@ def test_a_mistake_on_the_command_line_gets_a_suggestion(sluice: Sluice, line: s
     assert (2, True) == (result.exit_code, said in " ".join(result.stderr.split())), result.stderr
 
 
-def test_a_question_without_a_terminal_names_yes(sluice: Sluice, tmp_path: Path) -> None:
+@pytest.mark.parametrize("line", ["apply {}/accounts.yaml", "disable app", "revoke app next-7"])
+def test_a_question_without_a_terminal_names_yes(sluice: Sluice, tmp_path: Path, line: str) -> None:
     """Nothing is done, because nobody can answer it."""
     (tmp_path / "accounts.yaml").write_text("shop: {database: elsewhere}\n")
-    running = start(sluice, ["accounts", "apply", f"{tmp_path}/accounts.yaml"], subprocess.DEVNULL)
+    group = "keys" if line.startswith("revoke") else "accounts"
+    running = start(sluice, [group, *line.format(tmp_path).split()], subprocess.DEVNULL)
     _, said = running.communicate(timeout=60)
 
     assert 1 == running.returncode
+    before = sluice.json("accounts show app --local")
+    assert ("active", "") == (before["status"], before["revoked_key_ids"])
     assert b"nothing was done, because there was no answer: without a terminal, add --yes" in said
 
 

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from ops.cli import main
 from ops.failure import Failure
-from ops.stack import home, session_in
+from ops.stack import announce, home, local, session_in
 
 
 def test_a_relative_home_means_the_folder_it_was_given_in(
@@ -18,6 +18,26 @@ def test_a_relative_home_means_the_folder_it_was_given_in(
     monkeypatch.setenv("SLUICE_HOME", "data")
 
     assert tmp_path / "data" == home()
+
+
+def test_a_stack_of_another_clone_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Once the last one that was started has stopped, the one before is found. Without a home folder, none is noted."""
+    monkeypatch.delenv("SLUICE_HOME", raising=False)
+    monkeypatch.setattr("ops.stack._ROOT", tmp_path)
+    for name in ("template.yaml", "first/stack.json", "second/stack.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    for home_folder, folder in (("home", "first"), ("home", "second"), ("template.yaml", "third")):
+        monkeypatch.setenv("HOME", str(tmp_path / home_folder))
+        announce(tmp_path / folder)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("second", "first"):
+        with pytest.raises(KeyError):
+            local()
+        assert f"Note: this is the local stack of {tmp_path / name}.\n" == capsys.readouterr().err
+        (tmp_path / name / "stack.json").unlink()
 
 
 @pytest.mark.parametrize("given", [None, "", "eu-central-1"])

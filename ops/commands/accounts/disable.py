@@ -11,6 +11,12 @@ from ops.stack import Stack, works_on_stack
 @click.argument("account")
 @works_on_stack
 @screen.dry_run_option
-def command(stack: Stack, account: str, *, dry_run: bool) -> None:
+@screen.yes_option
+def command(stack: Stack, account: str, *, dry_run: bool, yes: bool) -> None:
     """Disable an account: within a minute its events are refused; accepted rows that were not sent yet become dead, and stay in S3."""
-    update(stack, account, one(stack, account), dry_run=dry_run, status="disabled")
+    current = one(stack, account)
+    if current.status == "active" and not dry_run:
+        screen.confirm(
+            f"Refuse events of {account}, and have its rows that were not sent yet become dead?", yes=yes
+        )
+    update(stack, account, current, dry_run=dry_run, status="disabled")

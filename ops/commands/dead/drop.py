@@ -46,8 +46,9 @@ def command(
     state = State.REJECTED if rejected else State.WAITING if waiting else State.DEAD
     opened = redrive.shown(stack, Selection((state,), **selected_by), dry_run=dry_run, as_json=as_json)
     if opened:
-        rows = screen.plural(sum(one.rows for one in opened), "row")
-        screen.confirm(f"This gives up {rows}: they are never sent. Continue?", yes=yes)
+        rows = sum(one.rows for one in opened)
+        said = "it is" if rows == 1 else "they are"
+        screen.confirm(f"This gives up {screen.plural(rows, 'row')}: {said} never sent. Continue?", yes=yes)
         raise click.exceptions.Exit(
             redrive.carry_out(stack, (state,), opened, {"decision": "drop"}, as_json=as_json)
         )

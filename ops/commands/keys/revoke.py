@@ -14,7 +14,8 @@ from shared import names, write_key
 @click.argument("key_id")
 @works_on_stack
 @screen.dry_run_option
-def command(stack: Stack, account: str, key_id: str, *, dry_run: bool) -> None:
+@screen.yes_option
+def command(stack: Stack, account: str, key_id: str, *, dry_run: bool, yes: bool) -> None:
     """Revoke a key: within a minute its events are refused, and accepted ones still on the stream become dead. Issue a new key first, with --serial.
 
     Rows whose account could not be looked up yet become dead too; those already in a span with a known account are delivered.
@@ -29,4 +30,8 @@ def command(stack: Stack, account: str, key_id: str, *, dry_run: bool) -> None:
             "Keys of a retired secret are invalid already"
         )
     revoked = current.revoked_key_ids | {key_id}
+    if revoked != current.revoked_key_ids and not dry_run:
+        screen.confirm(
+            f"Refuse events with {key_id}, and have rows on the stream with it become dead?", yes=yes
+        )
     known_accounts.update(stack, account, current, dry_run=dry_run, revoked_key_ids=revoked)

@@ -11,6 +11,7 @@ from ops.command_group import CommandGroup
 from ops.commands.local import break_
 from ops.failure import Failure
 from ops.stack import home
+from ops.version import extra
 
 _EXTRA = ("crawleruseragents", "moto", "redis")
 """Packages that only the local stack imports. The extra `local` installs them."""
@@ -41,8 +42,7 @@ def command(
     missing = [name for name in _EXTRA if find_spec(name) is None]
     if missing:
         raise Failure(
-            f"the local stack is not installed ({', '.join(missing)}): "
-            "in a clone of Sluice, run `uv tool install '.[local]'` or `pip install '.[local]'`"
+            f"the local stack is not installed ({', '.join(missing)}): {extra('local', 'sluice local')}"
         )
     words = [sys.executable, "-m", "local.up", "--home", str(home())]
     words += ["--port", str(port)] if port else []

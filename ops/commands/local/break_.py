@@ -21,6 +21,7 @@ _SECONDS = 15.0
     show_default="2min",
     help="How long the outage lasts; 0s ends it.",
 )
+@click.option("--local", is_flag=True, hidden=True, expose_value=False)  # as with other commands
 @screen.json_option
 def command(target: str, *, seconds: float, as_json: bool) -> None:
     """Break a part of the local stack for a while: td, td:DATABASE, answers, redis, kinesis or worker.
@@ -50,4 +51,4 @@ def command(target: str, *, seconds: float, as_json: bool) -> None:
             f"{target} is broken for {screen.lasting(seconds)}. `sluice status --local` shows what happens."
         )
     else:
-        screen.say(f"{target} works again.")
+        screen.say(f"The outage of {target} is over: it works again within seconds.")

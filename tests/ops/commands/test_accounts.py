@@ -97,7 +97,7 @@ def test_apply_warns_of_another_database(sluice: Sluice, tmp_path: Path) -> None
 
 def test_disable_and_enable_change_one_account(sluice: Sluice, redis: Redis) -> None:
     """The other accounts keep their status, and a reminder names the file to edit."""
-    said = sluice.run("accounts disable --local app").output
+    said = sluice.run("accounts disable --local app --yes").output
     assert "status: active → disabled" in said
     assert "accounts.yaml" in said
     assert "disabled" == redis.hget(KEYS.of("app"), "status")
@@ -117,7 +117,7 @@ def test_disable_and_enable_change_one_account(sluice: Sluice, redis: Redis) -> 
         ("shop: media", "shop needs a database"),
         ("shop: {database: s}", "'s' is not a legal database name"),
         ("s: {database: shop}", "'s' is not a valid account name"),
-        ("shop: {database: shop, state: active}", "an unknown field state"),
+        ("shop: {databse: shop}", "an unknown field databse"),
         ("shop: {database: shop, status: off}", "status must be active or disabled"),
         ("shop: {database: shop, revoked_key_ids: [K]}", "revoked_key_ids must be a list of key ids"),
         ("shop: {database: shop, limits: {rows: 5}}", "'rows' is not a limit: use tables,"),

@@ -94,9 +94,7 @@ def test_what_arrives_meanwhile_is_left_alone(line: str, state: State) -> None:
     assert [touched, touched, (State.DEAD, 0)] == found
 
 
-@pytest.mark.parametrize(
-    "line", ["accounts apply --yes {file}", "keys revoke shop k1", "accounts disable shop"]
-)
+@pytest.mark.parametrize("line", ["accounts apply {file}", "keys revoke shop k1", "accounts disable shop"])
 def test_what_another_operator_changes_meanwhile_stays(tmp_path: Path, line: str) -> None:
     """The command was about the accounts as it has shown them, so it does nothing, and says to try again."""
     file, stack = tmp_path / "accounts.yaml", FaultyStack()
@@ -109,7 +107,7 @@ def test_what_another_operator_changes_meanwhile_stays(tmp_path: Path, line: str
         return FaultyStack.invoke(stack, output, event)
 
     stack.break_(invoke=invoke)
-    result = stack.run(line.format(file=file))
+    result = stack.run(f"{line.format(file=file)} --yes")
 
     assert (1, "Error: Others have changed the accounts meanwhile. Try again\n") == (
         result.exit_code,

@@ -225,12 +225,13 @@ def test_prints_each_component() -> None:
     assert round(total(Workload(250_000, 1), setup, region), 2) == told["usd"]
     assert round(total(Workload(1), setup, region), 2) == told["usd_idle"]
     assert "stream_in" in told["prices_not_confirmed"]
+    assert run("--events=0").startswith("0 events a month in 0 requests")
 
 
 @pytest.mark.parametrize(
     ("line", "code", "said"),
     [
-        *((f"--events={count}", 2, "is not a count") for count in ("0", "-5", "ten", "1e7")),
+        *((f"--events={count}", 2, "is not a count") for count in ("-5", "ten", "1e7")),
         ("", 2, "use either --events or --worst"),
         ("--worst --events=10M", 2, "use either --events or --worst"),
         ("--worst --parameter-overrides=Netwrok=external", 1, "The template has no parameter Netwrok."),

@@ -70,7 +70,7 @@ def test_revoke_adds_a_key_id(sluice: Sluice) -> None:
     sluice.run("keys revoke app next-7 --local --dry-run")
     assert "" == sluice.json("accounts show --local app")["revoked_key_ids"]
 
-    assert "revoked_key_ids: - → next-7" in sluice.run("keys revoke app next-7 --local").output
+    assert "revoked_key_ids: - → next-7" in sluice.run("keys revoke app next-7 --local --yes").output
     assert "next-7" == sluice.json("accounts show --local app")["revoked_key_ids"]
     assert 1 == sluice.run("keys revoke app KEY --local").exit_code
     mistyped = sluice.run("keys revoke app nexxt-7 --local")

@@ -31,7 +31,7 @@ from worker.states import Entry, State
 
 LINES = {
     "accounts apply": ["accounts apply {file} --yes"],
-    "accounts disable": ["accounts disable app", "accounts enable app"],
+    "accounts disable": ["accounts disable app --yes", "accounts enable app"],
     "accounts enable": ["accounts enable app"],
     "accounts list": ["accounts list"],
     "accounts show": ["accounts show app"],
@@ -46,7 +46,7 @@ LINES = {
     "forget": ["forget email=a --account nobody_yet --yes"],
     "find": ["find a", "find no-such-event --since 30d"],
     "keys issue": ["keys issue app"],
-    "keys revoke": ["keys revoke app next-9"],
+    "keys revoke": ["keys revoke app next-9 --yes"],
     "keys rotate": ["keys rotate"],
     "keys verify": ["keys verify {key}"],
     "plan diff": ["plan diff news"],

@@ -341,10 +341,11 @@ def test_a_search_begins_at_the_time_in_the_id() -> None:
         EventQuery(ids=frozenset({ahead})),
         EventQuery(ids=frozenset({"order-17"})),
         EventQuery(columns={"page": "home"}),
+        EventQuery(ids=frozenset({"00000000-0000-7000-8000-000000000000"})),
     )
 
     since = [default_since(query, START) - START for query in queries]
-    assert [-3 * 86_400 - 300, -3 * 86_400 - 300, -86_400, -86_400, -3600] == since
+    assert [-3 * 86_400 - 300, -3 * 86_400 - 300, -86_400, -86_400, -3600, -START] == since
 
 
 def test_text_and_json_say_the_same() -> None:

@@ -269,6 +269,15 @@ def names(found: list[dict[str, Any]]) -> set[str]:
     return {":".join(filter(None, (one["fault"], one["about"]))) for one in found}
 
 
+def test_without_redis_nobody_knows_which_accounts_are_active() -> None:
+    """That there is none would be a second fault to look for."""
+    stack = FaultyStack()
+    stack.break_(redis_failure=RedisConnectionError("refused"))
+    said = {one["what"]: one["said"] for one in stack.json("doctor")["findings"]}
+
+    assert "not checked: it is unknown which accounts there are" == said["write key"]
+
+
 def over(stack: FaultyStack) -> None:
     """The worker has taken the record since it held it, although its log still tells of that."""
     take(stack, "shop", ago=60)

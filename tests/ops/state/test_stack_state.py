@@ -8,7 +8,7 @@ from ops.books.arrivals import Arrivals
 from ops.books.chunks import RowGroup
 from ops.logs.notes import Note
 from ops.state.faults import findings, summary
-from ops.state.finding import NO_ACTION
+from ops.state.finding import NO_ACTION, fault
 from ops.state.stack_state import Hold, StackState, WaitingRows, find_hold
 from tests.support.spans import CHAIN, span
 from worker.record import number
@@ -70,7 +70,7 @@ def test_rows_that_wait_for_one_cause_are_one_finding() -> None:
 
 
 def test_findings_are_sorted_by_severity() -> None:
-    """What somebody has to act on comes first, a failed reconciliation before all; then the hold, and what passes on its own."""
+    """What somebody has to act on comes first, a failed reconciliation before all, dead rows last; then the hold, and what passes on its own."""
     found = lines(
         state(
             hold=Hold("Throttling", "LedgerUnavailableError", 3.0),
@@ -78,12 +78,14 @@ def test_findings_are_sorted_by_severity() -> None:
             rows={("waiting", "shop", "http_500"): RowGroup(3), ("dead", "app", "http_422"): RowGroup(2)},
             balance=Balance({("shop", "views"): Rows(3, Counter({State.DELIVERED: 2}))}, Unread(), {}, 1),
             arrivals=Arrivals("records", 12, 10),
+            checks=[fault("Redis", "it does not answer", fault="redis_unreachable")],
         )
     )
 
     assert [
         "ATTENTION: reconciliation failed: the stream counted 12 records, and 2 of them are neither in the ledger nor waiting",
         "ATTENTION: reconciliation failed",
+        "ATTENTION: it does not answer",
         "ATTENTION: 2 rows are dead (http_422)",
         "HOLDING for 3 s: the ledger (DynamoDB) does not answer",
         "WAITING for 10 min: 3 rows for the database shop_db wait in S3: Treasure Data answers 500",
