@@ -431,6 +431,19 @@ def test_rows_that_were_sent_to_the_new_database_of_their_account_are_found_ther
     assert (["a"], [], {}) == (made.ids("shop_db", "views"), made.ids("old_db", "views"), made.chunks())
 
 
+def test_rows_that_were_sent_since_the_backup_count_for_the_database_in_which_they_are_found() -> None:
+    """The backup had none for them, because it had failed when they were planned."""
+    made = Delivery().map(shop="shop_db")
+    made.fail(503)
+    put("a")(made)
+    put("b")(made)
+    made.td.faults.clear()
+    since_backup(made, lambda: [made.clock.sleep(300), made.start().send()])
+
+    assert ["a", "b"] == sorted(made.ids("shop_db", "views"))
+    assert ["shop_db"] * 2 == [span.database(key) for span in made.spans() for key in span.chunks]
+
+
 def test_a_comparison_counts_what_the_ledger_does_not_know_until_a_repair_ends() -> None:
     """It changes nothing. A repair that was interrupted keeps what it has taken up, and lets the stack go only at its end."""
     made = restored("delivered")
