@@ -19,7 +19,7 @@ from shared.errors import BucketUnavailableError, InvalidObjectError, LedgerUnav
 from worker.bucket import Bucket
 from worker.chain import ChainId, Owner
 from worker.claims import FROM_JSON
-from worker.index import Index, decode, digest_of
+from worker.index import Index, Member, decode, digest_of
 from worker.ledger import MOST_CLAIMS, Claiming, Ledger, destination_of
 from worker.record import START, Number
 from worker.restored import written_in
@@ -304,18 +304,21 @@ class LedgerRepair:
         for key in chunks.keys() - span.chunks.keys():
             state = State.WAITING if key.group in open_groups else State.DELIVERED
             if not key.group.code:
-                entries[key] = Entry(state if members[key].length else State.FORGOTTEN)
+                entries[key] = Entry(State.FORGOTTEN if _only_counts(members[key]) else state)
         new = replace(span, object=found.ref, chunks=chunks, entries=entries)
         return new.with_entries(dict(self._doubts(new)) | self._settled(new, found.index), settled=True)
 
     def _settled(self, span: Span, index: Index) -> dict[ChunkKey, Entry]:
         """Return the entries of what has left a span's object, as only what is final does. Most rows that do were delivered."""
-        gone = [
-            key
+        gone = {
+            key: member
             for key, entry in span.all_leaves()
             if entry.state in _DOUBTFUL and (member := index.members.get(key.planned)) and not member.length
-        ]
-        return {key: Entry(State.DROPPED if key.group.code else State.DELIVERED) for key in gone}
+        }
+        final = {key: State.DROPPED if key.group.code else State.DELIVERED for key in gone}
+        if index.numbers:
+            final |= {key: State.FORGOTTEN for key, member in gone.items() if _only_counts(member)}
+        return {key: Entry(state) for key, state in final.items()}
 
     def _note_replaced(self, origin: str) -> bool:
         """Note that new rows stand in place of a chunk; return False if they do not: it is known to have ended otherwise.
@@ -434,6 +437,11 @@ def _owners(index: Index, chain: ChainId) -> dict[str, Owner]:
         )
         if claim and position not in index.uncounted
     }
+
+
+def _only_counts(member: Member) -> bool:
+    """Return whether a chunk of a span with records was never in an object: it counts the rows of forgotten persons."""
+    return not member.length and not member.positions
 
 
 def _next(fitting: Iterable[_Unknown]) -> _Unknown:

@@ -553,23 +553,36 @@ def test_what_was_swept_since_the_backup_is_neither_dead_nor_lost() -> None:
     assert ["a", "a", "d"] == made.ids("shop_db", "views")
 
 
-def test_what_forgetting_left_of_a_chunk_is_sent_after_a_repair() -> None:
+@pytest.mark.parametrize("is_swept", [False, True])
+@pytest.mark.parametrize("is_known", [False, True])
+def test_what_forgetting_left_of_a_chunk_is_sent_after_a_repair(is_known: bool, is_swept: bool) -> None:
     """It is in a new object, in a chunk that the backup does not know; the old one is deleted. The person's rows stay forgotten."""
-    made = Delivery().map(shop="shop_db")
-    made.fail(415)
-    made.put(envelope("shop", {"views": [row("a", email="p"), row("b", email="q")]}))
-    made.deliver()
-    made.td.faults.clear()
-    person = {"account": "shop", "column": "email", "values": ["p"]}
+    made = Delivery(archive_days=2).map(shop="shop_db")
+
+    def refuse() -> None:
+        made.fail(415)
+        made.put(envelope("shop", {"views": [row("a", email="p"), row("b", email="q")], "carts": [row("c")]}))
+        made.deliver()
+        made.td.faults.clear()
 
     def forget() -> None:
-        made.invoke_sender({"forget": {"do": "note"} | person})
+        made.invoke_sender({"forget": {"do": "note", "account": "shop", "column": "email", "values": ["p"]}})
         for hour in made.objects.hours():
             made.invoke_sender({"forget": {"do": "forget", "hour": hour, "after": ""}})
 
-    since_backup(made, forget)
+    def sweep() -> None:
+        made.send(State.DEAD)
+        for _ in range(4):
+            made.clock.sleep(86_400)
+            made.invoke_sender({"sweep": True})
 
-    assert ["b"] == made.ids("shop_db", "views")
+    if is_known:
+        refuse()
+    steps = [refuse, forget, sweep][is_known : 2 + is_swept]
+    since_backup(made, lambda: [step() for step in steps])
+    made.send(State.DEAD)
+
+    assert (["b"], ["c"]) == (made.ids("shop_db", "views"), made.ids("shop_db", "carts"))
     assert {"shop/views/3": ("forgotten", "", 1)} == made.chunks()
 
 
