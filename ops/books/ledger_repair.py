@@ -130,7 +130,7 @@ class LedgerRepair:
         # an earlier run, which was interrupted, may have taken up others
         latest = {end.chain.before(end.last) for end in self._ends()}
         for gap in sorted(latest.union(gaps), key=lambda one: len(one.gaps), reverse=True):
-            self._end(gap)
+            self._end(gap, gaps)
         self._doubt(counts)
         self.ledger.adopt(self.ledger.created())
         return counts
@@ -175,7 +175,7 @@ class LedgerRepair:
             later = end
             for span in islice(self.ledger.latest(end.chain), 1, None):
                 if later.after != span.last:
-                    self.ledger.append(_filler(end.chain, span.last, later.after, span.planned_at, span))
+                    self._fill(end.chain, span, later.after, span.planned_at, gaps)
                 if span.planned_at < end.planned_at - _EARLIER_SECONDS * 1000:
                     break
                 later = span
@@ -239,9 +239,7 @@ class LedgerRepair:
                 deque(coming, maxlen=0)  # so that all that cannot be read are named
                 return
             if one.index.plan.after > at:
-                # spans of one or two records without rows have no object; a chain has no holes
-                end = _filler(chain, at, one.index.plan.after, one.index.plan.planned_at, end)
-                self.ledger.append(end)
+                end = self._fill(chain, end, one.index.plan.after, one.index.plan.planned_at, gaps)
             origin = one.index.plan.origin
             if origin and not chain.is_forced and not self._note_replaced(origin):
                 counts["aside"] += 1
@@ -269,16 +267,28 @@ class LedgerRepair:
         counts["aside"] += len(left) - len(fitting)
         return fitting
 
-    def _end(self, gap: ChainId) -> None:
+    def _fill(
+        self, chain: ChainId, end: Span | None, last: Number, planned_at: int, gaps: Iterable[ChainId]
+    ) -> Span | None:
+        """Continue a chain up to a record, because it has no holes, but spans of one or two records without rows have no object.
+
+        One of them ends where a gap begins, whose name comes from that.
+        """
+        begins = [gap.gaps[-1] for gap in gaps if gap == chain.before(gap.gaps[-1])]
+        for one in sorted({last, *(one for one in begins if one.isdigit() and _last(end) < one < last)}):
+            end = _filler(chain, _last(end), one, planned_at, end)
+            self.ledger.append(end)
+        return end
+
+    def _end(self, gap: ChainId, gaps: Iterable[ChainId]) -> None:
         """Have a span follow a gap whose chain ends before it: without one, the records in the gap would seem to be in no span.
 
         The span that did had no object, like the one that ends the chain of a closed shard.
         """
         chain, end = replace(gap, gaps=gap.gaps[:-1]), self.ledger.end(gap)
         before = self.ledger.end(chain)
-        at = _last(before)
-        if end is not None and gap.gaps[-1] == at:
-            self.ledger.append(_filler(chain, at, end.last, end.planned_at, before))
+        if end is not None and gap.gaps[-1].isdigit() and gap.gaps[-1] >= _last(before):
+            self._fill(chain, before, end.last, end.planned_at, gaps)
 
     def _follow_rewrite(self, stored: Stored, span: Span | None) -> bool:
         """Have a known span refer to the object that the sweep or forgetting has written anew since the backup."""

@@ -233,6 +233,31 @@ def test_a_gap_stays_one_although_no_object_shows_what_followed_it() -> None:
     assert 2 == sum(span.chain.gaps != () for span in made.spans())
 
 
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_a_gap_stays_one_although_no_object_shows_where_it_begins(is_closed: bool) -> None:
+    """It follows a marker's span, which has none, and before what follows the gap is another such span, or the end of a closed shard."""
+    made = Delivery().map(shop="shop_db")
+    put("a")(made)
+
+    def pass_over() -> None:
+        made.deliver_each(marker(0).encode())
+        made.put(envelope("shop", {"views": [row("b")]}))
+        batch = made.event(-1)
+        if is_closed:
+            made.split()
+            made.ledger.close(made.spans()[0].chain)
+        else:
+            made.deliver_each(marker(0).encode())
+            put("c")(made)
+        made.run(batch)
+
+    since_backup(made, pass_over)
+    made.run(made.event() | {"replay": True})
+    settle(made)
+
+    assert ["a", "b", "c"][: 3 - is_closed] == sorted(made.ids("shop_db", "views"))
+
+
 def test_an_object_that_was_planned_behind_an_older_end_is_left_aside() -> None:
     """Its instance did not know the latest spans, and the ledger refused its span: with it, their rows would be in none."""
     made = Delivery().map(shop="shop_db")
