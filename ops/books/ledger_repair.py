@@ -53,11 +53,12 @@ def is_restored(ledger: Ledger, objects: SpanObjects) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Unknown:
-    """An object that the ledger does not know, with its index."""
+    """An object that the ledger does not know, with its index, and the end of the chain that its span can follow."""
 
     stored: Stored
     ref: ObjectRef
     index: Index
+    after: Number
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,49 +220,65 @@ class LedgerRepair:
         """Take up the unknown objects behind a span in their order, whatever the hours of their names; before each, yield when it was planned."""
         coming = filter(None, map(self._read, sorted(unknown, key=attrgetter("first"))))
         left: list[_Unknown] = []
-        borders = set(behind)  # where spans ended, as whoever planned the next one saw
+        borders = {*behind, _last(end)}  # where spans ended, as whoever planned the next one saw
+        owned = set[str]()  # claims of what is taken up
         reached = START
         while True:
             at = _last(end)
             # all that may follow the same span, and all that show which of them does not
             while reached <= _reach(left, reached) and (more := next(coming, None)) is not None:
-                # whoever appended in a gap saw a span that begins behind it
-                is_behind = more.stored.first > gaps.get(chain.before(more.index.plan.after), "")
-                left += [more] * is_behind
-                counts["aside"] += not is_behind
+                left.append(more)
                 reached = more.stored.first
                 borders.add(more.index.plan.after)
-                left = self._fitting(left, at, counts, borders)
+                left = self._fitting(left, at, counts, gaps=gaps, owned=owned, borders=borders)
             if left:
                 one = _next(left)
                 yield one.index.plan.planned_at
             if not left or self.unreadable:
                 deque(coming, maxlen=0)  # so that all that cannot be read are named
                 return
-            if one.index.plan.after > at:
-                end = self._fill(chain, end, one.index.plan.after, one.index.plan.planned_at, gaps)
-            origin = one.index.plan.origin
-            if origin and not chain.is_forced and not self._note_replaced(origin):
+            if one.after > at:
+                end = self._fill(chain, end, one.after, one.index.plan.planned_at, gaps)
+            plan = one.index.plan
+            if plan.origin and not chain.is_forced and not self._note_replaced(plan.origin, plan.received_at):
                 counts["aside"] += 1
                 return
             if chain.is_of_stream:
-                self._claim(_owners(one.index, chain))
+                self._claim(owners := _owners(one.index, chain))
+                owned |= owners.keys()
             end = self._span(one, end)
             self.ledger.append(end)
             counts["spans"] += 1
             if not chain.is_of_stream:
                 return
-            left = self._fitting([other for other in left if other is not one], end.last, counts, borders)
+            left.remove(one)
+            left = self._fitting(left, end.last, counts, gaps=gaps, owned=owned, borders=borders)
 
     @staticmethod
     def _fitting(
-        left: list[_Unknown], at: Number, counts: Counter[str], borders: Iterable[Number]
+        left: list[_Unknown],
+        at: Number,
+        counts: Counter[str],
+        *,
+        gaps: Mapping[ChainId, Number],
+        owned: set[str],
+        borders: Iterable[Number],
     ) -> list[_Unknown]:
-        """Return the objects that may follow a chain that ends at a record, and have no border of others within; count the rest."""
+        """Return the objects that may follow a chain that ends at a record, and have no border of others within; count the rest.
+
+        One that was planned behind an older end fits if it begins behind this one, and takes no claim over from what is between: perhaps that
+        was never appended, and passed over.
+        """
         fitting = [
             one
-            for one in left
-            if one.index.plan.after >= at
+            for one in (replace(one, after=max(one.after, at)) for one in left)
+            if (
+                one.index.plan.after == one.after
+                or (one.stored.first > at and owned.isdisjoint(_owners(one.index, one.stored.chain)))
+            )
+            # whoever appended in a gap saw a span that begins behind it, or ends behind what lies between its borders
+            and one.stored.first > gaps.get(one.stored.chain.before(one.after), "")
+            and one.stored.last > gaps.get(one.stored.chain.within(one.after), "")
             and not any(one.index.plan.after < border < one.stored.last for border in borders)
         ]
         counts["aside"] += len(left) - len(fitting)
@@ -330,13 +347,17 @@ class LedgerRepair:
             final |= {key: State.FORGOTTEN for key, member in gone.items() if _only_counts(member)}
         return {key: Entry(state) for key, state in final.items()}
 
-    def _note_replaced(self, origin: str) -> bool:
+    def _note_replaced(self, origin: str, received_at: int) -> bool:
         """Note that new rows stand in place of a chunk; return False if they do not: it is known to have ended otherwise.
 
         It may be a half that the ledger does not know: then it splits what is known.
         """
         chain, after, name = origin.split("/", 2)
         span, key = self.ledger.get(Place.parse(chain, after)), ChunkKey.parse(name)
+        if span is not None and span.received_at != received_at:
+            # that was taken up in the place of the one that is meant
+            behind = takewhile(lambda one: one.after > after, self.ledger.latest(span.chain))
+            span = next((one for one in behind if one.received_at == received_at), None)
         leaves = set() if span is None or key.planned not in span.chunks else set(span.leaves(key.planned))
         known = next((one for one in key.lineage() if one in leaves), None)
         if span is not None and key in span.entries and span.entries[key].state is State.SPLIT:
@@ -379,14 +400,15 @@ class LedgerRepair:
             return None
         last = data[offset:]
         ref = ObjectRef(stored.hour, digest_of(last), offset, len(last))
-        return _Unknown(stored, ref, decode(decompress(last)))
+        index = decode(decompress(last))
+        return _Unknown(stored, ref, index, index.plan.after)
 
     def _span(self, one: _Unknown, end: Span | None) -> Span:
         """Return the span of an unknown object, as it was planned."""
         index, stored = one.index, one.stored
         span = Span(
             chain=stored.chain,
-            after=index.plan.after,
+            after=one.after,
             first=stored.first,
             last=stored.last,
             planned_at=index.plan.planned_at,
@@ -416,7 +438,8 @@ class LedgerRepair:
                 key: Entry(State.REPLACED, at=milliseconds(self.clock.now()))
                 for key, entry in span.all_leaves()
                 if entry.state in (State.WAITING, State.DEAD, State.REJECTED)
-                and self.ledger.get(place.replacement_of(key)) is not None
+                and (there := self.ledger.get(place.replacement_of(key))) is not None
+                and there.received_at == span.received_at
             }
             if changes:
                 self.ledger.update(span.with_entries(changes, settled=True))
@@ -471,8 +494,8 @@ def _next(fitting: Iterable[_Unknown]) -> _Unknown:
 def _following(left: Iterable[_Unknown]) -> list[_Unknown]:
     """Return the objects that follow the first span that any follows."""
     found = list(left)
-    first = min(one.index.plan.after for one in found)
-    return [one for one in found if one.index.plan.after == first]
+    first = min(one.after for one in found)
+    return [one for one in found if one.after == first]
 
 
 def _reach(left: list[_Unknown], otherwise: Number) -> Number:
