@@ -268,6 +268,8 @@ class Turns:
             return self._may_ask(work, key, entry)
         if answer is Event.ABSENT:
             return not self._must_ask_elsewhere(work, key, entry, asked)
+        if answer is Event.ACCEPTED and not work.span.database(key):
+            entry = replace(entry, database=asked)  # only now the ledger learns where its rows are
         self._apply(work, key, entry, answer)
         return False
 

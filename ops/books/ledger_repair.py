@@ -19,7 +19,7 @@ from shared.errors import BucketUnavailableError, InvalidObjectError, LedgerUnav
 from worker.bucket import Bucket
 from worker.chain import ChainId, Owner
 from worker.claims import FROM_JSON
-from worker.index import Index, decode, digest_of
+from worker.index import Index, Member, decode, digest_of
 from worker.ledger import MOST_CLAIMS, Claiming, Ledger, destination_of
 from worker.record import START, Number
 from worker.restored import written_in
@@ -53,11 +53,12 @@ def is_restored(ledger: Ledger, objects: SpanObjects) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Unknown:
-    """An object that the ledger does not know, with its index."""
+    """An object that the ledger does not know, with its index, and the end of the chain that its span can follow."""
 
     stored: Stored
     ref: ObjectRef
     index: Index
+    after: Number
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,7 @@ class LedgerRepair:
         # an earlier run, which was interrupted, may have taken up others
         latest = {end.chain.before(end.last) for end in self._ends()}
         for gap in sorted(latest.union(gaps), key=lambda one: len(one.gaps), reverse=True):
-            self._end(gap)
+            self._end(gap, gaps)
         self._doubt(counts)
         self.ledger.adopt(self.ledger.created())
         return counts
@@ -175,7 +176,7 @@ class LedgerRepair:
             later = end
             for span in islice(self.ledger.latest(end.chain), 1, None):
                 if later.after != span.last:
-                    self.ledger.append(_filler(end.chain, span.last, later.after, span.planned_at, span))
+                    self._fill(end.chain, span, later.after, span.planned_at, gaps)
                 if span.planned_at < end.planned_at - _EARLIER_SECONDS * 1000:
                     break
                 later = span
@@ -219,66 +220,92 @@ class LedgerRepair:
         """Take up the unknown objects behind a span in their order, whatever the hours of their names; before each, yield when it was planned."""
         coming = filter(None, map(self._read, sorted(unknown, key=attrgetter("first"))))
         left: list[_Unknown] = []
-        borders = set(behind)  # where spans ended, as whoever planned the next one saw
+        borders = {*behind, _last(end)}  # where spans ended, as whoever planned the next one saw
+        owned = set[str]()  # claims of what is taken up
         reached = START
         while True:
             at = _last(end)
             # all that may follow the same span, and all that show which of them does not
             while reached <= _reach(left, reached) and (more := next(coming, None)) is not None:
-                # whoever appended in a gap saw a span that begins behind it
-                is_behind = more.stored.first > gaps.get(chain.before(more.index.plan.after), "")
-                left += [more] * is_behind
-                counts["aside"] += not is_behind
+                left.append(more)
                 reached = more.stored.first
                 borders.add(more.index.plan.after)
-                left = self._fitting(left, at, counts, borders)
+                left = self._fitting(left, at, counts, gaps=gaps, owned=owned, borders=borders)
             if left:
                 one = _next(left)
                 yield one.index.plan.planned_at
             if not left or self.unreadable:
                 deque(coming, maxlen=0)  # so that all that cannot be read are named
                 return
-            if one.index.plan.after > at:
-                # spans of one or two records without rows have no object; a chain has no holes
-                end = _filler(chain, at, one.index.plan.after, one.index.plan.planned_at, end)
-                self.ledger.append(end)
-            origin = one.index.plan.origin
-            if origin and not chain.is_forced and not self._note_replaced(origin):
+            if one.after > at:
+                end = self._fill(chain, end, one.after, one.index.plan.planned_at, gaps)
+            plan = one.index.plan
+            if plan.origin and not chain.is_forced and not self._note_replaced(plan.origin, plan.received_at):
                 counts["aside"] += 1
                 return
             if chain.is_of_stream:
-                self._claim(_owners(one.index, chain))
+                self._claim(owners := _owners(one.index, chain))
+                owned |= owners.keys()
             end = self._span(one, end)
             self.ledger.append(end)
             counts["spans"] += 1
             if not chain.is_of_stream:
                 return
-            left = self._fitting([other for other in left if other is not one], end.last, counts, borders)
+            left.remove(one)
+            left = self._fitting(left, end.last, counts, gaps=gaps, owned=owned, borders=borders)
 
     @staticmethod
     def _fitting(
-        left: list[_Unknown], at: Number, counts: Counter[str], borders: Iterable[Number]
+        left: list[_Unknown],
+        at: Number,
+        counts: Counter[str],
+        *,
+        gaps: Mapping[ChainId, Number],
+        owned: set[str],
+        borders: Iterable[Number],
     ) -> list[_Unknown]:
-        """Return the objects that may follow a chain that ends at a record, and have no border of others within; count the rest."""
+        """Return the objects that may follow a chain that ends at a record, and have no border of others within; count the rest.
+
+        One that was planned behind an older end fits if it begins behind this one, and takes no claim over from what is between: perhaps that
+        was never appended, and passed over.
+        """
         fitting = [
             one
-            for one in left
-            if one.index.plan.after >= at
+            for one in (replace(one, after=max(one.after, at)) for one in left)
+            if (
+                one.index.plan.after == one.after
+                or (one.stored.first > at and owned.isdisjoint(_owners(one.index, one.stored.chain)))
+            )
+            # whoever appended in a gap saw a span that begins behind it, or ends behind what lies between its borders
+            and one.stored.first > gaps.get(one.stored.chain.before(one.after), "")
+            and one.stored.last > gaps.get(one.stored.chain.within(one.after), "")
             and not any(one.index.plan.after < border < one.stored.last for border in borders)
         ]
         counts["aside"] += len(left) - len(fitting)
         return fitting
 
-    def _end(self, gap: ChainId) -> None:
+    def _fill(
+        self, chain: ChainId, end: Span | None, last: Number, planned_at: int, gaps: Iterable[ChainId]
+    ) -> Span | None:
+        """Continue a chain up to a record, because it has no holes, but spans of one or two records without rows have no object.
+
+        One of them ends where a gap begins, whose name comes from that.
+        """
+        begins = [gap.gaps[-1] for gap in gaps if gap == chain.before(gap.gaps[-1])]
+        for one in sorted({last, *(one for one in begins if one.isdigit() and _last(end) < one < last)}):
+            end = _filler(chain, _last(end), one, planned_at, end)
+            self.ledger.append(end)
+        return end
+
+    def _end(self, gap: ChainId, gaps: Iterable[ChainId]) -> None:
         """Have a span follow a gap whose chain ends before it: without one, the records in the gap would seem to be in no span.
 
         The span that did had no object, like the one that ends the chain of a closed shard.
         """
         chain, end = replace(gap, gaps=gap.gaps[:-1]), self.ledger.end(gap)
         before = self.ledger.end(chain)
-        at = _last(before)
-        if end is not None and gap.gaps[-1] == at:
-            self.ledger.append(_filler(chain, at, end.last, end.planned_at, before))
+        if end is not None and gap.gaps[-1].isdigit() and gap.gaps[-1] >= _last(before):
+            self._fill(chain, before, end.last, end.planned_at, gaps)
 
     def _follow_rewrite(self, stored: Stored, span: Span | None) -> bool:
         """Have a known span refer to the object that the sweep or forgetting has written anew since the backup."""
@@ -304,26 +331,33 @@ class LedgerRepair:
         for key in chunks.keys() - span.chunks.keys():
             state = State.WAITING if key.group in open_groups else State.DELIVERED
             if not key.group.code:
-                entries[key] = Entry(state if members[key].length else State.FORGOTTEN)
+                entries[key] = Entry(State.FORGOTTEN if _only_counts(members[key]) else state)
         new = replace(span, object=found.ref, chunks=chunks, entries=entries)
         return new.with_entries(dict(self._doubts(new)) | self._settled(new, found.index), settled=True)
 
     def _settled(self, span: Span, index: Index) -> dict[ChunkKey, Entry]:
         """Return the entries of what has left a span's object, as only what is final does. Most rows that do were delivered."""
-        gone = [
-            key
+        gone = {
+            key: member
             for key, entry in span.all_leaves()
             if entry.state in _DOUBTFUL and (member := index.members.get(key.planned)) and not member.length
-        ]
-        return {key: Entry(State.DROPPED if key.group.code else State.DELIVERED) for key in gone}
+        }
+        final = {key: State.DROPPED if key.group.code else State.DELIVERED for key in gone}
+        if index.numbers:
+            final |= {key: State.FORGOTTEN for key, member in gone.items() if _only_counts(member)}
+        return {key: Entry(state) for key, state in final.items()}
 
-    def _note_replaced(self, origin: str) -> bool:
+    def _note_replaced(self, origin: str, received_at: int) -> bool:
         """Note that new rows stand in place of a chunk; return False if they do not: it is known to have ended otherwise.
 
         It may be a half that the ledger does not know: then it splits what is known.
         """
         chain, after, name = origin.split("/", 2)
         span, key = self.ledger.get(Place.parse(chain, after)), ChunkKey.parse(name)
+        if span is not None and span.received_at != received_at:
+            # that was taken up in the place of the one that is meant
+            behind = takewhile(lambda one: one.after > after, self.ledger.latest(span.chain))
+            span = next((one for one in behind if one.received_at == received_at), None)
         leaves = set() if span is None or key.planned not in span.chunks else set(span.leaves(key.planned))
         known = next((one for one in key.lineage() if one in leaves), None)
         if span is not None and key in span.entries and span.entries[key].state is State.SPLIT:
@@ -366,14 +400,15 @@ class LedgerRepair:
             return None
         last = data[offset:]
         ref = ObjectRef(stored.hour, digest_of(last), offset, len(last))
-        return _Unknown(stored, ref, decode(decompress(last)))
+        index = decode(decompress(last))
+        return _Unknown(stored, ref, index, index.plan.after)
 
     def _span(self, one: _Unknown, end: Span | None) -> Span:
         """Return the span of an unknown object, as it was planned."""
         index, stored = one.index, one.stored
         span = Span(
             chain=stored.chain,
-            after=index.plan.after,
+            after=one.after,
             first=stored.first,
             last=stored.last,
             planned_at=index.plan.planned_at,
@@ -403,7 +438,8 @@ class LedgerRepair:
                 key: Entry(State.REPLACED, at=milliseconds(self.clock.now()))
                 for key, entry in span.all_leaves()
                 if entry.state in (State.WAITING, State.DEAD, State.REJECTED)
-                and self.ledger.get(place.replacement_of(key)) is not None
+                and (there := self.ledger.get(place.replacement_of(key))) is not None
+                and there.received_at == span.received_at
             }
             if changes:
                 self.ledger.update(span.with_entries(changes, settled=True))
@@ -436,6 +472,11 @@ def _owners(index: Index, chain: ChainId) -> dict[str, Owner]:
     }
 
 
+def _only_counts(member: Member) -> bool:
+    """Return whether a chunk of a span with records was never in an object: it counts the rows of forgotten persons."""
+    return not member.length and not member.positions
+
+
 def _next(fitting: Iterable[_Unknown]) -> _Unknown:
     """Return the object to take up next: of those that follow the same span, the longest, then the fullest, then the last to be planned.
 
@@ -453,8 +494,8 @@ def _next(fitting: Iterable[_Unknown]) -> _Unknown:
 def _following(left: Iterable[_Unknown]) -> list[_Unknown]:
     """Return the objects that follow the first span that any follows."""
     found = list(left)
-    first = min(one.index.plan.after for one in found)
-    return [one for one in found if one.index.plan.after == first]
+    first = min(one.after for one in found)
+    return [one for one in found if one.after == first]
 
 
 def _reach(left: list[_Unknown], otherwise: Number) -> Number:

@@ -233,6 +233,52 @@ def test_a_gap_stays_one_although_no_object_shows_what_followed_it() -> None:
     assert 2 == sum(span.chain.gaps != () for span in made.spans())
 
 
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_a_gap_stays_one_although_no_object_shows_where_it_begins(is_closed: bool) -> None:
+    """It follows a marker's span, which has none, and before what follows the gap is another such span, or the end of a closed shard."""
+    made = Delivery().map(shop="shop_db")
+    put("a")(made)
+
+    def pass_over() -> None:
+        made.deliver_each(marker(0).encode())
+        made.put(envelope("shop", {"views": [row("b")]}))
+        batch = made.event(-1)
+        if is_closed:
+            made.ledger.close(made.spans()[0].chain)
+        else:
+            made.deliver_each(marker(0).encode())
+            put("c")(made)
+        made.run(batch)
+
+    since_backup(made, pass_over)
+
+    assert ["a", "b", "c"][: 3 - is_closed] == sorted(made.ids("shop_db", "views"))
+
+
+@pytest.mark.parametrize("kind", ["whole", "apart", "edited"])
+def test_a_span_stays_although_a_killed_worker_had_planned_what_was_passed_over_before_it(kind: str) -> None:
+    """Both objects are of one place. That names the span's new rows, and the gap of what was recovered between its borders."""
+    made = Delivery().map(shop="shop_db")
+    put("a")(made)
+
+    def pass_over() -> None:
+        made.clock.sleep(60)
+        interrupt(made, lambda: put("b")(made))
+        made.put(*(envelope("shop", {"views": [row(one)]}, request_id=one) for one in "cde"))
+        records = made.event(-3)["Records"]
+        if kind == "edited":
+            made.fail(415, count=1)
+        for some in (records[::2], records[1:2]) if kind == "apart" else (records,):
+            made.run({"Records": some})
+        made.clock.sleep(60)
+        if kind == "edited":
+            edit(made)
+
+    since_backup(made, pass_over)
+
+    assert ["a", "b", "c", "d", "e"] == sorted(made.ids("shop_db", "views"))
+
+
 def test_an_object_that_was_planned_behind_an_older_end_is_left_aside() -> None:
     """Its instance did not know the latest spans, and the ledger refused its span: with it, their rows would be in none."""
     made = Delivery().map(shop="shop_db")
@@ -250,6 +296,25 @@ def test_an_object_that_was_planned_behind_an_older_end_is_left_aside() -> None:
 
     assert (3, 1) == (counts["spans"], counts["aside"])
     assert ["a", "b", "c"] == made.ids("shop_db", "views")
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_an_object_that_would_take_over_the_claim_of_a_span_before_it_is_left_aside(is_known: bool) -> None:
+    """Its instance did not know that span either; then it found that its record is a copy, which needs no object."""
+    made = Delivery().map(shop="shop_db")
+    put("a")(made)
+    late, items = made.worker, list(made.dynamodb.items(TABLE))
+    made.fail(503)
+    put("b", claim=1)(made.start())
+    items = list(made.dynamodb.items(TABLE)) if is_known else items
+    made.worker = late
+    put("b", claim=1)(made)
+    made.dynamodb.restore(TABLE, items)
+    made.td.faults.clear()
+    counts = repairs(made.start()).repair()
+    settle(made)
+
+    assert (1, ["a", "b"]) == (counts["aside"], made.ids("shop_db", "views"))
 
 
 def test_a_backup_may_lack_a_span_between_others_and_the_note_of_their_chain() -> None:
@@ -431,6 +496,19 @@ def test_rows_that_were_sent_to_the_new_database_of_their_account_are_found_ther
     assert (["a"], [], {}) == (made.ids("shop_db", "views"), made.ids("old_db", "views"), made.chunks())
 
 
+def test_rows_that_were_sent_since_the_backup_count_for_the_database_in_which_they_are_found() -> None:
+    """The backup had none for them, because it had failed when they were planned."""
+    made = Delivery().map(shop="shop_db")
+    made.fail(503)
+    put("a")(made)
+    put("b")(made)
+    made.td.faults.clear()
+    since_backup(made, lambda: [made.clock.sleep(300), made.start().send()])
+
+    assert ["a", "b"] == sorted(made.ids("shop_db", "views"))
+    assert ["shop_db"] * 2 == [span.database(key) for span in made.spans() for key in span.chunks]
+
+
 def test_a_comparison_counts_what_the_ledger_does_not_know_until_a_repair_ends() -> None:
     """It changes nothing. A repair that was interrupted keeps what it has taken up, and lets the stack go only at its end."""
     made = restored("delivered")
@@ -496,13 +574,13 @@ def test_a_span_with_damaged_rows_is_taken_up_and_only_these_wait() -> None:
 
 
 def since_backup(made: Delivery, act: Callable[[], object]) -> None:
-    """Restore the ledger as it was before something happened, long after that, repair it, and settle it."""
+    """Restore the ledger as it was before something happened, long after that, repair it, replay the stream, and settle it."""
     items = list(made.dynamodb.items(TABLE))
     act()
     made.clock.sleep(5000)
     made.dynamodb.restore(TABLE, items)
     repairs(made).repair()
-    made.start()
+    made.start().run(made.event() | {"replay": True})
     settle(made)
 
 
@@ -540,21 +618,33 @@ def test_what_was_swept_since_the_backup_is_neither_dead_nor_lost() -> None:
     assert ["a", "a", "d"] == made.ids("shop_db", "views")
 
 
-def test_what_forgetting_left_of_a_chunk_is_sent_after_a_repair() -> None:
+@pytest.mark.parametrize("is_swept", [False, True])
+@pytest.mark.parametrize("is_known", [False, True])
+def test_what_forgetting_left_of_a_chunk_is_sent_after_a_repair(is_known: bool, is_swept: bool) -> None:
     """It is in a new object, in a chunk that the backup does not know; the old one is deleted. The person's rows stay forgotten."""
-    made = Delivery().map(shop="shop_db")
-    made.fail(415)
-    made.put(envelope("shop", {"views": [row("a", email="p"), row("b", email="q")]}))
-    made.deliver()
-    made.td.faults.clear()
-    person = {"account": "shop", "column": "email", "values": ["p"]}
+    made = Delivery(archive_days=2).map(shop="shop_db")
+
+    def refuse() -> None:
+        made.fail(415)
+        made.put(envelope("shop", {"views": [row("a", email="p"), row("b", email="q")]}))
+        made.deliver()
+        made.td.faults.clear()
 
     def forget() -> None:
-        made.invoke_sender({"forget": {"do": "note"} | person})
+        made.invoke_sender({"forget": {"do": "note", "account": "shop", "column": "email", "values": ["p"]}})
         for hour in made.objects.hours():
             made.invoke_sender({"forget": {"do": "forget", "hour": hour, "after": ""}})
 
-    since_backup(made, forget)
+    def sweep() -> None:
+        made.send(State.DEAD)
+        for _ in range(4):
+            made.clock.sleep(86_400)
+            made.invoke_sender({"sweep": True})
+
+    if is_known:
+        refuse()
+    steps = [refuse, forget, sweep][is_known : 2 + is_swept]
+    since_backup(made, lambda: [step() for step in steps])
 
     assert ["b"] == made.ids("shop_db", "views")
     assert {"shop/views/3": ("forgotten", "", 1)} == made.chunks()
