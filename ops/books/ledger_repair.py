@@ -36,7 +36,14 @@ from worker.span import (
     milliseconds,
 )
 from worker.span_object import SpanObjects, Stored, hour_of, name_of
-from worker.states import FINAL, LEDGER_RESTORED, LONGEST_INVOCATION_SECONDS, Entry, State
+from worker.states import (
+    DEFAULT_MEMORY_SECONDS,
+    FINAL,
+    LEDGER_RESTORED,
+    LONGEST_INVOCATION_SECONDS,
+    Entry,
+    State,
+)
 from worker.sweeper import span_there
 
 _EARLIER_SECONDS = 7200.0  # clocks differ, and an object's hour is the one in which its span was planned
@@ -453,7 +460,8 @@ class LedgerRepair:
         The doubt is dated so that nothing is sent under the old id any more, and that the query comes when the last invocation that may have
         sent them has ended long enough ago.
         """
-        oldest = self.clock.now() - self.memory_seconds + LONGEST_INVOCATION_SECONDS
+        memory_seconds = max(self.memory_seconds, DEFAULT_MEMORY_SECONDS)  # as `Rules.askable_from`
+        oldest = self.clock.now() - memory_seconds + LONGEST_INVOCATION_SECONDS
         doubt = milliseconds(oldest) - 1
         for key, entry in span.all_leaves():
             if entry.state in _DOUBTFUL and not key.group.code:
