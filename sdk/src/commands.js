@@ -1,5 +1,5 @@
 import { automatic } from './auto/automatic.js';
-import { flush, leave, pump } from './delivery.js';
+import { flush, leave, pump, resume } from './delivery.js';
 import { page, release, set, track, unset } from './events.js';
 import { decide } from './permission.js';
 import { guard, onLast } from './safe.js';
@@ -40,7 +40,7 @@ export const commands = {
       leave();
     });
     onLast(document, 'visibilitychange', send);
-    onLast(window, 'pageshow', pump);
+    onLast(window, 'pageshow', resume);
     onLast(window, 'online', pump);
     onLast(window, 'storage', forgetDeleted);
     // Each in its own task, so that the page is never blocked for long.

@@ -189,7 +189,6 @@ test('broken members of the browser never throw', async () => {
       'platform',
       'onLine',
       'sendBeacon',
-      'locks',
       'globalPrivacyControl',
       'doNotTrack',
     ],
