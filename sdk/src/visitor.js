@@ -21,20 +21,32 @@ let user;
 
 const cookieName = () => settings.cookieName || '_td';
 
-// Accessing cookies throws in a frame without an origin, so these two functions may throw.
+// Accessing cookies throws in a frame without an origin, so these functions may throw.
 
 /** Returns the id set by td-js-sdk or an earlier page. */
-const cookie = () => (document.cookie.match(`(?:^|; )${cookieName()}=([^;]+)`) || [])[1];
+const cookie = () => (`; ${document.cookie}`.split(`; ${cookieName()}=`)[1] || '').split(';')[0];
 
 /**
  * @param {string} value
  * @param {number} seconds
+ * @param {string} [domain] Default: the page's host only.
  */
-const setCookie = (value, seconds) => {
+const setCookie = (value, seconds, domain) => {
   document.cookie =
     `${cookieName()}=${value};path=/;samesite=lax;max-age=${seconds}` +
-    (settings.cookieDomain ? ';domain=' + settings.cookieDomain : '') +
+    (domain ? ';domain=' + domain : '') +
     (location.protocol == 'https:' ? ';secure' : '');
+};
+
+/**
+ * Deletes a domain's cookie and, while there is one, those of wider domains: td-js-sdk may have set any.
+ *
+ * @param {string} domain Empty for the page's host only.
+ * @param {string} wider
+ */
+const deleteCookie = (domain, wider) => {
+  setCookie('', 0, domain);
+  if (wider && cookie()) deleteCookie(wider, wider.replace(/[^.]*.?/, ''));
 };
 
 /** Stores the user's name. An empty one, such as null, changes nothing. @param {any} name */
@@ -49,7 +61,7 @@ export const visitor = () => {
     const stored = read(keyOf('id'));
     id = stored || (FULL && (guard(cookie)() || (!isKept && own))) || uuid();
     if (FULL && settings.id == 'cookie') {
-      if (id != own) guard(setCookie)((own = id), TWO_YEARS_S);
+      if (id != own) guard(setCookie)((own = id), TWO_YEARS_S, settings.cookieDomain);
       isKept = guard(cookie)() == id;
     } else if (!stored) write(keyOf('id'), id);
   }
@@ -63,5 +75,5 @@ export const forget = () => {
   own = user = '';
   remove(keyOf('id'));
   remove(keyOf('user'));
-  if (FULL && settings.id == 'cookie') guard(setCookie)('', 0);
+  if (FULL) guard(deleteCookie)('', location.hostname);
 };

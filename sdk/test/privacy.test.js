@@ -159,13 +159,30 @@ test('the visitor id is kept in storage, in a cookie, or not at all', async () =
 test("visitors keep the id that td-js-sdk gave them", async () => {
   assert.equal((await id({}, 'a=b; _td=11111111-2222; c=d')).id, '11111111-2222');
   assert.equal((await id({ id: 'cookie' }, '_td=11111111-2222')).id, '11111111-2222');
+  assert.equal((await id({ cookieName: '__td.$' }, '__tdx=1; a__td.$=2; __td.$=11111111-2222')).id, '11111111-2222');
 });
 
-test('reset and denied consent delete the cookie', async () => {
+test('reset and denied consent delete the cookie, whichever domain it has and wherever the id is kept', async () => {
   for (const command of [['reset'], ['consent', 'denied']]) {
-    const visit = open({ id: 'cookie' });
-    visit.page.sluice('page');
-    visit.page.sluice(...command);
-    assert.match(visit.page.document.cookie, /^_td=;.*max-age=0/);
+    for (const options of [{}, { id: 'none' }, { id: 'cookie' }, { id: 'cookie', cookieDomain: 'shop.example' }]) {
+      for (const domain of ['', 'www.shop.example', 'shop.example']) {
+        const jar = new Map([[domain, 'of-td-js-sdk']]);
+        const page = new Browser().open(options, ({ location, document }) => {
+          location.hostname = 'www.shop.example';
+          Object.defineProperty(document, 'cookie', {
+            get: () => [...jar.values()].map((value) => `_td=${value}`).join('; '),
+            set: (text) => {
+              const [, value, domain = ''] = text.match(/^_td=([^;]*)(?:.*;domain=([^;]*))?/);
+              if (value) jar.set(domain, value);
+              else jar.delete(domain);
+            },
+          });
+        });
+        page.sluice('page');
+        await page.browser.clock.advance(1);
+        page.sluice(...command);
+        assert.deepEqual([...jar], [], JSON.stringify({ command, options, domain }));
+      }
+    }
   }
 });

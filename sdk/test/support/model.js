@@ -232,6 +232,7 @@ export class Page {
       location: {
         href: 'https://shop.example/a?utm_source=mail#b',
         host: 'shop.example',
+        hostname: 'shop.example',
         pathname: '/a',
         search: '?utm_source=mail',
         protocol: 'https:',

@@ -117,6 +117,29 @@ export const suite = (name, more = () => {}) => {
       await arrived(visitor);
     });
 
+    visit("reset and denied consent forget td-js-sdk's cookie of the whole domain", async (visitor, collector, site) => {
+      const tab = await visitor.tab();
+      await tab.goto(visitor.url('home').replace('localhost', 'www.shop.localhost'));
+      await tab.evaluate(() => {
+        document.cookie = '_td=of-td-js-sdk;domain=shop.localhost;path=/';
+        send(1);
+        sluice('reset');
+        send(2);
+        document.cookie = '_td=again;domain=shop.localhost;path=/';
+        sluice('consent', 'denied');
+        sluice('consent', 'granted');
+        send(3);
+      });
+      visitor.made = 3;
+      const events = await named(collector, 'visits', 1);
+      assert.deepEqual(
+        events.map(({ n }) => n),
+        [3],
+      );
+      assert.doesNotMatch(events[0].td_client_id, /of-td-js-sdk|again/);
+      assert.equal(await tab.evaluate(() => document.cookie), '');
+    });
+
     visit('events arrive from a frame without storage or cookies', async (visitor, collector, site) => {
       site.bodies['/frames'] = `<iframe sandbox="allow-scripts" src="${visitor.url('framed')}"></iframe>`;
       site.bodies['/sluice/framed'] = '<script>send(1)</script>';
