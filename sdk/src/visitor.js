@@ -57,7 +57,7 @@ export const identify = (name) => {
 /** Returns the columns that identify the visitor. They are read each time: another page may have reset them. */
 export const visitor = () => {
   let id;
-  if (settings.id != 'none') {
+  if (/** @type {unknown} */ (settings.id) !== false && settings.id != 'none') {
     const stored = read(keyOf('id'));
     id = stored || (FULL && (guard(cookie)() || (!isKept && own))) || uuid();
     if (FULL && settings.id == 'cookie') {

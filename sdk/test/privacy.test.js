@@ -56,6 +56,21 @@ test('if consent is required, events are held without storing them, and sent onc
   assert.match(visit.page.document.cookie, /^_td=/);
 });
 
+test('any value of the option consent but false, null and undefined requires consent', async () => {
+  for (const [consent, recorded] of [
+    [true, false],
+    ['Required', false],
+    [false, true],
+    [null, true],
+    [undefined, true],
+  ]) {
+    const visit = open({ consent });
+    visit.page.sluice('track', 'visits', { n: 1 });
+    await visit.browser.clock.advance(2000);
+    assert.deepEqual([visit.sent(), kept(visit).length > 0], [recorded ? [1] : [], recorded], `${consent}`);
+  }
+});
+
 test('a page that is left before consent stores and sends nothing', async () => {
   const visit = open({ consent: 'required' });
   visit.page.sluice('track', 'visits', { n: 1 });
@@ -153,7 +168,9 @@ test('the visitor id is kept in storage, in a cookie, or not at all', async () =
     `who=${cookie.id};path=/;samesite=lax;max-age=63072000;domain=shop.example;secure`,
   );
   assert.equal(cookie.stored, undefined);
-  assert.deepEqual(await id({ id: 'none' }), { id: undefined, cookie: '', stored: undefined });
+  for (const none of ['none', false]) {
+    assert.deepEqual(await id({ id: none }), { id: undefined, cookie: '', stored: undefined });
+  }
 });
 
 test("visitors keep the id that td-js-sdk gave them", async () => {
