@@ -12,12 +12,6 @@ const TWO_YEARS_S = 63072000;
  */
 let own;
 let isKept = false;
-/**
- * The user's name, until it may be stored.
- *
- * @type {string | undefined}
- */
-let user;
 
 const cookieName = () => settings.cookieName || '_td';
 
@@ -49,11 +43,6 @@ const deleteCookie = (domain, wider) => {
   if (wider && cookie()) deleteCookie(wider, wider.replace(/[^.]*.?/, ''));
 };
 
-/** Stores the user's name. An empty one, such as null, changes nothing. @param {any} name */
-export const identify = (name) => {
-  if (name) user = '' + name;
-};
-
 /** Returns the columns that identify the visitor. They are read each time: another page may have reset them. */
 export const visitor = () => {
   let id;
@@ -65,14 +54,12 @@ export const visitor = () => {
       isKept = guard(cookie)() == id;
     } else if (!stored) write(keyOf('id'), id);
   }
-  if (user) write(keyOf('user'), user);
-  user = '';
   return { td_client_id: id, user_id: read(keyOf('user')) };
 };
 
 /** Deletes the visitor's id and user; the next event gets a new id. */
 export const forget = () => {
-  own = user = '';
+  own = '';
   remove(keyOf('id'));
   remove(keyOf('user'));
   if (FULL) guard(deleteCookie)('', location.hostname);

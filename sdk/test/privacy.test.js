@@ -71,6 +71,69 @@ test('any value of the option consent but false, null and undefined requires con
   }
 });
 
+test('events that wait for consent keep the visitor and the user of their time', async () => {
+  const browser = new Browser();
+  const before = browser.open();
+  before.sluice('identify', 'old');
+  before.sluice('track', 'visits', { n: 1 });
+  await browser.clock.advance(2000);
+  before.kill();
+  const page = browser.open({ consent: 'required' });
+  page.sluice('track', 'visits', { n: 2 });
+  page.sluice('identify', 'new');
+  page.sluice('track', 'visits', { n: 3 });
+  page.sluice('reset');
+  page.sluice('track', 'visits', { n: 4 });
+  page.sluice('identify', 'newest');
+  page.sluice('track', 'visits', { n: 5 });
+  await browser.clock.advance(2000);
+  page.sluice('consent', 'granted');
+  page.sluice('track', 'visits', { n: 6 });
+  await browser.clock.advance(2000);
+  const [, , third, ...others] = browser.server.rows;
+  assert.deepEqual(
+    browser.server.rows.map(({ n, user_id }) => [n, user_id]),
+    [
+      [1, 'old'],
+      [2, undefined], // the reset forgot this user at once
+      [3, 'new'],
+      [4, undefined],
+      [5, 'newest'],
+      [6, 'newest'],
+    ],
+  );
+  const [later, ...more] = new Set(others.map(({ td_client_id }) => td_client_id));
+  assert.notEqual(later, third.td_client_id);
+  assert.deepEqual(more, []);
+});
+
+test('a reset before consent forgets the earlier visitor even if the page is left without a decision', async () => {
+  const browser = new Browser();
+  const before = browser.open();
+  before.sluice('identify', 'old');
+  before.sluice('page');
+  await browser.clock.advance(2000);
+  before.kill();
+  const page = browser.open({ consent: 'required' });
+  page.sluice('reset');
+  await browser.clock.advance(2000);
+  page.leave();
+  assert.deepEqual(
+    [...browser.stored.keys()].filter((key) => /id|user/.test(key)),
+    [],
+  );
+});
+
+test('a user identified before consent is kept, however many events follow', async () => {
+  const visit = open({ consent: 'required' });
+  visit.page.sluice('identify', 'u');
+  for (let n = 1; n <= 130; n += 1) visit.page.sluice('track', 'visits', { n });
+  await visit.browser.clock.advance(1);
+  visit.page.sluice('consent', 'granted');
+  await visit.browser.clock.advance(10_000);
+  assert.deepEqual([...new Set(visit.browser.server.rows.map(({ user_id }) => user_id))], ['u']);
+});
+
 test('a page that is left before consent stores and sends nothing', async () => {
   const visit = open({ consent: 'required' });
   visit.page.sluice('track', 'visits', { n: 1 });
