@@ -119,7 +119,7 @@ const trim = () => {
  * @returns {Columns} The same columns.
  */
 export const serialize = (columns) => {
-  for (const name in columns) {
+  for (const name of Object.keys(columns)) {
     const value = columns[name];
     columns[name] = typeof value == 'bigint' ? '' + value : guard(JSON.stringify)(value);
   }

@@ -106,4 +106,4 @@ export const track = (name, columns) => (settings.eventTable ? notice(name, colu
  * @param {string} name
  * @param {Columns} [columns]
  */
-export const notice = (name, columns) => record(settings.eventTable || 'events', { event: name, ...columns });
+export const notice = (name, columns) => record(settings.eventTable || 'events', { ...columns, event: name });

@@ -55,6 +55,8 @@ test('an event goes to the table with its name, or to the option eventTable with
     (await rows(options, ['track', 'signup'])).map(({ table, event }) => [table, event]);
   assert.deepEqual(await found({}), [['signup', undefined]]);
   assert.deepEqual(await found({ eventTable: 'events' }), [['events', 'signup']]);
+  const [row] = await rows({ eventTable: 'events' }, ['track', 'Any name!', { event: 'mine' }]);
+  assert.equal(row.event, 'Any name!');
 });
 
 test('set adds columns to later events, an event overrides them, and reset removes them', async () => {

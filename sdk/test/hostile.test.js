@@ -303,6 +303,16 @@ test('events are recorded in a frame without access to cookies', async () => {
   }
 });
 
+test('what a page adds to Object.prototype does not become a column', async () => {
+  const browser = new Browser();
+  const page = browser.open();
+  page.evaluate('Object.prototype.added = 1');
+  page.sluice('track', 'visits', { n: 1 });
+  await browser.clock.advance(2000);
+  const [{ n, added }] = browser.server.rows;
+  assert.deepEqual([n, added], [1, undefined]);
+});
+
 test("a page's own toJSON of arrays does not change what is sent", async () => {
   const browser = new Browser();
   const page = browser.open();
