@@ -55,6 +55,7 @@ export const commands = {
     if (user) hold(() => write(keyOf('user'), user));
   },
   consent(state) {
+    tell(false, 'consent', state);
     decide(state == 'granted');
     release();
   },

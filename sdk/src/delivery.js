@@ -85,7 +85,7 @@ const send = async (key) => {
       // A batch that is unreadable, unwanted or too large stays so; an operator can fix the cause of other refusals.
       done = rejected && (ok || status == 400 || status == 403 || status == 413);
       const all = JSON.parse(`[${events}]`);
-      tell(ok ? rejected[0] : status < 500 && status != 429, 'answer', status, error || rejected, all);
+      tell(ok ? rejected[0] : status < 500 && status != 429, 'answer', status, error || rejected, all, done);
       if (done) drop(ok ? rejected.map((/** @type {{index: number}} */ one) => all[one.index]) : all);
     } catch (error) {
       tell(false, 'no_answer', error);
