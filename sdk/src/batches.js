@@ -1,6 +1,7 @@
 import { guard } from './safe.js';
 import { keyOf } from './settings.js';
 import { keys, memory, read, remove, write } from './storage.js';
+import { tell } from './tell.js';
 import { uuid } from './uuid.js';
 
 /** Maximum events in a batch. */
@@ -119,7 +120,7 @@ const trim = () => {
  * @returns {Columns} The same columns.
  */
 export const serialize = (columns) => {
-  for (const name in columns) {
+  for (const name of Object.keys(columns)) {
     const value = columns[name];
     columns[name] = typeof value == 'bigint' ? '' + value : guard(JSON.stringify)(value);
   }
@@ -139,7 +140,7 @@ export const add = (event) => {
     .map((name) => JSON.stringify(name) + ':' + event[name])}}`;
   if (text.length > MAX_EVENT_CHARACTERS) {
     dropped++;
-    return;
+    return tell(true, 'too_large', event);
   }
   dropped = 0;
   if (open && events.length + text.length < MAX_CHARACTERS && age(open) < GATHER_MS) {

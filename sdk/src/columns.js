@@ -26,7 +26,7 @@ export const browserColumns = () => ({
 /** Returns columns set by the page's author and its campaigns. */
 export const authorColumns = () => {
   const columns = Object.fromEntries(
-    Array.from(new URLSearchParams(location.search))
+    [...new URLSearchParams(location.search)]
       .filter(([name]) => name.startsWith('utm_'))
       .slice(0, MAX_PARAMETERS),
   );

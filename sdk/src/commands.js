@@ -1,12 +1,12 @@
 import { automatic } from './auto/automatic.js';
-import { flush, leave, pump } from './delivery.js';
-import { page, release, set, track, unset } from './events.js';
+import { flush, leave, pump, resume } from './delivery.js';
+import { hold, page, release, set, track, unset } from './events.js';
 import { decide } from './permission.js';
 import { guard, onLast } from './safe.js';
-import { settings } from './settings.js';
-import { forgetDeleted } from './storage.js';
+import { keyOf, settings } from './settings.js';
+import { forgetDeleted, write } from './storage.js';
 import { tell } from './tell.js';
-import { forget, identify } from './visitor.js';
+import { forget } from './visitor.js';
 
 let started = false;
 
@@ -40,7 +40,7 @@ export const commands = {
       leave();
     });
     onLast(document, 'visibilitychange', send);
-    onLast(window, 'pageshow', pump);
+    onLast(window, 'pageshow', resume);
     onLast(window, 'online', pump);
     onLast(window, 'storage', forgetDeleted);
     // Each in its own task, so that the page is never blocked for long.
@@ -52,17 +52,18 @@ export const commands = {
   track,
   set,
   identify(user) {
-    release();
-    identify(user);
+    if (user) hold(() => write(keyOf('user'), user));
   },
   consent(state) {
+    tell(false, 'consent', state);
     decide(state == 'granted');
     release();
   },
   reset() {
+    hold(forget);
     release();
     unset();
-    forget();
+    forget(); // even if the visitor never decides
   },
   flush: send,
 };

@@ -63,7 +63,6 @@ const body = (key, events) =>
 const send = async (key) => {
   let [, sent, events] = load(key);
   if (!events) return remove(key); // not a batch
-  if (!isOwn(key) && lease(key)) return; // another page sent it before this one got the lock
   let wait = 0;
   // A batch with an unknown outcome that the server may no longer recognise counts as delivered.
   let done = sent && Date.now() - sent > MEMORY_MS;
@@ -86,7 +85,7 @@ const send = async (key) => {
       // A batch that is unreadable, unwanted or too large stays so; an operator can fix the cause of other refusals.
       done = rejected && (ok || status == 400 || status == 403 || status == 413);
       const all = JSON.parse(`[${events}]`);
-      tell(ok ? rejected[0] : status < 500 && status != 429, 'answer', status, error || rejected, all);
+      tell(ok ? rejected[0] : status < 500 && status != 429, 'answer', status, error || rejected, all, done);
       if (done) drop(ok ? rejected.map((/** @type {{index: number}} */ one) => all[one.index]) : all);
     } catch (error) {
       tell(false, 'no_answer', error);
@@ -105,20 +104,6 @@ const send = async (key) => {
   }
 };
 
-/**
- * Sends a batch that any page may send. If the browser has locks, only one page sends it at a time.
- *
- * @param {string} key
- * @returns {Promise<unknown>} Whether the next one may be sent.
- */
-const sendAlone = async (key) => {
-  try {
-    return await navigator.locks.request(key, { ifAvailable: true }, (lock) => lock && send(key));
-  } catch (error) {
-    return send(key);
-  }
-};
-
 /** Sends the batches that may be sent now, one after another. */
 export const pump = async () => {
   if (underway) return;
@@ -126,7 +111,7 @@ export const pump = async () => {
     clearTimeout(retrying);
     while (!pause() && navigator.onLine !== false && isGranted()) {
       underway = closed().find(isOwn) || closed().find((key) => !lease(key));
-      if (!underway || !(await (isOwn(underway) ? send : sendAlone)(underway))) break;
+      if (!underway || !(await send(underway))) break;
     }
     const waits = closed().map(lease);
     if (waits.length) {
@@ -134,6 +119,16 @@ export const pump = async () => {
     }
   } catch (error) {}
   underway = '';
+};
+
+/**
+ * Sends what waits when the page is shown. Firefox never ends a request of a page that it froze in the back/forward cache.
+ *
+ * @param {PageTransitionEvent} event
+ */
+export const resume = ({ persisted }) => {
+  if (persisted) underway = '';
+  return pump();
 };
 
 /** Closes the open batch and sends it. */

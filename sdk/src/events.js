@@ -21,13 +21,17 @@ const MAX_HELD = 100;
  */
 let common = {};
 /**
- * Serialized events not stored yet, because the page's own work has priority or the visitor has not decided.
+ * Serialized events not stored yet, because the page's own work has priority or the visitor has not decided, and the changes of
+ * the visitor between them.
  *
- * @type {Columns[]}
+ * @type {[event: Columns | undefined, change?: () => void][]}
  */
 let held = [];
 /** @type {number | undefined} */
 let waiting;
+
+/** Changes the visitor after the events that are held. @param {() => void} change */
+export const hold = (change) => held.push([, change]);
 
 /** Stores, keeps waiting or discards the held events, depending on the visitor's consent. */
 export const release = guard(() => {
@@ -38,12 +42,14 @@ export const release = guard(() => {
   held = [];
   if (granted) {
     events.forEach(
-      guard((event) =>
-        enqueue({ ...serialize({ ...visitor(), ...(FULL && guard(browserColumns)()) }), ...event }),
+      guard(([event, change]) =>
+        change
+          ? change()
+          : enqueue({ ...serialize({ ...visitor(), ...(FULL && guard(browserColumns)()) }), ...event }),
       ),
     );
   } else if (granted == null) {
-    held = events.slice(-MAX_HELD);
+    held = events.filter(([, change], index) => change || index >= events.length - MAX_HELD);
   } else {
     close();
     forget();
@@ -77,7 +83,7 @@ const record = (table, columns) => {
   };
   columns.time = columns.time || (Date.now() / 1000) >>> 0; // shorter than Math.floor
   tell(false, 'event', table, { ...columns });
-  held.push(serialize(columns));
+  held.push([serialize(columns)]);
   // Browsers delay timers of hidden pages.
   if (document.hidden) release();
   else waiting = waiting || setTimeout(release);
@@ -100,4 +106,4 @@ export const track = (name, columns) => (settings.eventTable ? notice(name, colu
  * @param {string} name
  * @param {Columns} [columns]
  */
-export const notice = (name, columns) => record(settings.eventTable || 'events', { event: name, ...columns });
+export const notice = (name, columns) => record(settings.eventTable || 'events', { ...columns, event: name });

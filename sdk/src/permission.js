@@ -22,6 +22,6 @@ export const isGranted = () =>
     ? undefined
     : isRefused()
       ? false
-      : settings.consent == 'required'
+      : settings.consent
         ? decision
         : decision !== false;

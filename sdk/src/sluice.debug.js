@@ -65,23 +65,31 @@ const PRINT = {
   unknown_command(name) {
     console.error(`sluice: unknown_command: there is no command "${name}". Commands: ${COMMANDS.join(', ')}.`);
   },
+  consent(state) {
+    if (['granted', 'denied'].includes(state)) console.info(`sluice: consent ${state}`);
+    else console.error('sluice: odd_consent: the consent is "granted" or "denied". This value counts as "denied":', state);
+  },
+  too_large(event) {
+    console.error('sluice: too_large: an event over 256 KiB is dropped.', event);
+  },
   no_answer(error) {
     console.warn(
       'sluice: no_answer: the endpoint is unreachable, or this page may not read its responses (parameter AllowedOrigins). The events are kept and sent again.',
       error,
     );
   },
-  answer(status, refused, events) {
-    if (status < 300) {
-      for (const { index, code, message } of refused) {
-        console.error(`sluice: ${code}: event rejected: ${message}. ${ADVICE[code] || ''}`, events[index]);
-      }
-      console.info(`sluice: ${events.length - refused.length} events delivered`);
+  answer(status, refused, events, done) {
+    const rejected = Array.isArray(refused) && refused;
+    for (const { index, code, message } of rejected || []) {
+      console.error(`sluice: ${code}: event rejected: ${message}. ${ADVICE[code] || ''}`, events[index]);
+    }
+    if (done && rejected) {
+      console.info(`sluice: ${events.length - rejected.length} events delivered`);
       return;
     }
-    const { code = status, message = '' } = refused && !Array.isArray(refused) ? refused : {};
-    const fate = [400, 403, 413].includes(status) ? 'dropped' : 'kept and sent again';
-    console.error(`sluice: ${code}: ${message}. ${ADVICE[code] || ''} ${events.length} events are ${fate}.`, events);
+    const { code = status, message = '' } = refused || {};
+    const fate = `${events.length} events are ${done ? 'dropped' : 'kept and sent again'}.`;
+    console.error(`sluice: ${code}: ${[message && message + '.', ADVICE[code], fate].filter(Boolean).join(' ')}`, events);
   },
 };
 

@@ -28,7 +28,7 @@ export const tell = guard((/** @type {unknown} */ isMistake, /** @type {unknown[
       debug.load();
     }
     log.push(what);
-  } else if (debugs || (isMistake && !warned)) {
+  } else if ((!FULL && debugs) || (isMistake && !warned)) {
     warned = isMistake;
     console.warn('sluice', ...what);
   }

@@ -12,56 +12,55 @@ const TWO_YEARS_S = 63072000;
  */
 let own;
 let isKept = false;
-/**
- * The user's name, until it may be stored.
- *
- * @type {string | undefined}
- */
-let user;
 
 const cookieName = () => settings.cookieName || '_td';
 
-// Accessing cookies throws in a frame without an origin, so these two functions may throw.
+// Accessing cookies throws in a frame without an origin, so these functions may throw.
 
 /** Returns the id set by td-js-sdk or an earlier page. */
-const cookie = () => (document.cookie.match(`(?:^|; )${cookieName()}=([^;]+)`) || [])[1];
+const cookie = () => (`; ${document.cookie}`.split(`; ${cookieName()}=`)[1] || '').split(';')[0];
 
 /**
  * @param {string} value
  * @param {number} seconds
+ * @param {string} [domain] Default: the page's host only.
  */
-const setCookie = (value, seconds) => {
+const setCookie = (value, seconds, domain) => {
   document.cookie =
     `${cookieName()}=${value};path=/;samesite=lax;max-age=${seconds}` +
-    (settings.cookieDomain ? ';domain=' + settings.cookieDomain : '') +
+    (domain ? ';domain=' + domain : '') +
     (location.protocol == 'https:' ? ';secure' : '');
 };
 
-/** Stores the user's name. An empty one, such as null, changes nothing. @param {any} name */
-export const identify = (name) => {
-  if (name) user = '' + name;
+/**
+ * Deletes a domain's cookie and, while there is one, those of wider domains: td-js-sdk may have set any.
+ *
+ * @param {string} domain Empty for the page's host only.
+ * @param {string} wider
+ */
+const deleteCookie = (domain, wider) => {
+  setCookie('', 0, domain);
+  if (wider && cookie()) deleteCookie(wider, wider.replace(/[^.]*.?/, ''));
 };
 
 /** Returns the columns that identify the visitor. They are read each time: another page may have reset them. */
 export const visitor = () => {
   let id;
-  if (settings.id != 'none') {
+  if (/** @type {unknown} */ (settings.id) !== false && settings.id != 'none') {
     const stored = read(keyOf('id'));
     id = stored || (FULL && (guard(cookie)() || (!isKept && own))) || uuid();
     if (FULL && settings.id == 'cookie') {
-      if (id != own) guard(setCookie)((own = id), TWO_YEARS_S);
+      if (id != own) guard(setCookie)((own = id), TWO_YEARS_S, settings.cookieDomain);
       isKept = guard(cookie)() == id;
     } else if (!stored) write(keyOf('id'), id);
   }
-  if (user) write(keyOf('user'), user);
-  user = '';
   return { td_client_id: id, user_id: read(keyOf('user')) };
 };
 
 /** Deletes the visitor's id and user; the next event gets a new id. */
 export const forget = () => {
-  own = user = '';
+  own = '';
   remove(keyOf('id'));
   remove(keyOf('user'));
-  if (FULL && settings.id == 'cookie') guard(setCookie)('', 0);
+  if (FULL) guard(deleteCookie)('', location.hostname);
 };

@@ -35,16 +35,15 @@ const torn = (requests) => {
 };
 
 /** Simulates one visit of less than an hour. */
-const visit = async (seed, { locks, script, forgets, clears, capacity = Infinity }) => {
+const visit = async (seed, { script, forgets, clears, capacity = Infinity }) => {
   const random = chance(seed);
   const pick = (values) => values[Math.floor(random() * values.length)];
-  const browser = new Browser({ random, locks, script });
+  const browser = new Browser({ random, script });
   const { clock, server } = browser;
   // If the clock jumps, pages do not wait reliably, so the network must be fast for a request to arrive before its retry.
   const jumps = random() < 0.5;
   browser.capacity = capacity;
   browser.forgets = () => !!forgets && random() < 0.5;
-  browser.lockDelay = () => random() * pick([5, 5, 2000]);
   server.latency = () => random() * (jumps ? 50 : pick([50, 500, 4000]));
   let made = 0;
   const pages = [];
@@ -113,12 +112,7 @@ const visit = async (seed, { locks, script, forgets, clears, capacity = Infinity
   return { made, lost, doubled, left, torn: torn(server.requests) };
 };
 
-for (const options of [
-  { locks: true },
-  { locks: false },
-  { locks: true, script: 'sluice.core.js' },
-  { locks: true, clears: true },
-]) {
+for (const options of [{}, { script: 'sluice.core.js' }, { clears: true }]) {
   test(`no event is lost or duplicated in ${VISITS} visits ${JSON.stringify(options)}`, async () => {
     let made = 0;
     for (let seed = FIRST; seed < FIRST + VISITS; seed += 1) {
@@ -130,10 +124,7 @@ for (const options of [
   });
 }
 
-for (const options of [
-  { locks: true, forgets: true },
-  { locks: true, capacity: 3000 },
-]) {
+for (const options of [{ forgets: true }, { capacity: 3000 }]) {
   test(`if storage loses writes, only events of torn batches are duplicated in ${VISITS} visits ${JSON.stringify(options)}`, async () => {
     let [all, some] = [0, 0];
     for (let seed = FIRST; seed < FIRST + VISITS; seed += 1) {

@@ -183,26 +183,35 @@ suite('chrome', (visit) => {
     assert.equal((await named(collector, 'visits')).length, 1);
   });
 
-  for (const [build, load] of [
-    ['script', `<script src="/sluice.js"></script>`],
-    ['module', `<script type="module">import { init, track } from '/sluice.mjs'; Object.assign(window, { init, track })</script>`],
+  const SCRIPT = `<script src="/sluice.js"></script>`;
+  const MODULE = `<script type="module">import { init, track } from '/sluice.mjs'; Object.assign(window, { init, track })</script>`;
+  for (const [code, build, load, key, table] of [
+    ['invalid_key', 'script', SCRIPT, 'shop.k1.forged', 'visits'],
+    ['invalid_key', 'module', MODULE, 'shop.k1.forged', 'visits'],
+    ['invalid_table', 'script', SCRIPT, undefined, 'Bad Table'],
   ]) {
-    visit(`debug mode reports a wrong key as invalid_key, with the ${build}`, async (visitor, collector, site) => {
+    visit(`debug mode reports the ingest's ${code}, with the ${build}`, async (visitor, collector, site) => {
       site.bodies['/debug'] = load;
       const tab = await visitor.tab();
       const lines = [];
       tab.on('console', (message) => lines.push(message.text()));
       await tab.goto(`${site.origin}/debug`);
-      await tab.evaluate((endpoint) => {
-        const run = window.sluice || ((name, ...rest) => window[name](...rest));
-        run('init', { endpoint, key: 'shop.k1.forged', debug: true });
-        run('track', 'visits', { n: 1 });
-      }, collector.url);
+      await tab.evaluate(
+        (endpoint, key, table) => {
+          const run = window.sluice || ((name, ...rest) => window[name](...rest));
+          run('init', { endpoint, key, debug: true });
+          run('track', table, { n: 1 });
+        },
+        collector.url,
+        key || collector.keys.shop,
+        table,
+      );
       const codes = await until(
         () => lines.map((line) => line.split(':')[1]),
-        (found) => found.includes(' invalid_key'),
+        (found) => found.includes(` ${code}`),
       );
-      assert.ok(codes.some((code) => code.startsWith(' event for the table visits')), lines.join('\n'));
+      assert.ok(codes.includes(` ${code}`), lines.join('\n'));
+      assert.ok(codes.some((text) => text.startsWith(` event for the table ${table}`)), lines.join('\n'));
     });
   }
 

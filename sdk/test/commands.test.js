@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
+import { createContext, runInContext } from 'node:vm';
 import { Browser } from './support/model.js';
 
 const PAGE_COLUMNS = {
@@ -55,6 +56,8 @@ test('an event goes to the table with its name, or to the option eventTable with
     (await rows(options, ['track', 'signup'])).map(({ table, event }) => [table, event]);
   assert.deepEqual(await found({}), [['signup', undefined]]);
   assert.deepEqual(await found({ eventTable: 'events' }), [['events', 'signup']]);
+  const [row] = await rows({ eventTable: 'events' }, ['track', 'Any name!', { event: 'mine' }]);
+  assert.equal(row.event, 'Any name!');
 });
 
 test('set adds columns to later events, an event overrides them, and reset removes them', async () => {
@@ -150,6 +153,17 @@ test('commands are queued until the script has loaded and init is called', async
   assert.deepEqual(
     browser.server.rows.map(({ table }) => table),
     ['pageviews', 'early', 'late'],
+  );
+});
+
+test('the snippet queues commands even if an element of the page has the id sluice', () => {
+  const snippet = readFileSync(new URL('../dist/snippet.html', import.meta.url), 'utf8');
+  const window = createContext({ sluice: { tagName: 'MAIN' } });
+  window.window = window;
+  runInContext(snippet.match(/<script>([^]*?)<\/script>/)[1], window);
+  assert.deepEqual(
+    Array.from(window.sluice.q, ([command]) => command),
+    ['init'],
   );
 });
 

@@ -70,16 +70,47 @@ test('each rejection is logged with its code', async () => {
     { status: 404, body: { message: 'Not Found' } },
     { unreadable: true },
     { status: 503, body: { error: { code: 'stream_unavailable', message: 'later' } } },
-    { status: 200, body: { accepted: 0, rejected: [{ index: 0, code: 'invalid_table', message: 'no' }] } },
-    { status: 403, body: { error: { code: 'revoked_key', message: 'no' } } },
+    { status: 400, body: { accepted: 0, rejected: [{ index: 0, code: 'invalid_table', message: 'no such name' }] } },
+    { status: 403, body: { message: 'Forbidden' } },
+    { status: 403, headers: { 'x-sluice-error': 'revoked_key' }, body: { error: { code: 'revoked_key', message: 'no' } } },
   ];
   browser.server.decide = () => fates.shift() || 'take';
   page.sluice('track', 'visits');
   await browser.clock.advance(60_000);
   page.sluice('track', 'visits');
   await browser.clock.advance(60_000);
-  for (const code of ['invalid_key', '404', 'no_answer', 'stream_unavailable', 'invalid_table', 'revoked_key'])
-    assert.ok(says(told(), `${code}: `), `${code}: ${told()}`);
+  for (const line of [
+    'invalid_key: the key is not signed. ',
+    '404: There is no Sluice at this URL. Check the option endpoint. 1 events are kept and sent again.',
+    'no_answer: ',
+    'stream_unavailable: later. 1 events are kept and sent again.',
+    'invalid_table: event rejected: no such name. ',
+    '0 events delivered',
+    '403: 1 events are kept and sent again.',
+    'revoked_key: no. 1 events are dropped.',
+  ])
+    assert.ok(says(told(), line), `${line}: ${told().join('\n')}`);
+});
+
+test('an event that is too large is logged when it is dropped', async () => {
+  for (const debug of [true, false]) {
+    const { browser, page } = open({ debug });
+    page.sluice('track', 'visits', { text: 'x'.repeat(300_000) });
+    await browser.clock.advance(2000);
+    assert.ok(
+      page.warnings.some((line) => line.slice(0, 2).join(' ').match(/too_large/)),
+      `debug: ${debug}`,
+    );
+  }
+});
+
+test('a consent other than granted and denied is logged', async () => {
+  const { browser, page, told } = open({ debug: true });
+  page.sluice('consent', 'granted');
+  page.sluice('consent', true);
+  await browser.clock.advance(2000);
+  assert.ok(says(told(), 'consent granted'), told());
+  assert.ok(says(told(), 'odd_consent: '), told());
 });
 
 test('unknown commands and invalid options are logged by name', async () => {

@@ -189,7 +189,6 @@ test('broken members of the browser never throw', async () => {
       'platform',
       'onLine',
       'sendBeacon',
-      'locks',
       'globalPrivacyControl',
       'doNotTrack',
     ],
@@ -302,6 +301,16 @@ test('events are recorded in a frame without access to cookies', async () => {
     const [one, two] = browser.server.rows;
     assert.deepEqual([one.n, two.n, one.td_client_id], [1, 2, two.td_client_id]);
   }
+});
+
+test('what a page adds to Object.prototype does not become a column', async () => {
+  const browser = new Browser();
+  const page = browser.open();
+  page.evaluate('Object.prototype.added = 1');
+  page.sluice('track', 'visits', { n: 1 });
+  await browser.clock.advance(2000);
+  const [{ n, added }] = browser.server.rows;
+  assert.deepEqual([n, added], [1, undefined]);
 });
 
 test("a page's own toJSON of arrays does not change what is sent", async () => {

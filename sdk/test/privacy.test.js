@@ -56,6 +56,84 @@ test('if consent is required, events are held without storing them, and sent onc
   assert.match(visit.page.document.cookie, /^_td=/);
 });
 
+test('any value of the option consent but false, null and undefined requires consent', async () => {
+  for (const [consent, recorded] of [
+    [true, false],
+    ['Required', false],
+    [false, true],
+    [null, true],
+    [undefined, true],
+  ]) {
+    const visit = open({ consent });
+    visit.page.sluice('track', 'visits', { n: 1 });
+    await visit.browser.clock.advance(2000);
+    assert.deepEqual([visit.sent(), kept(visit).length > 0], [recorded ? [1] : [], recorded], `${consent}`);
+  }
+});
+
+test('events that wait for consent keep the visitor and the user of their time', async () => {
+  const browser = new Browser();
+  const before = browser.open();
+  before.sluice('identify', 'old');
+  before.sluice('track', 'visits', { n: 1 });
+  await browser.clock.advance(2000);
+  before.kill();
+  const page = browser.open({ consent: 'required' });
+  page.sluice('track', 'visits', { n: 2 });
+  page.sluice('identify', 'new');
+  page.sluice('track', 'visits', { n: 3 });
+  page.sluice('reset');
+  page.sluice('track', 'visits', { n: 4 });
+  page.sluice('identify', 'newest');
+  page.sluice('track', 'visits', { n: 5 });
+  await browser.clock.advance(2000);
+  page.sluice('consent', 'granted');
+  page.sluice('track', 'visits', { n: 6 });
+  await browser.clock.advance(2000);
+  const [, , third, ...others] = browser.server.rows;
+  assert.deepEqual(
+    browser.server.rows.map(({ n, user_id }) => [n, user_id]),
+    [
+      [1, 'old'],
+      [2, undefined], // the reset forgot this user at once
+      [3, 'new'],
+      [4, undefined],
+      [5, 'newest'],
+      [6, 'newest'],
+    ],
+  );
+  const [later, ...more] = new Set(others.map(({ td_client_id }) => td_client_id));
+  assert.notEqual(later, third.td_client_id);
+  assert.deepEqual(more, []);
+});
+
+test('a reset before consent forgets the earlier visitor even if the page is left without a decision', async () => {
+  const browser = new Browser();
+  const before = browser.open();
+  before.sluice('identify', 'old');
+  before.sluice('page');
+  await browser.clock.advance(2000);
+  before.kill();
+  const page = browser.open({ consent: 'required' });
+  page.sluice('reset');
+  await browser.clock.advance(2000);
+  page.leave();
+  assert.deepEqual(
+    [...browser.stored.keys()].filter((key) => /id|user/.test(key)),
+    [],
+  );
+});
+
+test('a user identified before consent is kept, however many events follow', async () => {
+  const visit = open({ consent: 'required' });
+  visit.page.sluice('identify', 'u');
+  for (let n = 1; n <= 130; n += 1) visit.page.sluice('track', 'visits', { n });
+  await visit.browser.clock.advance(1);
+  visit.page.sluice('consent', 'granted');
+  await visit.browser.clock.advance(10_000);
+  assert.deepEqual([...new Set(visit.browser.server.rows.map(({ user_id }) => user_id))], ['u']);
+});
+
 test('a page that is left before consent stores and sends nothing', async () => {
   const visit = open({ consent: 'required' });
   visit.page.sluice('track', 'visits', { n: 1 });
@@ -153,19 +231,38 @@ test('the visitor id is kept in storage, in a cookie, or not at all', async () =
     `who=${cookie.id};path=/;samesite=lax;max-age=63072000;domain=shop.example;secure`,
   );
   assert.equal(cookie.stored, undefined);
-  assert.deepEqual(await id({ id: 'none' }), { id: undefined, cookie: '', stored: undefined });
+  for (const none of ['none', false]) {
+    assert.deepEqual(await id({ id: none }), { id: undefined, cookie: '', stored: undefined });
+  }
 });
 
 test("visitors keep the id that td-js-sdk gave them", async () => {
   assert.equal((await id({}, 'a=b; _td=11111111-2222; c=d')).id, '11111111-2222');
   assert.equal((await id({ id: 'cookie' }, '_td=11111111-2222')).id, '11111111-2222');
+  assert.equal((await id({ cookieName: '__td.$' }, '__tdx=1; a__td.$=2; __td.$=11111111-2222')).id, '11111111-2222');
 });
 
-test('reset and denied consent delete the cookie', async () => {
+test('reset and denied consent delete the cookie, whichever domain it has and wherever the id is kept', async () => {
   for (const command of [['reset'], ['consent', 'denied']]) {
-    const visit = open({ id: 'cookie' });
-    visit.page.sluice('page');
-    visit.page.sluice(...command);
-    assert.match(visit.page.document.cookie, /^_td=;.*max-age=0/);
+    for (const options of [{}, { id: 'none' }, { id: 'cookie' }, { id: 'cookie', cookieDomain: 'shop.example' }]) {
+      for (const domain of ['', 'www.shop.example', 'shop.example']) {
+        const jar = new Map([[domain, 'of-td-js-sdk']]);
+        const page = new Browser().open(options, ({ location, document }) => {
+          location.hostname = 'www.shop.example';
+          Object.defineProperty(document, 'cookie', {
+            get: () => [...jar.values()].map((value) => `_td=${value}`).join('; '),
+            set: (text) => {
+              const [, value, domain = ''] = text.match(/^_td=([^;]*)(?:.*;domain=([^;]*))?/);
+              if (value) jar.set(domain, value);
+              else jar.delete(domain);
+            },
+          });
+        });
+        page.sluice('page');
+        await page.browser.clock.advance(1);
+        page.sluice(...command);
+        assert.deepEqual([...jar], [], JSON.stringify({ command, options, domain }));
+      }
+    }
   }
 });

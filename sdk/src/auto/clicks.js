@@ -9,7 +9,7 @@ export const clicks = () =>
     const element = /** @type {Element} */ (target).closest(`[${PREFIX}event]`);
     if (element) {
       const columns = Object.fromEntries(
-        Array.from(element.attributes)
+        [...element.attributes]
           .filter(({ name }) => name.startsWith(PREFIX))
           .map(({ name, value }) => [name.slice(PREFIX.length), value]),
       );

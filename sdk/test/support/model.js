@@ -62,16 +62,13 @@ const parsed = (body) => {
 
 export class Browser {
   /** @param {() => number} random */
-  constructor({ random = () => 0.5, locks = true, script = 'sluice.js' } = {}) {
+  constructor({ random = () => 0.5, script = 'sluice.js' } = {}) {
     this.clock = new Clock();
     this.server = new Server(this.clock);
     this.random = random;
     this.stored = new Map();
     this.capacity = Infinity;
     this.pages = new Set();
-    this.held = new Set();
-    this.hasLocks = locks;
-    this.lockDelay = () => random() * 5;
     /** Whether a page's last writes are lost when it ends. */
     this.forgets = () => false;
     this.online = true;
@@ -226,23 +223,6 @@ export class Page {
         return true;
       },
     };
-    if (browser.hasLocks) {
-      navigator.locks = {
-        request: async (name, { ifAvailable }, run) => {
-          if (!ifAvailable) throw new Error('not modelled');
-          await page.sleep(browser.lockDelay());
-          if (browser.held.has(name)) return run(null);
-          browser.held.add(name);
-          page.locks.add(name);
-          try {
-            return await run({ name });
-          } finally {
-            browser.held.delete(name);
-          }
-        },
-      };
-    }
-    this.locks = new Set();
 
     const globals = {
       document,
@@ -252,6 +232,7 @@ export class Page {
       location: {
         href: 'https://shop.example/a?utm_source=mail#b',
         host: 'shop.example',
+        hostname: 'shop.example',
         pathname: '/a',
         search: '?utm_source=mail',
         protocol: 'https:',
@@ -356,7 +337,6 @@ export class Page {
   /** Ends the page without any event. */
   kill() {
     this.closed = true;
-    for (const name of this.locks) this.browser.held.delete(name);
     this.browser.pages.delete(this);
   }
 }

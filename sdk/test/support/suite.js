@@ -13,6 +13,16 @@ const SEED = Number(process.env.SLUICE_SEED || 7);
 const keptBatches = (tab) =>
   tab.evaluate(() => Object.keys(localStorage).filter((key) => key.includes('.b.')).length);
 
+/** Checks that each event of the visitor arrives once. */
+const arrived = async (visitor) => {
+  const { lost, duplicated } = await until(
+    () => outcome(visitor),
+    ({ lost }) => lost == 0,
+    60_000,
+  );
+  assert.deepEqual({ lost, duplicated }, { lost: 0, duplicated: 0 });
+};
+
 /** Runs a function with its own collector and website. */
 export const withSite = async (run, ...origins) => {
   const collector = await Collector.start(...origins);
@@ -85,6 +95,49 @@ export const suite = (name, more = () => {}) => {
         90_000,
       );
       assert.deepEqual({ lost, duplicated }, { lost: 0, duplicated: 0 });
+    });
+
+    visit('a failure and a navigation stop neither the next page nor the one that is restored', async (visitor, collector) => {
+      const tab = await visitor.tab(() => {
+        Math.random = () => 0; // the retry is due when the page is left
+        addEventListener('pageshow', ({ persisted }) => (window.persisted = persisted));
+      });
+      await visitor.open('home', tab);
+      await collector.fault('broken');
+      await visitor.send(tab, 1);
+      await until(() => tab.evaluate(() => 'sluice.shop.pause' in localStorage), Boolean);
+      await visitor.open('list', tab);
+      await collector.fault('none');
+      await visitor.send(tab, 1);
+      await arrived(visitor);
+      await tab.evaluate(() => void setTimeout(() => history.back()));
+      const isBack = () => tab.evaluate(() => window.persisted).catch(() => false); // it throws during the navigation
+      assert.equal(await until(isBack, Boolean), true);
+      await visitor.send(tab, 1);
+      await arrived(visitor);
+    });
+
+    visit("reset and denied consent forget td-js-sdk's cookie of the whole domain", async (visitor, collector, site) => {
+      const tab = await visitor.tab();
+      await tab.goto(visitor.url('home').replace('localhost', 'www.shop.localhost'));
+      await tab.evaluate(() => {
+        document.cookie = '_td=of-td-js-sdk;domain=shop.localhost;path=/';
+        send(1);
+        sluice('reset');
+        send(2);
+        document.cookie = '_td=again;domain=shop.localhost;path=/';
+        sluice('consent', 'denied');
+        sluice('consent', 'granted');
+        send(3);
+      });
+      visitor.made = 3;
+      const events = await named(collector, 'visits', 1);
+      assert.deepEqual(
+        events.map(({ n }) => n),
+        [3],
+      );
+      assert.doesNotMatch(events[0].td_client_id, /of-td-js-sdk|again/);
+      assert.equal(await tab.evaluate(() => document.cookie), '');
     });
 
     visit('events arrive from a frame without storage or cookies', async (visitor, collector, site) => {
