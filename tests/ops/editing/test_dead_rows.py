@@ -181,15 +181,15 @@ def test_a_rejected_event_can_be_edited_to_fit_the_plan(
     """Its message says what was wrong. An edit that the plan would still reject is not sent; one that fits is delivered."""
     accounts = tmp_path / "accounts.yaml"
     accounts.write_text(
-        "outlet: {database: shop, plan: {mode: quarantine, tables: {edited_orders: {columns: {amount: number}}}}}"
+        "strict: {database: shop, plan: {mode: quarantine, tables: {edited_orders: {columns: {amount: number}}}}}"
     )
     sluice.run(f"accounts apply --local --yes {accounts}")
     with pytest.raises(HTTPError, match="400"):
-        sluice.post("outlet", [{"amount": "5", "event_id": "r"}])
-    until(lambda: sluice.json("dead list --local --rejected --account outlet") != [])
-    [listed] = sluice.json("dead list --local --rejected --account outlet")
+        sluice.post("strict", [{"amount": "5", "event_id": "r"}])
+    until(lambda: sluice.json("dead list --local --rejected --account strict") != [])
+    [listed] = sluice.json("dead list --local --rejected --account strict")
     shown = sluice.run(f"dead show --local {listed['id']}")
-    line = "redrive --local --kind rejected --edit --account outlet"
+    line = "redrive --local --kind rejected --edit --account strict"
     edits("""text.replace('"amount"', '"table": "edited_orders", "amount"')""")
     wrong = sluice.run(line, answer="n\n")
     edits("""text.replace('"amount": "5"', '"table": "edited_orders", "amount": 5')""")
