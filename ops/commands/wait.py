@@ -14,8 +14,6 @@ from shared import names
 from shared.clock import SystemClock
 from worker.watermark import Completeness
 
-_LOOK_SECONDS = 5.0  # for rows of an account that was removed
-
 
 @click.command("wait")
 @works_on_stack
@@ -55,13 +53,8 @@ def command(
         raise click.UsageError(
             f"{table!r} is not a valid table name: use 3 to 128 characters of a-z, 0-9 and _"
         )
-    watermarks, clock = stack.watermarks(), SystemClock()
-    try:
-        known_accounts.check(stack, account)
-    except Failure as unknown:
-        if all(other != account for other, _ in watermarks.take(_LOOK_SECONDS).tables):
-            raise
-        click.echo(f"Note: {unknown.message}.", err=True)  # its last rows may be under way
+    unknown = known_accounts.note(stack, account)
+    clock = SystemClock()
 
     def tell(text: str) -> None:
         click.echo(f"Note: {text}", err=True)
@@ -71,10 +64,12 @@ def command(
         with suppress(BotoCoreError, ClientError, Failure):
             stack.invoke("SenderFunction", {"mark": True})
 
-    waiting = Wait(watermarks, clock, (lambda _: None) if as_json else tell, mark)
+    waiting = Wait(stack.watermarks(), clock, (lambda _: None) if as_json else tell, mark)
     found = waiting.until(account, table, until, None if timeout is None else clock.now() + timeout)
     before = found.before(account, table)
     is_complete = before is not None and before >= until * 1000
+    if is_complete and unknown and all(other != account for other, _ in found.tables):
+        raise unknown
     dead = found.dead.get((account, table), 0)
     if as_json:
         screen.show_json({"complete": is_complete} | table_document(found, account, table))

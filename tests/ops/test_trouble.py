@@ -141,7 +141,6 @@ def test_a_stream_that_fails_is_reported_and_the_rest_too(stack: Deployed, line:
         ),
         ("accounts apply /nowhere.yaml", "/nowhere.yaml cannot be read: No such file or directory"),
         ("accounts show nobody", "there is no account nobody: add it to accounts.yaml and run `sluice acc"),
-        ("wait --account nobodyy --table views --until 1h", "there is no account nobodyy: the names most"),
         ("keys verify nonsense", "invalid key: "),
     ],
 )
