@@ -42,9 +42,8 @@ def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _swallowed(unraisable: "sys.UnraisableHookArgs") -> None:
-    if (
-        unraisable.exc_type is KeyboardInterrupt
-    ):  # it came in a destructor, where it interrupts nothing: once more
+    if unraisable.exc_type is KeyboardInterrupt:
+        # it came in a destructor, where it interrupts nothing: once more
         signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
     else:
         sys.__unraisablehook__(unraisable)

@@ -1,9 +1,9 @@
 """The sweep: deletes span objects that nobody needs any more, by the hours in their names. Only forgetting deletes others.
 
 An object goes if the ledger, read consistently, says that every row of it is in a final state, or that its span has another object. Rows go
-ArchiveDays after their span was planned, unless they wait or are dead, or are to be deleted for a forgotten person. The index stays until the stream's own retention has passed, and two
-weeks more: a redelivered record, or an envelope that was put again, is judged by it. If only some chunks of a span are final, or if rows go
-before their index does, the object is written anew with what is needed.
+ArchiveDays after their span was planned, unless they wait or are dead, or are to be deleted for a forgotten person. The index stays until
+the stream's own retention has passed, and two weeks more: a redelivered record, or an envelope that was put again, is judged by it. If only
+some chunks of a span are final, or if rows go before their index does, the object is written again with what is needed.
 """
 
 from collections import Counter

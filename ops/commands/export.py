@@ -12,7 +12,6 @@ from ops.events.condition import ColumnCondition, column_of
 from ops.failure import UNFINISHED
 from ops.persons.person_search import (
     ASK_AGAIN,
-    SHARED,
     UNSEEN,
     Held,
     WantedPersons,
@@ -28,6 +27,7 @@ from shared import json_codec
 from shared.errors import InvalidObjectError
 from shared.person_hash import hasher
 from worker.forget.person import Matcher, Person, Persons
+from worker.forget.sql import SHARED
 from worker.rejected_events import PREFIX, events
 from worker.rows import decompress
 from worker.span import Place

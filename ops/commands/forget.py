@@ -17,7 +17,6 @@ from ops.failure import UNFINISHED, Failure
 from ops.persons.person_search import (
     ASK_AGAIN,
     FAILED_ENDS,
-    SHARED,
     UNSEEN,
     Held,
     Hours,
@@ -34,6 +33,7 @@ from ops.persons.person_search import (
     receipts,
 )
 from ops.stack import Stack, works_on_stack
+from worker.forget.sql import SHARED
 
 _WHO = (
     "Somebody must run this in Treasure Data, whose key may query and change the table: "

@@ -29,8 +29,6 @@ SEARCHES_AT_ONCE = 4
 """Invocations of the sender's function in parallel: it may have six, and the schedule needs one."""
 FAILED_ENDS = ("failed", "forbidden", "missing")
 """How a job ends that somebody with more rights must run."""
-SHARED = "shared"
-"""How a statement ends that was not run, because other accounts may have rows in the database."""
 database_option = click.option(
     "--database",
     "databases",

@@ -28,6 +28,7 @@ from worker.forget.person import Persons
 from worker.forget.requests import DAY, ForgetRequest, ForgetRequests, RequestDocument
 from worker.forget.search import Findings, ForgetSearch
 from worker.forget.sql import (
+    SHARED,
     by_value,
     columns_of_tables,
     counting_each,
@@ -45,8 +46,6 @@ SECOND_SEARCH_SECONDS = 2 * 3600.0
 """When the second search begins: rows that were in doubt, or could not be found in Treasure Data yet, are settled by then."""
 REFUSED_SECONDS = 300
 """How long after a request that refuses new events the person's events are forgotten: until then every instance of the ingest refuses them."""
-SHARED = "shared"
-"""How a statement ends that is not run, because other accounts may have rows in the database."""
 _ACCOUNTS_AT_ONCE = 1000  # in one round trip
 _ID_BYTES = 6
 _MOST_BYTES = 5_000_000  # in one answer of 6 MB

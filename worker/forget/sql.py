@@ -5,6 +5,9 @@ from collections.abc import Callable, Iterable
 from worker.treasure_data.answer import TdAnswer, columns
 from worker.treasure_data.statement import End, Job, RowId, quoted
 
+SHARED = "shared"
+"""How a statement ends that is not run, because other accounts may have rows in the database."""
+
 
 def by_value(column: str, values: Iterable[str], before: int) -> str:
     """Return the condition for rows that have one of these values and were received until `before` (UNIX milliseconds)."""
