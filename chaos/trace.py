@@ -40,7 +40,7 @@ from worker.index import Index, decode, digest_of
 from worker.passing import MARGIN_SECONDS
 from worker.record import CLAIMED, NOBODY, Number, sequence_number
 from worker.rows import compress, decompress, sample, spread
-from worker.span import ChunkKey, Database, NotDeliverable, Span, digest_of_numbers
+from worker.span import ChunkKey, Span, digest_of_numbers
 from worker.span import Place as SpanPlace
 from worker.span_object import SpanObjects
 from worker.states import LONGEST_INVOCATION_SECONDS, State
@@ -595,9 +595,9 @@ def _key(key: ChunkKey) -> str:
 
 def _chunk(span: Span, key: ChunkKey, receipts: Mapping[str, float]) -> Chunk:
     to, request = span.destination(key), key.group.request_id
-    database = to.name if isinstance(to, Database) and not request else None
+    database = (to.database or None) if not request else None
     received = receipts.get(request, 0.0) if request else 0.0
-    return Chunk(_key(key), span.chunks[key], database, request, received, not isinstance(to, NotDeliverable))
+    return Chunk(_key(key), span.chunks[key], database, request, received, not to.is_final)
 
 
 def _entry(span: Span, key: ChunkKey) -> Entry:

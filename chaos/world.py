@@ -4,7 +4,7 @@ import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from copy import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, override

@@ -18,6 +18,12 @@ from shared.accounts import Account
 
 _DIRECT = build_opener(ProxyHandler({}))
 _TIMEOUT_SECONDS = 30
+_MEMBERS = (
+    *("first", "last", "planned_at", "chunks", "destinations", "records", "digest", "earliest", "latest"),
+    *("received_at", "object", "origin", "copies", "version", "writer", "settled", "entries"),
+)
+_Chunk = tuple[Any, int, str]
+"""Sender, table, code, whether it was rejected, and request id; then the part and the path."""
 _KINDS = ("waiting", "again", "dead")
 
 
@@ -42,15 +48,16 @@ def undelivered(resources: Resources, accounts: Mapping[str, Account]) -> Iterat
     """
     s3, bucket = resources.client("s3"), resources.data_bucket
     for item in _spans(resources):
-        if "o" not in item or item["pk"]["S"].startswith("force#"):
+        if item["object"] is None or item["chain"].startswith("force#"):
             continue
-        states = {state for name in item["g"]["M"] for _, state, _ in _leaves(item, name, ())}
+        states = {state for chunk in item["chunks"] for _, state, _ in _leaves(item, chunk, ())}
         if states.isdisjoint(_KINDS):
             continue
         data = s3.get_object(Bucket=bucket, Key=_object_name(item))["Body"].read()
         for chunk, (rows, offset, length) in _members(item, data).items():
-            account, _, label = chunk.rpartition("/")[0].partition("/")
-            place = place_of(account.partition(":")[0], label.partition("~")[0], accounts)
+            (account, _), table, code, is_rejected, _ = chunk[0]
+            label = f"{table}!{code}" if is_rejected else f"-{code}" if code else table
+            place = place_of(account, label, accounts)
             payload = gzip.decompress(data[offset : offset + length])
             for ids, kind, reason in _leaves(item, chunk, _event_ids(payload)[:rows]):
                 if kind in _KINDS:
@@ -58,60 +65,61 @@ def undelivered(resources: Resources, accounts: Mapping[str, Account]) -> Iterat
 
 
 def _spans(resources: Resources) -> Iterator[dict[str, Any]]:
-    """Yield the items of spans in the ledger's table."""
+    """Yield the spans in the ledger's table."""
     pages = (
         resources.client("dynamodb")
         .get_paginator("scan")
         .paginate(TableName=resources.ledger_table, ConsistentRead=True)
     )
     for page in pages:
-        yield from (item for item in page["Items"] if "g" in item)
+        for item in page["Items"]:
+            if "g" in item:
+                members = msgpack.unpackb(bytes(item["g"]["B"]), use_list=False, strict_map_key=False)
+                yield {"chain": item["pk"]["S"]} | dict(zip(_MEMBERS, members, strict=True))
 
 
 def _object_name(item: Mapping[str, Any]) -> str:
-    hour, digest, *_ = item["o"]["L"]
-    borders = f"{item['first']['S'][3:]}-{item['last']['S'][3:]}-{bytes(digest['B']).hex()}"
-    return f"spans/{hour['S']}/{quote(item['pk']['S'], safe='@#:!')}/{borders}.gz"
+    hour, digest, *_ = item["object"]
+    borders = f"{item['first'][3:]}-{item['last'][3:]}-{digest.hex()}"
+    return f"spans/{hour}/{quote(item['chain'], safe='@#:!')}/{borders}.gz"
 
 
-def _members(item: Mapping[str, Any], data: bytes) -> dict[str, tuple[int, int, int]]:
-    """Return where the chunks of a span object are: rows, offset and length by name."""
-    _, _, offset, length = item["o"]["L"]
-    begin = int(offset["N"])
-    index = msgpack.unpackb(gzip.decompress(data[begin : begin + int(length["N"])]))
-    return {name: (rows, offset, length) for name, rows, offset, length, *_ in index[7] if length}
+def _members(item: Mapping[str, Any], data: bytes) -> dict[_Chunk, tuple[int, int, int]]:
+    """Return where the chunks of a span object are: rows, offset and length by key."""
+    *_, begin, length = item["object"]
+    packed = gzip.decompress(data[begin : begin + length])
+    index = msgpack.unpackb(packed, use_list=False, strict_map_key=False)
+    return {key: (rows, offset, length) for key, rows, offset, length, *_ in index[7] if length}
 
 
 def _leaves(
-    item: Mapping[str, Any], chunk: str, ids: tuple[str, ...]
+    item: Mapping[str, Any], chunk: _Chunk, ids: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, ...], str, str]]:
     """Yield a chunk's event ids with its state and reason; if the chunk was split, those of its parts."""
     state, reason = _state(item, chunk)
     if state == "split":
         half = len(ids) // 2
-        yield from _leaves(item, f"{chunk}.0", ids[:half])
-        yield from _leaves(item, f"{chunk}.1", ids[half:])
+        group, part, path = chunk
+        yield from _leaves(item, (group, part, f"{path}0"), ids[:half])
+        yield from _leaves(item, (group, part, f"{path}1"), ids[half:])
     else:
         yield ids, state, reason
 
 
-def _state(item: Mapping[str, Any], chunk: str) -> tuple[str, str]:
+def _state(item: Mapping[str, Any], chunk: _Chunk) -> tuple[str, str]:
     """Return a chunk's state and reason: its entry's, else the default."""
-    entries = item["x"]["M"] if "x" in item else {}
-    if chunk in entries:
-        entry = entries[chunk]["M"]
-        return entry["s"]["S"], entry.get("why", {"S": ""})["S"]
-    sender, _, label = chunk.rpartition("/")[0].partition("/")
-    if label.startswith("-"):
-        return "dead", label[1:]
-    if "!" in label:
+    if chunk in item["entries"]:
+        state, _, _, _, reason, *_ = item["entries"][chunk]
+        return state, reason
+    sender, _, code, is_rejected, request_id = chunk[0]
+    if is_rejected:
         return "rejected", ""
-    destination = item["m"]["M"].get(sender, {"S": ""})["S"] if "m" in item else ""
-    if destination.startswith("!"):
-        return "dead", destination[1:]
-    if "~" in label:
+    _, reason, is_final = item["destinations"].get(sender, ("", "", False))
+    if code or is_final:
+        return "dead", code or reason
+    if request_id:
         return "again", ""
-    return ("delivered" if item["st"]["S"] == "settled" else "waiting"), ""
+    return ("delivered" if item["settled"] else "waiting"), ""
 
 
 def _event_ids(rows: bytes) -> tuple[str, ...]:

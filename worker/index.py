@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from shared.errors import InvalidObjectError
 from worker.record import START, Number
-from worker.span import ChunkKey
+from worker.span import ChunkKey, Destination, RowSender
 
 VERSION = 1
 DIGEST_BYTES = 16
@@ -24,7 +24,7 @@ class Member(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A chunk within a span object.
 
     Attributes:
-        name: of its key.
+        key: its key.
         rows: how many rows it has.
         offset: of its gzip member, in bytes.
         length: of its gzip member, in bytes; 0 if the object does not have it.
@@ -34,7 +34,7 @@ class Member(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
         byte_counts: how many of its bytes, uncompressed.
     """
 
-    name: str
+    key: ChunkKey
     rows: int
     offset: int
     length: int
@@ -57,14 +57,14 @@ class SpanPlan(Struct, frozen=True, array_like=True, forbid_unknown_fields=True)
     Attributes:
         after: last sequence number of the preceding span of the chain.
         planned_at: UNIX milliseconds.
-        destinations: the names of the senders, each with the text of its destination; none for spans without records.
+        destinations: where each sender's rows go; none for spans without records.
         origin: of a span without records.
         received_at: of a span without records, in UNIX milliseconds.
     """
 
     after: Number
     planned_at: int
-    destinations: Sequence[tuple[str, str]]
+    destinations: Sequence[tuple[RowSender, Destination]]
     origin: str
     received_at: int
 
@@ -106,7 +106,7 @@ class Index(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, ta
     @cached_property
     def members(self) -> dict[ChunkKey, Member]:
         """The chunks by their keys."""
-        return {ChunkKey.parse(member.name): member for member in self.chunks}
+        return {member.key: member for member in self.chunks}
 
     def encode(self) -> bytes:
         """Return the index as MessagePack: the same one always as the same bytes."""
@@ -128,7 +128,6 @@ def decode(data: bytes) -> Index:
     """
     try:
         index = _decode(data)
-        _ = index.members  # each name is of a chunk
     except ValueError as error:  # msgspec's errors are ones
         raise InvalidObjectError(f"this release cannot read the index of a span object: {error}") from error
     columns = (index.numbers, index.arrivals, index.receipts, index.request_ids, index.claims)

@@ -22,11 +22,12 @@ the repeated write fails its condition. The writer name on the item then shows t
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
 from zlib import crc32
 
+import msgspec
 from botocore.exceptions import BotoCoreError, ClientError
 
 from shared.clock import Clock
@@ -34,20 +35,8 @@ from shared.errors import ItemTooLargeError, LedgerUnavailableError, error_code
 from shared.telemetry import Telemetry
 from worker.chain import ChainId, Owner
 from worker.record import START, Number, number, sequence_number
-from worker.span import (
-    SECONDS_KEPT,
-    ChunkKey,
-    Database,
-    Destination,
-    Later,
-    NotDeliverable,
-    ObjectRef,
-    Place,
-    RowSender,
-    Span,
-    milliseconds,
-)
-from worker.states import UNSETTLED, Entry, State
+from worker.span import SECONDS_KEPT, Place, Span, milliseconds
+from worker.states import UNSETTLED, State
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -62,8 +51,12 @@ MOST_CLAIMS_WITH_APPEND = 90
 BEHIND_ALL: Number = "999"
 """Sorts after every sequence number. The span that closes a chain has it."""
 
-# attributes of a span that change after it is planned
-_CHANGING = ["v", "w", "st", "x", "wk", "ttl", "o", "c"]
+# a span's item has these in one MessagePack array
+_HINTS = get_type_hints(Span)
+_MEMBERS = [one.name for one in fields(Span) if one.name not in ("chain", "after", "final_at")]
+_Members = msgspec.defstruct("_Members", [(name, _HINTS[name]) for name in _MEMBERS], array_like=True)
+_decode = msgspec.msgpack.Decoder(_Members).decode
+_CHANGING = ("g", "v", "wk", "ttl")
 _READ_FIRST, _READ_AT_ONCE = 10, 100
 _TOO_LARGE = "exceeded the maximum allowed size"
 _CLAIM = "put#"
@@ -240,10 +233,8 @@ class Ledger:
         _, there = self.append(closing)
         return there.last == BEHIND_ALL
 
-    def update(self, span: Span, *, with_chunks: bool = False) -> tuple[bool, Span]:
-        """Write what changes of a span, unless another invocation has written it since `span` was read.
-
-        Its chunks are written only `with_chunks`: forgetting puts others in the place of some.
+    def update(self, span: Span) -> tuple[bool, Span]:
+        """Write a span, unless another invocation has written it since `span` was read.
 
         Returns:
             Whether this call wrote it, and the span that is there now.
@@ -251,7 +242,7 @@ class Ledger:
         Raises:
             LedgerUnavailableError: also if the ledger no longer has the span.
         """
-        written, request = self._update(span, {"g": _chunks(span)} if with_chunks else {})
+        written, request = self._update(span)
         existing = self._write(self._dynamodb.update_item, **request)
         if existing is None:
             return True, written
@@ -266,7 +257,7 @@ class Ledger:
         Nothing is written if either has been written meanwhile.
         """
         new = replace(new, version=1, writer=self._writer())
-        _, request = self._update(old, {})
+        _, request = self._update(old)
         actions = [self._put_action(new), {"Update": {"TableName": self._table, **request}}]
         if self._transact(actions, new.writer) is None:
             return True
@@ -284,18 +275,19 @@ class Ledger:
             return {"ttl": {"N": str(span.final_at + SECONDS_KEPT)}}
         return {"ttl": self._ttl(SECONDS_KEPT)}
 
-    def _update(self, span: Span, more: Mapping[str, Item]) -> tuple[Span, Item]:
+    def _update(self, span: Span) -> tuple[Span, Item]:
         written = replace(span, version=span.version + 1, writer=self._writer())
-        changed = {**_progress(written), **self._ttl_of(written), **more}
-        sets = ", ".join([f"#{name} = :{name}" for name in changed])
-        removes = ", ".join([f"#{name}" for name in _CHANGING if name not in changed])
-        values = {f":{name}": value for name, value in changed.items()}
+        item = self._new_item(written)
+        sets = {name: item[name] for name in _CHANGING if name in item}
+        removes = [name for name in _CHANGING if name not in item]
+        expression = "SET " + ", ".join(f"#{name} = :{name}" for name in sets)
         return written, {
             "Key": _key(span.chain.name, span.after),
-            "UpdateExpression": f"SET {sets}" + (f" REMOVE {removes}" if removes else ""),
+            "UpdateExpression": expression + (f" REMOVE #{', #'.join(removes)}" if removes else ""),
             "ConditionExpression": "#v = :version",
-            "ExpressionAttributeNames": {f"#{name}": name for name in {*_CHANGING, *changed}},
-            "ExpressionAttributeValues": values | {":version": {"N": str(span.version)}},
+            "ExpressionAttributeNames": {f"#{name}": name for name in _CHANGING},
+            "ExpressionAttributeValues": {f":{name}": value for name, value in sets.items()}
+            | {":version": {"N": str(span.version)}},
         }
 
     def worklist(self, kind: str, number: int) -> Iterator[Place]:
@@ -636,104 +628,23 @@ def _part(span: Span) -> int:
 
 
 def _item(span: Span) -> Item:
-    """Return a span's item: its plan, of which only the chunks can change (`Ledger.update`), and its progress."""
-    item: Item = {
+    """Return a span's item."""
+    members = msgspec.msgpack.encode([getattr(span, name) for name in _MEMBERS])
+    item = {
         **_key(span.chain.name, span.after),
-        "first": {"S": span.first},
-        "last": {"S": span.last},
         "at": _time(span.planned_at),
-        "g": _chunks(span),
-        "n": {"N": str(span.records)},
-        "e": {"N": str(span.earliest)},
-        "l": {"N": str(span.latest)},
-        "r": {"N": str(span.received_at)},
-    }
-    if span.destinations:
-        item["m"] = {"M": {sender.name: {"S": to.text} for sender, to in span.destinations.items()}}
-    if span.digest:
-        item["h"] = {"B": span.digest}
-    if span.origin:
-        item["from"] = {"S": span.origin}
-    return item | _progress(span)
-
-
-def _chunks(span: Span) -> Item:
-    return {"M": {key.name: {"N": str(rows)} for key, rows in span.chunks.items()}}
-
-
-def _progress(span: Span) -> Item:
-    """Return the attributes of a span's item that change after it is planned."""
-    item: Item = {
         "v": {"N": str(span.version)},
-        "w": {"S": span.writer},
-        "st": {"S": "settled" if span.settled else "open"},
+        "g": {"B": members},
     }
-    if span.object is not None:
-        hour, digest, offset, length = span.object
-        item["o"] = {"L": [{"S": hour}, {"B": digest}, {"N": str(offset)}, {"N": str(length)}]}
-    if span.copies:
-        item["c"] = {"M": {one: {"S": owner.name} for one, owner in span.copies.items()}}
-    if span.entries:
-        item["x"] = {"M": {key.name: {"M": _entry_item(entry)} for key, entry in span.entries.items()}}
-    if work := worklist_key(span):
-        item["wk"] = {"S": work}
-    return item
+    work = worklist_key(span)
+    return item | {"wk": {"S": work}} if work else item
 
 
 def _span(item: Mapping[str, Any]) -> Span:
-    entries = item["x"]["M"] if "x" in item else {}
-    destinations = item["m"]["M"] if "m" in item else {}
+    members = _decode(bytes(item["g"]["B"]))
     return Span(
-        chain=ChainId.parse(item["pk"]["S"]),
-        after=item["sk"]["S"],
-        first=item["first"]["S"],
-        last=item["last"]["S"],
-        planned_at=int(item["at"]["S"]),
-        chunks={ChunkKey.parse(name): int(rows["N"]) for name, rows in item["g"]["M"].items()},
-        destinations={RowSender.parse(name): destination_of(to["S"]) for name, to in destinations.items()},
-        records=int(item["n"]["N"]),
-        digest=bytes(item["h"]["B"]) if "h" in item else b"",
-        earliest=int(item["e"]["N"]),
-        latest=int(item["l"]["N"]),
-        received_at=int(item["r"]["N"]),
-        object=_object(item["o"]["L"]) if "o" in item else None,
-        origin=item["from"]["S"] if "from" in item else "",
-        copies={one: Owner.parse(name["S"]) for one, name in item["c"]["M"].items()} if "c" in item else {},
-        version=int(item["v"]["N"]),
-        writer=item["w"]["S"],
-        settled=item["st"]["S"] == "settled",
+        ChainId.parse(item["pk"]["S"]),
+        item["sk"]["S"],
         final_at=int(item["ttl"]["N"]) - SECONDS_KEPT if "ttl" in item else None,
-        entries={ChunkKey.parse(name): _entry(value["M"]) for name, value in entries.items()},
+        **{name: getattr(members, name) for name in _MEMBERS},
     )
-
-
-def _object(members: list[Any]) -> ObjectRef:
-    hour, digest, offset, length = members
-    return ObjectRef(hour["S"], bytes(digest["B"]), int(offset["N"]), int(length["N"]))
-
-
-def destination_of(text: str) -> Destination:
-    """Return the destination with this text."""
-    if text[0] == "?":
-        return Later(text[1:])
-    return NotDeliverable(text[1:]) if text.startswith("!") else Database(text)
-
-
-_TEXTS = (("s", "state"), ("why", "reason"), ("db", "database"), ("said", "words"))
-_NUMBERS = (("since", "since"), ("t", "at"), ("gen", "generation"))
-
-_PLAIN = Entry()  # defaults, which an item leaves out
-
-
-def _entry_item(entry: Entry) -> Item:
-    item: Item = {name: {"S": str(text)} for name, attribute in _TEXTS if (text := getattr(entry, attribute))}
-    for name, attribute in _NUMBERS:
-        if (number := getattr(entry, attribute)) != getattr(_PLAIN, attribute):
-            item[name] = {"N": str(number)}
-    return item
-
-
-def _entry(item: Mapping[str, Any]) -> Entry:
-    members: dict[str, Any] = {attribute: item[name]["S"] for name, attribute in _TEXTS if name in item}
-    members |= {attribute: int(item[name]["N"]) for name, attribute in _NUMBERS if name in item}
-    return Entry(**members | {"state": State(members["state"])})

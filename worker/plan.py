@@ -20,11 +20,8 @@ from worker.span import (
     MAX_PLAN_BYTES,
     TOO_MANY_TABLES,
     ChunkKey,
-    Database,
     Destination,
     Group,
-    Later,
-    NotDeliverable,
     RowSender,
     Span,
     digest_of_numbers,
@@ -163,8 +160,7 @@ def _span(
     )
     if all(entry.since is None for _, entry in span.all_leaves()):  # it has nothing to send now
         span = span.with_entries({}, settled=True)
-    to = [(sender.name, destination.text) for sender, destination in destinations.items()]
-    rest = SpanPlan(gap.after, planned_at, to, "", 0)
+    rest = SpanPlan(gap.after, planned_at, list(destinations.items()), "", 0)
     ids, uncounted = records.request_ids, decided.uncounted
     return span, Index(" ".join(numbers), arrivals, records.receipts, ids, claims, uncounted, (), rest)
 
@@ -181,7 +177,7 @@ def _destinations(
     for account, key_id in dict.fromkeys(zip(records.accounts, records.key_ids, strict=True)):
         sender, destination = RowSender(account), _destination(answers.get(account), key_id, failing)
         # a key may still decide whether the rows are delivered
-        if account not in answers or destination == NotDeliverable(REVOKED):
+        if account not in answers or destination.reason == REVOKED:
             sender = RowSender(account, key_id)
         if account != NOBODY:
             destinations[sender] = destination
@@ -191,13 +187,13 @@ def _destinations(
 
 def _destination(answer: Account | str | None, key_id: str, failing: Callable[[str], str]) -> Destination:
     if answer is None:
-        return Later(ACCOUNT_UNAVAILABLE)
+        return Destination(reason=ACCOUNT_UNAVAILABLE)
     if isinstance(answer, str):
-        return NotDeliverable(answer)
+        return Destination(reason=answer, is_final=True)
     if obstacle := obstacle_of(answer, key_id):
-        return NotDeliverable(obstacle)
+        return Destination(reason=obstacle, is_final=True)
     reason = failing(answer.database)
-    return Later(reason) if reason else Database(answer.database)
+    return Destination(reason=reason) if reason else Destination(answer.database)
 
 
 def obstacle_of(account: Account, key_id: str) -> str:

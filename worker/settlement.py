@@ -4,7 +4,8 @@
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from copy import replace
+from dataclasses import dataclass
 
 from shared.clock import Clock
 from shared.telemetry import Telemetry

@@ -7,7 +7,8 @@ on. Other defaults follow from the chunk's key and its destination.
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from copy import replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple, Self
 
@@ -166,47 +167,21 @@ class ChunkKey(NamedTuple):
         return positions
 
 
-@dataclass(frozen=True, slots=True)
-class Database:
-    """A Treasure Data database that rows go to."""
+class Destination(NamedTuple):
+    """Where a sender's rows go.
 
-    name: str
-
-    @property
-    def text(self) -> str:
-        """The text for the ledger: the database's name."""
-        return self.name
-
-
-@dataclass(frozen=True, slots=True)
-class NotDeliverable:
-    """These rows go to no database; `reason` says why, in one word."""
-
-    reason: str
-
-    @property
-    def text(self) -> str:
-        """The text for the ledger: `!` and the reason, which cannot be a database's name."""
-        return f"!{self.reason}"
-
-
-@dataclass(frozen=True, slots=True)
-class Later:
-    """The sender decides where these rows go: their account could not be looked up, or its database has just failed.
-
-    `reason` says which, in one word.
+    Attributes:
+        database: a Treasure Data database; empty if they go to none, or if the sender decides.
+        reason: in one word, why they go to no database now: their account could not be looked up, or its database has just failed.
+        is_final: they go to none at all.
     """
 
+    database: str = ""
     reason: str = ""
-
-    @property
-    def text(self) -> str:
-        """The text for the ledger: `?` and the reason, which cannot be a database's name."""
-        return f"?{self.reason}"
+    is_final: bool = False
 
 
-LATER = Later()
-Destination = Database | NotDeliverable | Later
+LATER = Destination()
 
 
 class ObjectRef(NamedTuple):
@@ -345,26 +320,21 @@ class Span:
         if group.is_rejected:
             return _REJECTED
         destination = self.destination(key)
-        if isinstance(destination, NotDeliverable):
+        if destination.is_final:
             return _dead(destination.reason)
         if self.settled:
             return _DELIVERED
-        if isinstance(destination, Later):
-            return _waiting(None, destination.reason)
-        return _waiting(self.planned_at, "")
+        return _waiting(self.planned_at if destination.database else None, destination.reason)
 
     def destination(self, key: ChunkKey) -> Destination:
         """Return where the plan sends a chunk."""
         if key.group.code:
-            return NotDeliverable(key.group.code)
+            return Destination(reason=key.group.code, is_final=True)
         return self.destinations.get(key.group.sender, LATER)
 
     def database(self, key: ChunkKey) -> str:
         """Return the database that a chunk was sent to, or is to be sent to by the plan; empty if that is undecided."""
-        if database := self.entry(key).database:
-            return database
-        planned = self.destination(key)
-        return planned.name if isinstance(planned, Database) else ""
+        return self.entry(key).database or self.destination(key).database
 
     def leaves(self, key: ChunkKey) -> Iterator[ChunkKey]:
         """Yield the chunks that a chunk consists of now: itself, or the halves that it was split into."""
@@ -462,7 +432,7 @@ def plan_bytes(chunks: Iterable[ChunkKey], destinations: Mapping[RowSender, Dest
     for key in chunks:
         size += 16 + 2 * len(key.name) + (16 if key.group.is_rejected else _ENTRY_BYTES)
     for sender, destination in destinations.items():
-        size += len(sender.name) + len(destination.text) + 16
+        size += len(sender.name) + len(destination.database) + len(destination.reason) + 16
     return size
 
 

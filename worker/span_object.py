@@ -134,9 +134,9 @@ def encode(
         body = found[chunk.key] = compress(b"".join(chunk.blocks))
         place = (offset, len(body), digest_of(body))
         parts = (chunk.positions, chunk.row_counts, list(map(len, chunk.blocks)))
-        members.append(Member(chunk.key.name, chunk.rows, *place, *(parts if chunk.positions else _NO_PARTS)))
+        members.append(Member(chunk.key, chunk.rows, *place, *(parts if chunk.positions else _NO_PARTS)))
         offset += len(body)
-    members += [Member(key.name, rows, 0, 0, b"", *_NO_PARTS) for key, rows in counted.items()]
+    members += [Member(key, rows, 0, 0, b"", *_NO_PARTS) for key, rows in counted.items()]
     last = compress(replace(index, chunks=members).encode())
     ref = ObjectRef(hour_of(now), digest_of(last), offset, len(last))
     return Encoded(b"".join((*found.values(), last)), ref, found)

@@ -10,8 +10,10 @@ the attempt's unique_id, Sluice may send the chunk again under that id. After th
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from copy import replace
+from dataclasses import dataclass
 from enum import Enum, StrEnum
+from typing import NamedTuple
 
 LONGEST_INVOCATION_SECONDS = 15 * 60
 """Lambda's own limit: a send that began in time can still be running for this long."""
@@ -46,8 +48,7 @@ FINAL = frozenset((State.DELIVERED, State.DROPPED, State.REPLACED, State.COPY, S
 """Final states: nobody needs the chunk's rows any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """The ledger's entry for a chunk.
 
     Attributes:

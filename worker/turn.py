@@ -1,7 +1,8 @@
 """One span's turn in a run of the sender: decide about all its chunks at once, write what is about to be sent, send, and settle."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from copy import replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import batched
 from random import Random
@@ -255,7 +256,7 @@ class Turns:
             database = self._anew(work, key, renewed)
             if not database:
                 return
-        is_planned = not renewed.database and span.destination(key).text == database
+        is_planned = not renewed.database and span.destination(key).database == database
         work.changes[key] = self._follow(renewed, Event.OPENED, database="" if is_planned else database)
         work.sends[key] = database, body
         if renewed.since is None:

@@ -32,7 +32,7 @@ from worker.restored import RestoreGuard
 from worker.rows import compress
 from worker.settlement import Settlement, report_dead
 from worker.shards import Shards
-from worker.span import ChunkKey, Database, Group, Place, Span
+from worker.span import ChunkKey, Group, Place, Span
 from worker.span_object import SpanObjects, encode
 from worker.states import State
 from worker.tables import Tables
@@ -256,9 +256,9 @@ class Worker:
         """Send the chunks that have a database, and settle the span. If anything fails, the sender finds the span."""
         began = self._clock.now()
         uploads = [
-            Upload(key, to.name, span.unique_id(key, to.name), bodies[key])
+            Upload(key, to, span.unique_id(key, to), bodies[key])
             for key, entry in span.all_leaves()
-            if entry.since is not None and isinstance(to := span.destination(key), Database)
+            if entry.since is not None and (to := span.destination(key).database)
         ]
         begin_by = Deadline(self._clock, min(span.planned_at / 1000 + SEND_SECONDS, deadline.at))
         try:

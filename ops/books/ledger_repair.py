@@ -7,7 +7,8 @@ became of its rows, nor of those that waited or were dead in the backup: all get
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import KW_ONLY, dataclass, field, replace
+from copy import replace
+from dataclasses import KW_ONLY, dataclass, field
 from heapq import heapify, heappop, heapreplace
 from itertools import islice, takewhile
 from operator import attrgetter
@@ -20,7 +21,7 @@ from worker.bucket import Bucket
 from worker.chain import ChainId, Owner
 from worker.claims import FROM_JSON
 from worker.index import Index, Member, decode, digest_of
-from worker.ledger import MOST_CLAIMS, Claiming, Ledger, destination_of
+from worker.ledger import MOST_CLAIMS, Claiming, Ledger
 from worker.record import START, Number
 from worker.restored import written_in
 from worker.rows import decompress
@@ -30,7 +31,6 @@ from worker.span import (
     ChunkKey,
     ObjectRef,
     Place,
-    RowSender,
     Span,
     digest_of_numbers,
     milliseconds,
@@ -325,7 +325,7 @@ class LedgerRepair:
         found = self._read(stored)
         if found is None or found.index.plan.planned_at != span.planned_at:
             return False
-        return self.ledger.update(self._rewritten(span, found), with_chunks=True)[0]
+        return self.ledger.update(self._rewritten(span, found))[0]
 
     def _rewritten(self, span: Span, found: _Unknown) -> Span:
         """Return a known span with the chunks that its new object has: other ones, if forgetting has cut some anew."""
@@ -420,9 +420,7 @@ class LedgerRepair:
             last=stored.last,
             planned_at=index.plan.planned_at,
             chunks={key: member.rows for key, member in index.members.items()},
-            destinations={
-                RowSender.parse(name): destination_of(text) for name, text in index.plan.destinations
-            },
+            destinations=dict(index.plan.destinations),
             records=len(index.numbers),
             digest=digest_of_numbers(index.numbers),
             earliest=min(index.arrivals, default=0),

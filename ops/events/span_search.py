@@ -1,7 +1,8 @@
 """Searches spans for events: their indexes tell requests, their chunks and the copies of rejected events tell the rest."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from copy import replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from ops.books.stored_spans import kept_events, payloads

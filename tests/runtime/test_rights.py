@@ -9,7 +9,7 @@ import time
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import replace
+from copy import replace
 from itertools import count
 from typing import Any
 

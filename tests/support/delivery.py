@@ -31,7 +31,7 @@ from worker.app import send_with
 from worker.bucket import Bucket
 from worker.deadline import Deadline
 from worker.executor import InlineExecutor
-from worker.ledger import Ledger
+from worker.ledger import Ledger, _decode
 from worker.plan import Cut
 from worker.rejected_events import PREFIX as REJECTED
 from worker.selection import Selection
@@ -123,7 +123,8 @@ def lose_answer() -> None:
 
 def is_settling(request: dict[str, Any]) -> bool:
     """Return whether an update of the ledger settles a span."""
-    return request.get("ExpressionAttributeValues", {}).get(":st") == {"S": "settled"}
+    members = request.get("ExpressionAttributeValues", {}).get(":g")
+    return members is not None and _decode(members["B"]).settled
 
 
 class StaticSecrets:

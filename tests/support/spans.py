@@ -8,7 +8,7 @@ from shared import rows
 from tests.support.delivery import SHARD, STREAM
 from worker.chain import ChainId, Owner
 from worker.record import NOBODY, START, Number, number
-from worker.span import LATER, ChunkKey, Database, Group, NotDeliverable, ObjectRef, RowSender, Span
+from worker.span import LATER, ChunkKey, Destination, Group, ObjectRef, RowSender, Span
 from worker.states import Entry, State
 
 CHAIN = ChainId(STREAM, "1700000000", SHARD)
@@ -26,7 +26,7 @@ def span(**changes: Any) -> Span:
         "last": number("9"),
         "planned_at": 1_700_000_000_000,
         "chunks": {KEY: 2},
-        "destinations": {RowSender("shop"): Database("shop_db")},
+        "destinations": {RowSender("shop"): Destination("shop_db")},
         "records": 2,
         "object": REF,
     }
@@ -77,7 +77,11 @@ entries = st.builds(
     at=st.integers(0, 2**45),
     words=st.sampled_from(["", "time is missing"]),
 )
-destinations = st.builds(Database, databases) | st.builds(NotDeliverable, codes) | st.just(LATER)
+destinations = (
+    st.builds(Destination, databases)
+    | st.builds(Destination, st.just(""), codes, st.booleans())
+    | st.just(LATER)
+)
 refs = st.builds(
     ObjectRef,
     st.from_regex(r"20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-2][0-9]", fullmatch=True),

@@ -1,6 +1,6 @@
 """The admin function: accounts and checks."""
 
-from dataclasses import replace
+from copy import replace
 from typing import Any
 
 import pytest

@@ -1,7 +1,7 @@
 """Envelopes that were put again: they count if no first copy does, which is known once every shard has passed."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from copy import replace
 from queue import Queue
 from threading import Thread
 from typing import Any

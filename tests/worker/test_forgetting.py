@@ -46,7 +46,7 @@ from worker.forget.requests import KEY, ForgetRequest, RequestDocument
 from worker.index import EMPTY, Index
 from worker.record import number
 from worker.rows import compress, decompress
-from worker.span import ChunkKey, Database, Group, RowSender, Span, milliseconds
+from worker.span import ChunkKey, Destination, Group, RowSender, Span, milliseconds
 from worker.span_object import Chunk, encode, name_of
 from worker.states import Decision, Entry, State
 from worker.sweeper import Sweep, Sweeper
@@ -893,7 +893,7 @@ def stored_spans(draw: st.DrawFn) -> tuple[Span, bytes, dict[ChunkKey, list[dict
         last=numbers[2],
         planned_at=IN_DOUBT,
         chunks={one.key: one.rows for one in chunks},
-        destinations={RowSender("shop"): Database("shop_db")},
+        destinations={RowSender("shop"): Destination("shop_db")},
         records=3,
         object=encoded.ref,
     )

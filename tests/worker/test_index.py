@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import InvalidObjectError
-from tests.support.spans import keys, numbers
+from tests.support.spans import KEY, destinations, keys, numbers, senders
 from worker.index import DIGEST_BYTES, Index, Member, SpanPlan, decode, digest_of
 from worker.record import number
+from worker.span import Destination, RowSender
 
 times = st.integers(0, 2**45)
 counts = st.integers(0, 2**31)
@@ -30,7 +31,7 @@ def indexes(draw: st.DrawFn) -> Index:
     member = st.lists(st.tuples(positions, counts, counts), max_size=5).flatmap(
         lambda own: st.builds(
             Member,
-            keys.map(lambda one: one.planned.name),
+            keys.map(lambda one: one.planned),
             counts,
             counts,
             counts,
@@ -46,7 +47,9 @@ def indexes(draw: st.DrawFn) -> Index:
         column(st.sampled_from([0, 1, 1_700_000_000_000])),
         frozenset(draw(st.sets(positions, max_size=3))) if size else frozenset(),
         draw(st.lists(member, max_size=3)),
-        draw(st.builds(SpanPlan, numbers, times, st.lists(st.tuples(*[st.text()] * 2)), st.text(), times)),
+        draw(
+            st.builds(SpanPlan, numbers, times, st.lists(st.tuples(senders, destinations)), st.text(), times)
+        ),
     )
 
 
@@ -68,20 +71,21 @@ def test_the_form_of_an_index_is_stable() -> None:
         ["q", ""],
         [1, 0],
         frozenset((1, 0)),
-        [Member("shop/views/0", 3, 0, 40, b"d" * 16, (0, 1, 0), (1, 1, 1), (7, 8, 9))],
-        SpanPlan(number("9"), 2, [("shop", "shop_db")], "o", 1),
+        [Member(KEY, 3, 0, 40, b"d" * 16, (0, 1, 0), (1, 1, 1), (7, 8, 9))],
+        SpanPlan(number("9"), 2, [(RowSender("shop"), Destination("shop_db"))], "o", 1),
     )
-    members = [["shop/views/0", 3, 0, 40, b"d" * 16, [0, 1, 0], [1, 1, 1], [7, 8, 9]]]
-    plan = [number("9"), 2, [["shop", "shop_db"]], "o", 1]
+    key = ((("shop", ""), "views", "", False, ""), 0, "")
+    members = ((key, 3, 0, 40, b"d" * 16, (0, 1, 0), (1, 1, 1), (7, 8, 9)),)
+    plan = (number("9"), 2, ((("shop", ""), ("shop_db", "", False)),), "o", 1)
 
-    packed = msgpack.unpackb(index.encode())
-    assert [1, "00217 003180", [5, 6], [3, 4], ["q", ""], [1, 0], [0, 1], members, plan] == packed
+    packed = msgpack.unpackb(index.encode(), use_list=False, strict_map_key=False)
+    assert (1, "00217 003180", (5, 6), (3, 4), ("q", ""), (1, 0), (0, 1), members, plan) == packed
     assert "e3b0c44298fc1c149afbf4c8996fb924" == digest_of(b"").hex()
 
 
 def test_a_record_s_rows_and_bytes_are_known() -> None:
     """A record may have several parts of a chunk."""
-    member = Member("shop/views/0", 6, 0, 40, b"", (0, 1, 0), (1, 2, 3), (7, 8, 9))
+    member = Member(KEY, 6, 0, 40, b"", (0, 1, 0), (1, 2, 3), (7, 8, 9))
     rows, parts = (range(1), range(1, 3), range(3, 6)), (slice(0, 7), slice(7, 15), slice(15, 24))
 
     assert list(zip((0, 1, 0), rows, parts, strict=True)) == list(member.parts())
@@ -102,9 +106,9 @@ VALID = [1, "0011 0012", [1, 2], [1, 2], ["", ""], [0, 0], [], [], ["000", 0, []
         (4, [""], "differ in length"),
         (5, [0, 0, 0], "differ in length"),
         (6, None, "cannot read"),
-        (7, [["shop/views/0"]], "cannot read"),
-        (7, [["views", 1, 2, 3, b"d" * 16, [], [], []]], "does not name a chunk"),
-        (7, [["shop/views/0", 1, 2, 3, b"d" * 17, [], [], []]], "cannot read"),
+        (7, [[KEY]], "cannot read"),
+        (7, [["views", 1, 2, 3, b"d" * 16, [], [], []]], "cannot read"),
+        (7, [[KEY, 1, 2, 3, b"d" * 17, [], [], []]], "cannot read"),
         (7, 7, "cannot read"),
         (8, ["000", 0, [], ""], "cannot read"),
     ],

@@ -16,9 +16,7 @@ from worker.record import START, Record, Records, decode, number
 from worker.span import (
     MAX_PLAN_BYTES,
     TOO_MANY_TABLES,
-    Database,
-    Later,
-    NotDeliverable,
+    Destination,
     RowSender,
     digest_of_numbers,
     plan_bytes,
@@ -83,12 +81,12 @@ def test_each_sender_has_one_destination() -> None:
     planned = plan(Decided(data), END, answers, UNCUT, STAMP, failing=failing)
 
     assert {
-        RowSender("shop"): Database("s_db"),
-        RowSender("shop", "k2"): NotDeliverable("revoked_key"),
-        RowSender("blog"): NotDeliverable("disabled_account"),
-        RowSender("gone"): NotDeliverable("unknown_account"),
-        RowSender("later", "k7"): Later("account_unavailable"),
-        RowSender("sick"): Later("http_503"),
+        RowSender("shop"): Destination("s_db"),
+        RowSender("shop", "k2"): Destination(reason="revoked_key", is_final=True),
+        RowSender("blog"): Destination(reason="disabled_account", is_final=True),
+        RowSender("gone"): Destination(reason="unknown_account", is_final=True),
+        RowSender("later", "k7"): Destination(reason="account_unavailable"),
+        RowSender("sick"): Destination(reason="http_503"),
     } == planned.span.destinations
     once = [f"{sender}/views/0" for sender in ("shop", "blog", "gone", "later:k7", "sick")]
     assert {"shop:k2/views/0": 2, **dict.fromkeys([*once, "-/-undecodable/0"], 1)} == counts(planned)

@@ -1,7 +1,7 @@
 """The sender: the fate of chunks that wait, and of dead ones that an operator sends or drops."""
 
 from collections.abc import Callable, Collection
-from dataclasses import replace
+from copy import replace
 from typing import Any, ClassVar, override
 
 import pytest

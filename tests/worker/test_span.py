@@ -1,6 +1,6 @@
 """Spans: names of chunks, default states, halves, entries, and the room that an item leaves."""
 
-from dataclasses import replace
+from copy import replace
 from itertools import count, pairwise
 from typing import Any
 
@@ -24,11 +24,8 @@ from worker.span import (
     SECONDS_KEPT,
     TOO_MANY_TABLES,
     ChunkKey,
-    Database,
     Destination,
     Group,
-    Later,
-    NotDeliverable,
     Place,
     RowSender,
     Span,
@@ -118,14 +115,14 @@ def test_a_span_that_is_given_no_more_than_its_place_has_nothing() -> None:
 @pytest.mark.parametrize(
     ("group", "destination", "open_", "then"),
     [
-        (VIEWS, Database("shop_db"), Entry(since=PLANNED_AT), DELIVERED),
-        (VIEWS, Later("slow"), Entry(reason="slow"), DELIVERED),
-        (VIEWS, NotDeliverable("gone"), Entry(State.DEAD, reason="gone"), None),
-        (VIEWS._replace(request_id="r"), Database("shop_db"), Entry(State.AGAIN), None),
-        (VIEWS._replace(request_id="r"), NotDeliverable("gone"), Entry(State.AGAIN), None),
-        (VIEWS._replace(code="c", is_rejected=True), Database("shop_db"), Entry(State.REJECTED), None),
+        (VIEWS, Destination("shop_db"), Entry(since=PLANNED_AT), DELIVERED),
+        (VIEWS, Destination(reason="slow"), Entry(reason="slow"), DELIVERED),
+        (VIEWS, Destination(reason="gone", is_final=True), Entry(State.DEAD, reason="gone"), None),
+        (VIEWS._replace(request_id="r"), Destination("shop_db"), Entry(State.AGAIN), None),
+        (VIEWS._replace(request_id="r"), Destination(reason="gone", is_final=True), Entry(State.AGAIN), None),
+        (VIEWS._replace(code="c", is_rejected=True), Destination("shop_db"), Entry(State.REJECTED), None),
         (AGAIN.group._replace(code="c", is_rejected=True), LATER, Entry(State.AGAIN), None),
-        (VIEWS._replace(code="too_deep"), Database("shop_db"), Entry(State.DEAD, reason="too_deep"), None),
+        (VIEWS._replace(code="too_deep"), Destination("shop_db"), Entry(State.DEAD, reason="too_deep"), None),
         (Group(NO_SENDER, "", "undecodable"), LATER, Entry(State.DEAD, reason="undecodable"), None),
     ],
 )
@@ -157,7 +154,7 @@ def test_an_entry_s_database_replaces_the_plan_s() -> None:
     moved, new = span(entries={KEY: Entry(since=1, database="new_db")}), key("new/views/0")
 
     assert ("shop_db", "new_db", "") == (span().database(KEY), moved.database(KEY), span().database(new))
-    assert LATER == Later("") == span().destination(new)
+    assert LATER == Destination(reason="") == span().destination(new)
 
 
 @given(st.integers(0, 300), st.integers(0, 9))
@@ -310,7 +307,7 @@ def largest_plan() -> Span:
     for serial in count():
         sender = RowSender(f"{serial:064d}", "k" * 16 + "-1234")
         more = {ChunkKey(Group(sender, LONGEST, request_id="f" * 32), 0): 10**7, **chunks}
-        goes = {sender: Database(LONGEST), **destinations}
+        goes = {sender: Destination(LONGEST), **destinations}
         if plan_bytes(more, goes) > MAX_PLAN_BYTES:
             break
         chunks, destinations = more, goes
@@ -384,8 +381,11 @@ def test_an_item_has_room_for_splits() -> None:
         ({ChunkKey(VIEWS._replace(code="x", is_rejected=True), 0): 1}, {}, 16 + 2 * 14 + 16),
         (
             {},
-            {RowSender("shop"): Database("shop_db"), RowSender("a"): NotDeliverable("gone")},
-            11 + 16 + 6 + 16,
+            {
+                RowSender("shop"): Destination("shop_db"),
+                RowSender("a"): Destination(reason="gone", is_final=True),
+            },
+            11 + 16 + 5 + 16,
         ),
     ],
 )

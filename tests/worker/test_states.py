@@ -1,6 +1,7 @@
 """The state machine, and the steps that follow from a chunk's entry and the time."""
 
-from dataclasses import fields, replace
+from copy import replace
+from dataclasses import fields
 from itertools import product
 from typing import Any
 

@@ -9,7 +9,8 @@ put again and is not decided, is left as it is until that is known. docs/interna
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from copy import replace
+from dataclasses import dataclass, field
 from itertools import count, groupby
 from typing import NamedTuple
 
@@ -322,7 +323,7 @@ class Forgetting:
         entries = {key: entry for key, entry in span.entries.items() if key.planned not in plan.removed}
         new = replace(span, chunks=chunks, entries=entries, object=encoded.ref).with_entries(plan.entries)
         self._objects.put(new, encoded.data)
-        return self._ledger.update(new, with_chunks=True)
+        return self._ledger.update(new)
 
     def _erase(self, span: Span, found: PersonRows) -> None:
         """Delete the object that a span had; or note that a later search must delete it."""

@@ -7,7 +7,8 @@ after the longest time that the queue and the stream keep anything. Then nothing
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from copy import replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import batched, chain, islice
 from typing import Any

@@ -2,7 +2,7 @@
 
 import gc
 from collections import Counter
-from dataclasses import replace
+from copy import replace
 from types import SimpleNamespace
 from typing import Any
 

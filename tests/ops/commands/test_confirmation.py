@@ -1,7 +1,7 @@
 """What commands ask before they change something, and that they change exactly what they have shown."""
 
 import json
-from dataclasses import replace
+from copy import replace
 from pathlib import Path
 from typing import Any
 

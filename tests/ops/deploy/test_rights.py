@@ -25,7 +25,7 @@ from worker.chain import ChainId
 from worker.forget.requests import KEY as REQUESTS
 from worker.index import EMPTY
 from worker.ledger import Ledger
-from worker.span import ChunkKey, Database, Group, RowSender, milliseconds
+from worker.span import ChunkKey, Destination, Group, RowSender, milliseconds
 from worker.span_object import Chunk, SpanObjects, encode, name_of
 from worker.states import Entry, State
 
@@ -91,7 +91,7 @@ def waiting(sluice: Sluice) -> Iterator[None]:
         chain=ChainId.overflow("rights"),
         planned_at=milliseconds(time.time()),
         chunks={row: 1, rejected: 1},
-        destinations={sender: Database("nowhere")},
+        destinations={sender: Destination("nowhere")},
         received_at=milliseconds(time.time()),
         object=encoded.ref,
         entries={row: Entry(State.WAITING, reason="test")},
