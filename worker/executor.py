@@ -4,13 +4,12 @@ Results and errors come back in the caller's thread, so who decides only there n
 """
 
 import queue
-import threading
-from collections import deque
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from contextvars import copy_context
 from functools import partial
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, override
 
 
 class Executor(Protocol):
@@ -28,76 +27,31 @@ class Executor(Protocol):
 Executors = Callable[[], AbstractContextManager[Executor]]
 """Creates an executor; leaving its context waits until all its jobs have ended."""
 
-
-class InlineExecutor:
-    """Runs each job in the caller's thread, when the caller waits for its result."""
-
-    def __init__(self) -> None:
-        self._jobs: deque[Callable[[], Any]] = deque()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        while self._jobs:
-            self._jobs.popleft()()
-
-    def submit(self, job: Callable[[], Any]) -> None:
-        """Append the job to the queue."""
-        self._jobs.append(job)
-
-    def wait(self, seconds: float) -> Any | None:  # noqa: ARG002 -- the executor's signature
-        """Run the first job of the queue and return its result; return None if there is none."""
-        return self._jobs.popleft()() if self._jobs else None
+_MOST_THREADS = 1000  # more than anybody has under way, so that no job waits for another
 
 
-class Threads:
-    """Runs jobs in threads that end with the context, so none outlives an invocation.
-
-    There is a thread for each job under way. ThreadPoolExecutor does not promise that: a send could wait for one to another database.
-    """
+class Threads(AbstractContextManager["Threads"]):
+    """Runs jobs in threads that end with the context, so none outlives an invocation."""
 
     def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
-        self._results: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
-        self._threads: list[threading.Thread] = []
-        self._unfinished = 0
+        self._pool = ThreadPoolExecutor(_MOST_THREADS, "sluice")
+        self._done: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
 
-    def __enter__(self) -> Self:
-        return self
-
+    @override
     def __exit__(self, *_: object) -> None:
-        for _thread in self._threads:
-            self._jobs.put(None)
-        for thread in self._threads:
-            thread.join()
+        self._pool.shutdown()
 
     def submit(self, job: Callable[[], Any]) -> None:
-        """Start the job, in a new thread if all others are busy. Its log lines are about what the caller's are about."""
-        self._unfinished += 1
-        if self._unfinished > len(self._threads):
-            thread = threading.Thread(target=self._work, name="sluice", daemon=True)
-            self._threads.append(thread)
-            thread.start()
-        self._jobs.put(partial(copy_context().run, job))
+        """Start the job. Its log lines are about what the caller's are about."""
+        self._pool.submit(copy_context().run, job).add_done_callback(self._done.put)
 
     def wait(self, seconds: float) -> Any | None:
         """Return the result of the next job that finishes, or raise its error; return None after that many seconds."""
         try:
-            result, error = self._results.get(timeout=max(0.0, seconds))
+            done = self._done.get(timeout=max(0.0, seconds))
         except queue.Empty:
             return None
-        self._unfinished -= 1
-        if error is not None:
-            raise error
-        return result
-
-    def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            try:
-                self._results.put((job(), None))
-            except Exception as error:  # noqa: BLE001 -- raised again by `wait`
-                self._results.put((None, error))
+        return done.result()
 
 
 def run_parallel(executors: Executors, jobs: Iterable[Callable[[], Any]], at_once: int = 16) -> list[Any]:
@@ -106,24 +60,15 @@ def run_parallel(executors: Executors, jobs: Iterable[Callable[[], Any]], at_onc
     Raises:
         Exception: the first that a job raised, after all jobs that were started have ended.
     """
-    found, results = list(jobs), dict[int, Any]()
-    if len(found) <= 1:
-        return [job() for job in found]
+    left = list(enumerate(jobs))
+    if len(left) <= 1:
+        return [job() for _, job in left]
+    results: dict[int, Any] = {}
     with executors() as executor:
-        for number, job in enumerate(found):
-            if number >= at_once:
-                results |= _await(executor)
-            executor.submit(partial(_numbered, number, job))
-        while len(results) < len(found):
-            results |= _await(executor)
-    return [results[number] for number in range(len(found))]
-
-
-def _numbered(number: int, job: Callable[[], Any]) -> dict[int, Any]:
-    return {number: job()}
-
-
-def _await(executor: Executor) -> Any:
-    while (finished := executor.wait(60)) is None:
-        pass
-    return finished
+        for begun, (number, job) in enumerate(left):
+            while begun - len(results) >= at_once:
+                results |= executor.wait(60) or {}
+            executor.submit(partial(lambda number, job: {number: job()}, number, job))
+        while len(results) < len(left):
+            results |= executor.wait(60) or {}
+    return [results[number] for number in range(len(left))]

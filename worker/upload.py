@@ -18,7 +18,7 @@ from shared.policy import AccountLimits
 from shared.telemetry import Telemetry
 from worker.account_cache import AccountCache
 from worker.deadline import LEAST_SEND_SECONDS, Deadline
-from worker.executor import Executor, Executors, InlineExecutor
+from worker.executor import Executor, Executors
 from worker.health import DatabaseHealth
 from worker.settlement import UNSENT, Outcome
 from worker.span import TOO_MANY_TABLES, ChunkKey
@@ -87,7 +87,7 @@ class Uploader:
             begin_by: no send begins later.
             deadline: no send is under way later.
         """
-        with (InlineExecutor if len(uploads) == 1 else self._executors)() as executor:
+        with self._executors() as executor:
             return _Run(self, executor, begin_by, deadline, self.clock.now()).run(uploads)
 
     def attempt(self, upload: Upload, deadline: Deadline) -> Outcome:

@@ -26,11 +26,11 @@ from shared.accounts import Account, AccountKeys
 from shared.envelope import Envelope, TableRows
 from shared.policy import PolicyEntry
 from shared.settings import WorkerSettings
+from tests.support.inline_executor import InlineExecutor
 from tests.support.telemetry import CollectedTelemetry
 from worker.app import send_with
 from worker.bucket import Bucket
 from worker.deadline import Deadline
-from worker.executor import InlineExecutor
 from worker.ledger import Ledger, _decode
 from worker.plan import Cut
 from worker.rejected_events import PREFIX as REJECTED

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from shared.errors import HeldError
 from tests.support.delivery import BUCKET, SHARD, Delivery, lose_answer
+from tests.support.inline_executor import InlineExecutor
 from tests.support.spans import CHAIN, span
 from worker.chain import ChainId, Owner
-from worker.executor import InlineExecutor
 from worker.index import EMPTY, Index
 from worker.ledger import BEHIND_ALL, Gap
 from worker.membership import Membership

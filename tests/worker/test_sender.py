@@ -28,9 +28,10 @@ from tests.support.delivery import (
     shops,
     stored,
 )
+from tests.support.inline_executor import InlineExecutor
 from worker.admission import MOST_VAIN_PROBES, SPANS_AT_ONCE
 from worker.deadline import Deadline
-from worker.executor import InlineExecutor, Threads
+from worker.executor import Threads
 from worker.health import PROBE_TABLE
 from worker.inquiry import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, LONGEST_QUERY_SECONDS, Doubt, Run
 from worker.ledger import WORKLIST_KEYS

@@ -15,10 +15,10 @@ from doubles.clock import ManualClock
 from doubles.s3 import MemoryS3
 from shared.errors import BucketUnavailableError, InvalidObjectError, ObjectGoneError
 from tests.support.delivery import BUCKET, Meddled, lose_answer, once
+from tests.support.inline_executor import InlineExecutor
 from tests.support.spans import CHAIN, KEY, REF, chains, key, numbers, refs, span
 from worker.bucket import Bucket
 from worker.chain import ChainId
-from worker.executor import InlineExecutor
 from worker.index import EMPTY, Index, digest_of
 from worker.record import Number, number
 from worker.rows import compress, decompress

@@ -21,7 +21,7 @@ from shared.envelope import Envelope, RejectedEvent
 from shared.errors import ShardUnreadableError
 from tests.support.cloudwatch_logs import FunctionLog
 from tests.support.delivery import SHARD, STREAM, Meddled, envelope, row
-from worker.executor import InlineExecutor
+from tests.support.inline_executor import InlineExecutor
 
 
 class Stream:
