@@ -31,7 +31,7 @@ class SluiceError(Exception):
 
 
 class UnavailableError(SluiceError):
-    """A required service is unavailable; a retry may succeed."""
+    """A required service is unavailable; a retry may succeed. Whatever reaches a service may raise it."""
 
 
 class LedgerUnavailableError(UnavailableError):

@@ -74,7 +74,6 @@ class Again:
 
         Raises:
             InvalidObjectError: its index cannot be read.
-            BucketUnavailableError: S3 does not answer.
         """
         index = self._objects.index(span)
         records = zip(index.request_ids, index.receipts, index.claims, strict=True)
@@ -88,9 +87,6 @@ class Again:
         Args:
             wanted: their times, by request id.
             deadline: when to stop.
-
-        Raises:
-            UnavailableError: the ledger or Kinesis does not answer.
         """
         if not self._lock.acquire(blocking=False):
             return {}, "others are looked for"

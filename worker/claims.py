@@ -123,7 +123,6 @@ class Claims:
 
         Raises:
             HeldError: the first one cannot be decided now.
-            LedgerUnavailableError, ShardUnreadableError: the ledger, or the list of shards, cannot be reached.
         """
         in_gap = bool(gap.chain.gaps)
         wishes = _wishes(records, gap)

@@ -110,7 +110,6 @@ class ForcedReplays:
 
         Raises:
             InvalidReplayError: the tag stands for something else.
-            UnavailableError: the ledger or S3 does not answer.
         """
         bound = self._ledger.bind_tag(wanted.tag, wanted.range)
         if bound != wanted.range:

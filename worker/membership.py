@@ -54,7 +54,6 @@ class Membership:
 
         Raises:
             IndexLostError, IndexDamagedError: an index that would show it is deleted, or damaged.
-            HeldError: S3 does not answer.
         """
         spans, chain, limit = {} if spans is None else spans, root, None
         while True:
@@ -110,7 +109,6 @@ class Membership:
 
         Raises:
             IndexLostError, IndexDamagedError: its index is deleted, or damaged.
-            HeldError: S3 does not answer.
         """
         if span.records <= BORDERS:
             return frozenset((span.first, span.last)) if span.records else frozenset()

@@ -55,7 +55,6 @@ class Passing:
 
         Raises:
             UnprovenError: the listing lacks shards, or is older than one of the chains.
-            UnavailableError: Kinesis or the ledger does not answer.
         """
         listed = {shard.shard_id: shard for shard in self._shards.whole()}
         noted = self._ledger.chains()
@@ -100,11 +99,7 @@ class Passing:
         return f"the shard {behind[0].chain.shard} has not passed that time" if behind else ""
 
     def mark(self, moment: int) -> None:
-        """Put a marker on each open shard whose chain's latest arrival is not later than `moment` (UNIX milliseconds).
-
-        Raises:
-            UnavailableError: Kinesis or the ledger does not answer.
-        """
+        """Put a marker on each open shard whose chain's latest arrival is not later than `moment` (UNIX milliseconds)."""
         try:
             self._mark([one for one in self.lineages() if not self.has_passed(one, moment)])
         except UnprovenError:
@@ -120,7 +115,6 @@ class Passing:
 
         Raises:
             UnprovenError: Kinesis lists a shard as open whose chain is closed, so the listing is old and may lack its children.
-            LedgerUnavailableError: the ledger does not answer.
         """
         end = self._ledger.end(lineage.chain)
         if end is not None and end.last == BEHIND_ALL and lineage.is_open:

@@ -30,11 +30,7 @@ class Secret:
     _read_at: float = field(default=float("-inf"), init=False)
 
     def get(self, max_age: float = float("inf")) -> str:
-        """Return the text; read it at the first call, and again when it is older than `max_age` seconds.
-
-        Raises:
-            SecretUnavailableError: it was never read, and has no usable value or cannot be read.
-        """
+        """Return the text; read it at the first call, and again when it is older than `max_age` seconds."""
         if not self.text:
             self._read()
         elif self._clock.now() - self._read_at > max_age:

@@ -87,11 +87,7 @@ class Sender:
     _left: dict[Place, tuple[float, frozenset[str]]] = field(default_factory=dict, init=False)
 
     def run(self, deadline: Deadline, selection: Selection | None = None) -> Report:
-        """Handle every selected chunk, as far as the time allows; by default those that wait.
-
-        Raises:
-            LedgerUnavailableError: the ledger cannot be reached.
-        """
+        """Handle every selected chunk, as far as the time allows; by default those that wait."""
         selection, now = selection or Selection(), self._clock.now()
         admission = Admission(self._health, self._executors, deadline)
         run = Run(deadline, selection, self._forgetting.persons(), admission)

@@ -59,9 +59,6 @@ class Settlement:
             span: as this invocation wrote it.
             opened: chunks whose doubt this invocation opened.
             outcomes: of sends.
-
-        Raises:
-            LedgerUnavailableError: the ledger cannot be reached. The sender finds the span.
         """
         while True:
             changes = self._changes(span, opened, outcomes)

@@ -64,9 +64,6 @@ class Shards:
         """Return the chain of a shard from which records have just been received.
 
         If the last call was more than BELIEVED_SECONDS ago, this lists the shards again, because the stream may have been recreated.
-
-        Raises:
-            ShardUnreadableError: Kinesis does not list the shard.
         """
         if not 0 <= self._clock.now() - self._asked_at <= BELIEVED_SECONDS or shard not in self._chains:
             self._list()
@@ -86,7 +83,6 @@ class Shards:
 
         Raises:
             UnprovenError: they do not, so the listing lacks some.
-            ShardUnreadableError: Kinesis does not answer.
         """
         shards = list(self.all())
         open_keys = sorted((shard.keys.start, shard.keys.stop) for shard in shards if shard.is_open)
@@ -103,9 +99,6 @@ class Shards:
         """Return whether the stream has lost the shard of a chain for certain: two whole listings show neither it nor a child of it.
 
         Each must show a shard that was made later, because a listing may be older than the shard.
-
-        Raises:
-            ShardUnreadableError: Kinesis does not answer.
         """
         try:
             return all(self._has_lost(chain, self.whole()) for _ in range(2))
@@ -118,11 +111,7 @@ class Shards:
         return is_newer and not is_shown
 
     def descendants(self, chain: ChainId) -> Iterator[ChainId]:
-        """Yield the chains of the shards that the shard of a chain was split or merged into, and of theirs. A shard that has any is closed.
-
-        Raises:
-            ShardUnreadableError: Kinesis does not answer.
-        """
+        """Yield the chains of the shards that the shard of a chain was split or merged into, and of theirs. A shard that has any is closed."""
         family = {chain.shard}
         for shard in self.all():
             if not family.isdisjoint(shard.parents):
@@ -134,11 +123,7 @@ class Shards:
         return ChainId(self._stream, shard.start, shard.shard_id)
 
     def retention_seconds(self) -> float:
-        """Return how long the stream keeps records, as Kinesis says, not as a setting says. Looked up once an hour.
-
-        Raises:
-            ShardUnreadableError: Kinesis has never answered.
-        """
+        """Return how long the stream keeps records, as Kinesis says, not as a setting says. Looked up once an hour."""
         known, asked_at = self._retention
         if not 0 <= self._clock.now() - asked_at < RETENTION_FRESH_SECONDS:
             try:
@@ -150,30 +135,18 @@ class Shards:
         return known
 
     def summary(self) -> Mapping[str, Any]:
-        """Return Kinesis' summary of the stream.
-
-        Raises:
-            ShardUnreadableError: Kinesis does not answer.
-        """
+        """Return Kinesis' summary of the stream."""
         answer = _ask(self._kinesis.describe_stream_summary, StreamName=self._stream)
         summary: Mapping[str, Any] = answer["StreamDescriptionSummary"]
         return summary
 
     def created_at(self) -> float:
-        """Return when the stream was created, approximately, in UNIX seconds.
-
-        Raises:
-            ShardUnreadableError: Kinesis does not answer.
-        """
+        """Return when the stream was created, approximately, in UNIX seconds."""
         created: datetime = self.summary()["StreamCreationTimestamp"]
         return created.timestamp()
 
     def all(self) -> Iterator[Shard]:
-        """Yield all shards, parents before their children. A closed shard is included while the stream keeps records of it.
-
-        Raises:
-            ShardUnreadableError: Kinesis does not answer.
-        """
+        """Yield all shards, parents before their children. A closed shard is included while the stream keeps records of it."""
         request: dict[str, Any] = {"StreamName": self._stream}
         while True:
             answer = _ask(self._kinesis.list_shards, **request)
@@ -194,7 +167,6 @@ class Shards:
 
         Raises:
             ShardGoneError: Kinesis no longer has the shard.
-            ShardUnreadableError: Kinesis does not answer.
         """
         place = {"ShardIteratorType": "TRIM_HORIZON"}
         if last != START:

@@ -72,11 +72,7 @@ class Sweeper:
     _telemetry: Telemetry
 
     def run(self, deadline: Deadline) -> Sweep:
-        """Sweep, as far as the time allows; the next run goes on where this one stops.
-
-        Raises:
-            UnavailableError: S3, the ledger or Kinesis does not answer.
-        """
+        """Sweep, as far as the time allows; the next run goes on where this one stops."""
         after, counts, complete = self._ledger.swept_to(), Counter[str](), True
         last, index_seconds = after, self._index_seconds(deadline.within(deadline.left() / 2))
         for some in batched(self._old(after), _AT_ONCE, strict=False):

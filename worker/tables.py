@@ -26,11 +26,7 @@ class Tables:
     _full: set[str] = field(default_factory=set, init=False)
 
     def may_create(self, account: str, table: str, limit: int) -> bool:
-        """Note that a table is about to be created; return whether the limit allows it.
-
-        Raises:
-            LedgerUnavailableError: the ledger cannot be reached.
-        """
+        """Note that a table is about to be created; return whether the limit allows it."""
         if table in self.known[account] or self._ledger.note_table(account, table, limit):
             self.known[account].add(table)
             return True
@@ -38,11 +34,7 @@ class Tables:
         return False
 
     def excess(self, account: str, tables: Iterable[str], limit: int) -> frozenset[str]:
-        """Return those of an account's tables that would exceed its limit.
-
-        Raises:
-            LedgerUnavailableError: the ledger cannot be reached.
-        """
+        """Return those of an account's tables that would exceed its limit."""
         known = self.known[account]
         new = [table for table in tables if table not in known]
         if not new or (len(new) <= limit and account not in self._full):

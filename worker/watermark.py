@@ -108,13 +108,7 @@ class Watermarks:
     _clock: Clock
 
     def take(self, seconds: float = 60.0) -> Completeness:
-        """Return up to when rows are complete, as far as that can be proved in `seconds`. This only reads.
-
-        Raises:
-            UnavailableError: the stream or the ledger does not answer.
-            ClientError: SQS refuses.
-            BotoCoreError: SQS cannot be reached.
-        """
+        """Return up to when rows are complete, as far as that can be proved in `seconds`. This only reads."""
         began = self._clock.now()
         try:
             return self._take(began, began + seconds)
@@ -141,13 +135,7 @@ class Watermarks:
         return Completeness(self._clock.now(), int(horizon), found.pending, found.dead, tables)
 
     def note(self) -> None:
-        """Note in the ledger that the overflow queue is empty, if it is. Watermarks need such a note from before every shard's last arrival.
-
-        Raises:
-            LedgerUnavailableError: the ledger does not answer.
-            ClientError: SQS refuses.
-            BotoCoreError: SQS cannot be reached.
-        """
+        """Note in the ledger that the overflow queue is empty, if it is. Watermarks need such a note from before every shard's last arrival."""
         now = self._clock.now()
         with suppress(UnprovenError):
             self._ledger.note_drained(self._in_queue(now), now)
@@ -173,7 +161,6 @@ class Watermarks:
 
         Raises:
             UnprovenError: a shard has no span yet, or a closed one may hold records that are in none.
-            UnavailableError: Kinesis or the ledger does not answer.
         """
         passed = float("inf")
         for lineage, end in ends:
@@ -197,7 +184,6 @@ class Watermarks:
 
         Raises:
             UnprovenError: it may.
-            UnavailableError: Kinesis or the ledger does not answer.
         """
         is_closed = end is not None and end.last == BEHIND_ALL
         last = START if end is None else end.after if is_closed else end.last

@@ -182,8 +182,6 @@ class Worker:
 
         Raises:
             HeldError: the first record cannot be decided now.
-            BucketUnavailableError: S3 does not take the object.
-            LedgerUnavailableError: the ledger cannot be reached.
         """
         for _ in range(_TRIES):
             planned = self._plan(self._claims.decide(records, gap), gap)
