@@ -278,7 +278,7 @@ class Trace:
             digest="" if span.object is None else span.object.digest.hex(),
             done=span.settled,
         )
-        entries = self._entries(span, bare)
+        entries = self._entries(span)
         if not span.settled:
             return {"item": bare}
         named = tuple((key, entry) for key, entry in entries.items() if entry.state != State.DELIVERED)
@@ -298,7 +298,7 @@ class Trace:
         place = _place(span)
         item = self.judge.items.get(place, Item(place))
         version = request["ExpressionAttributeValues"].get(":version", {"N": "0"})
-        entries = self._entries(span, item)
+        entries = self._entries(span)
         fields = {
             "place": place,
             "version": int(version["N"]),
@@ -326,22 +326,18 @@ class Trace:
             raise RuntimeError("a span that was written is not there")
         return span
 
-    def _entries(self, span: Span, item: Item) -> dict[str, Entry]:
-        """Return the entries of all chunks of a span. Halves that the ledger has joined keep entries of their own."""
+    def _entries(self, span: Span) -> dict[str, Entry]:
+        """Return the entries of all chunks of a span."""
         found: dict[str, Entry] = {}
-        had, place = item.by_key, _place(span)
+        place = _place(span)
 
-        def walk(key: ChunkKey, joined: Entry | None = None) -> None:
-            name, now = _key(key), span.entry(key)
-            entry = joined or _entry(span, key)
-            was_split = name in had and had[name].state == State.SPLIT
-            if (now.state is State.SPLIT and joined is None) or was_split:
-                found[name] = Entry(State.SPLIT.value)
+        def walk(key: ChunkKey) -> None:
+            entry = found[_key(key)] = _entry(span, key)
+            if span.entry(key).state is State.SPLIT:
                 for half in key.halves:
-                    walk(half, None if now.state is State.SPLIT else entry)
-                return
-            found[name] = entry
-            self._note_doubt(span, key, place, entry)
+                    walk(half)
+            else:
+                self._note_doubt(span, key, place, entry)
 
         for planned in span.chunks:
             if not planned.group.is_rejected:

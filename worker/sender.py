@@ -232,9 +232,7 @@ def _rows_by_state(span: Span, key: ChunkKey) -> Iterator[tuple[State, int]]:
     if key.planned not in span.chunks:
         return
     for leaf in span.leaves(key):
-        joined = next((one for one in leaf.lineage() if one in span.entries), leaf.planned)
-        entry = span.entry(joined)  # of the chunk that it was joined to, unless that is split
-        yield span.entry(leaf).state if entry.state is State.SPLIT else entry.state, span.rows(leaf)
+        yield span.entry(leaf).state, span.rows(leaf)
 
 
 def _counts(span: Span, now: float) -> bool:

@@ -84,8 +84,8 @@ class Settlement:
         changes: dict[ChunkKey, Entry] = {}
         # chunks to halve come last: whether halving is in vain depends on what else was accepted
         for key, outcome in sorted(outcomes.items(), key=lambda one: one[1].event is Event.PARTLY_REFUSED):
-            if (key.path and key not in span.entries) or key.planned not in span.chunks:
-                continue  # since joined with its other half, or cut anew
+            if key.planned not in span.chunks:
+                continue  # since cut anew
             current, certain = span.entry(key), outcome.surely_not and key in opened
             happening = Happening(outcome.event, now, outcome.reason, certain=certain, words=outcome.words)
             if outcome.event is Event.PARTLY_REFUSED:

@@ -397,9 +397,6 @@ class Span:
                 if entry.state in UNSETTLED and not key.group.request_id:
                     entries.setdefault(key, entry)
         span = replace(self, settled=settled)
-        for key in sorted(entries, reverse=True):  # halves before the chunk that they are halves of
-            if entries[key].state is State.SPLIT:
-                _join(entries, key)
         for key, entry in list(entries.items()):
             is_default = entry.state is State.DELIVERED and span.default(key).state is State.DELIVERED
             if not key.path and is_default and not entry.database:
@@ -434,14 +431,3 @@ def plan_bytes(chunks: Iterable[ChunkKey], destinations: Mapping[RowSender, Dest
     for sender, destination in destinations.items():
         size += len(sender.name) + len(destination.database) + len(destination.reason) + 16
     return size
-
-
-def _join(entries: dict[ChunkKey, Entry], key: ChunkKey) -> None:
-    """Replace the entries of two halves with one, if they ended alike: but for edited ones, each of whose edits has a place of its own."""
-    first, second = (entries.get(half) for half in key.halves)
-    if first is None or second is None or first.state not in FINAL - {State.REPLACED}:
-        return
-    if (first.state, first.database) == (second.state, second.database):
-        for half in key.halves:
-            del entries[half]
-        entries[key] = first

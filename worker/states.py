@@ -1,8 +1,7 @@
 """The states of a chunk, and what changes them.
 
 One table, TRANSITIONS, lists what events make of a chunk; the table in docs/internals/delivery.md is generated from it. The other modules
-report events and do what `Rules` returns. Chunks that come to be later have entries without an event: halves (`Rules.half`), halves that are
-joined again, and chunks that forgetting cuts, which keep the entry of the old one, or count forgotten rows. This module has no side effects.
+report events and do what `Rules` returns. Chunks that come to be later have entries without an event: halves (`Rules.half`), and chunks that forgetting cuts, which keep the entry of the old one, or count forgotten rows. This module has no side effects.
 
 Treasure Data may accept an attempt without Sluice learning of it. A chunk therefore has a *doubt* from before it is first sent (`since`:
 when its span was planned, or when the sender wrote that it is about to send) until an answer settles it. While Treasure Data remembers

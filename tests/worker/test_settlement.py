@@ -153,14 +153,3 @@ def test_a_chunk_whose_halves_the_item_cannot_hold_dies() -> None:
     made = Made(copies={"q" * 359_500: Owner(CHAIN, START)})
 
     assert State.DEAD is made.settle({KEY: PARTLY}).entry(KEY).state
-
-
-def test_a_half_that_was_joined_meanwhile_is_left_alone() -> None:
-    """Its other half reached the same end, and the chunk's entry says so."""
-    made = Made()
-    halves = KEY.halves
-    made.span = made.settle({KEY: PARTLY})
-    made.delivery.ledger.update(made.span.with_entries(dict.fromkeys(halves, Entry(State.DROPPED))))
-    found = made.settle({halves[0]: REFUSED}, *halves)
-
-    assert (State.DROPPED, set()) == (found.entry(KEY).state, {one.path for one in found.entries if one.path})

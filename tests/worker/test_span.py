@@ -204,32 +204,6 @@ def tree(*states: tuple[str, State]) -> Span:
     return span(chunks={KEY: 8}, entries=entries, settled=True)
 
 
-@pytest.mark.parametrize("state", sorted(FINAL - {State.REPLACED}))
-def test_halves_with_the_same_final_state_are_joined(state: State) -> None:
-    """Whole subtrees become one entry, so that splits do not fill the item for good. A delivered one needs none."""
-    split = tree(("0", state), ("10", state), ("11", State.WAITING))
-    joined = split.with_entries({KEY._replace(path="11"): Entry(state)})
-
-    entries = {} if state is State.DELIVERED else {KEY: Entry(state)}
-    assert entries == joined.entries
-
-
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [
-        (Entry(State.REPLACED), Entry(State.REPLACED)),
-        (DELIVERED, Entry(State.DELIVERED, database="new_db")),
-        (DELIVERED, Entry(State.DROPPED)),
-    ],
-)
-def test_halves_with_different_ends_or_names_of_their_own_stay(first: Entry, second: Entry) -> None:
-    """An edit's place is named after its chunk. Rows are deleted where they are, so the account may have been mapped anew meanwhile."""
-    halves = {KEY: SPLIT, **dict(zip(HALVES, (first, second), strict=True))}
-    ended = span(settled=True).with_entries(halves)
-
-    assert (halves, True) == (ended.entries, ended.is_final)
-
-
 def test_the_first_settlement_names_what_is_not_delivered() -> None:
     """Otherwise settling would make it delivered. Chunks that were put again wait whether settled or not, and are decided once."""
     both = span(chunks={KEY: 2, CLICKS: 1, AGAIN: 1})
