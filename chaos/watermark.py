@@ -21,7 +21,6 @@ from shared.errors import UnavailableError
 from shared.telemetry import NullTelemetry
 from worker.app import MARKED_SECONDS
 from worker.ledger import Ledger
-from worker.markers import Markers
 from worker.passing import Passing
 from worker.shards import Shards
 from worker.span import milliseconds
@@ -111,7 +110,7 @@ class Observer:
         ledger = Ledger(clients.DynamoDB(world.table, effects), TABLE, clock, bytes, NullTelemetry())  # type: ignore[arg-type]  # a double
         kinesis: Any = clients.Kinesis(world.stream, effects)
         shards = Shards(kinesis, STREAM, clock)
-        passing = Passing(shards, ledger, Markers(kinesis, STREAM, clock, NullTelemetry()), clock)
+        passing = Passing(shards, ledger, clock, NullTelemetry())
         sqs: Any = clients.SQS(world.queue, effects)
         watermarks = self._kind(passing, shards, ledger, sqs, world.queue_url, world.notices_url, clock)
 

@@ -115,7 +115,7 @@ class Stack:
         """Return the source of watermarks."""
         shards, ledger, clock = self.shards(), self.ledger(), SystemClock()
         return Watermarks(
-            Passing(shards, ledger, None, clock),
+            Passing(shards, ledger, clock, NullTelemetry(), marks=False),
             shards,
             ledger,
             self.client("sqs"),

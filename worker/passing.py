@@ -6,16 +6,18 @@ span behind all sequence numbers. Parents that a listed child names count as clo
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 
 from shared.clock import Clock
-from shared.errors import UnprovenError
+from shared.errors import ShardUnreadableError, UnprovenError
+from shared.telemetry import Telemetry
 from worker.chain import ChainId
 from worker.ledger import BEHIND_ALL, Ledger
-from worker.markers import Markers
 from worker.record import Number
 from worker.shards import Shard, Shards
 
+EVERY_SECONDS = 60.0
+"""A shard gets at most one marker in this time."""
 MARGIN_SECONDS = 300
 """By how much arrival times may run back from one record to the next, of a shard or between a shard and its children."""
 
@@ -42,13 +44,16 @@ class Passing:
     """Looks at the ends of the shards' chains.
 
     Args:
-        markers: puts markers; None for a command, which only reads.
+        marks: puts markers, as a command does not.
     """
 
     _shards: Shards
     _ledger: Ledger
-    _markers: Markers | None
     _clock: Clock
+    _telemetry: Telemetry
+    _: KW_ONLY
+    marks: bool = True
+    _marked_at: dict[str, float] = field(default_factory=dict, init=False)
 
     def lineages(self) -> list[Lineage]:
         """Return all shards, from one whole listing made now: those listed, and the parents that they name and that were ever seen.
@@ -63,7 +68,7 @@ class Passing:
         if any(self._is_newer(chain, newest) for chain in noted):
             raise UnprovenError("Kinesis lists the shards as they were")
         for one in found:
-            if self._markers is not None and one.chain not in noted:
+            if self.marks and one.chain not in noted:
                 self._ledger.note_chain(one.chain)
         parents = {parent for shard in listed.values() for parent in shard.parents} - listed.keys()
         return found + [Lineage(chain, None) for chain in noted if chain.shard in parents]
@@ -106,9 +111,15 @@ class Passing:
             return  # the next run sees them all
 
     def _mark(self, behind: Iterable[Lineage]) -> None:
-        for lineage in behind:
-            if self._markers is not None and lineage.shard is not None and lineage.is_open:
-                self._markers.put(lineage.shard)
+        """Put a marker on each open shard, unless it got one a moment ago. If Kinesis fails, the next run puts it."""
+        now = self._clock.now()
+        for shard in [one.shard for one in behind if self.marks and one.is_open]:
+            if shard and not 0 <= now - self._marked_at.get(shard.shard_id, float("-inf")) < EVERY_SECONDS:
+                self._marked_at[shard.shard_id] = now
+                try:
+                    self._shards.mark(shard)
+                except ShardUnreadableError as error:
+                    self._telemetry.warning("a marker was not put", reason=str(error))
 
     def has_passed(self, lineage: Lineage, bound: int) -> bool:
         """Return whether a chain's latest arrival is later than `bound` (UNIX milliseconds), or the chain is closed.

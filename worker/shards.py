@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
+from shared import envelope
 from shared.clock import Clock
 from shared.errors import ShardGoneError, ShardUnreadableError, UnprovenError, error_code
 from worker.chain import ChainId
 from worker.record import START, Number, number, sequence_number
+from worker.span import milliseconds
 
 if TYPE_CHECKING:
     from mypy_boto3_kinesis import KinesisClient
@@ -161,6 +163,19 @@ class Shards:
             if not answer.get("NextToken"):
                 return
             request = {"NextToken": answer["NextToken"]}
+
+    def mark(self, shard: Shard) -> None:
+        """Put a marker on an open shard: an envelope without rows, which the worker plans like any other.
+
+        Where Kinesis distributes records itself, it may land on another shard; then it takes several.
+        """
+        _ask(
+            self._kinesis.put_record,
+            StreamName=self._stream,
+            Data=envelope.marker(milliseconds(self._clock.now())).encode(),
+            PartitionKey=envelope.NOBODY,
+            ExplicitHashKey=str(shard.keys.start),
+        )
 
     def behind(self, shard: str, last: Number) -> Iterator[list[Number]]:
         """Yield the numbers of a closed shard's records behind the number `last`, or of all behind START: some at a time, and some twice.

@@ -41,7 +41,6 @@ from worker.forget.search import SHOWN_SECONDS, ForgetSearch
 from worker.health import DatabaseHealth
 from worker.inquiry import Inquiries
 from worker.ledger import Ledger
-from worker.markers import Markers
 from worker.membership import Membership
 from worker.passing import Passing
 from worker.plan import Cut
@@ -174,8 +173,7 @@ class Wiring:
             telemetry,
             Cut(settings.chunk_max_rows, settings.chunk_max_bytes),
         )
-        markers = Markers(effects.kinesis, settings.stream_name, clock, telemetry)
-        self.passing = make(Passing)(shards, ledger, markers, clock)
+        self.passing = make(Passing)(shards, ledger, clock, telemetry)
         secret = Secret(effects.secrets, settings.write_key_secret, clock)
         self.forget_requests = ForgetRequests(effects.s3, settings.data_bucket, secret, clock)
         self.forgetting = make(Forgetting)(

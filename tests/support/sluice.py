@@ -19,9 +19,7 @@ from ops.cli import main
 from shared import policy, write_key
 from shared.accounts import AccountKeys
 from shared.clock import SystemClock
-from shared.telemetry import NullTelemetry
 from worker.account_store import apply
-from worker.markers import Markers
 from worker.shards import Shards
 
 _PATIENCE_SECONDS = 120
@@ -92,9 +90,9 @@ class Sluice:
         """Put a marker on each shard, as the sender does every five minutes."""
         made = self.stack.resources
         place = made.client("kinesis"), made.stream, SystemClock()
-        markers = Markers(*place, NullTelemetry())
-        for shard in Shards(*place).all():
-            markers.put(shard)
+        shards = Shards(*place)
+        for shard in shards.all():
+            shards.mark(shard)
 
     def td(self, path: str, document: Any = None) -> Any:
         """Request one of the Treasure Data double's own routes, with a POST if there is a document."""

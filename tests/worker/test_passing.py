@@ -5,13 +5,12 @@ from typing import Any
 import pytest
 
 from shared.errors import ShardUnreadableError, UnprovenError
-from tests.support.delivery import SHARD, STREAM, Delivery, envelope, lose_answer, row
+from tests.support.delivery import SHARD, STREAM, Delivery, envelope, lose_answer, once, row
 from tests.support.spans import span as a_span
 from tests.worker.test_shards import list_only
 from worker.chain import ChainId
 from worker.ledger import BEHIND_ALL
-from worker.markers import EVERY_SECONDS, Markers
-from worker.passing import MARGIN_SECONDS
+from worker.passing import EVERY_SECONDS, MARGIN_SECONDS
 from worker.shards import HASH_KEYS, Shard, Shards
 
 AT = 1_700_000_000
@@ -152,23 +151,24 @@ def open_shards(made: Delivery) -> list[Shard]:
     return [one for one in Shards(made.kinesis, STREAM, made.clock).all() if one.is_open]
 
 
-def markers(made: Delivery) -> Markers:
-    """Return a sandbox's markers."""
-    return Markers(made.kinesis, STREAM, made.clock, made.telemetry)
+def mark(made: Delivery) -> None:
+    """Have idle shards marked."""
+    made.sender_wiring.passing.mark(round(made.clock.now() * 1000))
 
 
 def test_a_shard_gets_one_marker_a_minute() -> None:
-    """Each shard has its own."""
+    """Each shard has its own. One that fails is put later, and stops nothing."""
     made = Delivery()
     made.split()
-    some, (first, second) = markers(made), open_shards(made)
-    for shard in (first, first, second):
-        some.put(shard)
+    made.kinesis.before["put_record"] = once(lose_answer)
+    for _ in range(2):
+        mark(made)
     assert 2 == made.kinesis.calls.count("put_record")
     made.clock.sleep(EVERY_SECONDS)
-    some.put(first)
+    mark(made)
 
-    assert 3 == made.kinesis.calls.count("put_record")
+    assert 4 == made.kinesis.calls.count("put_record")
+    assert 1 == len(made.telemetry.said("a marker was not put"))
 
 
 def test_a_marker_reaches_its_shard_however_few_keys_that_has() -> None:
@@ -182,23 +182,8 @@ def test_a_marker_reaches_its_shard_however_few_keys_that_has() -> None:
     )
     put: list[dict[str, str]] = []
     made.kinesis.before["put_record"] = put.append
-    some, shards = markers(made), open_shards(made)
-    for shard in shards:
-        some.put(shard)
+    mark(made)
+    shards = open_shards(made)
 
     assert 3 == len(shards)
     assert all(int(one["ExplicitHashKey"]) in shard.keys for one, shard in zip(put, shards, strict=True))
-
-
-def test_a_failed_marker_is_put_later() -> None:
-    """It stops nothing."""
-    made = Delivery()
-    some, [shard] = markers(made), open_shards(made)
-    made.kinesis.before["put_record"] = lambda _: lose_answer()
-    some.put(shard)
-    made.kinesis.before.clear()
-    made.clock.sleep(EVERY_SECONDS)
-    some.put(shard)
-
-    assert 1 == len(made.records())
-    assert 1 == len(made.telemetry.said("a marker was not put"))
