@@ -86,7 +86,7 @@ def wait_for_outcomes(
         stack.check()
         count_outcomes(stack, books, reconciliation)
         updated(reconciliation.accepted.total() - reconciliation.outstanding)
-        now = reconciliation.outstanding, reconciliation.in_flight
+        now = reconciliation.outstanding, reconciliation.on_the_way
         if now != before:
             before, changed = now, time.monotonic()
         if is_over(reconciliation) or time.monotonic() - changed > patience:

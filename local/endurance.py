@@ -74,7 +74,7 @@ def run(
 
 
 def adds_up(count: Reconciliation) -> bool:
-    """Return whether every accepted event has one row, no other event has two, and nothing is in flight."""
+    """Return whether every accepted event has one row, no other event has two, and nothing is on the way."""
     return count.settled and not count.mismatched_ids and not count.repeated_ids
 
 

@@ -81,7 +81,7 @@ class UnreadShard:
     """Records of one shard that are in no span yet.
 
     Attributes:
-        records: behind the last span.
+        records: after the last span.
         is_complete: whether the shard was read to its end in time; if not, there are more.
         behind_seconds: how long ago the oldest of them arrived, by Kinesis's arrival time.
         rows: in the records; one for a record that cannot be decoded.

@@ -238,7 +238,7 @@ def _word(stage: Stage) -> str:
 def _reach(searched: Searched) -> str:
     at = f" up to {screen.utc(int(searched.at))}" if searched.at else ""
     spans, records = screen.plural(searched.spans, "span"), screen.plural(searched.records, "record")
-    return f"{spans}{at} and {records} behind them searched"
+    return f"{spans}{at} and {records} after them searched"
 
 
 def _not_found(query: EventQuery, since: float, searched: Searched) -> str:

@@ -1,12 +1,9 @@
 """`sluice wait`: waits until a table's rows are complete."""
 
-from contextlib import suppress
-
 import click
-from botocore.exceptions import BotoCoreError, ClientError
 
 from ops import known_accounts, screen
-from ops.failure import TIMED_OUT, UNFINISHED, Failure
+from ops.failure import TIMED_OUT, UNFINISHED
 from ops.moment import LENGTH, MOMENT
 from ops.stack import Stack, works_on_stack
 from ops.state.completeness import Wait, table_document
@@ -59,12 +56,13 @@ def command(
     def tell(text: str) -> None:
         click.echo(f"Note: {text}", err=True)
 
-    def mark() -> None:
-        """Have watermarks advance. Whoever may not invoke functions needs WatermarkTable, or somebody else's `wait`."""
-        with suppress(BotoCoreError, ClientError, Failure):
-            stack.invoke("SenderFunction", {"mark": True})
-
-    waiting = Wait(stack.watermarks(), clock, (lambda _: None) if as_json else tell, mark)
+    waiting = Wait(
+        stack.watermarks(),
+        clock,
+        (lambda _: None) if as_json else tell,
+        lambda: stack.invoke("SenderFunction", {"mark": True}),
+        needs_mark=not stack.parameters.get("WatermarkTable"),
+    )
     found = waiting.until(account, table, until, None if timeout is None else clock.now() + timeout)
     before = found.before(account, table)
     is_complete = before is not None and before >= until * 1000

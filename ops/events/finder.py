@@ -1,6 +1,6 @@
 """Finds events: where they are, and what became of them.
 
-An event is in a span object, whose span in the ledger says what became of it; or on the stream behind the last span of its shard; or in
+An event is in a span object, whose span in the ledger says what became of it; or on the stream after the last span of its shard; or in
 the overflow queue. A search consumes and changes nothing, and ends at the moment it began.
 """
 

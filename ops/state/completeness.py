@@ -7,7 +7,7 @@ from typing import Any
 
 from ops import screen
 from ops.background import in_background, within
-from ops.failure import FORESEEN, explained, is_lasting
+from ops.failure import FORESEEN, Failure, explained, is_denied, is_lasting
 from shared.clock import Clock
 from worker.watermark import Completeness, Watermarks
 
@@ -17,6 +17,7 @@ _GRACE_SECONDS = 0.5  # for a look that ends just in time
 _ADVANCE = (
     "These times are some seven minutes behind, and advance while `sluice wait` runs, or with WatermarkTable"
 )
+_UNMARKED = "Without it, `sluice wait` works only if WatermarkTable is set"
 
 
 def section(found: Completeness) -> tuple[str, tuple[str, ...], list[tuple[object, ...]]]:
@@ -51,7 +52,9 @@ class Wait:
 
     Attributes:
         tell: called with the reason for waiting whenever that changes.
-        mark: has markers put on idle shards, so that watermarks advance. Nobody waits for it, because it may take long.
+        mark: has markers put on idle shards, so that watermarks advance. Nobody waits for it, because it may take long. If AWS denies it,
+            waiting ends, unless watermarks have come far enough.
+        needs_mark: whether watermarks advance only so. Without WatermarkTable, they do.
         start: runs a job in the background.
         within: runs a job, but waits only so many seconds for its result.
     """
@@ -61,14 +64,19 @@ class Wait:
     tell: Callable[[str], None]
     mark: Callable[[], object] = lambda: None
     _: KW_ONLY
+    needs_mark: bool = True
     start: Callable[[Callable[[], None]], None] = in_background
     within: Callable[[float, Callable[[], Completeness]], Completeness | None] = within
     _marking: Lock = field(default_factory=Lock)
+    _denied: list[Exception] = field(default_factory=list)
 
     def until(self, account: str, table: str, moment: float, deadline: float | None) -> Completeness:
         """Wait until all of a table's rows that were received before a moment are complete, and return the watermarks.
 
         The moment and the deadline are in UNIX seconds. At the deadline, waiting stops after at least one look of a few seconds.
+
+        Raises:
+            Failure: the caller may not have watermarks advance, and they have not come to the moment.
         """
         said, best = "", None
         while True:
@@ -84,6 +92,8 @@ class Wait:
                         f"no rows of {account}.{table} arrived in the last ten minutes, and none wait: is its name right?"
                     )
                 return found
+            if self._denied and (found.horizon is None or found.horizon < moment * 1000):
+                raise Failure(f"{explained(self._denied[0]).message}. {_UNMARKED}")
             reason = found.obstacle or ("rows wait" if (account, table) in found.pending else "")
             if reason and reason != said:
                 self.tell(f"waiting: {reason}")
@@ -108,6 +118,9 @@ class Wait:
     def _mark_once(self) -> None:
         try:
             self.mark()
+        except (Failure, *FORESEEN) as error:
+            if self.needs_mark and is_denied(error):
+                self._denied.append(error)
         finally:
             self._marking.release()
 

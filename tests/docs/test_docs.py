@@ -123,6 +123,7 @@ def table_rows(page: str) -> list[str]:
     "page",
     [
         "internals/add-a-dialect.md",
+        "internals/architecture.md#Life of a request",
         "internals/change-a-delivery-rule.md",
         "internals/delivery.md#Life of a batch",
     ],

@@ -46,8 +46,8 @@ UNASKED: Mapping[str, tuple[str, ...]] = {
 }
 """Actions that a command needs only at times: of spans of edited rows, some read the item. Without s3:ListBucket, S3 answers 403 instead of 404 for a missing object. Of spans and objects
 with rows of a person, `export` and `forget` read only those. A replay invokes the worker with records that are in no span, and reads an index if it sees only some of a span's records. `wait` reads
-shards that the sender has closed, and what waits once every shard has passed the time. It also has the sender's function put markers and note that the overflow queue is empty; without that right, watermarks
-advance only with WatermarkTable or while somebody else waits."""
+shards that the sender has closed, and what waits once every shard has passed the time. It also has the sender's function put markers and note that the overflow queue is empty; without that right, it
+waits only with WatermarkTable, or if watermarks have come far enough."""
 
 ROLES: Mapping[str, tuple[str, ...]] = {
     "watch": ("status", "wait"),

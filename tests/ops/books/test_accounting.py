@@ -76,7 +76,7 @@ def delivery() -> Delivery:
 
 
 def test_counts_unread_records(delivery: Delivery) -> None:
-    """Those behind the last span wait on the stream, with the age of the oldest one; after a reshard, those of parents and children."""
+    """Those after the last span wait on the stream, with the age of the oldest one; after a reshard, those of parents and children."""
     nothing = Unread(0, {delivery.wiring.shards.chain(support.SHARD): UnreadShard()})
     assert Balance({}, nothing, {}, 0) == take(delivery)
     for _ in range(5):

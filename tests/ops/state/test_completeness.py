@@ -6,15 +6,18 @@ import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from doubles.aws_errors import client_error
 from doubles.clock import ManualClock
+from ops.failure import Failure
 from ops.state.completeness import Wait, document, section
 from shared.clock import SystemClock
 from shared.telemetry import NullTelemetry
+from tests.support.deployed import deployed
 from tests.support.sluice import Sluice, until
 from worker.ledger import Ledger
 from worker.watermark import Completeness
@@ -32,7 +35,10 @@ def complete(
 
 
 def wait(
-    *answers: Completeness | Exception, seconds: float | None = None, look_seconds: float = 0.0
+    *answers: Completeness | Exception,
+    seconds: float | None = None,
+    look_seconds: float = 0.0,
+    **marking: Any,
 ) -> tuple[Completeness, list[str], float]:
     """Wait until noon; each look takes `look_seconds` and has the next answer, or the last. Return what was found, the messages and the seconds."""
     clock, told, left = ManualClock(NOON), list[str](), list(answers)
@@ -48,7 +54,8 @@ def wait(
 
     looks: Any = SimpleNamespace(take=take)
     until = None if seconds is None else NOON + seconds
-    return Wait(looks, clock, told.append).until(*SHOP, NOON, until), told, clock.now() - NOON
+    waiting = Wait(looks, clock, told.append, start=lambda job: job(), **marking)
+    return waiting.until(*SHOP, NOON, until), told, clock.now() - NOON
 
 
 def test_waiting_ends_as_soon_as_the_table_is_complete() -> None:
@@ -100,6 +107,19 @@ def test_waiting_survives_temporary_errors() -> None:
     assert (2, True, "waiting: it is raining", 6.0) == (len(told), "aws" in told[0], told[1], seconds)
     with pytest.raises(ClientError):
         wait(client_error("AccessDenied", "GetQueueAttributes", status=403))
+
+
+def test_waiting_ends_if_nothing_may_have_watermarks_advance(sluice: Sluice) -> None:
+    """Unless they have come far enough, so that only rows wait, or advance by themselves. The command says what it lacks."""
+    mark = Mock(side_effect=client_error("AccessDeniedException", "Invoke", status=403))
+    with pytest.raises(Failure, match=r"do not allow Invoke: .* only if WatermarkTable is set"):
+        wait(complete(NOON - 60), mark=mark)
+    with deployed(sluice.stack) as stack, stack.refusing("lambda", 403, "AccessDeniedException"):
+        refused = stack.run(["wait", "--account=app", "--table=rights", "--until=2999-01-01"])
+
+    assert (1, True) == (refused.exit_code, "do not allow Invoke: " in refused.stderr)
+    assert 2.0 == wait(complete(NOON, pending=NOON - 2), complete(NOON), mark=mark)[2]
+    assert 5.0 == wait(complete(NOON - 5), complete(NOON), mark=mark, needs_mark=False)[2]
 
 
 def test_tables_are_shown_with_their_dead_rows() -> None:
