@@ -13,7 +13,6 @@ from shared.clock import Clock
 from shared.errors import InvalidObjectError, ObjectGoneError, UnavailableError, WrongCountError
 from shared.telemetry import Telemetry
 from worker.account_cache import AccountCache
-from worker.admission import MaySend
 from worker.again import Again, event_of
 from worker.claims import Claims
 from worker.executor import Executors, run_parallel
@@ -221,14 +220,13 @@ class Turns:
     def _may_send(self, work: _Work, key: ChunkKey, database: str) -> bool:
         """Return whether a database may get rows of this span now; note why it may not."""
         if database and not work.turn.run.deadline.near:
-            match work.turn.run.admission.admit(database, work.admitted):
-                case MaySend.YES:
-                    return True
-                case MaySend.LATER:
-                    work.turn.waits_for = database
-                    return False
-                case MaySend.NO:
-                    work.closed[key] = database
+            admission = work.turn.run.admission
+            if admission.admit(database, work.admitted):
+                return True
+            if not admission.reason(database):
+                work.turn.waits_for = database
+                return False
+            work.closed[key] = database
         work.turn.complete = False
         return False
 
