@@ -4,9 +4,9 @@ A database gets rows once it has answered a probe, or has accepted rows of this 
 import that fails for a reason that may concern others closes it for the rest of the run; a 429 halves how many spans may send to it at once.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from enum import Enum
 from functools import partial
 from threading import Lock
 
@@ -24,28 +24,18 @@ _PROBES_AT_ONCE = 16  # for one span
 _THROTTLED = "http_429"
 
 
-class MaySend(Enum):
-    """Whether a span may send rows to a database now."""
-
-    YES = "it may"
-    LATER = "others are sending to it or probing it"
-    NO = "it is closed for the rest of the run"
-
-
 @dataclass(slots=True)
 class _Database:
     """What one run knows of a database.
 
     Attributes:
-        closed: why it gets no more rows in this run; empty while it may.
-        is_proven: it has answered a probe, or accepted rows.
+        closed: why it gets no more rows in this run; empty while it may, None until it has answered a probe or accepted rows.
         is_probed: a span is probing it.
         limit: how many spans may send to it at once.
         under_way: how many do.
     """
 
-    closed: str = ""
-    is_proven: bool = False
+    closed: str | None = None
     is_probed: bool = False
     limit: int = SPANS_AT_ONCE
     under_way: int = 0
@@ -56,9 +46,6 @@ class _Database:
         return self.is_probed or self.under_way >= self.limit
 
 
-_UNTRIED = _Database()
-
-
 @dataclass(eq=False)
 class Admission:
     """Admits the spans of one run to databases. Safe to use from several threads."""
@@ -66,7 +53,9 @@ class Admission:
     _health: DatabaseHealth
     _executors: Executors
     _deadline: Deadline
-    _databases: dict[str, _Database] = field(default_factory=dict, init=False)
+    _databases: defaultdict[str, _Database] = field(
+        default_factory=partial(defaultdict, _Database), init=False
+    )
     _vain_probes: int = field(default=0, init=False)  # without an answer, while no database has answered one
     _lock: Lock = field(default_factory=Lock, init=False)
 
@@ -77,23 +66,23 @@ class Admission:
     def reason(self, database: str) -> str:
         """Return why a database is closed; empty if it is not."""
         with self._lock:
-            return self._databases[database].closed
+            return self._databases[database].closed or ""
 
     def close(self, name: str, reason: str) -> None:
-        """Close a database, or what stands for one that is unknown, unless the run knows it already."""
+        """Close a database, or what stands for one that is unknown."""
         with self._lock:
-            self._databases.setdefault(name, _Database(closed=reason))
+            self._databases[name].closed = self._databases[name].closed or reason
 
     def is_busy(self, database: str) -> bool:
         """Return whether a span must wait for a database, because others are using it."""
         with self._lock:
-            known = self._databases.get(database, _UNTRIED)
+            known = self._databases[database]
             return not known.closed and known.is_busy
 
     def awaited(self, databases: Collection[str]) -> str | None:
         """Return one of the databases that is being probed, or an empty string if all are closed; None if another may get rows."""
         with self._lock:
-            known = {name: self._databases.get(name, _UNTRIED) for name in databases}
+            known = {name: self._databases[name] for name in databases}
         if not all(one.closed or one.is_probed for one in known.values()):
             return None
         return next((name for name, one in known.items() if one.is_probed), "")
@@ -108,19 +97,18 @@ class Admission:
                 self._databases[name].is_probed = True
         run_parallel(self._executors, [partial(self._try, name) for name in untried], _PROBES_AT_ONCE)
 
-    def admit(self, database: str, admitted: set[str]) -> MaySend:
-        """Admit a span to a database, and add it to those that the span is `admitted` to. It is probed if nobody has tried it yet."""
+    def admit(self, database: str, admitted: set[str]) -> bool:
+        """Admit a span to a database, and add it to those that the span is `admitted` to; return whether it may send to it now.
+
+        The database is probed if nobody has tried it yet. If it is not closed then, others are sending to it or probing it.
+        """
         self.probe_untried([database])
         with self._lock:
-            known = self._databases.setdefault(database, _Database())
-            if known.closed:
-                return MaySend.NO
-            if database not in admitted:
-                if known.is_busy or not known.is_proven:
-                    return MaySend.LATER
+            known = self._databases[database]
+            if known.closed == "" and database not in admitted and not known.is_busy:
                 known.under_way += 1
                 admitted.add(database)
-            return MaySend.YES
+            return known.closed == "" and database in admitted
 
     def release(self, admitted: Iterable[str]) -> None:
         """Note that a span sends no more to the databases that it was admitted to."""
@@ -145,11 +133,12 @@ class Admission:
 
     def _is_untried(self, database: str) -> bool:
         """Return whether a database must be probed before it gets rows; note if it need not be."""
-        known = self._databases.setdefault(database, _Database())
-        if known.closed or known.is_busy:
+        known = self._databases[database]
+        if known.is_busy:
             return False
-        known.is_proven |= self._health.works(database)
-        return not known.is_proven
+        if known.closed is None and self._health.works(database):
+            known.closed = ""
+        return known.closed is None
 
     def _try(self, database: str) -> None:
         """Probe a database, unless so many others have failed since that this would be in vain."""
@@ -158,5 +147,5 @@ class Admission:
             failure = self._health.reason(database) if self._vain_probes >= MOST_VAIN_PROBES else ""
         failure = failure or self.probe(database)
         with self._lock:
-            known.is_probed, known.is_proven, known.closed = False, not failure, failure
+            known.is_probed, known.closed = False, failure
             self._vain_probes = self._vain_probes + 1 if failure and self._vain_probes >= 0 else -1

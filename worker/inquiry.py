@@ -4,10 +4,9 @@ The turns of a run note what they need; then all of it is asked at once, because
 indexes finds the copies of many envelopes.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from threading import Lock
 
 from shared.clock import Clock
 from shared.errors import UnavailableError
@@ -34,9 +33,7 @@ LONGEST_PAUSE_SECONDS = 6 * 3600.0
 
 _MOST_PAUSES = 10_000
 _MOST_ASKED = 32  # chunks in one query
-# Rows of chunks that may be there in part, about: others must not wait long for their answers.
-_MOST_NOTED = 16 * MOST_SPREAD
-_MOST_WANTED = 20_000  # envelopes to look for at once, about
+_MOST_NOTED = 16 * MOST_SPREAD  # rows and envelopes, about
 _RARER = 3  # of chunks that were asked about in vain, a query has an eighth, then one
 _QUERIES_AT_ONCE = 8
 
@@ -58,11 +55,12 @@ Answers = dict[tuple[Place, ChunkKey, Entry] | str, Event]
 
 @dataclass(slots=True)
 class Run:
-    """What the turns of one run of the sender share, must find out, and have found out. Safe to use from several threads.
+    """What the turns of one run of the sender share.
 
     Attributes:
         persons: who is to be forgotten; None if nobody knows.
         answers: what was found out; an answer holds only for the entry that it was asked for.
+        noted: how many rows and envelopes the run is going to ask about at once; roughly, because threads add to it without a lock.
     """
 
     deadline: Deadline
@@ -70,37 +68,12 @@ class Run:
     persons: Persons | None
     admission: Admission
     answers: Answers = field(default_factory=dict, init=False)
-    _doubts: dict[tuple[Place, ChunkKey], Doubt] = field(default_factory=dict, init=False)
-    _wanted: dict[str, Times] = field(default_factory=dict, init=False)
-    _lock: Lock = field(default_factory=Lock, init=False)
-
-    def ask_about(self, doubt: Doubt) -> None:
-        """Note a chunk to ask about."""
-        with self._lock:
-            self._doubts[doubt.span.place, doubt.key] = doubt
-
-    def look_for(self, wanted: Mapping[str, Times]) -> None:
-        """Note envelopes whose copies to look for, by request id."""
-        with self._lock:
-            self._wanted |= wanted
+    noted: int = field(default=0, init=False)
 
     @property
     def is_full(self) -> bool:
-        """Whether no more envelopes can be looked for at once."""
-        return len(self._wanted) >= _MOST_WANTED
-
-    @property
-    def has_many_rows(self) -> bool:
-        """Whether no more chunks of which many rows must be asked for can be asked about at once."""
-        with self._lock:
-            return sum(len(doubt.rows) for doubt in self._doubts.values()) >= _MOST_NOTED
-
-    def take(self) -> tuple[list[Doubt], dict[str, Times]]:
-        """Return what was noted since the last call."""
-        with self._lock:
-            taken = [*self._doubts.values()], self._wanted
-            self._doubts, self._wanted = {}, {}
-            return taken
+        """Whether no more envelopes, and no more chunks of which many rows must be asked for, can be asked about at once."""
+        return self.noted >= _MOST_NOTED
 
 
 @dataclass(eq=False)
@@ -121,9 +94,8 @@ class Inquiries:
         """Return whether it is too early to ask about a chunk again."""
         return self._clock.now() < self._pauses.get((place, key), (0.0, 0))[0]
 
-    def carry_out(self, run: Run) -> None:
-        """Find out what was noted, as far as there are answers."""
-        doubts, wanted = run.take()
+    def carry_out(self, run: Run, doubts: Iterable[Doubt], wanted: Mapping[str, Times]) -> None:
+        """Find out whether Treasure Data has chunks, and whether envelopes have copies, as far as there are answers."""
         alike: dict[tuple[str, str, int], list[Doubt]] = {}
         for doubt in doubts:
             _, vain = self._pauses.get((doubt.span.place, doubt.key), (0.0, 0))

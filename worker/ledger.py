@@ -6,9 +6,7 @@
     pk = chains, sk = chain   the chain of a shard
     pk = tables#<account>     a table that was created for an account; `sk` is its number
     pk = watermarks, sk = account  the account's tables that get watermarks
-    pk = swept                how far the sweep has come
-    pk = drained              times at which the overflow queue was empty
-    pk = table                when the table was created that these items were written in
+    pk = swept, drained, table  notes: SWEPT, DRAINED and WRITTEN_IN say what they hold
 
 Of the product, only this module knows the format of the items. The index `worklist` holds the spans that somebody must look at, the
 oldest first: under `waiting#<n>` those with chunks that wait or are undecided (`again`), or with copies whose owners may still be
@@ -51,6 +49,13 @@ MOST_CLAIMS_WITH_APPEND = 90
 BEHIND_ALL: Number = "999"
 """Sorts after every sequence number. The span that closes a chain has it."""
 
+SWEPT = "swept"
+"""The note of the name behind which the last sweep stopped; empty if it ended."""
+DRAINED = "drained"
+"""The note of pairs of UNIX seconds: at the second, no message that was sent before the first was left in the overflow queue."""
+WRITTEN_IN = "table"
+"""The note of when the table was created that the items were written in: a restore from a backup makes another one."""
+
 # a span's item has these in one MessagePack array
 _HINTS = get_type_hints(Span)
 _MEMBERS = [one.name for one in fields(Span) if one.name not in ("chain", "after", "final_at")]
@@ -64,10 +69,6 @@ _TAG = "tag#"
 _CHAINS = "chains"
 _TABLES = "tables#"
 _WATCHED = "watermarks"
-_SWEPT = {"pk": {"S": "swept"}, "sk": {"S": "-"}}
-_DRAINED = {"pk": {"S": "drained"}, "sk": {"S": "-"}}
-_WRITTEN_IN = {"pk": {"S": "table"}, "sk": {"S": "-"}}
-_MOST_DRAINED = 100
 _WATCHED_SECONDS = 30 * 86_400
 _MOST_WATCHED = 500  # tables of an account
 _DAY = 86_400
@@ -413,18 +414,16 @@ class Ledger:
         """Note the chain of a shard."""
         self._put({**_key(_CHAINS, chain.name), "ttl": self._ttl(SECONDS_KEPT)})
 
-    # The sweep
+    # Notes
 
-    def swept_to(self) -> str:
-        """Return the name behind which the last sweep stopped; empty if it ended."""
-        item = self._get(_SWEPT)
-        return str(item["to"]["S"]) if item else ""
+    def noted(self, name: str) -> Any:
+        """Return what was noted under a name; None if nothing was."""
+        item = self._get(_key(name))
+        return msgspec.msgpack.decode(item["is"]["B"]) if item else None
 
-    def note_swept(self, name: str) -> None:
-        """Note the name behind which the next sweep goes on; empty for the first."""
-        self._put({**_SWEPT, "to": {"S": name}})
-
-    # Which table this is: a restore from a backup makes another one
+    def note(self, name: str, what: Any) -> None:
+        """Note something in place of what was noted under a name."""
+        self._put({**_key(name), "is": {"B": msgspec.msgpack.encode(what)}})
 
     def created(self) -> str:
         """Return when this table was created; empty if there is none."""
@@ -435,30 +434,6 @@ class Ledger:
                 return ""
             self._fail(error)
         return f"{table['CreationDateTime'].timestamp():.3f}"
-
-    def written_in(self) -> str:
-        """Return when the table was created that the items were written in; empty if they do not say."""
-        item = self._get(_WRITTEN_IN)
-        return str(item["created"]["S"]) if item else ""
-
-    def adopt(self, created: str) -> None:
-        """Note when the table was created that the items were written in: this one."""
-        self._put({**_WRITTEN_IN, "created": {"S": created}})
-
-    # When the overflow queue was empty
-
-    def drained(self) -> list[tuple[float, float]]:
-        """Return pairs of UNIX seconds: at the second, no message that was sent before the first was left in the overflow queue."""
-        item = self._get(_DRAINED)
-        pairs = item["times"]["L"] if item else []
-        return [(float(sent["N"]), float(at["N"])) for sent, at in (pair["L"] for pair in pairs)]
-
-    def note_drained(self, sent: float, at: float) -> None:
-        """Note another such pair."""
-        kept = sorted({*self.drained(), (sent, at)})
-        kept = kept[:1] + kept[1:][-_MOST_DRAINED:]
-        numbers = [{"L": [{"N": str(sent)}, {"N": str(at)}]} for sent, at in kept]
-        self._put({**_DRAINED, "times": {"L": numbers}})
 
     # Tables that get watermarks, including those that have received nothing lately
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from shared.clock import Clock
 from shared.errors import HeldError, LedgerUnavailableError
 from shared.telemetry import Telemetry
-from worker.ledger import Ledger
+from worker.ledger import WRITTEN_IN, Ledger
 from worker.span_object import SpanObjects
 
 CHECK_SECONDS = 60.0
@@ -22,11 +22,11 @@ _MOST_SECONDS = 180.0  # no table is deleted and restored within this time
 
 def written_in(ledger: Ledger, objects: SpanObjects) -> str:
     """Return when the table was created that the ledger's items were written in; empty if they do not say, and there are no spans."""
-    created = ledger.written_in()
+    created: str = ledger.noted(WRITTEN_IN) or ""
     if not created and any(
         one.chain.is_of_stream for hour in objects.hours() for one in objects.of_hour(hour)
     ):
-        created = ledger.written_in() or "unknown"  # the first instance may just have said so
+        created = ledger.noted(WRITTEN_IN) or "unknown"  # the first instance may just have said so
     return created
 
 
@@ -60,7 +60,7 @@ class RestoreGuard:
             created = self._ledger.created()
             known = written_in(self._ledger, self._objects)
             if not known:
-                self._ledger.adopt(created)
+                self._ledger.note(WRITTEN_IN, created)
             elif known != created:
                 self._telemetry.count("LedgerRestored")
                 raise HeldError(HeldError.RESTORED_LEDGER)

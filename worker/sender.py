@@ -165,12 +165,17 @@ class Sender:
             end(turn)
         if progress.asking and (is_idle or self._clock.now() >= progress.ask_at):
             asking, progress.asking, progress.ask_at = progress.asking, [], float("inf")
+            progress.run.noted = 0
             return partial(self._find_out, progress.run, asking)
         return None
 
     def _find_out(self, run: Run, turns: list[Turn]) -> list[Turn]:
         """Find out what turns have noted; return these turns."""
-        self._inquiries.carry_out(run)
+        doubts = [doubt for turn in turns for doubt in turn.doubts.values()]
+        wanted = {one: times for turn in turns for one, times in turn.wanted.items()}
+        for turn in turns:
+            turn.doubts, turn.wanted = {}, {}
+        self._inquiries.carry_out(run, doubts, wanted)
         return turns
 
     def _take_turn(self, turn: Turn) -> Turn:

@@ -19,7 +19,7 @@ from shared.telemetry import Telemetry
 from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
 from worker.forget.cut import Forgetting
-from worker.ledger import WORKLIST_KEYS, Ledger
+from worker.ledger import SWEPT, WORKLIST_KEYS, Ledger
 from worker.shards import Shards
 from worker.span import Place, Span
 from worker.span_object import PREFIX, SpanObjects, Stored, name_of
@@ -73,7 +73,7 @@ class Sweeper:
 
     def run(self, deadline: Deadline) -> Sweep:
         """Sweep, as far as the time allows; the next run goes on where this one stops."""
-        after, counts, complete = self._ledger.swept_to(), Counter[str](), True
+        after, counts, complete = self._ledger.noted(SWEPT) or "", Counter[str](), True
         last, index_seconds = after, self._index_seconds(deadline.within(deadline.left() / 2))
         for some in batched(self._old(after), _AT_ONCE, strict=False):
             jobs = [partial(self._sweep, one, index_seconds, deadline) for one in some]
@@ -84,7 +84,7 @@ class Sweeper:
             complete = len(done) == len(some)
             if not complete:
                 break
-        self._ledger.note_swept("" if complete else last)
+        self._ledger.note(SWEPT, "" if complete else last)
         sweep = Sweep(**counts, complete=complete)
         self._telemetry.info("sweep", **asdict(sweep))
         return sweep

@@ -13,8 +13,7 @@ from shared.clock import Clock
 from shared.errors import InvalidObjectError, ObjectGoneError, UnavailableError, WrongCountError
 from shared.telemetry import Telemetry
 from worker.account_cache import AccountCache
-from worker.admission import MaySend
-from worker.again import Again, event_of
+from worker.again import Again, Times, event_of
 from worker.claims import Claims
 from worker.executor import Executors, run_parallel
 from worker.forget.cut import Forgetting, has_person, others
@@ -51,6 +50,8 @@ class Turn:
         closed: the databases that may get nothing, if all selected chunks are left for these; `?` and an account if Redis does not answer
             for it.
         asks: it has chunks that must be asked about; then it needs another turn once there are answers.
+        doubts: chunks to ask about.
+        wanted: envelopes whose copies to look for, by request id.
         looked: copies of its envelopes that were put again have been looked for.
         complete: everything selected was tried.
     """
@@ -62,6 +63,8 @@ class Turn:
     waits_for: str = ""
     closed: frozenset[str] = frozenset()
     asks: bool = False
+    doubts: dict[ChunkKey, Doubt] = field(default_factory=dict)
+    wanted: dict[str, Times] = field(default_factory=dict)
     looked: bool = False
     complete: bool = True
 
@@ -221,14 +224,13 @@ class Turns:
     def _may_send(self, work: _Work, key: ChunkKey, database: str) -> bool:
         """Return whether a database may get rows of this span now; note why it may not."""
         if database and not work.turn.run.deadline.near:
-            match work.turn.run.admission.admit(database, work.admitted):
-                case MaySend.YES:
-                    return True
-                case MaySend.LATER:
-                    work.turn.waits_for = database
-                    return False
-                case MaySend.NO:
-                    work.closed[key] = database
+            admission = work.turn.run.admission
+            if admission.admit(database, work.admitted):
+                return True
+            if not admission.reason(database):
+                work.turn.waits_for = database
+                return False
+            work.closed[key] = database
         work.turn.complete = False
         return False
 
@@ -245,8 +247,9 @@ class Turns:
         if step.action is Action.ASK and event is None:
             selection = spread if _may_be_there_in_part(span, entry) else sample
             rows = selection(others(work.persons, key, decompress(body)))
-            run.ask_about(Doubt(span, key, entry, database, rows))
+            work.turn.doubts[key] = Doubt(span, key, entry, database, rows)
             work.turn.asks = True
+            run.noted += len(rows)
             return
         renewed = entry if event is None else self._follow(entry, event)
         if self._must_cut(work, key, renewed, body):
@@ -279,7 +282,7 @@ class Turns:
         if self._inquiries.is_paused(work.span.place, key):
             work.turn.complete = False
             return False
-        if work.turn.run.has_many_rows and _may_be_there_in_part(work.span, entry):
+        if work.turn.run.is_full and _may_be_there_in_part(work.span, entry):
             work.turn.asks = True  # once there are answers, there is room
             return False
         return True
@@ -382,8 +385,9 @@ class Turns:
             turn.complete = False
             self._telemetry.info("rows that were put again wait", reason=str(error))
         else:
-            run.look_for({key.group.request_id: times[key.group.request_id] for key in left})
+            turn.wanted = {key.group.request_id: times[key.group.request_id] for key in left}
             turn.asks = turn.looked = True
+            run.noted += len(left)
 
     def _apply_again(self, work: _Work, key: ChunkKey, found: Event) -> None:
         event = event_of(key, found)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from shared.clock import Clock
 from shared.errors import ShardGoneError, UnprovenError
 from worker.chain import ChainId
-from worker.ledger import BEHIND_ALL, WORKLIST_KEYS, Ledger
+from worker.ledger import BEHIND_ALL, DRAINED, WORKLIST_KEYS, Ledger
 from worker.passing import MARGIN_SECONDS, Lineage, Passing
 from worker.record import NOBODY, START, Number
 from worker.shards import Shards
@@ -38,6 +38,7 @@ COUNTED_SECONDS = 200.0
 INDEX_SECONDS = 600.0
 """How long the ledger's index may lag."""
 
+_MOST_DRAINED = 100  # times at which the queue was empty, beside the first
 _GAPS_AT_ONCE = 50  # spans, each with two gaps, whose first spans the ledger returns together
 _ALL_SERVERS_SECONDS = 1
 """SQS queries all of its servers only if a receive may wait."""
@@ -119,7 +120,7 @@ class Watermarks:
         ends = [(lineage, self._ledger.end(lineage.chain)) for lineage in self._passing.lineages()]
         passed = self._passed_by_all(ends, until)
         # all messages that were sent by then were on the stream at a time that every shard has passed
-        proved = [sent for sent, at in self._ledger.drained() if (at + CLOCK_SECONDS) * 1000 <= passed]
+        proved = [sent for sent, at in self._drained() if (at + CLOCK_SECONDS) * 1000 <= passed]
         if not proved:
             raise UnprovenError("not every shard has passed a time at which the overflow queue was empty")
         horizon = (max(proved) - INGEST_SECONDS - 2 * CLOCK_SECONDS) * 1000
@@ -138,7 +139,12 @@ class Watermarks:
         """Note in the ledger that the overflow queue is empty, if it is. Watermarks need such a note from before every shard's last arrival."""
         now = self._clock.now()
         with suppress(UnprovenError):
-            self._ledger.note_drained(self._in_queue(now), now)
+            sent = self._in_queue(now)
+            kept = sorted({*self._drained(), (sent, now)})
+            self._ledger.note(DRAINED, kept[:1] + kept[1:][-_MOST_DRAINED:])
+
+    def _drained(self) -> list[tuple[float, float]]:
+        return [(sent, at) for sent, at in self._ledger.noted(DRAINED) or ()]
 
     def _in_queue(self, began: float) -> float:
         """Return the UNIX seconds up to which no message sent to the queue is left there.

@@ -21,7 +21,7 @@ from worker.bucket import Bucket
 from worker.chain import ChainId, Owner
 from worker.claims import FROM_JSON
 from worker.index import Index, Member, decode, digest_of
-from worker.ledger import MOST_CLAIMS, Claiming, Ledger
+from worker.ledger import MOST_CLAIMS, WRITTEN_IN, Claiming, Ledger
 from worker.record import START, Number
 from worker.restored import written_in
 from worker.rows import decompress
@@ -140,7 +140,7 @@ class LedgerRepair:
         for gap in sorted(latest.union(gaps), key=lambda one: len(one.gaps), reverse=True):
             self._end(gap, gaps)
         self._doubt(counts)
-        self.ledger.adopt(self.ledger.created())
+        self.ledger.note(WRITTEN_IN, self.ledger.created())
         return counts
 
     def _hours(self) -> list[str]:

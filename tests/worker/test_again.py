@@ -172,6 +172,15 @@ def test_copies_of_all_envelopes_are_looked_for_at_once() -> None:
     assert made.s3.calls.count("get_object") < 120
 
 
+def test_many_envelopes_are_looked_for_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later run looks for the others: tens of thousands do not fit into memory."""
+    made = busy(*"abcde")
+    monkeypatch.setattr("worker.inquiry._MOST_NOTED", 2)
+
+    reports = [made.send() for _ in range(3)]
+    assert [(3, False), (1, False), (0, True)] == [(one.kept, one.complete) for one in reports]
+
+
 @pytest.mark.parametrize(
     ("service", "call", "chains", "seconds"), [("s3", "get_object", 0, 30), ("dynamodb", "query", 60, 45)]
 )

@@ -27,7 +27,9 @@ from worker.chain import ChainId, Owner
 from worker.ledger import (
     BEHIND_ALL,
     MOST_CLAIMS_WITH_APPEND,
+    SWEPT,
     WORKLIST_KEYS,
+    WRITTEN_IN,
     Claim,
     Claiming,
     Ledger,
@@ -413,9 +415,9 @@ def test_tags_chains_and_the_sweep_s_progress_are_remembered(client: Any) -> Non
 
     assert ["a", "a", "b"] == [one.bind_tag(*use) for use in (("t", "a"), ("t", "b"), ("u", "b"))]
     assert [CHAIN, OTHER] == one.chains()
-    assert "" == one.swept_to()
-    one.note_swept("spans/x")
-    assert "spans/x" == one.swept_to()
+    assert one.noted(SWEPT) is None
+    one.note(SWEPT, "spans/x")
+    assert ("spans/x", None) == (one.noted(SWEPT), one.noted(WRITTEN_IN))
 
 
 def throttle(_: Any) -> None:
@@ -443,8 +445,8 @@ def throttle(_: Any) -> None:
         lambda one: one.bind_tag("t", "x"),
         lambda one: one.chains(),
         lambda one: one.note_chain(CHAIN),
-        lambda one: one.swept_to(),
-        lambda one: one.note_swept("x"),
+        lambda one: one.noted(SWEPT),
+        lambda one: one.note(SWEPT, "x"),
     ],
 )
 def test_every_failure_is_logged(act: Callable[[Ledger], Any], failure: Callable[[Any], None]) -> None:

@@ -33,7 +33,7 @@ from worker.admission import MOST_VAIN_PROBES, SPANS_AT_ONCE
 from worker.deadline import Deadline
 from worker.executor import Threads
 from worker.health import PROBE_TABLE
-from worker.inquiry import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, LONGEST_QUERY_SECONDS, Doubt, Run
+from worker.inquiry import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, LONGEST_QUERY_SECONDS
 from worker.ledger import WORKLIST_KEYS
 from worker.selection import SCHEDULED, Selection
 from worker.sender import Report, Sender
@@ -380,6 +380,18 @@ def test_one_query_counts_the_rows_of_many_spans() -> None:
     assert Report(delivered=9) == made.send()
     assert 1 == made.td.queries
     assert [f"e{n}" for n in range(9)] == sorted(made.ids("shop_db", "views"))
+
+
+def test_few_chunks_that_may_be_there_in_part_are_asked_about_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The others would wait for the answers about many rows. All have their turn in one run."""
+    made = in_doubt(9, lands=0.0)
+    monkeypatch.setattr("worker.turn._may_be_there_in_part", lambda *_: True)
+    monkeypatch.setattr("worker.inquiry._MOST_NOTED", 4)
+
+    assert Report(delivered=9) == made.send()
+    assert 3 == made.td.queries
 
 
 def test_a_span_that_has_asked_and_waits_for_its_closed_database_asks_no_more() -> None:
@@ -866,18 +878,3 @@ def test_a_run_for_one_account_leaves_no_other_rows_of_a_span_waiting() -> None:
 
     assert 1 == made.send().delivered
     assert ["b1"] == made.ids("blog_db", "views")
-
-
-def test_no_chunk_is_noted_twice_and_few_that_may_be_there_in_part() -> None:
-    """A turn has several rounds. The others would wait for the answers about many rows."""
-    unused: Any = None
-    run = Run(unused, unused, unused, unused)
-    for number in range(16):
-        assert not run.has_many_rows
-        for _ in range(2):
-            key = ChunkKey.parse(f"shop/views/{number}")
-            run.ask_about(Doubt(spans.span(), key, Entry(), "shop_db", [{}] * 800))
-
-    assert run.has_many_rows
-    assert 16 == len(run.take()[0])
-    assert not run.has_many_rows

@@ -11,6 +11,7 @@ from tests.support.delivery import BUCKET, INVOCATION_MS, Delivery, envelope, ki
 from tests.support.delivery import KilledError as Killed
 from tests.support.virtual_time import SideBySide, VirtualClock
 from worker.forget.requests import KEY
+from worker.ledger import SWEPT
 from worker.span import Span
 from worker.span_object import name_of
 from worker.states import State
@@ -183,7 +184,7 @@ def test_a_sweep_goes_on_where_the_last_one_stopped() -> None:
     assert 7 == sum(seen)
     assert max(seen) <= 3
     assert answer["complete"]
-    assert "" == made.ledger.swept_to()
+    assert "" == made.ledger.noted(SWEPT)
 
 
 def test_objects_are_looked_at_side_by_side() -> None:

@@ -27,6 +27,7 @@ from tests.support.delivery import (
 )
 from tests.worker.test_rejected import AT, delivered, event, rejecting
 from worker.bucket import Bucket
+from worker.ledger import WRITTEN_IN
 from worker.replacement import decoded
 from worker.restored import CHECK_SECONDS
 from worker.states import Decision, State
@@ -193,7 +194,7 @@ def test_a_new_stack_begins_with_an_empty_ledger() -> None:
     made = Delivery().map(shop="shop_db")
     put("a")(made)
     assert (["a"], False) == (made.ids("shop_db", "views"), is_restored(made.ledger, made.objects))
-    assert "" != made.ledger.written_in()
+    assert made.ledger.noted(WRITTEN_IN)
     made.clock.sleep(CHECK_SECONDS)
     made.dynamodb.before["describe_table"] = lambda _: lose_answer()
     put("b")(made)
@@ -345,7 +346,7 @@ def test_a_restored_ledger_is_noticed_although_the_clock_was_set_back() -> None:
     """The clock of a function may have been wrong by an hour."""
     made = Delivery()
     made.wiring.guard.check()
-    made.ledger.adopt("another")
+    made.ledger.note(WRITTEN_IN, "another")
     made.clock.time -= 3600
 
     with pytest.raises(HeldError):

@@ -19,7 +19,7 @@ from shared.clock import SystemClock
 from shared.telemetry import NullTelemetry
 from tests.support.deployed import deployed
 from tests.support.sluice import Sluice, until
-from worker.ledger import Ledger
+from worker.ledger import DRAINED, Ledger
 from worker.watermark import Completeness
 
 SHOP = ("shop", "pageviews")
@@ -144,7 +144,7 @@ def test_the_command_waits_until_a_table_is_complete(sluice: Sluice) -> None:
     until(lambda: any(one["account"] == "nobody_waits" for one in sluice.json("dead list --local")))
     made, passed = sluice.stack.resources, time.time() - 400  # of every shard, as soon as it has a marker
     ledger = Ledger(made.client("dynamodb"), made.ledger_table, SystemClock(), os.urandom, NullTelemetry())
-    ledger.note_drained(passed, passed)
+    ledger.note(DRAINED, [(passed, passed)])
     line = "wait --local --account nobody_waits --table waited_for --until"
     dead = sluice.run(f"{line} 3h --timeout 60s")
     late = sluice.run(f"{line} 2999-01-01 --timeout 1s")
