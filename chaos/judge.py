@@ -6,7 +6,6 @@ from copy import replace
 from math import inf
 
 from chaos.specification import (
-    ABSENT,
     ANSWERS,
     END,
     FINAL,
@@ -291,7 +290,7 @@ class Judge:
             told=frozenset(
                 proof
                 for proof, generation, started in self._told[by, place, key]
-                if proof == HAS or (generation == old.generation and (proof != ABSENT or started >= asked))
+                if proof == HAS or (generation == old.generation and (proof in SURE or started >= asked))
             ),
             decision=self._decision(event, item, key, new) if was_again else "",
             with_span=event.what == "appended" or bool(event.added),

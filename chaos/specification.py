@@ -186,7 +186,8 @@ STATES = {
     "forgotten": "rows of persons who are forgotten: only their number is kept",
 }
 FINAL = frozenset({"delivered", "replaced", "dropped", "copy", "forgotten"})
-HAS, REFUSED, NOT_TAKEN, ABSENT, NOTHING = "TD has it", "refused", "not taken", "TD does not have it", "nothing"
+HAS, ABSENT, PERSONS = "TD has it", "TD does not have it", "all of it is of forgotten persons"
+REFUSED, NOT_TAKEN, NOTHING = "refused", "not taken", "nothing"
 SURE = frozenset({REFUSED, NOT_TAKEN})  # an attempt with such an answer was not taken
 ANSWERS = {  # exactly as documented, from the service that may give it: (to which call, what, what it proves)
     "imported": ("import", "200 with the MD5 of our bytes; 409 in Treasure Data's own error document", HAS),
@@ -196,6 +197,7 @@ ANSWERS = {  # exactly as documented, from the service that may give it: (to whi
     "counted": ("query", "a count equal to the number of rows asked for (between 0 and it proves nothing): one line, one array, one integer; job status `success`, `num_records` 1", HAS),
     "counted none": ("query", "a count of 0 in that shape; the job started 70 minutes into the doubt, and the table shows our columns or the count is of all rows of these seconds", ABSENT),
     "gone": ("listing", "Treasure Data's own 404, then a listing from that host, 70 minutes into the doubt, without the name", ABSENT),
+    "persons": ("S3", "the chunk's bytes, 70 minutes into the doubt: all of its rows are of persons who are forgotten", PERSONS),
     "too large": ("import", "a proxy's 413, which concerns this chunk alone", NOTHING),
     "unknown": ("any", "anything else: 5xx, a proxy's page, another MD5, no answer", NOTHING),
 }
@@ -222,7 +224,7 @@ RULES = {
     "first write settles": "The first write after the append names every chunk that is not delivered, and settles the span.",
     "leave to the worker": "Nobody else writes while the worker that appended the span may still be at work.",
     "known transitions": "A chunk changes only as the table of transitions says.",
-    "only proof delivers": "Treasure Data has a chunk only if the writer was told so.",
+    "only proof delivers": "Treasure Data has a chunk only if the writer was told so. One that is all of forgotten persons counts as delivered where others are asked about: a search then deletes what is there.",
     "own clearing": "What is in doubt is refused or split only by its opener, on its own version, every attempt surely rejected; or once absence is proved.",
     "untried by version": "A doubt is cleared only by its opener, on its own version, every attempt surely rejected or not sent; or once absence is proved.",
     "halve": "Only a chunk of two rows or more is split. Its halves wait without doubt.",
@@ -355,7 +357,7 @@ def _sure(it: Change) -> bool:
 
 # fmt: off
 CONDITIONS: dict[str, Callable[[Change], bool]] = {
-    "only proof delivers": lambda it: HAS in it.told,
+    "only proof delivers": lambda it: bool({HAS, PERSONS} & it.told),
     "untried by version": _sure,
     "own clearing": lambda it: _sure(it) and (it.old.since is None or it.new.state == "dead" or bool({REFUSED, ABSENT} & it.told)),
     "halve": lambda it: it.rows > 1,

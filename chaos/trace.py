@@ -352,6 +352,8 @@ class Trace:
         if entry.since is None:
             if before is not None:
                 self._samples.pop(before[1], None)
+                if entry.state == State.DELIVERED and self._is_of_persons(span, key):
+                    self._settle([[before[1]]], "persons", self._simulation.now)
             return
         known = (*at, entry.generation)
         database = entry.database or ""
@@ -359,6 +361,12 @@ class Trace:
         asked = database, key.group.table
         self._doubted[at] = asked, known
         self._doubts.setdefault(asked, {})[known] = span, key
+
+    def _is_of_persons(self, span: Span, key: ChunkKey) -> bool:
+        try:
+            return all(map(self._world.is_forgotten, unpacked(self._objects.payload(span, key))))
+        except InvalidObjectError:
+            return False
 
     # Kinesis and Lambda
 

@@ -246,10 +246,14 @@ class Turns:
             return
         if step.action is Action.ASK and event is None:
             selection = spread if _may_be_there_in_part(span, entry) else sample
-            rows = selection(others(work.persons, key, decompress(body)))
-            work.turn.doubts[key] = Doubt(span, key, entry, database, rows)
-            work.turn.asks = True
-            run.noted += len(rows)
+            payload = others(work.persons, span, key, decompress(body))
+            if payload:
+                rows = selection(payload)
+                work.turn.doubts[key] = Doubt(span, key, entry, database, rows)
+                work.turn.asks = True
+                run.noted += len(rows)
+            else:  # a search deletes what Treasure Data has of it, before the rows leave their object
+                self._goes_on(work, key, Event.ACCEPTED, database)
             return
         renewed = entry if event is None else self._follow(entry, event)
         if self._must_cut(work, key, renewed, body):

@@ -206,6 +206,7 @@ GOOD = {
     "a copy takes a claim over from a record whose shard is gone": [claimed(7, shard="s7"), listed(19, WORKER), *takes_over(HERE, "s1")],
     "a ledger is restored and repaired": [*planned(), sent(21), RESTORED, replace(REPAIRED, items=(IN_DOUBT,)), asked(6300, SENDER, "counted"), wrote(6301, SENDER, 1, a=Entry("delivered"))],
     "a person is forgotten in what was delivered, and the old object goes at once": [*DELIVERED, *FORGOTTEN, replace(GONE, what="object deleted", at=701, by=SENDER)],
+    "an answer is lost; after 70 minutes all of the chunk is of persons": [*planned(), *imported(21, WORKER, "unknown"), asked(4300, SENDER, "persons"), wrote(4310, SENDER, 1)],
     "a person is forgotten in one half, while the other is in doubt": [
         *SPLIT, wrote(100, SENDER, 2, a_0=doubt(100), a_1=doubt(100)), *imported(101, SENDER, "imported", "a/1"), *imported(102, SENDER, "unknown", "a/0", 2),
         wrote(103, SENDER, 3, a_1=Entry("delivered")), *cut(4, Chunk("cf", 1), removed=(), kept=("a",), a_1=Entry("replaced")),
@@ -330,6 +331,7 @@ WRONG_TOO = (
     ("gone is not absent", [*FIRST_COPY, *again(*BEHIND_FIRST, listed(1400), a=Entry("dead", may_be_there=True))]),
     ("all shards", again(*PASSED, listed(1000, OTHER, (*BOTH, Shard("s9"))), listed(1400))),
     ("leave to the worker", [*planned(), replace(TAKEN_UP, at=79)]),
+    ("only proof delivers", [*planned(), asked(4100, SENDER, "persons"), wrote(4300, SENDER, 1)]),
     ("repair by objects", [claimed(1), *takes_over(HERE, "s1"), replace(REPAIRED, items=(IN_DOUBT,))]),
     ("repair by objects", [*planned(), sent(21), replace(REPAIRED, items=(replace(IN_DOUBT, entries=(("a", WAITING),)),))]),
     ("cut only persons", [*DELIVERED, *cut(2, Chunk("b", 1), Chunk("cf", 1), b=WAITING)]),

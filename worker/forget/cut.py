@@ -55,17 +55,25 @@ def _pieces(matcher: Matcher, span: Span, key: ChunkKey, body: bytes) -> list[Pi
     return found
 
 
-def others(persons: Persons, key: ChunkKey, payload: bytes) -> bytes:
-    """Return the rows of a chunk that a statement cannot have deleted for a person; all of them if there are no others.
+def others(persons: Persons, span: Span, key: ChunkKey, payload: bytes) -> bytes:
+    """Return the rows of a chunk by which Treasure Data is asked whether it has it: none if all are of its own account's persons.
 
-    By these, Treasure Data is asked whether it has the chunk. Other accounts' persons count too: accounts may share a database.
+    A statement may have deleted persons' rows. Those of another account's persons are left out, too, because accounts may share a database;
+    but not if none would be left.
     """
-    left = payload
+    left, own = payload, persons.of(key.account, span.received_at)
     with suppress(InvalidObjectError):
+        if own is not None:
+            left = _without(own, left, key.group)
         for matcher in persons.matchers.values():
-            if pieces := matcher.pieces(left, key.group):
-                left = b"".join(piece.data for piece in pieces)
-    return left or payload
+            left = _without(matcher, left, key.group) or left
+    return left
+
+
+def _without(matcher: Matcher, payload: bytes, group: Group) -> bytes:
+    """Return the rows that are not of a matcher's persons."""
+    pieces = matcher.pieces(payload, group)
+    return b"".join(piece.data for piece in pieces) if pieces else payload
 
 
 class Delivered(NamedTuple):
