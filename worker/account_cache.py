@@ -4,7 +4,7 @@ Answers are kept in memory: they are fresh for a minute, and used stale while Re
 is unknown only if the sentinel key exists. Without the sentinel, Redis has lost its data, and its answer proves nothing.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,7 +55,7 @@ class AccountCache:
 
     def _ask(self, missing: list[str], answers: dict[str, Account | str]) -> None:
         is_silent = 0 <= self._clock.now() - self._failed_at < SILENT_SECONDS
-        replies = {} if is_silent else self._round_trip(missing)
+        replies = {} if is_silent else self.look_up(missing)
         asked_at = self._clock.now()
         stale = 0
         for account in missing:
@@ -72,7 +72,8 @@ class AccountCache:
         if stale:
             self._telemetry.count("AccountsStale", stale)
 
-    def _round_trip(self, missing: list[str]) -> dict[str, Account | str]:
+    def look_up(self, missing: Sequence[str]) -> dict[str, Account | str]:
+        """Return what Redis says now, as `resolve` does; nothing is remembered, or answered from memory."""
         try:
             pipeline = self._connect().pipeline(transaction=False)
             pipeline.hget(self._keys.sentinel, "at")

@@ -317,7 +317,7 @@ class Forget:
             UnavailableError: Redis does not say which database the account has.
         """
         databases = set(asked.get("databases", ()))
-        account = self._accounts.resolve([asked["account"]]).get(asked["account"])
+        account = self._accounts.look_up([asked["account"]]).get(asked["account"])
         if account is None:
             raise UnavailableError(
                 f"The account {asked['account']} cannot be looked up now: Redis does not answer, or has lost its accounts. "
@@ -348,9 +348,9 @@ class Forget:
         No column of a row names its account.
 
         Raises:
-            UnavailableError: nobody knows now which databases the accounts have.
+            UnavailableError: nobody knows now which databases the accounts have that the edge policy names.
         """
-        names = {account}
+        names = set[str]()
 
         def read(current: EdgePolicy | None) -> None:
             if current is None:
@@ -359,11 +359,14 @@ class Forget:
 
         self._change_policy(read)
         known: dict[str, Account | str] = {}
-        for some in batched(sorted(names), _ACCOUNTS_AT_ONCE, strict=False):
-            known |= self._accounts.resolve(some)
-        if known.keys() < names:
-            raise UnavailableError("Redis does not say now which accounts share a database. Try again.")
+        for some in batched(sorted({account, *names}), _ACCOUNTS_AT_ONCE, strict=False):
+            known |= self._accounts.look_up(some)
         of = {name: one.database for name, one in known.items() if isinstance(one, Account)}
+        if unclear := (names - of.keys()) | ({account} - known.keys()):
+            raise UnavailableError(
+                f"Redis does not say which database the account {min(unclear)} has, so others' rows may be in any. "
+                "`sluice doctor` says what to do; then repeat the command."
+            )
         own = of.pop(account, None)
         return {database for database in databases if database != own or database in of.values()}
 
