@@ -107,7 +107,8 @@ def command(
     total = sum(held.total for held in found)
     people = screen.plural(sum(len(one.values) for one in wanted), "person", "persons")
     refusing = ", and refuse new events" if refuse else ""
-    screen.confirm(f"Forget {people} and {screen.plural(total, 'row')} for ever{refusing}?", yes=yes)
+    question = f"Forget {people} and {screen.plural(total, 'row')} for ever{refusing}?"
+    screen.confirm(f"{_of_earlier_accounts(found)}{question}", yes=yes)
     left: dict[str, int] = {}
     for one, held in zip(wanted, found, strict=True):
         left |= _forget(stack, one, held, hours, refuse=refuse, as_json=as_json)
@@ -183,6 +184,13 @@ def _show(found: Iterable[tuple[WantedPersons, Held]]) -> None:
     screen.show_table(("column", "where", "rows"), rows)
     if not rows:
         screen.say("Nothing was found.")
+
+
+def _of_earlier_accounts(found: Iterable[Held]) -> str:
+    """Return what to know before rows are deleted by a value: nobody remembers which accounts had a database."""
+    named = sorted({database for held in found for database, _ in held.in_td if database not in held.shared})
+    said = f"In {', '.join(named)}, all rows with the value go, also of an account that had the database before.\n"
+    return said if named else ""
 
 
 def _label(held: Held, database: str, table: str) -> str:

@@ -60,6 +60,7 @@ def test_persons_are_forgotten_everywhere_and_nobody_else(sluice: Sluice, tmp_pa
         (one["where"], one["row"]["event_id"]) for one in lines_of(shown.stdout)
     }
     assert 0 == forgotten.exit_code, forgotten.output + forgotten.stderr
+    assert "In field_app, all rows with the value go, also of an account that had" in forgotten.stderr
     assert ["sm", "sm2", "sn", "sq"] == sluice.rows("field_app", "forget_sent")
     assert {"received": 4, "dead": 3, "forgotten": 1} == states(sluice, "forget_dead")
     assert "deleted    1 row in Treasure Data, field_app.forget_sent" in forgotten.stdout
