@@ -14,7 +14,7 @@ from functools import partial
 from itertools import batched, takewhile
 
 from shared.clock import Clock
-from shared.errors import BucketUnavailableError, InvalidObjectError
+from shared.errors import BucketUnavailableError, InvalidObjectError, ObjectGoneError
 from shared.telemetry import Telemetry
 from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
@@ -143,12 +143,16 @@ class Sweeper:
         return self._reduce(span)
 
     def _has_person(self, span: Span) -> bool:
-        """Return whether an object has rows that a search must still delete in Treasure Data, or nobody knows: only it says which they are."""
+        """Return whether an object has rows that a search must still delete in Treasure Data, or nobody knows: only it says which they are.
+
+        Raises:
+            InvalidObjectError: S3 has answered with other bytes, perhaps only now.
+        """
         persons = self._forgetting.persons()
         try:
             return persons is None or bool(self._forgetting.look(span, persons).delivered)
-        except InvalidObjectError:
-            return False  # no search can read it either
+        except ObjectGoneError:
+            return False
 
     def _delete(self, stored: Stored) -> str:
         return "deleted" if self._objects.delete(stored.name) else "failed"
