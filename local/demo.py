@@ -27,6 +27,7 @@ from ops.plans.plan_profile import Drifts
 from ops.stack import described
 from ops.state.stack_state import accounting
 from shared.tracking_plan import TrackingPlan
+from worker.span_object import SpanObjects
 
 _CONNECTIONS = 6
 _PATIENCE_SECONDS = 30.0
@@ -55,7 +56,7 @@ def count_outcomes(stack: LocalStack, books: Accounting, reconciliation: Reconci
     unread = books.unread()
     reconciliation.count_outcomes(
         outcomes.delivered(stack.addresses.treasure_data),
-        outcomes.undelivered(stack.resources, ACCOUNTS),
+        outcomes.undelivered(books.ledger, SpanObjects(books.bucket), ACCOUNTS),
         {"records on the stream": unread.on_stream, "messages in the queue": unread.in_queue},
     )
 
