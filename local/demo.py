@@ -22,7 +22,7 @@ from local.sender import Exchange, send
 from local.stack import LocalStack, PartError
 from ops import screen
 from ops.books.accounting import Accounting
-from ops.plans.arrived_events import stored_events
+from ops.plans.arrived_events import events_since
 from ops.plans.plan_profile import Drifts
 from ops.stack import described
 from ops.state.stack_state import accounting
@@ -97,8 +97,8 @@ def wait_for_outcomes(
 
 def drifts_of(stack: LocalStack, account: str) -> Drifts:
     """Return how the stored events differ from an account's tracking plan."""
-    drifts, made = Drifts(ACCOUNTS[account].plan or TrackingPlan()), described(stack.describe())
-    for event in stored_events(made.ledger(), made.objects(), made.bucket(), account, 0.0):
+    drifts = Drifts(ACCOUNTS[account].plan or TrackingPlan())
+    for event in events_since(described(stack.describe()), account, 0.0):
         drifts.add(event.table, event.row, event.at)
     return drifts
 
