@@ -10,8 +10,8 @@ import click
 
 from ops import personal_data, screen
 from ops.background import in_background
-from ops.events.event_tail import Tail, sentence
-from ops.events.seen_event import Kind, Notice, SeenEvent, Trouble
+from ops.events.event_tail import Tail
+from ops.events.seen_event import Kind, Notice, SeenEvent
 from ops.failure import FORESEEN, explained
 from ops.stack import Stack
 from shared.clock import Clock
@@ -99,10 +99,10 @@ class LiveFeed:
 
     def _note(self, notice: Notice) -> None:
         with self._lock:
-            if notice.trouble is Trouble.CAUGHT_UP:
+            if notice.is_over:
                 self._notes.pop(notice.source, None)
             else:
-                self._notes[notice.source] = sentence(notice)
+                self._notes[notice.source] = notice.said
 
     def _add(self, seen: SeenEvent) -> None:
         violations = violations_of(seen, self.plan(seen.account))

@@ -8,7 +8,7 @@ from typing import Any
 
 from ops.books.stored_spans import kept_events, payloads
 from ops.events.event_query import EventQuery
-from ops.events.found_event import FoundEvent, Stage
+from ops.events.found_event import FoundEvent
 from ops.events.seen_event import Kind, SeenEvent, rejected, unpacked
 from shared.errors import InvalidObjectError
 from worker.bucket import Bucket
@@ -116,8 +116,8 @@ class SpanSearch:
             at = event.received_at / 1000
             seen = rejected(replace(common, at=at), key.group.code, key.group.table, event.original)
             if self.query.is_about(seen):
-                state = span.entry(key).state
-                yield FoundEvent(seen, Stage(state.value), span.entry(key), span, key, at=at)
+                entry = span.entry(key)
+                yield FoundEvent(seen, entry.state, entry, span, key, at=at)
 
     def _copy(self, span: Span, index: Index, position: int) -> FoundEvent:
         request_id = index.request_ids[position]
@@ -125,7 +125,7 @@ class SpanSearch:
         place = _place(span, index, position)
         seen = SeenEvent(kind=Kind.EVENT, at=index.receipts[position] / 1000, **place)
         owner = "" if claim is None else f"{sequence_number(claim.owner.number)} of {claim.owner.chain.shard}"
-        return FoundEvent(seen, Stage.COPY, span=span, owner=owner)
+        return FoundEvent(seen, State.COPY, span=span, owner=owner)
 
 
 def _outcome(span: Span, key: ChunkKey) -> Callable[[SeenEvent], FoundEvent]:
@@ -134,7 +134,7 @@ def _outcome(span: Span, key: ChunkKey) -> Callable[[SeenEvent], FoundEvent]:
     at = entry.at / 1000 or (span.final_at or 0 if entry.state is State.DELIVERED else span.planned_at / 1000)
     return partial(
         FoundEvent,
-        stage=Stage(entry.state.value),
+        state=entry.state,
         entry=entry,
         span=span,
         key=key,
