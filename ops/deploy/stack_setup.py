@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from botocore.client import BaseClient
-from botocore.exceptions import ClientError
 
 from ops import accounts_file, known_accounts, screen
 from ops.commands.accounts import apply
@@ -18,7 +17,7 @@ from ops.deploy.preflight.survey import Deployment, Survey, World
 from ops.deploy.preflight.treasure_data import endpoints, treasure_data
 from ops.deploy.stack_api import StackApi
 from ops.deploy.td_client import QueryForbiddenError, TreasureDataQueries, td_client
-from ops.failure import Failure
+from ops.failure import Failure, if_there
 from ops.signing_secrets import newest_key, signing_secrets
 from ops.stack import Stack
 from ops.state.finding import Finding, ok, warning
@@ -179,13 +178,8 @@ class StackSetup:
 
     def _stored_key(self) -> str:
         client = self.stack.client("secretsmanager")
-        try:
-            found = client.get_secret_value(SecretId=self.stack.outputs["TdApiKeySecret"])
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "ResourceNotFoundException":
-                raise
-            return ""  # the stack creates it without a value
-        return found.get("SecretString", "").strip()
+        found = if_there(client.get_secret_value, SecretId=self.stack.outputs["TdApiKeySecret"])
+        return found.get("SecretString", "").strip() if found else ""  # the stack creates it without a value
 
     def _judged(self) -> list[Finding]:
         """Return what Treasure Data makes of the key, from this machine."""
