@@ -40,7 +40,7 @@ _MOST_RECORDS = 10_000
 _SAY_AGAIN_SECONDS = 10.0
 _PATIENCE_SECONDS = 5.0  # before a failed read of a shard is retried
 _LIST_SECONDS = 5.0  # between two lists of the shards, while some are missing
-_LONGEST_SLEEP_SECONDS = 0.5  # so that `stop` is noticed
+_LONGEST_SLEEP_SECONDS = 0.5  # so that missing shards are listed
 _AT_ONCE = 32
 
 
@@ -161,7 +161,6 @@ class Tail:
         self._lanes: dict[str, LiveShard] = {}
         self._known: set[str] = set()
         self._list_at = float("-inf")
-        self._stopped = False
 
     @classmethod
     def of(
@@ -183,12 +182,8 @@ class Tail:
             log = CloudWatchLog(logs, functions, stack.outputs["IngestFunction"], clock, since)
         return cls(shards, clock, since=since, wanted=wanted, scrubs=scrubs, log=log)
 
-    def stop(self) -> None:
-        """Make `events` end soon. Any thread may call this."""
-        self._stopped = True
-
     def events(self, until: Callable[[], float] = lambda: float("inf")) -> Iterator[SeenEvent | Notice]:
-        """Yield events, refused requests and notices as they come, until `stop` is called, or the time that `until` returns.
+        """Yield events, refused requests and notices as they come, until the time that `until` returns.
 
         Raises:
             ShardUnreadableError: Kinesis rejects a read with a 4xx status: the stream is gone, or the caller may not read it.
@@ -196,7 +191,7 @@ class Tail:
         self._list()
         with self.executors() as executor:
             reading: set[int] = set()
-            while not self._stopped and self.clock.now() < (end := until()):
+            while self.clock.now() < (end := until()):
                 self._list_missing()
                 due = self._start(executor, reading)
                 rest = min(due, end) - self.clock.now()

@@ -33,7 +33,7 @@ class Followed:
 
     def _tail(self, since: float) -> Any:
         self.began.append(since)
-        return SimpleNamespace(events=self._events, stop=self.found.clear)
+        return SimpleNamespace(events=self._events)
 
     def _events(self, until: Callable[[], float]) -> Iterator[SeenEvent | Notice]:
         while self.found and self.clock.now() < until():
