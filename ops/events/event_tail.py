@@ -49,8 +49,6 @@ class Source(Protocol):
 
     due: float
     """When it may be read next, UNIX seconds."""
-    ended: bool
-    """Whether it will never return anything again."""
 
     def step(self) -> Sequence[SeenEvent | Notice]:
         """Read once, and return what was found."""
@@ -204,7 +202,7 @@ class Tail:
                 source, found = result
                 reading.discard(id(source))
                 yield from filter(None, map(self._shown, found))
-                if source.ended and isinstance(source, LiveShard):
+                if isinstance(source, LiveShard) and source.ended:
                     del self._lanes[source.shard.shard_id]
                     self._list_at = float("-inf")
 

@@ -35,7 +35,6 @@ class LocalLog:
     clock: Clock
     since: float | None
     due: float = 0.0
-    ended: bool = False
 
     def __post_init__(self) -> None:
         is_new = self.since is None and self.path.exists()
@@ -73,7 +72,6 @@ class CloudWatchLog:
     clock: Clock
     since: float | None
     due: float = 0.0
-    ended: bool = False
 
     def __post_init__(self) -> None:
         self._since = self.clock.now() if self.since is None else self.since
