@@ -97,9 +97,10 @@ class World:
 
         self.stream = _Kinesis(self.clock.now, seed=seed)
         self.create_stream()
-        self.queue = _SQS(self.clock.now, visibility_seconds=VISIBILITY_SECONDS)
-        self.queue_url = self.queue.create_queue(QueueName="overflow")["QueueUrl"]
-        kept = {"MessageRetentionPeriod": NOTICES["MessageRetentionPeriod"]}
+        self.queue = _SQS(self.clock.now)
+        hidden = {"VisibilityTimeout": str(VISIBILITY_SECONDS)}
+        self.queue_url = self.queue.create_queue(QueueName="overflow", Attributes=hidden)["QueueUrl"]
+        kept = hidden | {"MessageRetentionPeriod": NOTICES["MessageRetentionPeriod"]}
         notices = self.queue.create_queue(QueueName="overflow-notices", Attributes=kept)
         self.notices_url = notices["QueueUrl"]
         self.table = MemoryDynamoDB(self.clock.now)

@@ -15,6 +15,7 @@ MAX_MESSAGE_BYTES = 1024 * 1024
 
 _MAX_RECEIVED = 10  # messages per call; Lambda collects a larger batch with several calls
 _MAX_DELAY_SECONDS = 900
+_DEFAULTS = {"DelaySeconds": "0", "VisibilityTimeout": "30", "MessageRetentionPeriod": "1209600"}
 
 
 @dataclass(slots=True)
@@ -48,28 +49,29 @@ class MemorySQS:
 
     Args:
         now: returns UNIX seconds.
-        visibility_seconds: how long a received message stays hidden by default.
+        url: the part of the queues' URLs before their names.
     """
 
-    def __init__(self, now: Callable[[], float] = lambda: 0.0, visibility_seconds: float = 30) -> None:
+    def __init__(
+        self, now: Callable[[], float] = lambda: 0.0, url: str = "https://sqs.invalid/000000000000"
+    ) -> None:
         self._now = now
-        self._visibility = visibility_seconds
+        self._url = url
         self._queues: dict[str, dict[str, Message]] = {}
-        self._retention: dict[str, float] = {}
+        self._attributes: dict[str, Mapping[str, str]] = {}
         self._serial = 0
 
     def create_queue(self, *, QueueName: str, Attributes: Mapping[str, str] | None = None) -> dict[str, str]:  # noqa: N803 -- boto3's names
-        """Create a queue. Only the attribute `MessageRetentionPeriod` has an effect."""
-        url = f"https://sqs.invalid/000000000000/{QueueName}"
-        self._retention[url] = float((Attributes or {}).get("MessageRetentionPeriod", 14 * 86_400))
-        self._queues.setdefault(url, {})
-        return {"QueueUrl": url}
+        """Create a queue. The attributes `DelaySeconds`, `VisibilityTimeout` and `MessageRetentionPeriod` have an effect."""
+        self._attributes[QueueName] = _DEFAULTS | dict(Attributes or {})
+        self._queues.setdefault(QueueName, {})
+        return {"QueueUrl": f"{self._url}/{QueueName}"}
 
     def send_message(self, **request: Any) -> dict[str, str]:
         """Accept a message that becomes visible after `DelaySeconds`."""
         queue = self._queue("SendMessage", request, "MessageBody", "DelaySeconds", "MessageAttributes")
         body, attributes = request["MessageBody"], request.get("MessageAttributes", {})
-        delay = request.get("DelaySeconds", 0)
+        delay = self._limit(request, "DelaySeconds")
         size = len(body.encode()) + sum(
             len(f"{name}{value['DataType']}{value['StringValue']}".encode())
             for name, value in attributes.items()
@@ -99,7 +101,7 @@ class MemorySQS:
         taken = sorted(visible, key=lambda message: message.visible_at)[:most]
         for message in taken:
             message.receives += 1
-            message.visible_at = now + request.get("VisibilityTimeout", self._visibility)
+            message.visible_at = now + self._limit(request, "VisibilityTimeout")
         return {"Messages": [message.received() for message in taken]} if taken else {}
 
     def delete_message(self, **request: Any) -> dict[str, Any]:
@@ -129,17 +131,21 @@ class MemorySQS:
 
     def messages(self, queue_url: str) -> list[Message]:
         """Return every message of a queue. Not an SQS operation."""
-        return list(self._queues[queue_url].values())
+        return list(self._queues[_name(queue_url)].values())
 
     def _queue(self, operation: str, request: dict[str, Any], *known: str) -> dict[str, Message]:
         check_members(operation, request, {"QueueUrl", *known})
-        queue = self._queues.get(request["QueueUrl"])
+        queue = self._queues.get(_name(request["QueueUrl"]))
         if queue is None:
             raise client_error("AWS.SimpleQueueService.NonExistentQueue", operation)
-        oldest = self._now() - self._retention[request["QueueUrl"]]
+        oldest = self._now() - self._limit(request, "MessageRetentionPeriod")
         for message in [one for one in queue.values() if one.sent_at < oldest]:
             del queue[message.message_id]
         return queue
+
+    def _limit(self, request: Mapping[str, Any], name: str) -> float:
+        """Return the seconds that a request asks for, or that its queue has."""
+        return float(request.get(name, self._attributes[_name(request["QueueUrl"])][name]))
 
 
 def pass_on(
@@ -209,6 +215,11 @@ def record_of(message: dict[str, Any], queue_arn: str) -> dict[str, Any]:
         "eventSourceARN": queue_arn,
         "awsRegion": queue_arn.split(":")[3],
     }
+
+
+def _name(queue_url: str) -> str:
+    """Return a queue's name: containers reach it under another host."""
+    return queue_url.rpartition("/")[2]
 
 
 def _md5(text: str) -> str:

@@ -74,7 +74,7 @@ class Cloud:
 
     def _empty(self) -> None:
         self._stream = MemoryKinesis(time.time)
-        self._queue = Queue(MemorySQS(time.time), self._endpoint)
+        self._queue = MemorySQS(time.time, f"{self._endpoint}/123456789012")
 
     def _ask_moto(self, request: Request) -> Response:
         asked = EnvironBuilder(
@@ -90,39 +90,6 @@ class Cloud:
         if request.method == "HEAD":  # its content-length is that of a GET
             body = bytes(int(headers.get("content-length", 0)))
         return Response(int(status.split()[0]), body, kept)
-
-
-class Queue:
-    """SQS with the attributes that queues were created with, and with this machine's queue URLs.
-
-    Args:
-        endpoint: the URL of AWS.
-    """
-
-    def __init__(self, sqs: MemorySQS, endpoint: str) -> None:
-        self._sqs = sqs
-        self._endpoint = endpoint
-        self._attributes: dict[str, dict[str, str]] = {}
-
-    def create_queue(self, *, QueueName: str, Attributes: Mapping[str, str] | None = None) -> dict[str, str]:  # noqa: N803 -- boto3's names
-        """Create a queue unless it exists."""
-        url = self._sqs.create_queue(QueueName=QueueName, Attributes=Attributes)["QueueUrl"]
-        self._attributes.setdefault(url, dict(Attributes or {}))
-        return {"QueueUrl": f"{self._endpoint}/123456789012/{QueueName}"}
-
-    def __getattr__(self, operation: str) -> Any:
-        """Return any other operation, called with the queue's own delay and visibility."""
-
-        def call(**request: Any) -> Any:
-            name = request["QueueUrl"].rpartition("/")[2]
-            url = f"https://sqs.invalid/000000000000/{name}"
-            attributes = self._attributes.get(url, {})
-            defaults = {"send_message": "DelaySeconds", "receive_message": "VisibilityTimeout"}
-            member = defaults.get(operation, "")
-            own = {member: int(attributes[member])} if member in attributes else {}
-            return getattr(self._sqs, operation)(**own | request | {"QueueUrl": url})
-
-        return call
 
 
 def _json_reply(double: Any, operation: str, request: Mapping[str, Any]) -> Response:

@@ -22,11 +22,12 @@ from local.sender import Exchange, send
 from local.stack import LocalStack, PartError
 from ops import screen
 from ops.books.accounting import Accounting
-from ops.plans.arrived_events import stored_events
+from ops.plans.arrived_events import events_since
 from ops.plans.plan_profile import Drifts
 from ops.stack import described
 from ops.state.stack_state import accounting
 from shared.tracking_plan import TrackingPlan
+from worker.span_object import SpanObjects
 
 _CONNECTIONS = 6
 _PATIENCE_SECONDS = 30.0
@@ -55,7 +56,7 @@ def count_outcomes(stack: LocalStack, books: Accounting, reconciliation: Reconci
     unread = books.unread()
     reconciliation.count_outcomes(
         outcomes.delivered(stack.addresses.treasure_data),
-        outcomes.undelivered(stack.resources, ACCOUNTS),
+        outcomes.undelivered(books.ledger, SpanObjects(books.bucket), ACCOUNTS),
         {"records on the stream": unread.on_stream, "messages in the queue": unread.in_queue},
     )
 
@@ -96,8 +97,8 @@ def wait_for_outcomes(
 
 def drifts_of(stack: LocalStack, account: str) -> Drifts:
     """Return how the stored events differ from an account's tracking plan."""
-    drifts, made = Drifts(ACCOUNTS[account].plan or TrackingPlan()), described(stack.describe())
-    for event in stored_events(made.ledger(), made.objects(), made.bucket(), account, 0.0):
+    drifts = Drifts(ACCOUNTS[account].plan or TrackingPlan())
+    for event in events_since(described(stack.describe()), account, 0.0):
         drifts.add(event.table, event.row, event.at)
     return drifts
 

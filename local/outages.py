@@ -73,12 +73,6 @@ class Outages:
         now = time.time()
         return {target: round(end - now, 1) for target, end in self._ends.items() if end > now}
 
-    def end_due(self) -> None:
-        """Forget the outages that are over. They end on their own."""
-        now = time.time()
-        with self._lock:
-            self._ends = {target: end for target, end in self._ends.items() if end > now}
-
     def _databases(self) -> list[str]:
         """List the accounts' databases; nothing while Redis is down."""
         address, keys = self._stack.addresses.redis, AccountKeys(self._stack.resources.ledger_table)

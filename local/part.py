@@ -2,7 +2,6 @@
 
 import json
 import os
-import selectors
 import signal
 import socket
 import subprocess
@@ -13,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ops.background import within
 from shared.errors import SluiceError
 
 _LOG_LINES = 12
@@ -123,8 +123,9 @@ class Part:
         Raises:
             PartError: it exited, or is not ready after that many seconds.
         """
-        line = self._line(time.monotonic() + seconds)
-        if not line.endswith(b"\n"):
+        out = self._process.stdout
+        line = None if out is None else within(seconds, out.readline)
+        if not line or not line.endswith(b"\n"):
             state = (
                 f"exited {self._ending(1)} before it was ready"
                 if self._exited(1)
@@ -166,19 +167,6 @@ class Part:
     def tail(self, lines: int = _LOG_LINES) -> list[str]:
         """Return the last lines of the log."""
         return self.log.read_text(errors="replace").splitlines()[-lines:]
-
-    def _line(self, deadline: float) -> bytes:
-        line, out = b"", self._process.stdout
-        if out is None:
-            return line
-        with selectors.DefaultSelector() as selector:
-            selector.register(out, selectors.EVENT_READ)
-            while not line.endswith(b"\n") and selector.select(max(0.0, deadline - time.monotonic())):
-                piece = os.read(out.fileno(), 65536)
-                if not piece:
-                    break
-                line += piece
-        return line
 
     def _exited(self, seconds: float) -> bool:
         try:

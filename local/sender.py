@@ -4,6 +4,7 @@ import http.client
 import threading
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -49,7 +50,7 @@ def send(
     """
     waiting, one_at_a_time = iter(requests), threading.Lock()
 
-    def send_waiting() -> None:
+    def send_waiting(_: int) -> None:
         parts = urlsplit(url)
         connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_TIMEOUT_SECONDS)
         while True:
@@ -62,13 +63,8 @@ def send(
                 done(exchange)
         connection.close()
 
-    threads = [
-        threading.Thread(target=send_waiting, name=f"connection {number}") for number in range(connections)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(connections) as threads:
+        list(threads.map(send_waiting, range(connections)))  # raises what a connection raised
 
 
 def _send(connection: http.client.HTTPConnection, request: RecordedRequest) -> Exchange:

@@ -139,7 +139,7 @@ def run(home: Path, console: Console, options: argparse.Namespace) -> None:
                     for line in (*_addresses(stack, page.url), *next_steps(gateway, page.url)):
                         console.print(line, markup=False)
                     console.print(f"Ready after {time.monotonic() - started:.1f} s. Press Ctrl-C to stop.")
-                    _tend(stack, outages, console, reload=options.reload)
+                    _tend(stack, console, reload=options.reload)
             finally:
                 description.unlink()
 
@@ -171,13 +171,12 @@ def page_of(stack: LocalStack, site: Website, outages: Outages) -> ConsolePage:
     )
 
 
-def _tend(stack: LocalStack, outages: Outages, console: Console, *, reload: bool) -> NoReturn:
+def _tend(stack: LocalStack, console: Console, *, reload: bool) -> NoReturn:
     """Restart parts that die and, with `reload`, the functions whenever the code changes."""
     changed = _last_change() if reload else 0.0
     while True:
         for line in stack.revive():
             console.print(f"{line}. Its log is in {stack.folder}.", markup=False)
-        outages.end_due()
         if reload and (now := _last_change()) != changed:
             changed = now
             stack.restart_functions()

@@ -1,5 +1,7 @@
 """Error messages: one line that says what went wrong and what to do."""
 
+from collections.abc import Callable
+
 import click
 from botocore import exceptions
 from botocore.exceptions import (
@@ -58,6 +60,7 @@ _DENIED = {
 }
 _THROTTLED = {"Throttling", "ThrottlingException", "TooManyRequestsException", "RequestLimitExceeded"}
 _GONE = {"ResourceNotFoundException", "NoSuchBucket", "AWS.SimpleQueueService.NonExistentQueue"}
+_ABSENT = ("NotFound", "NoSuch", "NonExistent", "DoesNotExist", "404")
 _NEW_CREDENTIALS = "log in again (`aws sso login`, or new keys in the environment) and repeat the command"
 
 
@@ -79,6 +82,23 @@ def is_lasting(error: Exception) -> bool:
 def is_gone(error: Exception) -> bool:
     """Return whether a resource of the stack does not exist."""
     return _code(error) in _GONE
+
+
+def is_absent(error: BaseException) -> bool:
+    """Return whether AWS answers that what was asked for does not exist."""
+    code = _code(error)  # not the message, which may name an account with 404 in its id
+    is_stack = isinstance(error, ClientError) and error.operation_name == "DescribeStacks"
+    return any(word in code for word in _ABSENT) or (is_stack and code == "ValidationError")
+
+
+def if_there[**P, Found](call: Callable[P, Found], *args: P.args, **arguments: P.kwargs) -> Found | None:
+    """Return the result of a call of AWS; None if what it asks for does not exist."""
+    try:
+        return call(*args, **arguments)
+    except ClientError as error:
+        if is_absent(error):
+            return None
+        raise
 
 
 def is_down(error: Exception) -> bool:
@@ -118,15 +138,15 @@ def explained(error: Exception, rights: str = RIGHTS) -> Failure:
     return Failure(f"{type(error).__name__}: {_plain(error)}")
 
 
-def _cause(error: Exception) -> BaseException:
+def _cause(error: BaseException) -> BaseException:
     """Return the boto3 error that caused an error."""
-    cause: BaseException = error
+    cause = error
     while not isinstance(cause, ClientError | BotoCoreError) and cause.__cause__ is not None:
         cause = cause.__cause__
     return cause
 
 
-def _code(error: Exception) -> str:
+def _code(error: BaseException) -> str:
     cause = _cause(error)
     return str(cause.response.get("Error", {}).get("Code", "")) if isinstance(cause, ClientError) else ""
 

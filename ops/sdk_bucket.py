@@ -3,11 +3,9 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from botocore.exceptions import ClientError
-
 from ops import browser_sdk
 from ops.browser_sdk import Build
-from ops.failure import Failure
+from ops.failure import Failure, if_there
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -75,10 +73,5 @@ def publish(s3: "S3Client", bucket: str, made: list[SdkFile]) -> list[str]:
 
 
 def _existing(s3: "S3Client", bucket: str, key: str) -> bytes | None:
-    try:
-        body: bytes = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-    except ClientError as error:
-        if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
-            return None
-        raise
-    return body
+    found = if_there(s3.get_object, Bucket=bucket, Key=key)
+    return found and found["Body"].read()

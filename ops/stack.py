@@ -14,13 +14,12 @@ import click
 import requests
 from botocore.client import BaseClient
 from botocore.config import Config
-from botocore.exceptions import ClientError
 from click.core import ParameterSource
 
 from ops import screen
 from ops.books.budget_uses import BudgetUses
 from ops.deploy.stack_status import obstacle
-from ops.failure import Failure
+from ops.failure import Failure, if_there
 from ops.help_page import DEPLOY
 from ops.stream.readable_shards import ReadableShards
 from shared.aws_clients import method_makes_client
@@ -245,16 +244,14 @@ def deployed(name: str, region: str | None, *, or_deleted: bool = False) -> Stac
     session = session_in(region)
     cloudformation = session.client("cloudformation")
     where = f"region {cloudformation.meta.region_name}"
-    try:
-        (found,) = cloudformation.describe_stacks(StackName=name)["Stacks"]
-    except ClientError as error:
-        if error.response["Error"]["Code"] != "ValidationError":
-            raise
+    answer = if_there(cloudformation.describe_stacks, StackName=name)
+    if answer is None:
         if or_deleted and (deleted := _deleted(cloudformation, name)):
             return Stack(name, {}, session, deleted=deleted)
         raise Failure(
             f"there is no stack {name} in {where}: check --stack and --region; `aws cloudformation list-stacks` lists the stacks, {DEPLOY} creates one"
-        ) from error
+        )
+    (found,) = answer["Stacks"]
     outputs = {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", ())}
     missing = [output for output in _OUTPUTS if output not in outputs]
     if missing and (advice := obstacle(found["StackStatus"], name, str(cloudformation.meta.region_name))):

@@ -10,7 +10,7 @@ from ops import known_accounts, personal_data, screen
 from ops.events.condition import ColumnCondition
 from ops.events.event_query import INACCURACY_SECONDS, EventQuery
 from ops.events.finder import Finder, Searched
-from ops.events.found_event import FoundEvent, Stage
+from ops.events.found_event import ON_STREAM, QUEUED, FoundEvent
 from ops.events.seen_event import text_of
 from ops.failure import UNFINISHED, Failure
 from ops.moment import LENGTH, MOMENT
@@ -18,29 +18,30 @@ from ops.screen import printable
 from ops.stack import Stack, works_on_stack
 from shared.clock import SystemClock
 from worker.record import sequence_number
+from worker.states import State
 
 _DAY, _HOUR = 86_400.0, 3600.0
 _MOST_IN_FULL = 5
 
 _NEXT = {
-    Stage.QUEUED: "It waits in the overflow queue; the drainer puts it on the stream.",
-    Stage.ON_STREAM: "It is on the stream, and in no span yet. `sluice status {option}` shows why if that lasts.",
-    Stage.WAITING: "It waits in S3 and is sent automatically. `sluice status {option}` shows what it waits for.",
-    Stage.AGAIN: "It was put on the stream twice. Within minutes it is certain whether this copy counts.",
-    Stage.DEAD: "Fix the cause, then run `sluice redrive {option} --kind dead`.",
-    Stage.DROPPED: "An operator gave it up.",
-    Stage.REPLACED: "An operator replaced it: search for its event id to find the new row.",
-    Stage.REJECTED: "Its sender received this error code, which says what to fix.",
-    Stage.COPY: "It does not count, because another copy of its request does.",
+    QUEUED: "It waits in the overflow queue; the drainer puts it on the stream.",
+    ON_STREAM: "It is on the stream, and in no span yet. `sluice status {option}` shows why if that lasts.",
+    State.WAITING: "It waits in S3 and is sent automatically. `sluice status {option}` shows what it waits for.",
+    State.AGAIN: "It was put on the stream twice. Within minutes it is certain whether this copy counts.",
+    State.DEAD: "Fix the cause, then run `sluice redrive {option} --kind dead`.",
+    State.DROPPED: "An operator gave it up.",
+    State.REPLACED: "An operator replaced it: search for its event id to find the new row.",
+    State.REJECTED: "Its sender received this error code, which says what to fix.",
+    State.COPY: "It does not count, because another copy of its request does.",
 }
 _FORBIDDEN = (
     "Treasure Data answers 403: the API key may not import into {database}. To have it sent automatically, grant it, or correct the "
     "account's database in accounts.yaml and apply that."
 )
 _WHERE = {
-    Stage.QUEUED: "the overflow queue",
-    Stage.ON_STREAM: "the stream",
-    Stage.DELIVERED: "Treasure Data",
+    QUEUED: "the overflow queue",
+    ON_STREAM: "the stream",
+    State.DELIVERED: "Treasure Data",
 }
 
 
@@ -166,7 +167,7 @@ def described(one: FoundEvent, *, raw: bool) -> dict[str, Any]:
         "arrived": screen.utc(seen.arrived_at) if seen.arrived_at else "",
         "shard": seen.shard,
         "sequence_number": seen.sequence_number,
-        "state": one.stage.value,
+        "state": one.state,
         "reason": one.reason,
         "words": "" if one.entry is None else one.entry.words,
         "since": screen.utc(one.at) if one.at else "",
@@ -193,13 +194,13 @@ def described(one: FoundEvent, *, raw: bool) -> dict[str, Any]:
 def lines_of(one: FoundEvent, option: str, *, details: bool, raw: bool) -> Iterator[str]:
     """Yield what was found as lines of text: received, where it is, what became of it, what to do."""
     seen, span = one.seen, one.span
-    yield printable(f"{_word(one.stage).upper()}  {_name(one)}")
+    yield printable(f"{_word(one.state).upper()}  {_name(one)}")
     yield f"  received   {screen.utc(seen.at)}" + (f", request {seen.request_id}" if seen.request_id else "")
-    where = _WHERE.get(one.stage, "S3")
+    where = _WHERE.get(one.state, "S3")
     yield f"  where      {where}" + (f", database {one.database}" if one.database else "")
     since = f" since {screen.utc(one.at)}" if one.at else ""
     again = ", sent once more by a forced replay" if one.is_forced else ""
-    yield f"  state      {_word(one.stage)}{since}{again}" + (f": {one.reason}" if one.reason else "")
+    yield f"  state      {_word(one.state)}{since}{again}" + (f": {one.reason}" if one.reason else "")
     if one.entry is not None and one.entry.words:
         yield printable(f'  said       "{one.entry.words}" (Treasure Data)')
     if one.owner:
@@ -215,24 +216,24 @@ def lines_of(one: FoundEvent, option: str, *, details: bool, raw: bool) -> Itera
     row = seen.row if raw else personal_data.scrub(seen.row)
     if row:
         yield printable("  row        " + " ".join(f"{name}={text_of(row[name])}" for name in row))
-    is_forbidden = one.stage is Stage.WAITING and one.reason == "http_403" and one.database
-    if step := _FORBIDDEN if is_forbidden else _NEXT.get(one.stage, ""):
+    is_forbidden = one.state is State.WAITING and one.reason == "http_403" and one.database
+    if step := _FORBIDDEN if is_forbidden else _NEXT.get(one.state, ""):
         yield f"  {step.format(option=option, database=one.database)}"
 
 
 def _name(one: FoundEvent) -> str:
-    if one.stage is Stage.COPY:
+    if one.state is State.COPY:
         return "a repeated request"  # its events are not read
     return f"{one.seen.event_id or 'an event without an id'} of {one.seen.of}"
 
 
 def _brief(one: FoundEvent) -> str:
-    parts = screen.utc(one.seen.at), one.seen.of, printable(one.seen.event_id), _word(one.stage), one.reason
+    parts = screen.utc(one.seen.at), one.seen.of, printable(one.seen.event_id), _word(one.state), one.reason
     return "  ".join(filter(None, parts))
 
 
-def _word(stage: Stage) -> str:
-    return stage.value.replace("_", " ")
+def _word(state: str) -> str:
+    return state.replace("_", " ")
 
 
 def _reach(searched: Searched) -> str:

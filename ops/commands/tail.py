@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ops import known_accounts, personal_data, screen
 from ops.events.condition import ColumnCondition
-from ops.events.event_tail import Tail, sentence
+from ops.events.event_tail import Tail
 from ops.events.seen_event import EventFilter, Kind, Notice, SeenEvent, text_of
 from ops.failure import INTERRUPTED
 from ops.moment import LENGTH, MOMENT
@@ -65,7 +65,7 @@ def command(
     try:
         for found in tail.events(lambda: end):
             if isinstance(found, Notice):
-                click.echo(f"Note: {sentence(found)}", err=True)
+                click.echo(f"Note: {found.said}", err=True)
                 continue
             counts[found.kind] += 1
             if is_plain:

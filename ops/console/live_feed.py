@@ -10,8 +10,9 @@ import click
 
 from ops import personal_data, screen
 from ops.background import in_background
-from ops.events.event_tail import Tail, sentence
-from ops.events.seen_event import Kind, Notice, SeenEvent, Trouble
+from ops.console.refreshed import Refreshed
+from ops.events.event_tail import Tail
+from ops.events.seen_event import Kind, Notice, SeenEvent
 from ops.failure import FORESEEN, explained
 from ops.stack import Stack
 from shared.clock import Clock
@@ -47,15 +48,7 @@ class LiveFeed:
         self._count = 0
         self._notes: dict[str, str] = {}
         self._asked_at = 0.0
-        self._due = float("-inf")
-        self._runs = False
-        self._tailing: Tail | None = None
-
-    def stop(self) -> None:
-        """Stop reading."""
-        self._due = float("inf")
-        if self._tailing is not None:
-            self._tailing.stop()
+        self._following = Refreshed(self._follow, _PATIENCE_SECONDS, self.clock, share=1.0, start=self.start)
 
     def page(self, parameters: Mapping[str, str]) -> dict[str, Any]:
         """Return the events after the number in the parameter `after`, oldest first, and the number to request next."""
@@ -64,26 +57,20 @@ class LiveFeed:
 
     def after(self, number: int) -> dict[str, Any]:
         """Return the events after a number, oldest first, and the number to request next."""
-        now = self.clock.now()
-        with self._lock:
-            self._asked_at = now
-            is_due = not self._runs and now >= self._due
-            self._runs = self._runs or is_due
-        if is_due:
-            self.start(self._follow)
+        self._asked_at = self.clock.now()
+        bug = self._following.latest().error
         with self._lock:
             found = [event for event in self._kept if event["number"] > number][-_MOST:]
             missed = self._count - number - len(found) if number <= self._count else 0
-            notes = list(self._notes.values())
+            notes = [*self._notes.values(), *filter(None, [bug])]
             if missed and number:
                 notes.append(f"{screen.plural(missed, 'event')} arrived too fast to be shown.")
             return {"events": found, "next": self._count, "note": " ".join(notes)}
 
     def _follow(self) -> None:
         """Read until no page has asked for _UNWATCHED_SECONDS. If reading fails, note why; the next page's request retries."""
-        self._tailing = tail = self.tail(self._since)
         try:
-            for found in tail.events(lambda: self._asked_at + _UNWATCHED_SECONDS):
+            for found in self.tail(self._since).events(lambda: self._asked_at + _UNWATCHED_SECONDS):
                 if isinstance(found, Notice):
                     self._note(found)
                 else:
@@ -92,17 +79,13 @@ class LiveFeed:
         except (click.ClickException, *FORESEEN) as error:
             with self._lock:
                 self._notes["stream"] = f"The stream cannot be read: {explained(error).message}."
-        finally:
-            with self._lock:
-                self._runs = False
-                self._due = max(self._due, self.clock.now() + _PATIENCE_SECONDS)
 
     def _note(self, notice: Notice) -> None:
         with self._lock:
-            if notice.trouble is Trouble.CAUGHT_UP:
+            if notice.is_over:
                 self._notes.pop(notice.source, None)
             else:
-                self._notes[notice.source] = sentence(notice)
+                self._notes[notice.source] = notice.said
 
     def _add(self, seen: SeenEvent) -> None:
         violations = violations_of(seen, self.plan(seen.account))

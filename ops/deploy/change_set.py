@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import WaiterError
 
 from ops.deploy.stack_status import is_in_progress
-from ops.failure import Failure
+from ops.failure import Failure, if_there
 from shared.clock import Clock
 
 if TYPE_CHECKING:
@@ -101,7 +101,8 @@ class ChangeSet:
         while True:
             self.clock.sleep(self.poll_seconds)
             waiting()
-            status = self._look()["StackStatus"]
+            found = self._found()
+            status = found["StackStatus"] if found else "gone"
             if status in ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"):
                 return
             if not status.endswith("IN_PROGRESS"):
@@ -117,15 +118,8 @@ class ChangeSet:
         return {one["ParameterKey"]: one["ParameterValue"] for one in found.get("Parameters", ())}
 
     def _found(self) -> "StackTypeDef | None":
-        try:
-            return self._look()
-        except self.cloudformation.exceptions.ClientError as error:
-            if error.response["Error"]["Code"] != "ValidationError":
-                raise
-            return None
-
-    def _look(self) -> "StackTypeDef":
-        return self.cloudformation.describe_stacks(StackName=self.stack)["Stacks"][0]
+        found = if_there(self.cloudformation.describe_stacks, StackName=self.stack)
+        return found and found["Stacks"][0]
 
     def _reason(self, name: str) -> str:
         """Return the first failure of the change that was of this name: a stack keeps the events of 90 days."""

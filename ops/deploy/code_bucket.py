@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import ClientError
 
 from ops.deploy.artifact import Artifact
-from ops.failure import Failure
+from ops.failure import Failure, if_there
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -37,17 +37,15 @@ class CodeBucket:
             Failure: it is another account's.
         """
         try:
-            self.s3.head_bucket(Bucket=self.name, ExpectedBucketOwner=self.account)
+            found = if_there(self.s3.head_bucket, Bucket=self.name, ExpectedBucketOwner=self.account)
         except ClientError as error:
-            if error.response["Error"]["Code"] in ("404", "NoSuchBucket"):
-                return False
             if error.response["Error"]["Code"] in ("403", "AccessDenied"):
                 raise Failure(
                     f"the bucket {self.name} is not yours, or you may not list it: deploy under another `--stack NAME`, or attach the "
                     "policies in docs/deploying.md#permissions"
                 ) from error
             raise
-        return True
+        return found is not None
 
     def create(self) -> None:
         """Create it, private."""

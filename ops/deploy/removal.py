@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from botocore.exceptions import BotoCoreError, ClientError, WaiterError
 
 from ops.deploy.code_bucket import CodeBucket
-from ops.failure import FORESEEN, Failure, explained
+from ops.failure import FORESEEN, Failure, explained, if_there, is_absent
 from ops.help_page import RIGHTS_TO_DEPLOY
 from ops.stack import Stack
 from shared.clock import Clock
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 _PATIENCE_SECONDS = 3600.0
 _ROUNDS = 5
 _BUCKET, _FUNCTION = "AWS::S3::Bucket", "AWS::Lambda::Function"
-_GONE = ("NotFound", "NoSuch", "NonExistent", "DoesNotExist", "404")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +46,6 @@ def resources_of(stack: Stack, *, retained: bool = True) -> Iterator[StackResour
                 )
 
 
-def _is_gone(error: ClientError) -> bool:
-    code = error.response["Error"]["Code"]  # not the message, which may name an account with 404 in its id
-    return any(word in code for word in _GONE)
-
-
 type _Look = Callable[[Stack, str], bool]
 
 
@@ -60,12 +54,9 @@ def _described(service: str, operation: str, argument: str, *, many: bool = Fals
 
     def is_there(stack: Stack, physical_id: str) -> bool:
         call = getattr(stack.client(service), operation)
-        try:
-            answer = call(**{argument: [physical_id] if many else physical_id})
-        except ClientError as error:
-            if _is_gone(error):
-                return False
-            raise
+        answer = if_there(call, **{argument: [physical_id] if many else physical_id})
+        if answer is None:
+            return False
         lists = [value for value in answer.values() if isinstance(value, list)]
         return any(lists) if many and lists else True
 
@@ -182,7 +173,7 @@ class Removal:
                 try:
                     self._delete(one)
                 except ClientError as error:
-                    if not _is_gone(error):  # SQS may show a deleted queue for a minute
+                    if not is_absent(error):  # SQS may show a deleted queue for a minute
                         raise
         self._remove_code()
 
@@ -212,7 +203,7 @@ class Removal:
                 before[name] = found.get("ReservedConcurrentExecutions")
                 client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
             except BaseException as error:  # Ctrl-C, too
-                if isinstance(error, ClientError) and _is_gone(error):
+                if is_absent(error):
                     continue  # an earlier attempt has deleted it
                 self._start_again(before)
                 raise
@@ -227,7 +218,7 @@ class Removal:
                 else:
                     client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=reserved)
             except (ClientError, BotoCoreError) as error:
-                if isinstance(error, ClientError) and _is_gone(error):
+                if is_absent(error):
                     continue  # CloudFormation has deleted it
                 self.say(f"{name} does not run again: {explained(error, RIGHTS_TO_DEPLOY).message}")
 

@@ -8,23 +8,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from botocore.client import BaseClient
-from botocore.exceptions import ClientError
-
 from ops import accounts_file, known_accounts, screen
 from ops.commands.accounts import apply
 from ops.deploy.first_row import TABLE, FirstRow
-from ops.deploy.preflight.survey import Deployment, Survey, World
+from ops.deploy.preflight.planning import surveyed
+from ops.deploy.preflight.survey import Deployment, Survey
 from ops.deploy.preflight.treasure_data import endpoints, treasure_data
 from ops.deploy.stack_api import StackApi
 from ops.deploy.td_client import QueryForbiddenError, TreasureDataQueries, td_client
-from ops.failure import Failure
+from ops.failure import Failure, if_there
 from ops.signing_secrets import newest_key, signing_secrets
 from ops.stack import Stack
 from ops.state.finding import Finding, ok, warning
 from shared import names
 from shared.accounts import Account
-from shared.aws_clients import makes_client
 from shared.clock import Clock
 
 
@@ -179,13 +176,8 @@ class StackSetup:
 
     def _stored_key(self) -> str:
         client = self.stack.client("secretsmanager")
-        try:
-            found = client.get_secret_value(SecretId=self.stack.outputs["TdApiKeySecret"])
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "ResourceNotFoundException":
-                raise
-            return ""  # the stack creates it without a value
-        return found.get("SecretString", "").strip()
+        found = if_there(client.get_secret_value, SecretId=self.stack.outputs["TdApiKeySecret"])
+        return found.get("SecretString", "").strip() if found else ""  # the stack creates it without a value
 
     def _judged(self) -> list[Finding]:
         """Return what Treasure Data makes of the key, from this machine."""
@@ -193,14 +185,8 @@ class StackSetup:
 
     def _survey(self) -> Survey:
         stack = self.stack
-
-        @makes_client
-        def client(service: str, _region: str) -> BaseClient:
-            return stack.client(service)
-
         plan = Deployment(stack.name, str(stack.session.region_name), stack.parameters, None)
-        world = World(client, stack.session.get_available_regions, lambda _name, _kind: None, td_client)
-        return Survey(plan, world, self._td_key, self._database)
+        return surveyed(plan, self._td_key, self._database)
 
     def _apply(self) -> Finding:
         """Apply accounts.yaml, unless the stack has all of it."""

@@ -14,7 +14,7 @@ from typing import Protocol
 from botocore.exceptions import ClientError
 
 from ops import personal_data, screen
-from ops.events.seen_event import EventFilter, Notice, SeenEvent, Trouble, events_of
+from ops.events.seen_event import EventFilter, Notice, SeenEvent, events_of
 from ops.failure import is_down
 from ops.logs.refused_requests import CloudWatchLog, LocalLog
 from ops.stack import Stack
@@ -40,7 +40,7 @@ _MOST_RECORDS = 10_000
 _SAY_AGAIN_SECONDS = 10.0
 _PATIENCE_SECONDS = 5.0  # before a failed read of a shard is retried
 _LIST_SECONDS = 5.0  # between two lists of the shards, while some are missing
-_LONGEST_SLEEP_SECONDS = 0.5  # so that `stop` is noticed
+_LONGEST_SLEEP_SECONDS = 0.5  # so that missing shards are listed
 _AT_ONCE = 32
 
 
@@ -49,8 +49,6 @@ class Source(Protocol):
 
     due: float
     """When it may be read next, UNIX seconds."""
-    ended: bool
-    """Whether it will never return anything again."""
 
     def step(self) -> Sequence[SeenEvent | Notice]:
         """Read once, and return what was found."""
@@ -84,7 +82,7 @@ class LiveShard:
         try:
             page = self._cursor.read(self._limit)
         except NoSuchRecordError:  # it has expired, or this clock is ahead of Kinesis's
-            return [self._seek_tip(0.0)]
+            return [self._seek_tip(": the next record has expired")]
         except ShardUnreadableError as error:
             return [self._wait(error)]
         if page is None:
@@ -109,18 +107,21 @@ class LiveShard:
             self._was_live = True
             if self._lags:
                 self._lags = False
-                return [Notice(Trouble.CAUGHT_UP, self.shard.shard_id)]
+                return [self._notice(" has caught up.", is_over=True)]
         elif self._was_live and behind > SKIP_SECONDS:
-            return [self._seek_tip(behind)]
+            return [self._seek_tip(f" was {screen.lasting(behind)} behind")]
         elif behind > LAG_SECONDS and now - self._said_at >= _SAY_AGAIN_SECONDS:
             self._lags, self._said_at = True, now
-            return [Notice(Trouble.LAGS, self.shard.shard_id, behind)]
+            said = (
+                f" is {screen.lasting(behind)} behind: tail uses at most a fifth of a shard's read capacity."
+            )
+            return [self._notice(said)]
         return []
 
-    def _seek_tip(self, skipped: float) -> Notice:
+    def _seek_tip(self, why: str) -> Notice:
         self._cursor.seek(Position(is_tip=True))
         self._was_live, self._lags = True, False
-        return Notice(Trouble.SKIPPED, self.shard.shard_id, skipped)
+        return self._notice(f"{why}. Skipping to the events that arrive now.")
 
     def _wait(self, error: ShardUnreadableError) -> Notice:
         """Schedule a retry, unless Kinesis answered with a 4xx status."""
@@ -129,7 +130,11 @@ class LiveShard:
             raise error
         self._cursor = self._shards.cursor(self.shard.shard_id, self._cursor.position)
         self.due = self._clock.now() + _PATIENCE_SECONDS
-        return Notice(Trouble.UNREADABLE, self.shard.shard_id, cause=type(cause or error).__name__)
+        return self._notice(f" cannot be read ({type(cause or error).__name__}). Retrying.")
+
+    def _notice(self, said: str, *, is_over: bool = False) -> Notice:
+        shard = self.shard.shard_id
+        return Notice(shard, f"{shard}{said}", is_over)
 
 
 @dataclass
@@ -154,7 +159,6 @@ class Tail:
         self._lanes: dict[str, LiveShard] = {}
         self._known: set[str] = set()
         self._list_at = float("-inf")
-        self._stopped = False
 
     @classmethod
     def of(
@@ -176,12 +180,8 @@ class Tail:
             log = CloudWatchLog(logs, functions, stack.outputs["IngestFunction"], clock, since)
         return cls(shards, clock, since=since, wanted=wanted, scrubs=scrubs, log=log)
 
-    def stop(self) -> None:
-        """Make `events` end soon. Any thread may call this."""
-        self._stopped = True
-
     def events(self, until: Callable[[], float] = lambda: float("inf")) -> Iterator[SeenEvent | Notice]:
-        """Yield events, refused requests and notices as they come, until `stop` is called, or the time that `until` returns.
+        """Yield events, refused requests and notices as they come, until the time that `until` returns.
 
         Raises:
             ShardUnreadableError: Kinesis rejects a read with a 4xx status: the stream is gone, or the caller may not read it.
@@ -189,7 +189,7 @@ class Tail:
         self._list()
         with self.executors() as executor:
             reading: set[int] = set()
-            while not self._stopped and self.clock.now() < (end := until()):
+            while self.clock.now() < (end := until()):
                 self._list_missing()
                 due = self._start(executor, reading)
                 rest = min(due, end) - self.clock.now()
@@ -202,7 +202,7 @@ class Tail:
                 source, found = result
                 reading.discard(id(source))
                 yield from filter(None, map(self._shown, found))
-                if source.ended and isinstance(source, LiveShard):
+                if isinstance(source, LiveShard) and source.ended:
                     del self._lanes[source.shard.shard_id]
                     self._list_at = float("-inf")
 
@@ -252,22 +252,3 @@ class Tail:
 
 def _step(source: Source) -> tuple[Source, Sequence[SeenEvent | Notice]]:
     return source, source.step()
-
-
-def sentence(notice: Notice) -> str:
-    """Return a notice as a sentence."""
-    lasting = screen.lasting(notice.seconds)
-    match notice.trouble:
-        case Trouble.LAGS:
-            return (
-                f"{notice.source} is {lasting} behind: tail uses at most a fifth of a shard's read capacity."
-            )
-        case Trouble.CAUGHT_UP:
-            return f"{notice.source} has caught up."
-        case Trouble.SKIPPED if notice.seconds:
-            return f"{notice.source} was {lasting} behind. Skipping to the events that arrive now."
-        case Trouble.SKIPPED:
-            return f"{notice.source}: the next record has expired. Skipping to the events that arrive now."
-        case Trouble.UNREADABLE if notice.source == "log":
-            return f"refused requests are not shown: the ingest's log cannot be read ({notice.cause})."
-    return f"{notice.source} cannot be read ({notice.cause}). Retrying."

@@ -11,7 +11,7 @@ from threading import Lock
 from ops.books import planned_spans
 from ops.books.accounting import last_planned
 from ops.events.event_query import INACCURACY_SECONDS, EventQuery
-from ops.events.found_event import FoundEvent, Stage
+from ops.events.found_event import ON_STREAM, QUEUED, FoundEvent
 from ops.events.seen_event import Kind, events_of
 from ops.events.span_search import SpanSearch
 from ops.lookahead import in_order
@@ -21,6 +21,7 @@ from ops.stream.readable_shards import Position, from_stream
 from shared.clock import Clock
 from worker.record import Record
 from worker.span import Span
+from worker.states import State
 from worker.watermark import queue_counts
 
 
@@ -138,7 +139,7 @@ class Finder:
             records = [one for one in from_stream(page.records, shard) if one.arrived_at <= self._began]
             with self._lock:
                 self.searched.records += len(records)
-            for found in self._in_records(records, shard, Stage.ON_STREAM):
+            for found in self._in_records(records, shard, ON_STREAM):
                 if (shard, found.seen.sequence_number) not in self._records:
                     yield found
             if page.at_tip or len(records) < len(page.records):
@@ -151,11 +152,11 @@ class Finder:
         self.searched.hidden = sum(queue_counts(sqs, url))
         for record in overflow_queue.peeked(sqs, url, self._began, self._is_time_up):
             self.searched.hidden = max(0, self.searched.hidden - 1)
-            yield from self._in_records([record] if record is not None else [], "", Stage.QUEUED)
+            yield from self._in_records([record] if record is not None else [], "", QUEUED)
 
-    def _in_records(self, records: list[Record], shard: str, stage: Stage) -> Iterator[FoundEvent]:
+    def _in_records(self, records: list[Record], shard: str, state: str) -> Iterator[FoundEvent]:
         for record in records:
             for seen in events_of(record, shard):
                 if self.query.is_about(seen):
                     is_rejected = seen.kind is Kind.REJECTED
-                    yield FoundEvent(seen, Stage.REJECTED if is_rejected else stage)
+                    yield FoundEvent(seen, State.REJECTED if is_rejected else state)

@@ -1,26 +1,15 @@
 """Where an event is, and what became of it."""
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 from ops.events.seen_event import SeenEvent
 from worker.span import ChunkKey, Span
 from worker.states import Entry
 
-
-class Stage(StrEnum):
-    """What became of an event."""
-
-    QUEUED = "queued"
-    ON_STREAM = "on_stream"
-    WAITING = "waiting"
-    AGAIN = "again"
-    DELIVERED = "delivered"
-    DEAD = "dead"
-    DROPPED = "dropped"
-    REPLACED = "replaced"
-    COPY = "copy"
-    REJECTED = "rejected"
+QUEUED = "queued"
+"""The state of an event in the overflow queue."""
+ON_STREAM = "on_stream"
+"""The state of an event on the stream, of which the ledger knows nothing yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +17,17 @@ class FoundEvent:
     """Where an event is, and what became of it.
 
     Attributes:
+        state: QUEUED, ON_STREAM or, once it is planned, that of its chunk.
         entry: of its chunk; None if it is in no chunk.
         database: its Treasure Data database; empty if it was never sent.
         unique_id: the id under which its chunk is sent.
-        at: when the stage began, UNIX seconds; 0 if unknown.
+        at: when the state began, UNIX seconds; 0 if unknown.
         owner: for a copy, the record that counts instead.
         is_forced: a forced replay sends it once more.
     """
 
     seen: SeenEvent
-    stage: Stage
+    state: str
     entry: Entry | None = None
     span: Span | None = None
     key: ChunkKey | None = None

@@ -54,23 +54,13 @@ class SeenEvent:
         return f"{self.account}.{self.table}" if self.table else self.account
 
 
-class Trouble(StrEnum):
-    """What a tail may report about itself."""
-
-    LAGS = "lags"
-    CAUGHT_UP = "caught_up"
-    SKIPPED = "skipped"
-    UNREADABLE = "unreadable"
-
-
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A tail's report about itself: how many seconds the source, a shard or `log`, is behind or was skipped, and why it cannot be read."""
+    """A tail's report about itself, a sentence about a source: a shard or `log`. If `is_over`, what was said before holds no more."""
 
-    trouble: Trouble
     source: str
-    seconds: float = 0.0
-    cause: str = ""
+    said: str
+    is_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,14 @@
 """Searches spans for events: their indexes tell requests, their chunks and the copies of rejected events tell the rest."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from copy import replace
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from ops.books.stored_spans import kept_events, payloads
 from ops.events.event_query import EventQuery
-from ops.events.found_event import FoundEvent, Stage
+from ops.events.found_event import FoundEvent
 from ops.events.seen_event import Kind, SeenEvent, rejected, unpacked
 from shared.errors import InvalidObjectError
 from worker.bucket import Bucket
@@ -94,33 +95,16 @@ class SpanSearch:
 
         if asked.isdisjoint(member.positions) and not has(payload):
             return
+        leaves = [(leaf.within(span.chunks[key]), _outcome(span, leaf)) for leaf in span.leaves(key)]
         whole = (None, range(member.rows), slice(None))
-        for position, rows, place in member.parts() if member.positions else (whole,):
-            part = payload[place]
+        for position, rows, bytes_ in member.parts() if member.positions else (whole,):
+            part, place = payload[bytes_], _place(span, index, position)
             if position in asked or has(part):
                 for number, value in enumerate(unpacked(part), rows.start):
-                    seen = _seen(span, index, key, position, value)
+                    seen = _seen(span, key, place, value)
                     if query.is_about(seen):
-                        yield self._of_row(span, key, number, seen)
-
-    def _of_row(self, span: Span, planned: ChunkKey, row: int, seen: SeenEvent) -> FoundEvent:
-        leaves = span.leaves(planned)
-        key = next((leaf for leaf in leaves if row in leaf.within(span.chunks[planned])), planned)
-        entry, database = span.entry(key), span.database(key)
-        at = entry.at / 1000 or (
-            span.final_at or 0 if entry.state is State.DELIVERED else span.planned_at / 1000
-        )
-        return FoundEvent(
-            seen,
-            Stage(entry.state.value),
-            entry,
-            span,
-            key,
-            database,
-            span.unique_id(key, database) if database else "",
-            float(at),
-            is_forced=span.is_forced,
-        )
+                        outcomes = (outcome for own, outcome in leaves if number in own)
+                        yield next(outcomes, leaves[-1][1])(seen)
 
     def _in_rejected(self, span: Span, key: ChunkKey) -> Iterator[FoundEvent]:
         common = SeenEvent(kind=Kind.REJECTED, at=span.received_at / 1000, account=key.account)
@@ -132,25 +116,48 @@ class SpanSearch:
             at = event.received_at / 1000
             seen = rejected(replace(common, at=at), key.group.code, key.group.table, event.original)
             if self.query.is_about(seen):
-                state = span.entry(key).state
-                yield FoundEvent(seen, Stage(state.value), span.entry(key), span, key, at=at)
+                entry = span.entry(key)
+                yield FoundEvent(seen, entry.state, entry, span, key, at=at)
 
     def _copy(self, span: Span, index: Index, position: int) -> FoundEvent:
         request_id = index.request_ids[position]
         claim = self.ledger.claims([request_id]).get(request_id)
-        seen = SeenEvent(
-            kind=Kind.EVENT,
-            at=index.receipts[position] / 1000,
-            arrived_at=index.arrivals[position] / 1000,
-            request_id=request_id,
-            shard=span.chain.shard,
-            sequence_number=sequence_number(index.numbers[position]),
-        )
+        place = _place(span, index, position)
+        seen = SeenEvent(kind=Kind.EVENT, at=index.receipts[position] / 1000, **place)
         owner = "" if claim is None else f"{sequence_number(claim.owner.number)} of {claim.owner.chain.shard}"
-        return FoundEvent(seen, Stage.COPY, span=span, owner=owner)
+        return FoundEvent(seen, State.COPY, span=span, owner=owner)
 
 
-def _seen(span: Span, index: Index, key: ChunkKey, position: int | None, value: Any) -> SeenEvent:
+def _outcome(span: Span, key: ChunkKey) -> Callable[[SeenEvent], FoundEvent]:
+    """Return what makes a found event of a row of a chunk."""
+    entry, database = span.entry(key), span.database(key)
+    at = entry.at / 1000 or (span.final_at or 0 if entry.state is State.DELIVERED else span.planned_at / 1000)
+    return partial(
+        FoundEvent,
+        state=entry.state,
+        entry=entry,
+        span=span,
+        key=key,
+        database=database,
+        unique_id=span.unique_id(key, database) if database else "",
+        at=float(at),
+        is_forced=span.is_forced,
+    )
+
+
+def _place(span: Span, index: Index, position: int | None) -> dict[str, Any]:
+    """Return the members of an event that tell its record, if that is known."""
+    if position is None:
+        return {}
+    return {
+        "arrived_at": index.arrivals[position] / 1000,
+        "request_id": index.request_ids[position],
+        "shard": span.chain.shard,
+        "sequence_number": sequence_number(index.numbers[position]),
+    }
+
+
+def _seen(span: Span, key: ChunkKey, place: Mapping[str, Any], value: Any) -> SeenEvent:
     row = value if isinstance(value, dict) else {}
     received_at = row.get("received_at")
     seen = SeenEvent(
@@ -160,15 +167,6 @@ def _seen(span: Span, index: Index, key: ChunkKey, position: int | None, value: 
         table=key.group.table,
         event_id=str(row.get("event_id", "")),
         row=row,
+        **place,
     )
-    if key.group.code:
-        seen = rejected(seen, key.group.code, "", value)
-    if position is None:
-        return seen
-    return replace(
-        seen,
-        arrived_at=index.arrivals[position] / 1000,
-        request_id=index.request_ids[position],
-        shard=span.chain.shard,
-        sequence_number=sequence_number(index.numbers[position]),
-    )
+    return rejected(seen, key.group.code, "", value) if key.group.code else seen

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops.events.seen_event import Kind, Notice, SeenEvent, Trouble, json_object
+from ops.events.seen_event import Kind, Notice, SeenEvent, json_object
 from ops.logs.log_line import group_of, seconds_of
 from shared.clock import Clock
 from shared.errors import error_code
@@ -35,7 +35,6 @@ class LocalLog:
     clock: Clock
     since: float | None
     due: float = 0.0
-    ended: bool = False
 
     def __post_init__(self) -> None:
         is_new = self.since is None and self.path.exists()
@@ -73,7 +72,6 @@ class CloudWatchLog:
     clock: Clock
     since: float | None
     due: float = 0.0
-    ended: bool = False
 
     def __post_init__(self) -> None:
         self._since = self.clock.now() if self.since is None else self.since
@@ -92,10 +90,10 @@ class CloudWatchLog:
             code = error_code(error)
             throttled = "Throttling" in code or code == "LimitExceededException"
             self.due = now + _PATIENCE_SECONDS if throttled else float("inf")
-            return [] if throttled else [Notice(Trouble.UNREADABLE, "log", cause=code)]
+            return [] if throttled else [_unreadable(code)]
         except BotoCoreError as error:
             self.due = now + _PATIENCE_SECONDS
-            return [Notice(Trouble.UNREADABLE, "log", cause=type(error).__name__)]
+            return [_unreadable(type(error).__name__)]
 
     def _read(self, now: float) -> list[SeenEvent]:
         if not self._group:
@@ -127,6 +125,10 @@ class CloudWatchLog:
                 break
         self._seen = {one: at for one, at in self._seen.items() if at >= self._since}
         return found
+
+
+def _unreadable(cause: str) -> Notice:
+    return Notice("log", f"refused requests are not shown: the ingest's log cannot be read ({cause}).")
 
 
 def refused_request(line: str) -> SeenEvent | None:

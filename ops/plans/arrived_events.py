@@ -1,71 +1,35 @@
 """The events that arrived, from S3, to compare with tracking plans."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
-from itertools import chain
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from copy import replace
+from typing import Any
 
 from ops.books import planned_spans
-from ops.books.stored_spans import kept_events, payloads
-from ops.events.seen_event import json_object, unpacked
+from ops.events.event_query import EventQuery
+from ops.events.seen_event import SeenEvent, unpacked
+from ops.events.span_search import SpanSearch
 from ops.stack import Stack
 from shared import rows
 from shared.clock import SystemClock
-from shared.errors import InvalidObjectError
 from shared.rows import Arrival
-from worker.bucket import Bucket
-from worker.ledger import Ledger
-from worker.span import ChunkKey, Span
-from worker.span_object import SpanObjects
 
 
-class Arrived(NamedTuple):
-    """An event that arrived, as the row that it became or, if it was rejected, would have become.
+def events_since(stack: Stack, account: str, since: float) -> Iterator[SeenEvent]:
+    """Yield the events of an account that were received since a time and are in S3, as the rows that they became.
 
-    `at` is when the ingest received it, UNIX seconds.
+    Rejected events of which copies are kept are there too, as the rows that they would have become.
     """
-
-    account: str
-    table: str
-    row: Mapping[str, Any]
-    at: float
-
-
-def events_since(stack: Stack, account: str, since: float) -> Iterator[Arrived]:
-    """Yield the events of an account that were received since a time, as `stored_events`."""
-    return stored_events(stack.ledger(), stack.objects(), stack.bucket(), account, since)
-
-
-def stored_events(
-    ledger: Ledger, objects: SpanObjects, bucket: Bucket, account: str, since: float
-) -> Iterator[Arrived]:
-    """Yield the events of an account that were received since a time and are in S3, with the rejected events of which copies are kept."""
+    ledger, objects = stack.ledger(), stack.objects()
+    search = SpanSearch(EventQuery(account), ledger, objects, stack.bucket())
     for span in planned_spans.spans(ledger, objects, since, SystemClock().now() + 1):
-        if not span.is_forced:
-            keys = [key for key in span.chunks if key.account == account]
-            found = chain(_accepted(bucket, objects, span, keys), _rejected(bucket, span, keys))
-            yield from (event for event in found if event.at >= since)
-
-
-def _accepted(
-    bucket: Bucket, objects: SpanObjects, span: Span, keys: Iterable[ChunkKey]
-) -> Iterator[Arrived]:
-    with suppress(InvalidObjectError):  # no longer kept, or damaged
-        planned = [key for key in keys if not key.group.code]
-        for key, payload in payloads(bucket, span, objects.index(span), planned).items():
-            for row in unpacked(payload):
-                at = row.get("received_at", span.received_at) / 1000
-                yield Arrived(key.account, key.group.table, row, at)
-
-
-def _rejected(bucket: Bucket, span: Span, keys: Iterable[ChunkKey]) -> Iterator[Arrived]:
-    for key in keys:
-        if key.group.is_rejected and key.group.table:
-            with suppress(InvalidObjectError):
-                for event in kept_events(bucket, span, key):
-                    at = event.received_at / 1000
-                    if row := _row(json_object(event.original), at):
-                        yield Arrived(key.account, key.group.table, row, at)
+        for found in () if span.is_forced else search.search(span).events:
+            group = None if found.key is None else found.key.group
+            if group is None or found.seen.at < since:
+                continue
+            if not group.code:
+                yield found.seen
+            elif group.is_rejected and group.table and (row := _row(found.seen.row, found.seen.at)):
+                yield replace(found.seen, row=row)
 
 
 def _row(event: Mapping[str, Any], at: float) -> dict[str, Any] | None:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -216,15 +216,15 @@ class Checks:
         elif cause.fault == "td_failing" and not status:
             network = "with Network=existing, that the subnets reach the internet"
             advice = f"{cause.said}. If it lasts, check TdSite (or TdApiEndpoint) and, {network}"
-            yield cause._replace(said=f"{host}: {advice}").finding("Treasure Data")
+            yield replace(cause, what="Treasure Data", said=f"{host}: {advice}")
         else:
-            yield cause.finding("Treasure Data")
+            yield replace(cause, what="Treasure Data")
         databases = said.get("databases", {})
         for database, why in databases.items():
             if why:
                 cause = td_cause(why, database, self.stack.option)
                 named = cause.said if database in cause.said else f"{database}: {cause.said}"
-                yield cause._replace(said=named).finding("import permission", database)
+                yield replace(cause, what="import permission", said=named, about=database)
         working = [database for database, why in databases.items() if not why]
         if working:
             yield ok("import permission", f"to {', '.join(working)}")
@@ -295,7 +295,7 @@ class Checks:
             advice = f"`aws dynamodb describe-table --table-name {name}` says when that is over."
             yield fault("ledger", f"{name} is {table['TableStatus']}", advice, fault="ledger_inactive")
         elif is_restored(self.stack.ledger(), self.stack.objects()):
-            yield restored_cause(self.stack.option).finding("ledger")
+            yield replace(restored_cause(self.stack.option), what="ledger")
         else:
             yield ok("ledger", f"{table.get('ItemCount', 0):,} items when last counted")
 

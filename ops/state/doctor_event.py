@@ -1,7 +1,7 @@
 """The test event of `sluice doctor`: sent through the stack, and looked for in the ledger."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import uuid4
 
 import requests
@@ -86,7 +86,7 @@ def outcome(span: Span, seconds: float, option: str) -> Finding:
         cause = wait_cause(reason, "the database of its account", option)
         said = f"accepted, but {state} after {seconds:.1f} s: {cause.said}"
         is_usual = cause.fault == "rows_wait"  # after so short a time
-        return cause._replace(said=said, state="unknown" if is_usual else cause.state).finding("test event")
+        return replace(cause, what="test event", said=said, state="unknown" if is_usual else cause.state)
     return fault(
         "test event",
         f"accepted, but {state} after {seconds:.1f} s ({reason}): `sluice status {option}` shows what to do",

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ops import screen
 from ops.books.accounting import Unread
-from ops.state.causes import PUT_AGAIN, Cause, hold_cause, log_of, wait_cause
+from ops.state.causes import PUT_AGAIN, hold_cause, log_of, wait_cause
 from ops.state.finding import Finding, fault
 from ops.state.stack_state import StackState, WaitingRows
 from worker.states import USUAL_AGAIN_SECONDS
@@ -93,8 +93,8 @@ def _stream(state: StackState, option: str) -> Iterator[Finding]:
     if state.hold is not None:
         cause = hold_cause(state.hold.reason, state.hold.error, option)
         if is_behind:
-            cause = cause._replace(said=f"{cause.said}; {records(unread)} waiting")
-        yield cause.finding("stream", seconds=state.hold.seconds)
+            cause = replace(cause, said=f"{cause.said}; {records(unread)} waiting")
+        yield replace(cause, what="stream", seconds=state.hold.seconds)
     elif is_behind:
         rate = sum(state.rates.values())
         if rate and _is_left(state):
@@ -121,11 +121,11 @@ def _is_left(state: StackState) -> bool:
 def _waiting(state: StackState, option: str) -> Iterator[Finding]:
     """Yield why rows wait, once for each cause: failures at once, what is usual for a while only once it has lasted."""
     redis = next((one for one in state.checks if one.what == "Redis" and one.fault), None)
-    alike: dict[Cause, list[WaitingRows]] = {}
+    alike: dict[Finding, list[WaitingRows]] = {}
     for one in _placed(state.waiting):
         cause = wait_cause(one.reason, one.database or f"the database of {one.account}", option)
         if cause.fault == "redis_silent" and redis is not None:
-            cause = Cause(redis.fault, redis.said, redis.advice, redis.state)
+            cause = redis
         usual = USUAL_AGAIN_SECONDS if one.reason == PUT_AGAIN else WAITING_SECONDS
         if cause.fault != "rows_wait" or state.at - one.since > usual:
             alike.setdefault(cause, []).append(one)
@@ -137,7 +137,7 @@ def _waiting(state: StackState, option: str) -> Iterator[Finding]:
         said = f"{screen.plural(number, 'row')} {_owners(waiting)} {waits} in S3: {cause.said}{quoted}"
         about = next((one.database for one in waiting if one.database), waiting[0].account)
         seconds = max(0.0, state.at - min(one.since for one in waiting))
-        yield cause._replace(said=said).finding("rows", about, seconds)
+        yield replace(cause, what="rows", said=said, about=about, seconds=seconds)
 
 
 def _placed(waiting: list[WaitingRows]) -> Iterator[WaitingRows]:

@@ -59,11 +59,15 @@ def test_the_documented_limits_apply() -> None:
 
 
 def test_delay_and_visibility_depend_on_the_clock() -> None:
-    """A delayed message is visible after its delay, a received one after its visibility time-out, with its receive count."""
+    """A delayed message is visible after its delay, a received one after its visibility time-out, with its receive count.
+
+    They are the queue's own unless the call names others.
+    """
     now = [100.0]
-    client = MemorySQS(lambda: now[0], visibility_seconds=30)
-    url = client.create_queue(QueueName="overflow")["QueueUrl"]
-    client.send_message(QueueUrl=url, MessageBody="late", DelaySeconds=120)
+    client = MemorySQS(lambda: now[0])
+    limits = {"DelaySeconds": "120", "VisibilityTimeout": "30"}
+    url = client.create_queue(QueueName="overflow", Attributes=limits)["QueueUrl"]
+    client.send_message(QueueUrl=url, MessageBody="late")
     counts = client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
     seen = []
     for now[0] in (100.0, 220.0, 249.0):

@@ -1,30 +1,18 @@
-"""Rows that wait or are dead, read from the bucket and the ledger without the worker's code."""
-
-from types import SimpleNamespace
-from typing import Any
+"""Rows that wait or are dead, read from the bucket and the ledger."""
 
 import pytest
 
 from local import outcomes, reconciliation
 from local.reconciliation import TableOutcome
 from shared.accounts import Account
-from tests.support.delivery import BUCKET, TABLE, Delivery, envelope, row, shops, stored
+from tests.support.delivery import Delivery, envelope, row, shops, stored
 
-ACCOUNTS = {"shop": Account("shop_db")}
 ORDERS = reconciliation.TablePlace("shop_db", "orders")
 
 
 def undelivered(made: Delivery) -> list[TableOutcome]:
     """Return what has become of the rows that a delivery's bucket and ledger have."""
-
-    def paginate(**asked: Any) -> list[dict[str, Any]]:
-        assert asked["ConsistentRead"]
-        return [made.dynamodb.client.scan(**asked)]
-
-    pages = SimpleNamespace(paginate=paginate)
-    clients = {"s3": made.s3, "dynamodb": SimpleNamespace(get_paginator={"scan": pages}.__getitem__)}
-    resources: Any = SimpleNamespace(client=clients.__getitem__, ledger_table=TABLE, data_bucket=BUCKET)
-    return list(outcomes.undelivered(resources, ACCOUNTS))
+    return list(outcomes.undelivered(made.ledger, made.objects, {"shop": Account("shop_db")}))
 
 
 @pytest.mark.parametrize(("status", "state"), [(415, "dead"), (503, "waiting")])

@@ -62,8 +62,9 @@ class Way:
         self.clock: ManualClock = self.delivery.clock
         self.kinesis = Faults(self.delivery.kinesis, self.clock)
         self.kinesis.faults = {}
-        self.sqs: Any = MemorySQS(self.clock.now, visibility_seconds=360)
-        self.queue_url: str = self.sqs.create_queue(QueueName="overflow")["QueueUrl"]
+        self.sqs: Any = MemorySQS(self.clock.now)
+        hidden = {"VisibilityTimeout": "360"}
+        self.queue_url: str = self.sqs.create_queue(QueueName="overflow", Attributes=hidden)["QueueUrl"]
         self.notices_url: str = self.sqs.create_queue(QueueName="overflow-notices")["QueueUrl"]
         self.telemetry = CollectedTelemetry()
         role, told = role_of(INGEST, delivery.RESOURCES), CollectedTelemetry()

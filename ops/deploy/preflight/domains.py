@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ops.deploy.preflight.survey import Survey, described
+from ops.deploy.preflight.survey import Survey
+from ops.failure import if_there
 from ops.state.finding import Finding, fault, ok, unknown, warning
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ def domain(survey: Survey) -> Iterator[Finding]:
     if not domain or not zone_id:
         return
     route53 = survey.client("route53")
-    zone = described(route53.get_hosted_zone, Id=zone_id)
+    zone = if_there(route53.get_hosted_zone, Id=zone_id)
     if zone is None:
         yield fault(
             "hosted zone", f"There is no hosted zone {zone_id}.", "See `aws route53 list-hosted-zones`."

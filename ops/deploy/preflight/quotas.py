@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 
-from ops.deploy.preflight.survey import Survey, described
+from ops.deploy.preflight.survey import Survey
+from ops.failure import if_there
 from ops.state.finding import Finding, fault, ok, unknown, warning
 
 _RESERVABLE = 100
@@ -70,7 +71,7 @@ def stream(survey: Survey) -> Iterator[Finding]:
     limits = kinesis.describe_limits()
     own, mode = 0, ""
     if name := survey.outputs.get("StreamName"):
-        found = described(kinesis.describe_stream_summary, StreamName=name)
+        found = if_there(kinesis.describe_stream_summary, StreamName=name)
         if found:
             own = found["StreamDescriptionSummary"]["OpenShardCount"]
             mode = found["StreamDescriptionSummary"]["StreamModeDetails"]["StreamMode"]

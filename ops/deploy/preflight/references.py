@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from botocore.exceptions import ClientError
 
-from ops.deploy.preflight.survey import Survey, described
+from ops.deploy.preflight.survey import Survey
+from ops.failure import if_there
 from ops.state.finding import Finding, fault, ok, warning
 
 
@@ -43,7 +44,7 @@ def boundary(survey: Survey) -> Iterator[Finding]:
     arn = survey.values["PermissionsBoundary"]
     if not arn:
         return
-    if described(survey.client("iam").get_policy, PolicyArn=arn) is None:
+    if if_there(survey.client("iam").get_policy, PolicyArn=arn) is None:
         yield fault("permissions boundary", f"There is no policy {arn}.", "Correct PermissionsBoundary.")
     else:
         yield ok("permissions boundary")
@@ -58,7 +59,7 @@ def secrets(survey: Survey) -> Iterator[Finding]:
         if arn.split(":")[3] != survey.plan.region:
             yield fault(parameter, f"It is in {arn.split(':')[3]}.", f"Use one in {survey.plan.region}.")
             continue
-        found = described(survey.client("secretsmanager").describe_secret, SecretId=arn)
+        found = if_there(survey.client("secretsmanager").describe_secret, SecretId=arn)
         if found is None:
             yield fault(parameter, f"There is no secret {arn}.", f"Correct {parameter}.")
         elif found.get("KmsKeyId", "alias/aws/secretsmanager").rpartition("/")[2] != "secretsmanager":
@@ -81,7 +82,7 @@ def notifications(survey: Survey) -> Iterator[Finding]:
         yield ok("alarms", email)
     elif arn.split(":")[3] != survey.plan.region:
         yield fault("alarm topic", f"It is in {arn.split(':')[3]}.", f"Use one in {survey.plan.region}.")
-    elif described(survey.client("sns").get_topic_attributes, TopicArn=arn) is None:
+    elif if_there(survey.client("sns").get_topic_attributes, TopicArn=arn) is None:
         yield fault("alarm topic", f"There is no topic {arn}.", "Correct AlarmTopicArn.")
     else:
         yield ok("alarm topic")

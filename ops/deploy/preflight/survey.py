@@ -5,16 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from botocore.client import BaseClient
-from botocore.exceptions import ClientError
 
+from ops.failure import if_there
 from ops.template import Template, sluice_template
 from shared.aws_clients import MakesClient, method_makes_client
 from worker.treasure_data.client import TreasureDataClient
-
-_ABSENT = {
-    *("NoSuchEntity", "NoSuchHostedZone", "NotFound", "NotFoundException", "ResourceNotFoundException"),
-    "ValidationError",  # CloudFormation's
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,20 +89,10 @@ class Survey:
 
     def look_at_stack(self) -> None:
         """Read the existing stack's parameters and outputs. Its names and quotas are already in use by itself."""
-        found = described(self.client("cloudformation").describe_stacks, StackName=self.plan.stack)
+        found = if_there(self.client("cloudformation").describe_stacks, StackName=self.plan.stack)
         if found is None or found["Stacks"][0]["StackStatus"] == "REVIEW_IN_PROGRESS":
             return
         stack = found["Stacks"][0]
         if stack.get("Description") in (None, "", self.template.description):
             self.live = {one["ParameterKey"]: one["ParameterValue"] for one in stack.get("Parameters", ())}
             self.outputs = {one["OutputKey"]: one["OutputValue"] for one in stack.get("Outputs", ())}
-
-
-def described[**P, Found](describe: Callable[P, Found], *args: P.args, **arguments: P.kwargs) -> Found | None:
-    """Return the result of a describe call; None if AWS answers that the resource does not exist."""
-    try:
-        return describe(*args, **arguments)
-    except ClientError as error:
-        if error.response["Error"]["Code"] in _ABSENT:
-            return None
-        raise

@@ -95,7 +95,7 @@ def test_counts_unread_records(delivery: Delivery) -> None:
 
 def test_counts_messages_wherever_the_queue_keeps_them(delivery: Delivery) -> None:
     """Those that SQS delays, or hides at present, are in the queue, too."""
-    queue: Any = MemorySQS(delivery.clock.now, visibility_seconds=60)
+    queue: Any = MemorySQS(delivery.clock.now)
     url = queue.create_queue(QueueName="overflow")["QueueUrl"]
     for delay in (0, 0, 900):
         queue.send_message(QueueUrl=url, MessageBody="x", DelaySeconds=delay)

@@ -70,7 +70,7 @@ def console(stack: Stack, *, allow_changes: bool) -> Iterator[Console]:
     page = ConsolePage(data, actions.by_path() if allow_changes else {}, token="t")
     with Server(page) as server:
         yield Console(server.url, "t")
-    feed.stop()
+    feed._asked_at = 0.0  # nobody watches any more
 
 
 @pytest.fixture

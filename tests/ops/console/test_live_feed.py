@@ -9,7 +9,7 @@ import pytest
 
 from doubles.clock import START, ManualClock
 from ops.console.live_feed import LiveFeed
-from ops.events.seen_event import Kind, Notice, SeenEvent, Trouble
+from ops.events.seen_event import Kind, Notice, SeenEvent
 from shared.errors import ShardUnreadableError
 from shared.tracking_plan import TrackingPlan
 
@@ -33,7 +33,7 @@ class Followed:
 
     def _tail(self, since: float) -> Any:
         self.began.append(since)
-        return SimpleNamespace(events=self._events, stop=self.found.clear)
+        return SimpleNamespace(events=self._events)
 
     def _events(self, until: Callable[[], float]) -> Iterator[SeenEvent | Notice]:
         while self.found and self.clock.now() < until():
@@ -89,12 +89,12 @@ def test_the_stream_is_read_only_while_someone_watches() -> None:
 
 def test_what_is_wrong_with_the_stream_is_shown_until_it_is_resolved() -> None:
     """It cannot be read, and is tried again a while later, however often a page asks; or the tail lags."""
-    followed = Followed(ShardUnreadableError("no"), event(1), Notice(Trouble.LAGS, "shard-1", 5.0))
+    followed = Followed(ShardUnreadableError("no"), event(1), Notice("shard-1", "shard-1 is 5 s behind"))
     first = followed.feed.after(0)
     at_once = followed.feed.after(0)
     followed.clock.sleep(11)
     behind = followed.feed.after(0)
-    followed.found += [Notice(Trouble.CAUGHT_UP, "shard-1")]
+    followed.found += [Notice("shard-1", "has caught up", is_over=True)]
     followed.clock.sleep(11)
 
     assert first["note"].startswith("The stream cannot be read: ")

@@ -16,7 +16,7 @@ from doubles.sqs import MemorySQS
 from ops.commands.find import default_since, described, lines_of
 from ops.events.event_query import EventQuery
 from ops.events.finder import Finder, Searched
-from ops.events.found_event import FoundEvent, Stage
+from ops.events.found_event import ON_STREAM, QUEUED, FoundEvent
 from ops.events.seen_event import Kind
 from ops.stream.readable_shards import ReadableShards
 from shared.envelope import RejectedEvent, decode
@@ -34,8 +34,10 @@ class Found:
 
     def __init__(self, **options: Any) -> None:
         self.delivery = shops(**options)
-        self.queue: Any = MemorySQS(self.delivery.clock.now, visibility_seconds=1800)
-        self.url = self.queue.create_queue(QueueName="overflow")["QueueUrl"]
+        self.queue: Any = MemorySQS(self.delivery.clock.now)
+        self.url = self.queue.create_queue(QueueName="overflow", Attributes={"VisibilityTimeout": "1800"})[
+            "QueueUrl"
+        ]
         self.searched = Searched()
 
     def finder(self, query: EventQuery, since: float, seconds: float) -> Finder:
@@ -95,7 +97,7 @@ def test_events_of_a_large_span_are_found_in_their_own_chunks() -> None:
 
     assert ids == {one.seen.event_id: one.unique_id for one in events}
     assert [f"shop/views/{part}" for part in (0, 0, 1, 1, 2)] == [one.key.name for one in events if one.key]
-    assert {(Stage.DELIVERED, "shop_db")} == {(one.stage, one.database) for one in events}
+    assert {(State.DELIVERED, "shop_db")} == {(one.state, one.database) for one in events}
     assert numbers == [one.seen.sequence_number for one in events]
     assert ("of-a", SHARD) == (events[0].seen.request_id, events[0].seen.shard)
     assert found.delivery.clock.now() == pytest.approx(events[0].at, abs=1)
@@ -117,13 +119,13 @@ def test_an_event_that_was_not_delivered_has_its_stage(envelopes: list[str]) -> 
     made.send()
     made.send(State.DEAD, account="dropped", decision=Decision.DROP)
     events = {one.seen.event_id: one for one in found.all("waits", "refused", "dropped", *"abcdefg")}
-    stages = {name: (one.stage, one.reason) for name, one in events.items()}
+    stages = {name: (one.state, one.reason) for name, one in events.items()}
 
-    assert (Stage.WAITING, "http_429") == stages.pop("waits")
-    assert (Stage.DEAD, "http_415") == stages.pop("refused")
-    assert (Stage.DROPPED, "") == stages.pop("dropped")
-    assert (Stage.DEAD, "http_422") == stages.pop("c")
-    assert {(Stage.DELIVERED, "")} == set(stages.values())
+    assert (State.WAITING, "http_429") == stages.pop("waits")
+    assert (State.DEAD, "http_415") == stages.pop("refused")
+    assert (State.DROPPED, "") == stages.pop("dropped")
+    assert (State.DEAD, "http_422") == stages.pop("c")
+    assert {(State.DELIVERED, "")} == set(stages.values())
     assert events["c"].entry.words
     assert all(START <= one.at <= made.clock.now() for one in events.values())
 
@@ -144,8 +146,8 @@ def test_an_event_that_was_sent_again_is_found_in_each_place() -> None:
     wiring.forced_replays.run(Wanted("t"), [edited], found.delivery.deadline())
     found.delivery.send()
 
-    assert {(Stage.REPLACED, "x", False), (Stage.DELIVERED, "y", False), (Stage.DELIVERED, "y", True)} == {
-        (one.stage, one.seen.row["page"], one.is_forced) for one in found.all("a")
+    assert {(State.REPLACED, "x", False), (State.DELIVERED, "y", False), (State.DELIVERED, "y", True)} == {
+        (one.state, one.seen.row["page"], one.is_forced) for one in found.all("a")
     }
 
 
@@ -162,9 +164,9 @@ def test_events_that_the_stream_has_lost_are_found() -> None:
     one = found.one()
     searched = found.searched.spans
 
-    assert (Stage.DELIVERED, number, SHARD) == (one.stage, one.seen.sequence_number, one.seen.shard)
+    assert (State.DELIVERED, number, SHARD) == (one.state, one.seen.sequence_number, one.seen.shard)
     assert 1 == searched
-    assert [Stage.DELIVERED] == [one.stage for one in found.all(early, since=START - 3 * 86_400 - 300)]
+    assert [State.DELIVERED] == [one.state for one in found.all(early, since=START - 3 * 86_400 - 300)]
     assert 9 == len(found.all(columns={"time": "1700000000"}))
 
 
@@ -177,12 +179,12 @@ def test_a_copy_names_the_record_that_counts() -> None:
     found.delivery.s3.put_object(Bucket=BUCKET, Key=name, Body=b"damaged" * 100)
     first, _ = (found.put("a", claim=1) for _ in range(2))
     found.delivery.deliver(1)
-    stages = {one.stage: one for one in found.all("r", "lost")}
+    stages = {one.state: one for one in found.all("r", "lost")}
 
     assert 1 == found.searched.unreadable
-    assert {Stage.DELIVERED, Stage.COPY} == set(stages)
-    assert f"{first} of {SHARD}" == stages[Stage.COPY].owner
-    shown = list(lines_of(stages[Stage.COPY], "--local", details=False, raw=False))
+    assert {State.DELIVERED, State.COPY} == set(stages)
+    assert f"{first} of {SHARD}" == stages[State.COPY].owner
+    shown = list(lines_of(stages[State.COPY], "--local", details=False, raw=False))
     assert ("COPY  a repeated request", f"  counts as  {first} of {SHARD}") == (shown[0], shown[4])
 
 
@@ -196,7 +198,7 @@ def test_a_search_of_the_overflow_queue_consumes_no_message() -> None:
     one = found.one("e23")
     messages = found.queue.messages(found.url)
 
-    assert Stage.QUEUED is one.stage
+    assert QUEUED == one.state
     assert 27 == len(messages)
     assert 26 == sum(message.visible_at <= found.delivery.clock.now() + 5 for message in messages)
     found.delivery.clock.sleep(6)
@@ -255,8 +257,8 @@ def test_a_search_by_column_covers_spans_shards_and_splits(column: str, value: s
     assert set("abcef") == {one.seen.event_id for one in found.all(columns={column: value})}
 
 
-@pytest.mark.parametrize(("meanwhile", "stage"), [("before", Stage.DELIVERED), ("after", Stage.ON_STREAM)])
-def test_an_event_that_is_planned_during_the_search_is_found_once(meanwhile: str, stage: Stage) -> None:
+@pytest.mark.parametrize(("meanwhile", "state"), [("before", State.DELIVERED), ("after", ON_STREAM)])
+def test_an_event_that_is_planned_during_the_search_is_found_once(meanwhile: str, state: str) -> None:
     """It was on the stream, in no span yet, when the search began. Kinesis may return no records although there are some."""
     found = Found()
     number = found.put("a")
@@ -269,7 +271,7 @@ def test_an_event_that_is_planned_during_the_search_is_found_once(meanwhile: str
     getattr(found.delivery.s3, meanwhile)["list_objects_v2"] = once(plan)
     one = found.one()
 
-    assert (stage, stage is Stage.ON_STREAM) == (one.stage, one.span is None)
+    assert (state, state == ON_STREAM) == (one.state, one.span is None)
     assert (SHARD, number) == (one.seen.shard, one.seen.sequence_number)
 
 
@@ -381,8 +383,8 @@ def test_a_rejected_event_is_found_by_what_its_sender_wrote() -> None:
     found.delivery.deliver()
     one, theirs = found.one("mine"), found.one("theirs")
 
-    assert (Stage.REJECTED, "invalid_table", "home") == (one.stage, one.reason, one.seen.row["page"])
-    assert (Stage.REJECTED, "invalid_table") == (before.stage, before.reason)
-    assert [Stage.REJECTED] == [each.stage for each in found.all(columns={"page": "home"})]
-    assert (Stage.DEAD, "invalid_table") == (theirs.stage, theirs.reason)
-    assert {(Stage.DELIVERED, Kind.EVENT)} == {(one.stage, one.seen.kind) for one in found.all("a", "b")}
+    assert (State.REJECTED, "invalid_table", "home") == (one.state, one.reason, one.seen.row["page"])
+    assert (State.REJECTED, "invalid_table") == (before.state, before.reason)
+    assert [State.REJECTED] == [each.state for each in found.all(columns={"page": "home"})]
+    assert (State.DEAD, "invalid_table") == (theirs.state, theirs.reason)
+    assert {(State.DELIVERED, Kind.EVENT)} == {(one.state, one.seen.kind) for one in found.all("a", "b")}
