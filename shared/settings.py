@@ -264,7 +264,6 @@ class WorkerSettings(_Settings):
         _one_of("send", "keep"),
     )
     # what no variable sets
-    upload_threads: int = 32
     uploads_per_database: int = 4
     chunk_max_rows: int = 50_000
     chunk_max_bytes: int = 16 << 20

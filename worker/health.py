@@ -1,7 +1,7 @@
 """Which databases fail, as far as this function instance knows.
 
 A database that has failed gets no rows until it has answered a probe: a request as much like an import as one without rows can be, because
-a listing may answer while imports fail. A database that answers, but keeps others waiting again and again, is left to the sender too.
+a listing may answer while imports fail. A database that keeps others waiting is left to the sender for a while in any case.
 If a span's sends to many databases fail and none succeeds, Treasure Data seems to be away, and no database gets rows until one has answered
 a probe.
 Nothing of this is shared: each instance finds out for itself, and forgets it when it ends.
@@ -27,10 +27,6 @@ WORKER_PROBE_SECONDS = 1.0
 """How long the worker waits for a probe's answer."""
 SENDER_PROBE_SECONDS = 10.0
 """How long the sender waits for it."""
-PATIENCE_SECONDS = 10.0
-"""A database is left to the sender after it has kept others waiting for this long in total."""
-FORGIVEN_SHARE = 0.01
-"""The share of the time for which a database may keep others waiting without counting as slow."""
 SLOW = "slow"
 """The reason of rows that are left to the sender because their database is slow."""
 AWAY = "outage"
@@ -47,16 +43,12 @@ class _Health:
         failure: why it has failed, in one word; empty once it has answered a probe since.
         works: it has accepted rows, and none have failed since.
         probed_at: UNIX seconds of the last failure or probe.
-        delay: seconds that others have waited for it, less what was forgiven since.
-        delayed_at: UNIX seconds at which `delay` was last changed.
         slow_until: UNIX seconds until which it is left to the sender.
     """
 
     failure: str = ""
     works: bool = False
     probed_at: float = float("-inf")
-    delay: float = 0.0
-    delayed_at: float = 0.0
     slow_until: float = float("-inf")
 
 
@@ -114,14 +106,10 @@ class DatabaseHealth:
         found.failure, found.works, found.probed_at = outcome.reason, False, self._clock.now()
         return True
 
-    def delayed(self, database: str, seconds: float) -> None:
-        """Note that others have waited for a database."""
-        found, now = self._get(database), self._clock.now()
-        forgiven = (now - found.delayed_at) * FORGIVEN_SHARE
-        found.delay, found.delayed_at = max(0.0, found.delay - forgiven) + seconds, now
-        if found.delay >= PATIENCE_SECONDS:
-            found.delay, found.slow_until = 0.0, now + SLOW_SECONDS
-            self._telemetry.warning("a database is slow", database=database, seconds=SLOW_SECONDS)
+    def slow(self, database: str) -> None:
+        """Note that others have waited for a database; it is left to the sender for a while, even if it answers probes."""
+        self._get(database).slow_until = self._clock.now() + SLOW_SECONDS
+        self._telemetry.warning("a database is slow", database=database, seconds=SLOW_SECONDS)
 
     def probe(self, database: str, seconds: float) -> str:
         """Send an import without rows; return why the database may not get rows yet, or an empty string if it may."""

@@ -1,15 +1,15 @@
 """Sends chunks to Treasure Data, so that one database never delays the others.
 
-Each database has a lane. A lane sends one chunk at a time until the database has accepted one within a second, then several; and none after
-the first failure that may concern the others too. No send begins after the time for that is up, and those that have begun may end. Whatever is
-left waits for the sender. `Uploader.upload` decides in the caller's thread what is sent next. Other threads make the attempts: they send, and
-create a table that is missing, for which they look up the account and write the ledger.
+The chunks of each database have a lane, which sends one at a time until the database has accepted one, then several; and none after the first
+failure that may concern the others too, or when it is late. Sends that have begun may end, but if other databases wait, only within a few
+seconds: nothing outlives the call, as Lambda may freeze it in the middle of a send. Whatever is left waits for the sender.
 """
 
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 
 from shared.accounts import Account
 from shared.clock import Clock
@@ -18,7 +18,7 @@ from shared.policy import AccountLimits
 from shared.telemetry import Telemetry
 from worker.account_cache import AccountCache
 from worker.deadline import LEAST_SEND_SECONDS, Deadline
-from worker.executor import Executor, Executors
+from worker.executor import Executors, run_parallel
 from worker.health import DatabaseHealth
 from worker.settlement import UNSENT, Outcome
 from worker.span import TOO_MANY_TABLES, ChunkKey
@@ -29,12 +29,12 @@ from worker.treasure_data.explanation import kept
 
 LINGER_SECONDS = 2.0
 """How long most databases of a span wait for the few that have more to send. The sender sends the rest."""
-USUAL_SECONDS = 1.0
-"""A database that answers within this time delays nobody."""
+PATIENCE_SECONDS = 5.0
+"""How long an attempt may take while other databases wait. One that takes longer leaves its database to the sender."""
 OUTAGE_DATABASES = 8
 """If so many databases fail in one span, and none accepts anything, Treasure Data seems to be away."""
-MOST_SENDS = 256
-"""The most sends under way at once, including those that take longer than usual."""
+MOST_LANES = 192
+"""The most databases that are sent to at once. Each has a thread, and one for each of its sends; Lambda allows 1,024."""
 
 EVENTS = {
     Meaning.ACCEPTED: Event.ACCEPTED,
@@ -63,7 +63,6 @@ class Uploader:
     """Sends chunks.
 
     Args:
-        threads: the most sends under way at once that have not taken longer than usual.
         per_database: the most sends under way at once to one database.
     """
 
@@ -71,9 +70,8 @@ class Uploader:
     _accounts: AccountCache
     health: DatabaseHealth
     _tables: Tables
-    threads: int
     per_database: int
-    _executors: Executors
+    executors: Executors
     clock: Clock
     _telemetry: Telemetry
 
@@ -87,8 +85,10 @@ class Uploader:
             begin_by: no send begins later.
             deadline: no send is under way later.
         """
-        with self._executors() as executor:
-            return _Run(self, executor, begin_by, deadline, self.clock.now()).run(uploads)
+        lanes: defaultdict[str, list[Upload]] = defaultdict(list)
+        for upload in uploads:
+            lanes[upload.database].append(upload)
+        return _Run(self, begin_by, deadline, lanes).run()
 
     def attempt(self, upload: Upload, deadline: Deadline) -> Outcome:
         """Send a chunk; return what came of it, with the reason of UNSENT if there was no time to.
@@ -162,122 +162,50 @@ def _obstacle(status: int, words: str) -> Reply | None:
     )
 
 
-@dataclass(slots=True, eq=False)
-class _Lane:
-    """What is known of a database while the chunks of one span are sent.
-
-    Attributes:
-        answered_at: UNIX seconds of its last answer; of the beginning, if there is none.
-        slowest: seconds that its slowest answer took.
-        limit: the most sends under way at once.
-        failed: nothing more is sent.
-    """
-
-    answered_at: float
-    slowest: float = 0.0
-    limit: int = 1
-    failed: bool = False
-    under_way: int = 0
-    waiting: deque[Upload] = field(default_factory=deque)
-
-
 @dataclass(eq=False)
 class _Run:
-    """The sends of one call of `Uploader.upload`."""
+    """The sends of one call of `Uploader.upload`, by database."""
 
     _u: Uploader
-    _executor: Executor
     _begin_by: Deadline
     _deadline: Deadline
-    _began: float
-    _lanes: dict[str, _Lane] = field(default_factory=dict, init=False)
-    _ready: deque[_Lane] = field(default_factory=deque, init=False)
-    # with the time at which each began
-    _under_way: dict[Upload, float] = field(default_factory=dict, init=False)
-    _outcomes: dict[ChunkKey, Outcome] = field(default_factory=dict, init=False)
+    _lanes: Mapping[str, list[Upload]]
+    _ended: list[float] = field(default_factory=list, init=False)  # UNIX seconds at which lanes did
 
-    def run(self, uploads: Iterable[Upload]) -> dict[ChunkKey, Outcome]:
+    def run(self) -> dict[ChunkKey, Outcome]:
         """Send the chunks; return their outcomes."""
-        for upload in uploads:
-            self._lanes.setdefault(upload.database, _Lane(self._began)).waiting.append(upload)
-        for database, lane in self._lanes.items():
-            if reason := self._u.health.reason(database):  # since its span was planned
-                self._leave(lane, reason)
-            elif self._u.health.works(database):
-                lane.limit = self._u.per_database
-        self._ready.extend(self._lanes.values())
-        self._dispatch()
-        while self._under_way:
-            if (finished := self._executor.wait(self._pause())) is not None:
-                self._finish(*finished)
-            self._dispatch()
-        self._note_delays()
-        self._note_outage()
-        return self._outcomes
+        health = self._u.health
+        tried = [database for database in self._lanes if not health.reason(database)]
+        jobs = [partial(self._send_all, lane) for lane in self._lanes.values()]
+        outcomes = dict(chain.from_iterable(run_parallel(self._u.executors, jobs, MOST_LANES)))
+        failed = sum(bool(health.reason(database)) for database in tried)
+        if failed >= OUTAGE_DATABASES and not any(one.event is Event.ACCEPTED for one in outcomes.values()):
+            health.away()
+        return outcomes
 
-    def _dispatch(self) -> None:
-        """Begin sends, as far as the limits allow."""
-        now = self._u.clock.now()
-        for lane in self._lanes.values() if self._begin_by.near else self._lingerers(now):
-            self._leave(lane, UNSENT.reason)
-        prompt = sum(began + USUAL_SECONDS > now for began in self._under_way.values())
-        while self._ready and prompt < self._u.threads and len(self._under_way) < MOST_SENDS:
-            lane = self._ready.popleft()
-            if lane.waiting and lane.under_way < lane.limit:
-                upload = lane.waiting.popleft()
-                lane.under_way += 1
-                prompt += 1
-                self._under_way[upload] = now
-                self._executor.submit(partial(self._attempt, upload))
-                self._ready.append(lane)
+    def _send_all(self, lane: list[Upload]) -> list[tuple[ChunkKey, Outcome]]:
+        jobs = deque(partial(self._send, upload) for upload in lane)
+        found: list[tuple[ChunkKey, Outcome]] = []
+        while jobs and not self._u.health.works(lane[0].database):
+            found.append(jobs.popleft()())
+        found += run_parallel(self._u.executors, jobs, self._u.per_database)
+        self._ended.append(self._u.clock.now())
+        return found
 
-    def _pause(self) -> float:
-        """Return how many seconds to wait for an answer: until a send takes longer than usual."""
-        now = self._u.clock.now()
-        left = [began + USUAL_SECONDS - now for began in self._under_way.values()]
-        return min((seconds for seconds in left if seconds > 0), default=READ_SECONDS)
+    def _send(self, upload: Upload) -> tuple[ChunkKey, Outcome]:
+        """Send a chunk, unless its database fails, or it is too late."""
+        if reason := self._u.health.reason(upload.database) or (self._is_late() and UNSENT.reason):
+            return upload.key, Outcome(Event.UNANSWERED, reason, surely_not=True)
+        is_alone = len(self._lanes) == 1
+        until = self._deadline if is_alone else self._deadline.within(PATIENCE_SECONDS)
+        outcome = self._u.attempt(upload, until)
+        self._u.health.note(upload.database, outcome)
+        if until.near and not is_alone:
+            self._u.health.slow(upload.database)
+        return upload.key, outcome
 
-    def _attempt(self, upload: Upload) -> tuple[Upload, Outcome]:
-        return upload, self._u.attempt(upload, self._deadline)
-
-    def _lingerers(self, now: float) -> list[_Lane]:
-        """Return the few databases that the others have waited for long enough: their next batch waits for this one."""
-        if now < self._began + LINGER_SECONDS:  # as most spans end before
-            return []
-        busy = [lane for lane in self._lanes.values() if lane.waiting or lane.under_way]
-        ended = [lane.answered_at for lane in self._lanes.values() if not (lane.waiting or lane.under_way)]
-        are_late = len(ended) > len(busy) and now >= max(ended) + LINGER_SECONDS
-        return busy if are_late else []
-
-    def _finish(self, upload: Upload, outcome: Outcome) -> None:
-        lane, now = self._lanes[upload.database], self._u.clock.now()
-        lane.under_way -= 1
-        lane.answered_at = now
-        lane.slowest = max(lane.slowest, now - self._under_way.pop(upload))
-        self._outcomes[upload.key] = outcome
-        if self._u.health.note(upload.database, outcome):
-            lane.failed = True
-            self._leave(lane, outcome.reason)
-        elif outcome.event is Event.ACCEPTED and lane.slowest <= USUAL_SECONDS:
-            lane.limit = self._u.per_database
-        self._ready.append(lane)
-
-    def _leave(self, lane: _Lane, reason: str) -> None:
-        """Leave what has not been sent to the sender."""
-        while lane.waiting:
-            self._outcomes[lane.waiting.popleft().key] = Outcome(Event.UNANSWERED, reason, surely_not=True)
-
-    def _note_delays(self) -> None:
-        """Note which databases the others had to wait for."""
-        usual = max(self._began + USUAL_SECONDS, min(lane.answered_at for lane in self._lanes.values()))
-        for database, lane in self._lanes.items():
-            late = min(lane.answered_at - usual, lane.slowest - USUAL_SECONDS)
-            if late > 0 and not lane.failed:
-                self._u.health.delayed(database, late)
-
-    def _note_outage(self) -> None:
-        """Note that Treasure Data seems to be away, if many databases have failed and none has accepted anything."""
-        failed = sum(lane.failed for lane in self._lanes.values())
-        accepted = any(outcome.event is Event.ACCEPTED for outcome in self._outcomes.values())
-        if failed >= OUTAGE_DATABASES and not accepted:
-            self._u.health.away()
+    def _is_late(self) -> bool:
+        """Return whether the time to begin is up, or most lanes have waited for the others for long enough: their next batch waits for this one."""
+        most_ended = len(self._ended) > len(self._lanes) / 2
+        lingers = most_ended and self._u.clock.now() >= self._ended[-1] + LINGER_SECONDS
+        return lingers or self._begin_by.near

@@ -57,7 +57,7 @@ from worker.sweeper import Sweeper
 from worker.tables import Tables
 from worker.treasure_data.client import TreasureDataClient
 from worker.turn import Turns
-from worker.upload import MOST_SENDS, Uploader
+from worker.upload import MOST_LANES, Uploader
 from worker.watermark import Watermarks
 from worker.watermark_rows import WatermarkRows
 from worker.worker import Worker
@@ -69,6 +69,9 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_secretsmanager import SecretsManagerClient
     from mypy_boto3_sqs import SQSClient
+
+AWS_CONNECTIONS = 32
+"""How many connections a client of AWS keeps."""
 
 REDIS_URL_SECONDS = 600.0
 """How long it may take to notice a change of the Redis URL."""
@@ -149,7 +152,6 @@ class Wiring:
             accounts,
             health,
             tables,
-            settings.upload_threads,
             settings.uploads_per_database,
             executors,
             clock,
@@ -292,15 +294,15 @@ class _OnFirstUse:
 def _lambda_effects(settings: WorkerSettings, environment: Mapping[str, str]) -> Effects:
     bounded_http.bound_responses()
     clock = SystemClock()
-    secrets = _aws("secretsmanager", settings)
+    secrets = _aws("secretsmanager")
     return Effects(
-        kinesis=_aws("kinesis", settings, attempts=1),
-        dynamodb=_aws("dynamodb", settings, attempts=3, read_seconds=2),
-        s3=_aws("s3", settings, read_seconds=5),
-        sqs=_aws("sqs", settings),
+        kinesis=_aws("kinesis", attempts=1),
+        dynamodb=_aws("dynamodb", attempts=3, read_seconds=2),
+        s3=_aws("s3", read_seconds=5),
+        sqs=_aws("sqs"),
         secrets=secrets,
         redis=_redis(settings, secrets, clock),
-        http=bounded_http.pool(MOST_SENDS),
+        http=bounded_http.pool(MOST_LANES * settings.uploads_per_database),
         clock=clock,
         entropy=os.urandom,
         executors=Threads,
@@ -309,7 +311,7 @@ def _lambda_effects(settings: WorkerSettings, environment: Mapping[str, str]) ->
 
 
 @makes_client
-def _aws(service: str, settings: WorkerSettings, attempts: int = 2, read_seconds: float = 5) -> BaseClient:
+def _aws(service: str, attempts: int = 2, read_seconds: float = 5) -> BaseClient:
     """Return a boto3 client whose calls succeed or fail within a few seconds."""
 
     def create() -> BaseClient:
@@ -317,7 +319,7 @@ def _aws(service: str, settings: WorkerSettings, attempts: int = 2, read_seconds
             connect_timeout=1,
             read_timeout=read_seconds,
             tcp_keepalive=True,
-            max_pool_connections=settings.upload_threads,
+            max_pool_connections=AWS_CONNECTIONS,
             retries={"mode": "standard", "total_max_attempts": attempts},
         )
         made: BaseClient = boto3.client(service, config=config)  # type: ignore[call-overload]  # the stub accepts only literals

@@ -171,7 +171,6 @@ class Delivery:
 
     clock: ManualClock = field(default_factory=ManualClock)
     cut: Cut = field(default_factory=lambda: Cut(50_000, 16 << 20))
-    threads: int = 16
     memory: float = 3600.0
     query_delay: float = 600.0
     unaskable_doubt: str = "send"
@@ -225,7 +224,6 @@ class Delivery:
             td_memory_minutes=self.memory / 60,  # type: ignore[arg-type]  # fractions are for tests
             td_query_delay_minutes=self.query_delay / 60,  # type: ignore[arg-type]
             unaskable_doubt=self.unaskable_doubt,
-            upload_threads=self.threads,
             chunk_max_rows=self.cut.rows,
             chunk_max_bytes=self.cut.bytes,
         )
