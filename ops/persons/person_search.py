@@ -22,6 +22,7 @@ from shared.person_hash import text_of
 from shared.rows import column_name
 from shared.write_key import FORGET_KEY
 from worker.forget.person import column_value
+from worker.forget.requests import KEY, RequestDocument
 from worker.span import Place
 
 FUNCTION = "SenderFunction"
@@ -151,14 +152,9 @@ def ask(stack: Stack, do: str, **members: Any) -> dict[str, Any]:
 
 def receipts(stack: Stack) -> list[dict[str, Any]]:
     """Return what became of all requests."""
-    listed: list[dict[str, Any]] = []
-    while some := ask(stack, "list", **{"from": len(listed)})["requests"]:
-        listed += some
-    found: dict[str, dict[str, Any]] = {}
-    for one in listed:  # one with many statements several times
-        known = found.get(one["id"], one)["statements"]
-        found[one["id"]] = one | {"statements": list(dict.fromkeys(known + one["statements"]))}
-    return list(found.values())
+    data = stack.bucket().get(KEY)
+    document = RequestDocument() if data is None else RequestDocument.decode(data)
+    return [one.receipt() for one in document.requests.values()]
 
 
 def hours_of(stack: Stack) -> Hours:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import replace
 from dataclasses import dataclass
 from functools import partial
-from itertools import batched, chain, islice
+from itertools import batched
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -84,8 +84,6 @@ class Forget:
                   `ids` of requests.
                 - `counted`: note how many rows of the `requests` were counted before or after a deletion, in `counts` by table and request, 0
                   for those left out; with `clear`, that none are left anywhere.
-                - `list`: some receipts, behind the first `from` ones. One whose statements are too many for an answer is listed several
-                  times, each time with others of them.
             deadline: for all of it.
         """
         try:
@@ -93,7 +91,7 @@ class Forget:
         except (UnavailableError, HTTPError) as error:
             return {"error": "unavailable", "message": str(error)}
 
-    def _do(self, asked: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:  # noqa: C901, PLR0912 -- a list
+    def _do(self, asked: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:  # noqa: C901 -- a list
         match asked["do"]:
             case "objects":
                 return {"hours": [[hour, *self._sizes(hour)] for hour in self._objects.hours()]}
@@ -125,10 +123,6 @@ class Forget:
             case "counted":
                 self._requests.change(partial(self._counted, asked))
                 return {}
-            case "list":
-                requests = self._requests.document().requests.values()
-                pieces = chain.from_iterable(_pieces(one.receipt()) for one in requests)
-                return {"requests": next(_fitting(islice(pieces, asked.get("from", 0), None)), [])}
         return {
             "error": "unknown_request",
             "message": "This stack is older than the command. Deploy it again.",
@@ -366,25 +360,6 @@ class Forget:
         of = {name: one.database for name, one in known.items() if isinstance(one, Account)}
         own = of.pop(account, None)
         return {database for database in databases if database != own or database in of.values()}
-
-
-def _pieces(receipt: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield a receipt, several times if an answer has no room for all of its statements: each time with others of them."""
-    for statements in list(_fitting(receipt["statements"])) or [[]]:
-        yield receipt | {"statements": statements}
-
-
-def _fitting[T](values: Iterable[T]) -> Iterator[list[T]]:
-    """Yield as many values at a time as an answer has room for."""
-    part, size = list[T](), 0
-    for one in values:
-        size += _size(one)
-        if part and size > _MOST_BYTES:
-            yield part
-            part, size = [], _size(one)
-        part.append(one)
-    if part:
-        yield part
 
 
 def _size(value: object) -> int:
