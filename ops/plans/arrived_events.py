@@ -5,9 +5,11 @@ from contextlib import suppress
 from itertools import chain
 from typing import Any, NamedTuple
 
+import msgpack
+
 from ops.books import planned_spans
 from ops.books.stored_spans import kept_events, payloads
-from ops.events.seen_event import json_object, unpacked
+from ops.events.seen_event import json_object
 from ops.stack import Stack
 from shared import rows
 from shared.clock import SystemClock
@@ -15,6 +17,7 @@ from shared.errors import InvalidObjectError
 from shared.rows import Arrival
 from worker.bucket import Bucket
 from worker.ledger import Ledger
+from worker.rows import values
 from worker.span import ChunkKey, Span
 from worker.span_object import SpanObjects
 
@@ -53,7 +56,7 @@ def _accepted(
     with suppress(InvalidObjectError):  # no longer kept, or damaged
         planned = [key for key in keys if not key.group.code]
         for key, payload in payloads(bucket, span, objects.index(span), planned).items():
-            for row in unpacked(payload):
+            for row, _ in values(payload):
                 at = row.get("received_at", span.received_at) / 1000
                 yield Arrived(key.account, key.group.table, row, at)
 
@@ -76,4 +79,5 @@ def _row(event: Mapping[str, Any], at: float) -> dict[str, Any] | None:
         packed = rows.encode(dict(event), Arrival(int(at * 1000)), lambda: "-")
     except rows.Rejected:
         return None
-    return next(iter(unpacked(packed)), None)
+    row: dict[str, Any] = msgpack.unpackb(packed)
+    return row

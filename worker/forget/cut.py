@@ -240,7 +240,7 @@ class Forgetting:
             try:
                 if found := _pieces(matchers[key], span, key, bodies[key]):
                     pieces[key] = found
-            except WrongCountError:
+            except InvalidObjectError:
                 left[""] += 1
         return pieces, left, index, bodies
 
