@@ -227,7 +227,6 @@ class Wiring:
         statements = td.statements
         search = make(ForgetSearch)(
             ledger,
-            objects,
             bucket,
             self.forgetting,
             self.forget_requests,

@@ -39,6 +39,7 @@ from worker.forget.sql import (
 from worker.rejected_events import PREFIX as REJECTED
 from worker.shards import Shards
 from worker.span import milliseconds
+from worker.span_object import PREFIX as SPANS
 from worker.span_object import SpanObjects
 from worker.sweeper import INDEX_SECONDS
 from worker.treasure_data.statement import End, Statements
@@ -47,6 +48,7 @@ SECOND_SEARCH_SECONDS = 2 * 3600.0
 """When the second search begins: rows that were in doubt, or could not be found in Treasure Data yet, are settled by then."""
 REFUSED_SECONDS = 300
 """How long after a request that refuses new events the person's events are forgotten: until then every instance of the ingest refuses them."""
+_NOTED_SECONDS = 60.0  # how often it is noted how far a search has come
 _ACCOUNTS_AT_ONCE = 1000  # in one round trip
 _ID_BYTES = 6
 _MOST_BYTES = 5_000_000  # in one answer of 6 MB
@@ -129,7 +131,7 @@ class Forget:
         }
 
     def _sizes(self, hour: str) -> tuple[int, int]:
-        sizes = [stored.size for stored in self._objects.of_hour(hour)]
+        sizes = [stored.size for stored in self._objects.listed(hour)]
         return len(sizes), sum(sizes)
 
     def _requests_of(self, asked: Mapping[str, Any]) -> list[ForgetRequest]:
@@ -233,18 +235,16 @@ class Forget:
         if not document.began:
             document = self._requests.change(lambda found: found.begin(now))
         began = document.began
-        for place, search in list(self._searches(active)):
-            after = document.after if place == document.hour else ""
-            is_over = place < document.hour
-            while not is_over:
-                searched = search(after, deadline)
-                after, left = searched.after, searched.left
+        for prefix, search in self._searches(active):
+            end = f"{prefix}~"  # behind all names
+            while document.after < end:
+                searched = search(max(document.after, prefix), deadline.within(_NOTED_SECONDS))
+                after, left = searched.after or end, searched.left
                 document = self._requests.change(
-                    partial(RequestDocument.reach, began=began, hour=place, after=after, left=left)
+                    partial(RequestDocument.reach, began=began, after=after, left=left)
                 )
-                if document.began != began or (after and deadline.near):
+                if document.began != began or (searched.after and deadline.near):
                     return
-                is_over = not after
         document = self._requests.change(lambda found: found.finish(began, self._clock.now()))
         done = sum(1 for one in document.requests.values() if one.done >= now)
         self._telemetry.info("searched for persons to forget", requests=len(active), done=done)
@@ -252,12 +252,11 @@ class Forget:
     def _searches(
         self, active: Iterable[ForgetRequest]
     ) -> Iterator[tuple[str, Callable[[str, Deadline], Findings]]]:
-        """Yield the searches of hours and then of accounts' rejected events, in the order of their places."""
-        for hour in self._objects.hours():
-            yield hour, partial(self._search.forget, hour)
+        """Yield the searches of accounts' rejected events and then of span objects, in the order of their names, with what these begin with."""
         persons = self._requests.persons_of(active)
-        for account in sorted({one.account for one in active}):
-            yield f"{REJECTED}{account}", partial(self._search.rejected, account, persons, forgets=True)
+        for prefix, account in sorted((f"{REJECTED}{one}/", one) for one in {one.account for one in active}):
+            yield prefix, partial(self._search.rejected, account, persons, forgets=True)
+        yield SPANS, partial(self._search.forget, "")
 
     # Treasure Data
 

@@ -27,7 +27,7 @@ from worker.ledger import Ledger
 from worker.rejected_events import PREFIX as REJECTED
 from worker.rejected_events import events
 from worker.rows import compress, decompress
-from worker.span_object import PREFIX, SpanObjects, Stored
+from worker.span_object import PREFIX, Stored, parse
 from worker.sweeper import referring
 from worker.treasure_data.statement import End, Statements
 
@@ -90,7 +90,6 @@ class ForgetSearch:
     """
 
     _ledger: Ledger
-    _objects: SpanObjects
     _bucket: Bucket
     _forgetting: Forgetting
     _requests: ForgetRequests
@@ -100,7 +99,7 @@ class ForgetSearch:
     _shown_seconds: float
 
     def look(self, hour: str, after: str, persons: Persons, deadline: Deadline) -> Findings:
-        """Look for persons in the objects of an hour behind a name until the deadline is near, and change nothing.
+        """Look for persons in the objects of an hour, or of all, behind a name until the deadline is near, and change nothing.
 
         Raises:
             UnavailableError: S3 or the ledger does not answer.
@@ -112,7 +111,7 @@ class ForgetSearch:
         return searched
 
     def forget(self, hour: str, after: str, deadline: Deadline) -> Findings:
-        """Forget everybody who is to be forgotten in the objects of an hour behind a name until the deadline is near, and note it.
+        """Forget everybody who is to be forgotten in the objects of an hour, or of all, behind a name until the deadline is near, and note it.
 
         Raises:
             UnavailableError: S3 or the ledger does not answer.
@@ -140,16 +139,24 @@ class ForgetSearch:
         self, hour: str, after: str, persons: Persons, searched: Findings, deadline: Deadline
     ) -> Iterator[list[PersonRows]]:
         """Yield the spans with rows of persons, some at a time."""
-        searched.after = after or f"{PREFIX}{hour}/"
-        for batch in batched(self._objects.of_hour(hour, after), _BATCH, strict=False):
-            if deadline.near:
-                return
-            looks = [partial(self._look, one, persons) for one in batch]
+        prefix = f"{PREFIX}{hour}/" if hour else PREFIX
+        for names in self._names(prefix, after, searched, deadline):
+            looks = [partial(self._look, one, persons) for one in map(parse, names) if one is not None]
             found = list(run_parallel(self._executors, looks, _AT_ONCE))
             searched.left[""] += found.count(None)
+            searched.objects += len(looks)
             yield [one for some in found for one in some or ()]
-            searched.objects += len(batch)
-            searched.after = batch[-1].name
+
+    def _names(
+        self, prefix: str, after: str, searched: Findings, deadline: Deadline
+    ) -> Iterator[tuple[str, ...]]:
+        """Yield the names of objects behind a name, some at a time, until the deadline is near; note how far that has come."""
+        searched.after = after or prefix
+        for batch in batched(self._bucket.names(prefix, after), _BATCH, strict=False):
+            if deadline.near:
+                return
+            yield batch
+            searched.after = batch[-1]
         searched.after = ""
 
     def _look(self, stored: Stored, persons: Persons) -> list[PersonRows] | None:
@@ -252,21 +259,16 @@ class ForgetSearch:
         matcher = persons.of(account)
         if matcher is None:
             return searched
-        searched.after = after or prefix
         try:
-            for batch in batched(self._bucket.names(prefix, after), _BATCH, strict=False):
-                if deadline.near:
-                    return searched
-                jobs = [partial(self._rejected, name, matcher, forgets=forgets) for name in batch]
+            for names in self._names(prefix, after, searched, deadline):
+                jobs = [partial(self._rejected, name, matcher, forgets=forgets) for name in names]
                 for requests in _known(run_parallel(self._executors, jobs, _AT_ONCE)):
                     searched.rows["rejected"] += len(requests)
                     searched.forgotten.update((request, "rejected") for request in requests if forgets)
-                searched.after = batch[-1]
         finally:
             if searched.forgotten:
                 now = self._clock.now()
                 self._requests.change(lambda found: found.add_forgotten(searched.forgotten, now))
-        searched.after = ""
         return searched
 
     def _rejected(self, name: str, matcher: Matcher, *, forgets: bool) -> list[str] | UnavailableError:
