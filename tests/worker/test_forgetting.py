@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doubles.treasure_data import Action, Fault, Kind
-from ops.persons.person_search import WantedPersons, in_rejected
+from ops.persons.person_search import WantedPersons, in_objects
 from ops.stack import Stack
 from shared import policy
 from shared.envelope import Envelope, RejectedEvent
@@ -97,8 +97,13 @@ def forget(made: Delivery) -> dict[str, int]:
     """Note a request and search all objects; return how many rows were forgotten, by their state."""
     ask(made, "note")
     for hour, *_ in ask(made, "objects")["hours"]:
-        ask(made, "forget", hour=hour, after="")
+        ask(made, "forget", prefix=f"spans/{hour}/", after="")
     return dict(receipt(made)["forgotten"])
+
+
+def rejected_by(made: Delivery, do: str) -> dict[str, int]:
+    """Return how many of shop's rejected events a search finds."""
+    return dict(ask(made, do, prefix="rejected/shop/", after="")["rows"])
 
 
 def sweep(made: Delivery, seconds: float) -> None:
@@ -310,7 +315,7 @@ def test_what_the_key_may_not_delete_is_told_before_the_rows_leave() -> None:
     made.td.settings = replace(made.td.settings, refuses_delete=True)
     ask(made, "note", values=[P, "b@example.com"])
     [(hour, *_)] = ask(made, "objects")["hours"]
-    assert {"delivered": 2} == ask(made, "forget", hour=hour, after="")["rows"]
+    assert {"delivered": 2} == ask(made, "forget", prefix=f"spans/{hour}/", after="")["rows"]
     found = receipts(made)
 
     assert [{"delivered": 1}] * 2 == [one["forgotten"] for one in found]
@@ -341,9 +346,9 @@ def test_rejected_events_of_a_person_are_deleted_with_their_old_versions() -> No
     made.put(first)
     made.deliver()
 
-    assert 1 == ask(made, "rejected", forgets=False)["events"]
+    assert {"rejected": 1} == rejected_by(made, "look")
     ask(made, "note")
-    assert 1 == ask(made, "rejected", forgets=True)["events"]
+    assert {"rejected": 1} == rejected_by(made, "forget")
     made.put(later)
     made.deliver(1)
     sweep(made, 3 * HOUR)
@@ -360,11 +365,11 @@ def test_deleted_rejected_events_are_noted_although_others_cannot_be_deleted() -
     made.deliver_each(*(Envelope("shop", "k1", AT_MS, one, 0, (), (refused,)).encode() for one in "rst"))
     ask(made, "note")
     made.s3.before["list_object_versions"] = once(lose_answer)
-    asked = {"do": "rejected", "account": "shop", "forgets": True}
+    asked = {"do": "forget", "prefix": "rejected/shop/", "after": ""}
 
     assert "unavailable" == made.invoke_sender({"forget": asked}).get("error")
     assert {"rejected": 2} == receipt(made)["forgotten"]
-    assert 1 == ask(made, "rejected", forgets=True)["events"]
+    assert {"rejected": 1} == rejected_by(made, "forget")
 
 
 def test_rows_of_tables_that_are_too_many_are_searched_too() -> None:
@@ -494,7 +499,7 @@ def test_rows_with_a_wrong_count_do_not_end_a_search(counted: int) -> None:
     made.clock.sleep(2 * HOUR)
     ask(made, "note")
     [(hour, number, _)] = ask(made, "objects")["hours"]
-    found = ask(made, "forget", hour=hour, after="")
+    found = ask(made, "forget", prefix=f"spans/{hour}/", after="")
 
     assert (1, {"": 1}, {"delivered": 1}) == (number, found["left"], receipt(made)["forgotten"])
 
@@ -517,7 +522,7 @@ def test_a_span_that_cannot_be_cut_does_not_end_a_search(trouble: str) -> None:
 
     troubles = {"full": refuse, "gone": lose, "away": lose_answer}
     made.dynamodb.before["update_item"] = once(troubles[trouble])
-    found = made.invoke_sender({"forget": {"do": "forget", "hour": hour, "after": ""}})
+    found = made.invoke_sender({"forget": {"do": "forget", "prefix": f"spans/{hour}/", "after": ""}})
 
     assert (None if trouble == "away" else {"": 1}) == found.get("left")
     assert {"delivered": 2} == receipt(made)["forgotten"]
@@ -595,7 +600,7 @@ def test_a_search_goes_on_where_it_stopped() -> None:
     for one in range(101):
         name = f"rejected/{'shop' if one else 'blog'}/views!too_deep/{one:03}.gz"
         made.s3.put_object(Bucket=BUCKET, Key=name, Body=body)
-    for one in range(99):  # of span objects or of an account, 96 are looked at together
+    for one in range(99):  # of spans or of an account, 96 are looked at together
         made.put(envelope("shop", {"views": rows("p1" if one == 98 else "a")}, request_id=str(one)))
         made.deliver(one)
         made.clock.sleep(HOUR * (one in {0, 97, 98}))
@@ -605,8 +610,9 @@ def test_a_search_goes_on_where_it_stopped() -> None:
     slow = ("spans/", "rejected/")
     made.s3.before["get_object"] = lambda request: made.clock.sleep(30 * request["Key"].startswith(slow))
     stack, answers = stack_of(made)
-    assert 100 == in_rejected(stack, WantedPersons("shop", "email", (P,)), forgets=False)
-    assert [96, 4] == [one["events"] for one in answers]
+    wanted = WantedPersons("shop", "email", (P,))
+    in_objects(stack, "look", [wanted.rejected], wanted.members, lambda *_: None)
+    assert [96, 4] == [one["rows"]["rejected"] for one in answers]
     for forgotten, rejected in ((0, 100), (0, 4), (0, 0), (0, 0), (1, 0)):
         made.sender_wiring.forget.run_due(made.deadline(30_000))
         assert (forgotten, rejected) == (books(made).get("forgotten", 0), len(made.rejected_objects()))
@@ -681,10 +687,10 @@ def test_an_object_that_nobody_names_is_waited_for_and_then_erased() -> None:
     made.objects.put(stray, made.s3.objects(BUCKET)[name_of(span)].body)
     note = ask(made, "note")["requests"][0]
     hour = ask(made, "objects")["hours"][0][0]
-    assert {"": 1} == ask(made, "forget", hour=hour, after="")["left"]
+    assert {"": 1} == ask(made, "forget", prefix=f"spans/{hour}/", after="")["left"]
     assert name_of(stray) in made.span_objects()
     made.clock.sleep(2 * DAY)
-    ask(made, "forget", hour=hour, after="")
+    ask(made, "forget", prefix=f"spans/{hour}/", after="")
 
     assert note["id"]
     assert name_of(stray) not in made.span_objects()

@@ -6,7 +6,7 @@ after the longest time that the queue and the stream keep anything. Then nothing
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import replace
 from dataclasses import dataclass
 from functools import partial
@@ -25,9 +25,8 @@ from shared.published_policy import PublishedPolicy
 from shared.telemetry import Telemetry
 from worker.account_cache import UNKNOWN, AccountCache
 from worker.deadline import Deadline
-from worker.forget.person import Persons
 from worker.forget.requests import DAY, ForgetRequest, ForgetRequests, RequestDocument
-from worker.forget.search import Findings, ForgetSearch
+from worker.forget.search import ForgetSearch
 from worker.forget.sql import (
     SHARED,
     by_value,
@@ -76,8 +75,8 @@ class Forget:
             asked: `do` is one of those below. Most name an `account`, a `column` and `values`.
 
                 - `objects`: count the span objects by hour.
-                - `look` and `forget`: in the objects of an `hour` behind `after`; by `forget`, everybody who is to be forgotten.
-                - `rejected`: count rejected events, in the objects behind `after`; with `forgets`, delete them.
+                - `look` and `forget`: in the objects whose names begin with `prefix`, of spans or of rejected events, behind `after`; by
+                  `forget`, everybody who is to be forgotten.
                 - `tables`: where Treasure Data may have rows, also in `databases`, and which of these are `shared`: other accounts may have
                   rows there. `count`, `delete` and `select`: there, in a `database`'s `table`. In a shared one, `delete` and `select`
                   only return the statement (`end`: `shared`), unless it was `named`: then that is what somebody has decided.
@@ -98,16 +97,10 @@ class Forget:
             case "objects":
                 return {"hours": [[hour, *self._sizes(hour)] for hour in self._objects.hours()]}
             case "look":
-                return self._search.look(
-                    asked["hour"], asked["after"], self._asked_for(asked), deadline
-                ).told()
+                persons = self._requests.persons_of(self._requests_of(asked))
+                return self._search.look(asked["prefix"], asked["after"], persons, deadline).told()
             case "forget":
-                return self._search.forget(asked["hour"], asked["after"], deadline).told()
-            case "rejected":
-                persons = self._requests.persons(0.0) if asked["forgets"] else self._asked_for(asked)
-                account, after = asked["account"], asked.get("after", "")
-                found = self._search.rejected(account, persons, after, deadline, forgets=asked["forgets"])
-                return {"events": found.rows["rejected"], "after": found.after}
+                return self._search.forget(asked["prefix"], asked["after"], deadline).told()
             case "tables":
                 return self._tables(asked)
             case "count":
@@ -140,9 +133,6 @@ class Forget:
         before = milliseconds(self._clock.now())
         hashes = self._requests.hashes(account, column, asked["values"])
         return [ForgetRequest("asked", account, column, one, before, 0, 0) for one in hashes]
-
-    def _asked_for(self, asked: Mapping[str, Any]) -> Persons:
-        return self._requests.persons_of(self._requests_of(asked))
 
     def _note(self, asked: Mapping[str, Any]) -> list[ForgetRequest]:
         """Make a request of each value, or renew the one that there is."""
@@ -235,10 +225,12 @@ class Forget:
         if not document.began:
             document = self._requests.change(lambda found: found.begin(now))
         began = document.began
-        for prefix, search in self._searches(active):
+        rejected = sorted({f"{REJECTED}{one.account}/" for one in active})
+        for prefix in (*rejected, SPANS):  # in the order of names
             end = f"{prefix}~"  # behind all names
             while document.after < end:
-                searched = search(max(document.after, prefix), deadline.within(_NOTED_SECONDS))
+                start, soon = max(document.after, prefix), deadline.within(_NOTED_SECONDS)
+                searched = self._search.forget(prefix, start, soon)
                 after, left = searched.after or end, searched.left
                 document = self._requests.change(
                     partial(RequestDocument.reach, began=began, after=after, left=left)
@@ -248,15 +240,6 @@ class Forget:
         document = self._requests.change(lambda found: found.finish(began, self._clock.now()))
         done = sum(1 for one in document.requests.values() if one.done >= now)
         self._telemetry.info("searched for persons to forget", requests=len(active), done=done)
-
-    def _searches(
-        self, active: Iterable[ForgetRequest]
-    ) -> Iterator[tuple[str, Callable[[str, Deadline], Findings]]]:
-        """Yield the searches of accounts' rejected events and then of span objects, in the order of their names, with what these begin with."""
-        persons = self._requests.persons_of(active)
-        for prefix, account in sorted((f"{REJECTED}{one}/", one) for one in {one.account for one in active}):
-            yield prefix, partial(self._search.rejected, account, persons, forgets=True)
-        yield SPANS, partial(self._search.forget, "")
 
     # Treasure Data
 
