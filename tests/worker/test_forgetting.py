@@ -96,8 +96,7 @@ def stack_of(made: Delivery) -> tuple[Stack, list[dict[str, Any]]]:
 def forget(made: Delivery) -> dict[str, int]:
     """Note a request and search all objects; return how many rows were forgotten, by their state."""
     ask(made, "note")
-    for hour, *_ in ask(made, "objects")["hours"]:
-        ask(made, "forget", prefix=f"spans/{hour}/", after="")
+    ask(made, "forget", prefix="spans/", after="")
     return dict(receipt(made)["forgotten"])
 
 
@@ -314,8 +313,7 @@ def test_what_the_key_may_not_delete_is_told_before_the_rows_leave() -> None:
     made = delivered(envelope("shop", {"views": rows("a", "p1", "b")}))
     made.td.settings = replace(made.td.settings, refuses_delete=True)
     ask(made, "note", values=[P, "b@example.com"])
-    [(hour, *_)] = ask(made, "objects")["hours"]
-    assert {"delivered": 2} == ask(made, "forget", prefix=f"spans/{hour}/", after="")["rows"]
+    assert {"delivered": 2} == ask(made, "forget", prefix="spans/", after="")["rows"]
     found = receipts(made)
 
     assert [{"delivered": 1}] * 2 == [one["forgotten"] for one in found]
@@ -498,8 +496,8 @@ def test_rows_with_a_wrong_count_do_not_end_a_search(counted: int) -> None:
     made.deliver()
     made.clock.sleep(2 * HOUR)
     ask(made, "note")
-    [(hour, number, _)] = ask(made, "objects")["hours"]
-    found = ask(made, "forget", prefix=f"spans/{hour}/", after="")
+    [(_, number, _)] = ask(made, "objects")["hours"]
+    found = ask(made, "forget", prefix="spans/", after="")
 
     assert (1, {"": 1}, {"delivered": 1}) == (number, found["left"], receipt(made)["forgotten"])
 
@@ -511,7 +509,6 @@ def test_a_span_that_cannot_be_cut_does_not_end_a_search(trouble: str) -> None:
     made.deliver_each(*(envelope("shop", {"views": rows(f"a{n}", f"p{n}")}) for n in range(3)))
     made.clock.sleep(2 * HOUR)
     ask(made, "note")
-    [(hour, *_)] = ask(made, "objects")["hours"]
     said = "Item size to update has exceeded the maximum allowed size"
 
     def refuse() -> None:
@@ -522,7 +519,7 @@ def test_a_span_that_cannot_be_cut_does_not_end_a_search(trouble: str) -> None:
 
     troubles = {"full": refuse, "gone": lose, "away": lose_answer}
     made.dynamodb.before["update_item"] = once(troubles[trouble])
-    found = made.invoke_sender({"forget": {"do": "forget", "prefix": f"spans/{hour}/", "after": ""}})
+    found = made.invoke_sender({"forget": {"do": "forget", "prefix": "spans/", "after": ""}})
 
     assert (None if trouble == "away" else {"": 1}) == found.get("left")
     assert {"delivered": 2} == receipt(made)["forgotten"]
@@ -686,11 +683,10 @@ def test_an_object_that_nobody_names_is_waited_for_and_then_erased() -> None:
     stray = replace(span, last=number("9" * 5))
     made.objects.put(stray, made.s3.objects(BUCKET)[name_of(span)].body)
     note = ask(made, "note")["requests"][0]
-    hour = ask(made, "objects")["hours"][0][0]
-    assert {"": 1} == ask(made, "forget", prefix=f"spans/{hour}/", after="")["left"]
+    assert {"": 1} == ask(made, "forget", prefix="spans/", after="")["left"]
     assert name_of(stray) in made.span_objects()
     made.clock.sleep(2 * DAY)
-    ask(made, "forget", prefix=f"spans/{hour}/", after="")
+    ask(made, "forget", prefix="spans/", after="")
 
     assert note["id"]
     assert name_of(stray) not in made.span_objects()
