@@ -239,7 +239,6 @@ class Wiring:
             self.forget_requests,
             search,
             statements,
-            objects,
             accounts,
             shards,
             PublishedPolicy(effects.s3, settings.data_bucket),

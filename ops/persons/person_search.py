@@ -166,7 +166,10 @@ def receipts(stack: Stack) -> list[dict[str, Any]]:
 
 def hours_of(stack: Stack) -> Hours:
     """Return the hours of span objects."""
-    return [(hour, objects, size) for hour, objects, size in ask(stack, "objects")["hours"]]
+    sizes: dict[str, list[int]] = {}
+    for stored in stack.objects().listed():
+        sizes.setdefault(stored.hour, []).append(stored.size)
+    return [(hour, len(some), sum(some)) for hour, some in sizes.items()]
 
 
 def in_objects(

@@ -31,7 +31,7 @@ UNASKED: Mapping[str, tuple[str, ...]] = {
     "dead show": _MISSING,
     "export": ("dynamodb:GetItem", "s3:GetObject DataBucket"),
     "find": _EDITED,
-    "forget": (*_MISSING, "dynamodb:GetItem"),
+    "forget": ("dynamodb:GetItem",),
     "plan diff": _EDITED,
     "plan infer": _EDITED,
     "redrive": _MISSING,

@@ -39,7 +39,6 @@ from worker.rejected_events import PREFIX as REJECTED
 from worker.shards import Shards
 from worker.span import milliseconds
 from worker.span_object import PREFIX as SPANS
-from worker.span_object import SpanObjects
 from worker.sweeper import INDEX_SECONDS
 from worker.treasure_data.statement import End, Statements
 
@@ -60,7 +59,6 @@ class Forget:
     _requests: ForgetRequests
     _search: ForgetSearch
     _statements: Statements
-    _objects: SpanObjects
     _accounts: AccountCache
     _shards: Shards
     _published: PublishedPolicy
@@ -74,7 +72,6 @@ class Forget:
         Args:
             asked: `do` is one of those below. Most name an `account`, a `column` and `values`.
 
-                - `objects`: count the span objects by hour.
                 - `look` and `forget`: in the objects whose names begin with `prefix`, of spans or of rejected events, behind `after`; by
                   `forget`, everybody who is to be forgotten.
                 - `tables`: where Treasure Data may have rows, also in `databases`, and which of these are `shared`: other accounts may have
@@ -94,8 +91,6 @@ class Forget:
 
     def _do(self, asked: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:  # noqa: C901 -- a list
         match asked["do"]:
-            case "objects":
-                return {"hours": [[hour, *self._sizes(hour)] for hour in self._objects.hours()]}
             case "look":
                 persons = self._requests.persons_of(self._requests_of(asked))
                 return self._search.look(asked["prefix"], asked["after"], persons, deadline).told()
@@ -122,10 +117,6 @@ class Forget:
             "error": "unknown_request",
             "message": "This stack is older than the command. Deploy it again.",
         }
-
-    def _sizes(self, hour: str) -> tuple[int, int]:
-        sizes = [stored.size for stored in self._objects.listed(hour)]
-        return len(sizes), sum(sizes)
 
     def _requests_of(self, asked: Mapping[str, Any]) -> list[ForgetRequest]:
         """Return a request for each value, which nobody has made yet."""
