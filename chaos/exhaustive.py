@@ -272,7 +272,7 @@ class _Meeting(Pipeline):
         """Ask for something about the persons to forget, as the command does."""
         asked: list[dict[str, Any]] = [{"do": "note"}]
         if what == "search":
-            asked = [{"do": "forget", "hour": hour, "after": ""} for hour in self.audit.objects.hours()]
+            asked = [{"do": "forget", "prefix": "spans/", "after": ""}]
         elif what == "delete":
             asked = [{"do": "delete", "database": "shop_db", "table": table} for table in ("clicks", _TABLE)]
         whom = {"account": _ACCOUNT, "column": "n", "values": [*map(str, sorted(_PERSONS))]}

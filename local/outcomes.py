@@ -6,9 +6,9 @@ from urllib.request import ProxyHandler, build_opener
 
 from local.reconciliation import TableOutcome, TablePlace, place_of
 from ops.books.chunks import chunks
-from ops.events.seen_event import unpacked
 from shared.accounts import Account
 from worker.ledger import Ledger
+from worker.rows import values
 from worker.selection import Selection
 from worker.span_object import SpanObjects
 from worker.states import UNSETTLED, State
@@ -42,7 +42,7 @@ def undelivered(
     """
     for chunk in chunks(ledger, _UNDELIVERED):
         if not chunk.span.is_forced:
-            rows = unpacked(objects.payload(chunk.span, chunk.key))
+            rows = (row for row, _ in values(objects.payload(chunk.span, chunk.key)))
             ids = tuple(row.get("event_id", "") if isinstance(row, dict) else "" for row in rows)
             place = place_of(chunk.key.account, chunk.key.group.label, accounts)
             yield TableOutcome(place, ids, chunk.entry.state.value, chunk.reason)

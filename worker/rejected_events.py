@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from hashlib import sha256
 from typing import NamedTuple
 
-import msgpack
-
 from shared.errors import InvalidObjectError
+from worker.rows import values
 from worker.span import Group, Span
 
 PREFIX = "rejected/"
@@ -44,10 +43,8 @@ def events(data: bytes) -> Iterator[KeptEvent]:
     Raises:
         InvalidObjectError: it holds something else.
     """
-    unpacker = msgpack.Unpacker(max_buffer_size=len(data) + 1)
-    unpacker.feed(data)
     try:
-        for received_at, original, message in unpacker:
-            yield KeptEvent(received_at, original, message)
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        for event, _ in values(data):
+            yield KeptEvent(*event)
+    except TypeError as error:
         raise InvalidObjectError("the object does not hold rejected events") from error

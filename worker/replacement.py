@@ -7,7 +7,7 @@ transaction, so the rows exist once whatever fails. That is possible only if Tre
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -15,6 +15,7 @@ import msgpack
 from shared import json_codec, names, rows
 from shared.errors import BucketUnavailableError, EditRefusedError, InvalidJsonError, InvalidObjectError
 from shared.event_id import derived_event_id
+from worker.rows import values
 from worker.span import TOO_MANY_TABLES, ChunkKey, Group, Place, RowSender, Span
 from worker.states import Event, Happening, Rules, State
 
@@ -145,13 +146,9 @@ def decoded(payload: bytes) -> list[dict[str, Any]]:
     Raises:
         EditRefusedError: these are not rows.
     """
-    unpacker = msgpack.Unpacker(max_buffer_size=len(payload))
-    unpacker.feed(payload)
-    found: list[Any] = []
     try:
-        while unpacker.tell() < len(payload):
-            found.append(unpacker.unpack())
-    except (ValueError, msgpack.UnpackException) as error:
+        found = [row for row, _ in values(payload)]
+    except InvalidObjectError as error:
         raise EditRefusedError(f"these are not rows: {error}") from error
     if not all(isinstance(row, dict) for row in found):
         raise EditRefusedError("these are not rows: each must be a MessagePack map")
@@ -223,20 +220,13 @@ def row_of(text: str, received_at: int, table: str, new_id: Callable[[], str]) -
 
 def _rows_of(payload: bytes) -> Iterable[tuple[str, bytes]]:
     """Yield the table and the bytes of each row in a payload of `[table, number, rows]` values."""
-    unpacker = msgpack.Unpacker(max_buffer_size=0)
-    unpacker.feed(payload)
-    for table, number, packed in unpacker:
+    for (table, number, packed), _ in values(payload):
         if not names.is_table(table):
             raise EditRefusedError(f"{table!r} is not a table")
-        inner = msgpack.Unpacker(max_buffer_size=0)
-        inner.feed(packed)
-        begin = 0
-        for _ in range(number):
-            try:
-                inner.skip()
-            except (ValueError, msgpack.UnpackException) as error:
-                raise EditRefusedError("an envelope has fewer rows than it says") from error
-            yield table, packed[begin : inner.tell()]
-            begin = inner.tell()
-        if begin != len(packed):
-            raise EditRefusedError("an envelope has more rows than it says")
+        try:
+            ends = [0, *(end for _, end in values(packed))]
+        except InvalidObjectError as error:
+            raise EditRefusedError("an envelope has something else than rows") from error
+        if len(ends) != number + 1:
+            raise EditRefusedError("an envelope has another number of rows than it says")
+        yield from ((table, packed[begin:end]) for begin, end in pairwise(ends))

@@ -23,9 +23,7 @@ _MOST_SECONDS = 180.0  # no table is deleted and restored within this time
 def written_in(ledger: Ledger, objects: SpanObjects) -> str:
     """Return when the table was created that the ledger's items were written in; empty if they do not say, and there are no spans."""
     created: str = ledger.noted(WRITTEN_IN) or ""
-    if not created and any(
-        one.chain.is_of_stream for hour in objects.hours() for one in objects.of_hour(hour)
-    ):
+    if not created and any(one.chain.is_of_stream for one in objects.listed()):
         created = ledger.noted(WRITTEN_IN) or "unknown"  # the first instance may just have said so
     return created
 

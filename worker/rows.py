@@ -34,6 +34,23 @@ def decompress(data: bytes) -> bytes:
         raise InvalidObjectError("a gzip member cannot be decompressed") from error
 
 
+def values(payload: bytes) -> Iterator[tuple[Any, int]]:
+    """Yield each of MessagePack values that stand back to back, and where it ends.
+
+    Raises:
+        InvalidObjectError: what follows the last value is none.
+    """
+    unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=len(payload) + 1)
+    unpacker.feed(payload)
+    number = end = 0
+    with suppress(ValueError, TypeError, msgpack.UnpackException):
+        for value in unpacker:
+            number, end = number + 1, unpacker.tell()
+            yield value, end
+    if end < len(payload):
+        raise InvalidObjectError(f"what follows value {number} is not MessagePack")
+
+
 def slice_of(payload: bytes, positions: range, rows: int) -> bytes:
     """Return the rows at these positions of a payload, which has `rows` rows.
 
@@ -82,10 +99,9 @@ def spread(payload: bytes) -> list[Any]:
 
 def _rows(payload: bytes) -> Iterator[Any]:
     """Yield the rows of a payload, as far as it can be read."""
-    unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=len(payload) + 1)
-    unpacker.feed(payload)
-    with suppress(ValueError, TypeError, msgpack.UnpackException):
-        yield from unpacker
+    with suppress(InvalidObjectError):
+        for row, _ in values(payload):
+            yield row
 
 
 def _asked_for(row: Any) -> Any:

@@ -200,7 +200,7 @@ def parse(name: str, size: int = 0) -> Stored | None:
     try:
         hour, chain, borders = name.removeprefix(PREFIX).split("/")
         first, last, digest = borders.removesuffix(".gz").split("-")
-        if not name.startswith(PREFIX):
+        if not name.startswith(PREFIX) or not _AN_HOUR.fullmatch(hour):
             return None
         return Stored(name, hour, ChainId.parse(unquote(chain)), number(first), number(last), digest, size)
     except ValueError:
@@ -299,10 +299,10 @@ class SpanObjects:
                 if _AN_HOUR.fullmatch(hour):
                     yield hour
 
-    def of_hour(self, hour: str, after: str = "") -> Iterator[Stored]:
-        """Yield the objects of an hour, in the order of their names, behind the name `after`."""
+    def listed(self, hour: str = "", after: str = "") -> Iterator[Stored]:
+        """Yield the objects of an hour, or of all, in the order of their names, behind the name `after`."""
         request = {"StartAfter": after} if after else {}
-        for page in self._bucket.pages(f"{PREFIX}{hour}/", **request):
+        for page in self._bucket.pages(f"{PREFIX}{hour}/" if hour else PREFIX, **request):
             for item in page.get("Contents", []):
                 if (stored := parse(item["Key"], item.get("Size", 0))) is not None:
                     yield stored

@@ -22,7 +22,7 @@ from worker.forget.cut import Forgetting
 from worker.ledger import SWEPT, WORKLIST_KEYS, Ledger
 from worker.shards import Shards
 from worker.span import Place, Span
-from worker.span_object import PREFIX, SpanObjects, Stored, name_of
+from worker.span_object import SpanObjects, Stored, name_of
 from worker.states import State
 
 INDEX_SECONDS = 14 * 86_400.0
@@ -91,12 +91,10 @@ class Sweeper:
 
     def _old(self, after: str) -> Iterator[Stored]:
         """Yield the objects that are old enough for a look, behind the name `after`."""
-        for hour in self._objects.hours():
-            if age(hour, self._clock.now()) < min(self._archive_seconds, UNREFERENCED_SECONDS):
+        for stored in self._objects.listed(after=after):
+            if age(stored.hour, self._clock.now()) < min(self._archive_seconds, UNREFERENCED_SECONDS):
                 return
-            folder = f"{PREFIX}{hour}/"
-            if folder >= after[: len(folder)]:
-                yield from self._objects.of_hour(hour, after)
+            yield stored
 
     def _index_seconds(self, deadline: Deadline) -> float:
         """Return how long indexes are kept: longer than usual while an envelope that was put again so long ago waits for them.

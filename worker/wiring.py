@@ -229,7 +229,6 @@ class Wiring:
         statements = td.statements
         search = make(ForgetSearch)(
             ledger,
-            objects,
             bucket,
             self.forgetting,
             self.forget_requests,
@@ -242,7 +241,6 @@ class Wiring:
             self.forget_requests,
             search,
             statements,
-            objects,
             accounts,
             shards,
             PublishedPolicy(effects.s3, settings.data_bucket),

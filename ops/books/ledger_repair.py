@@ -89,7 +89,7 @@ class LedgerRepair:
 
     def unknown(self) -> int:
         """Return how many objects the ledger does not know."""
-        stored = (one for hour in self._hours() for one in self.objects.of_hour(hour))
+        stored = (one for hour in self._hours() for one in self.objects.listed(hour))
         return sum(self._is_unknown(one, span_there(self.ledger, one)) for one in stored)
 
     def repair(self) -> Counter[str]:
@@ -105,7 +105,7 @@ class LedgerRepair:
         unknown: dict[Place, list[Stored]] = {}  # by the place that lacks a span
         for hour in self._hours():
             self.tell(hour)
-            for stored in self.objects.of_hour(hour):
+            for stored in self.objects.listed(hour):
                 chain, there = stored.chain, span_there(self.ledger, stored)
                 if chain.is_of_stream and chain.root not in shards:
                     self.ledger.note_chain(chain.root)  # the backup may lack it

@@ -54,7 +54,7 @@ def _names(objects: SpanObjects, hour: str, over: Mapping[ChainId, Number]) -> I
     after: str | None = ""
     while after is not None:
         behind, after = after, None
-        for stored in objects.of_hour(hour, behind):
+        for stored in objects.listed(hour, behind):
             if stored.chain in over and stored.first >= over[stored.chain]:
                 after = f"{stored.name.rpartition('/')[0]}/~"
                 break

@@ -27,13 +27,13 @@ from ops.persons.person_search import (
     database_option,
     hours_of,
     in_objects,
-    in_rejected,
     look,
     make_key,
     receipts,
 )
 from ops.stack import Stack, works_on_stack
 from worker.forget.sql import SHARED
+from worker.span_object import PREFIX as SPANS
 
 _WHO = (
     "Somebody must run this in Treasure Data, whose key may query and change the table: "
@@ -231,16 +231,15 @@ def _forget(
     left_in_td, is_clear = _delete_in_td(stack, wanted, held, before)
     ask(stack, "counted", requests=ids, counts=_of_requests(of, left_in_td), clear=is_clear)
     since = time.strftime("%Y-%m-%dT%H", time.gmtime(before / 1000 - 3600))
-    touched = sorted(held.hours | {hour for hour, *_ in hours if hour >= since})
-    with screen.progress("forgetting", hidden=as_json, unit="hours") as show:
+    recent = {f"{SPANS}{hour}/" for hour, *_ in hours if hour >= since}
+    with screen.progress("forgetting", hidden=as_json, unit="folders") as show:
         done, left = count(1), Counter[str]()
 
         def note(_: str, answer: dict[str, Any]) -> None:
             left.update(answer["left"])
             show(description="forgetting", completed=next(done))
 
-        in_objects(stack, "forget", touched, {}, note)
-    in_rejected(stack, wanted, forgets=True)
+        in_objects(stack, "forget", [*sorted(held.folders | recent), wanted.rejected], {}, note)
     return {one: left[one] for one in ids}
 
 

@@ -9,7 +9,6 @@ import click
 import msgpack
 
 from ops import personal_data, screen
-from ops.events.seen_event import unpacked
 from ops.failure import Failure
 from ops.stack import Stack, works_on_stack
 from ops.stream.place import from_option
@@ -18,6 +17,7 @@ from shared import envelope
 from shared.clock import SystemClock
 from shared.envelope import Envelope, TableRows
 from shared.errors import EnvelopeError, InvalidObjectError
+from worker.rows import values
 
 
 @click.command("record")
@@ -87,4 +87,4 @@ def _scrubbed(data: bytes) -> bytes:
 
 
 def _scrub_rows(rows: bytes) -> bytes:
-    return b"".join(msgpack.packb(personal_data.scrub(row)) for row in unpacked(rows))
+    return b"".join(msgpack.packb(personal_data.scrub(row)) for row, _ in values(rows))

@@ -2,15 +2,13 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-import msgpack
-
 from shared.errors import InvalidObjectError
 from worker.record import Record, sequence_number
+from worker.rows import values
 
 
 class Kind(StrEnum):
@@ -103,13 +101,13 @@ def events_of(record: Record, shard: str) -> Iterator[SeenEvent]:
     )
     for table, _, rows in record.blocks:
         try:
-            for row in unpacked(rows):
-                values = row if isinstance(row, dict) else {}
-                yield replace(common, table=table, event_id=str(values.get("event_id", "")), row=values)
+            for row, _ in values(rows):
+                columns = row if isinstance(row, dict) else {}
+                yield replace(common, table=table, event_id=str(columns.get("event_id", "")), row=columns)
         except InvalidObjectError:
             yield rejected(common, "undecodable", table, "")
     for code, _, originals in record.refused:
-        for original in unpacked(originals):
+        for original, _ in values(originals):
             yield rejected(common, code, "", original)
     for event in record.rejected:
         yield rejected(common, event.code, event.table, event.original)
@@ -120,34 +118,18 @@ def rejected(common: SeenEvent, code: str, table: str, original: Any) -> SeenEve
 
     If no table is given, the event's own member `table` counts.
     """
-    values = json_object(original)
-    named = values.get("table")
+    members = json_object(original)
+    named = members.get("table")
     table = table or (named if isinstance(named, str) else "")
-    event_id = values.get("event_id")
+    event_id = members.get("event_id")
     return replace(
         common,
         kind=Kind.REJECTED,
         table=table,
         event_id=event_id if isinstance(event_id, str) else "",
         code=code,
-        row=values,
+        row=members,
     )
-
-
-def unpacked(data: bytes) -> Iterator[Any]:
-    """Yield concatenated MessagePack values.
-
-    Raises:
-        InvalidObjectError: what follows the last value is damaged.
-    """
-    unpacker, number, end = msgpack.Unpacker(strict_map_key=False, max_buffer_size=0), 0, 0
-    unpacker.feed(data)
-    with suppress(ValueError, msgpack.UnpackException):
-        for value in unpacker:
-            number, end = number + 1, unpacker.tell()
-            yield value
-    if end < len(data):
-        raise InvalidObjectError(f"what follows value {number} is not MessagePack")
 
 
 def json_object(text: Any) -> dict[str, Any]:

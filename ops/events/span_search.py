@@ -9,12 +9,13 @@ from typing import Any
 from ops.books.stored_spans import kept_events, payloads
 from ops.events.event_query import EventQuery
 from ops.events.found_event import FoundEvent
-from ops.events.seen_event import Kind, SeenEvent, rejected, unpacked
+from ops.events.seen_event import Kind, SeenEvent, rejected
 from shared.errors import InvalidObjectError
 from worker.bucket import Bucket
 from worker.index import Index
 from worker.ledger import Ledger
 from worker.record import sequence_number
+from worker.rows import values
 from worker.span import ChunkKey, Span
 from worker.span_object import SpanObjects
 from worker.states import State
@@ -100,7 +101,7 @@ class SpanSearch:
         for position, rows, bytes_ in member.parts() if member.positions else (whole,):
             part, place = payload[bytes_], _place(span, index, position)
             if position in asked or has(part):
-                for number, value in enumerate(unpacked(part), rows.start):
+                for number, (value, _) in enumerate(values(part), rows.start):
                     seen = _seen(span, key, place, value)
                     if query.is_about(seen):
                         outcomes = (outcome for own, outcome in leaves if number in own)

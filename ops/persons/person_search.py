@@ -22,7 +22,10 @@ from shared.person_hash import text_of
 from shared.rows import column_name
 from shared.write_key import FORGET_KEY
 from worker.forget.person import column_value
+from worker.forget.requests import KEY, RequestDocument
+from worker.rejected_events import PREFIX as REJECTED
 from worker.span import Place
+from worker.span_object import PREFIX as SPANS
 
 FUNCTION = "SenderFunction"
 SEARCHES_AT_ONCE = 4
@@ -70,6 +73,11 @@ class WantedPersons:
         return {"account": self.account, "column": self.column, "values": list(self.values)}
 
     @property
+    def rejected(self) -> str:
+        """The folder of the account's rejected events."""
+        return f"{REJECTED}{self.account}/"
+
+    @property
     def parts(self) -> "list[WantedPersons]":
         """The same persons, as many at a time as a statement may name."""
         return [replace(self, values=part) for part in batched(self.values, _MOST_VALUES, strict=False)]
@@ -86,7 +94,7 @@ class Held:
         in_td: numbers of rows in Treasure Data by database and table, for each value; None where it cannot be asked.
         columns: of those tables.
         shared: those of the databases in which rows with the values may be other accounts'.
-        hours: with objects that have rows.
+        folders: of the span objects that have rows.
         places: the spans that have rows.
         is_of_nobody: nothing was found, and Redis says that there is no such account.
     """
@@ -100,7 +108,7 @@ class Held:
     shared: set[str] = field(default_factory=set)
     objects: int = 0
     unread: int = 0
-    hours: set[str] = field(default_factory=set)
+    folders: set[str] = field(default_factory=set)
     places: list[tuple[str, str]] = field(default_factory=list)
     is_of_nobody: bool = False
 
@@ -151,54 +159,41 @@ def ask(stack: Stack, do: str, **members: Any) -> dict[str, Any]:
 
 def receipts(stack: Stack) -> list[dict[str, Any]]:
     """Return what became of all requests."""
-    listed: list[dict[str, Any]] = []
-    while some := ask(stack, "list", **{"from": len(listed)})["requests"]:
-        listed += some
-    found: dict[str, dict[str, Any]] = {}
-    for one in listed:  # one with many statements several times
-        known = found.get(one["id"], one)["statements"]
-        found[one["id"]] = one | {"statements": list(dict.fromkeys(known + one["statements"]))}
-    return list(found.values())
+    data = stack.bucket().get(KEY)
+    document = RequestDocument() if data is None else RequestDocument.decode(data)
+    return [one.receipt() for one in document.requests.values()]
 
 
 def hours_of(stack: Stack) -> Hours:
     """Return the hours of span objects."""
-    return [(hour, objects, size) for hour, objects, size in ask(stack, "objects")["hours"]]
+    sizes: dict[str, list[int]] = {}
+    for stored in stack.objects().listed():
+        sizes.setdefault(stored.hour, []).append(stored.size)
+    return [(hour, len(some), sum(some)) for hour, some in sizes.items()]
 
 
 def in_objects(
     stack: Stack,
     do: str,
-    hours: Iterable[str],
+    folders: Iterable[str],
     members: Mapping[str, Any],
     each: Callable[[str, dict[str, Any]], None],
 ) -> None:
-    """Search the objects of hours in parallel, and pass each answer on, with its hour."""
+    """Search the objects in folders in parallel, and pass each answer on, with its folder."""
 
-    def search(hour: str) -> list[dict[str, Any]]:
+    def search(folder: str) -> list[dict[str, Any]]:
         answers: list[dict[str, Any]] = []
         after = ""
         while not answers or after:
-            answers.append(ask(stack, do, hour=hour, after=after, **members))
+            answers.append(ask(stack, do, prefix=folder, after=after, **members))
             after = answers[-1]["after"]
         return answers
 
     with ThreadPoolExecutor(SEARCHES_AT_ONCE) as threads:
-        listed = list(hours)
-        for hour, answers in zip(listed, threads.map(search, listed), strict=True):
+        listed = list(folders)
+        for folder, answers in zip(listed, threads.map(search, listed), strict=True):
             for answer in answers:
-                each(hour, answer)
-
-
-def in_rejected(stack: Stack, wanted: WantedPersons, *, forgets: bool) -> int:
-    """Search rejected events; return how many are of persons. With `forgets`, those of requests are deleted."""
-    number, after, is_over = 0, "", False
-    while not is_over:
-        answer = ask(stack, "rejected", forgets=forgets, after=after, **wanted.members)
-        number += answer["events"]
-        after = answer.get("after", "")  # an older stack searches everything at once
-        is_over = not after
-    return number
+                each(folder, answer)
 
 
 def look(stack: Stack, wanted: Sequence[WantedPersons], hours: Hours, *, shows: bool) -> list[Held]:
@@ -220,17 +215,18 @@ def look(stack: Stack, wanted: Sequence[WantedPersons], hours: Hours, *, shows: 
 def _look(stack: Stack, wanted: WantedPersons, hours: Hours, held: Held, *, shows: bool) -> None:
     """Find persons everywhere but in the overflow queue."""
 
-    def add(hour: str, answer: dict[str, Any]) -> None:
+    def add(folder: str, answer: dict[str, Any]) -> None:
         held.objects += answer["objects"]
         held.unread += answer["left"].get("", 0)
+        held.rejected += answer["rows"].pop("rejected", 0)
         held.rows.update(answer["rows"])
-        held.hours |= {hour} if answer["rows"] else set()
+        held.folders |= {folder} if answer["rows"] else set()
         held.places += [(chain, after) for chain, after in answer["places"]]
         show(description="searching", completed=held.objects)
 
     with screen.progress("searching", hidden=not shows, unit="objects") as show:
-        in_objects(stack, "look", [hour for hour, *_ in hours], wanted.members, add)
-    held.rejected = in_rejected(stack, wanted, forgets=False)
+        folders = [f"{SPANS}{hour}/" for hour, *_ in hours]
+        in_objects(stack, "look", [*folders, wanted.rejected], wanted.members, add)
     databases = sorted({*_databases(stack, held.places, wanted.account), *wanted.databases})
     answer = ask(stack, "tables", databases=databases, **wanted.members)
     for database, found in answer["tables"].items():

@@ -4,9 +4,11 @@ from collections.abc import Iterator, Mapping
 from copy import replace
 from typing import Any
 
+import msgpack
+
 from ops.books import planned_spans
 from ops.events.event_query import EventQuery
-from ops.events.seen_event import SeenEvent, unpacked
+from ops.events.seen_event import SeenEvent
 from ops.events.span_search import SpanSearch
 from ops.stack import Stack
 from shared import rows
@@ -40,4 +42,5 @@ def _row(event: Mapping[str, Any], at: float) -> dict[str, Any] | None:
         packed = rows.encode(dict(event), Arrival(int(at * 1000)), lambda: "-")
     except rows.Rejected:
         return None
-    return next(iter(unpacked(packed)), None)
+    row: dict[str, Any] = msgpack.unpackb(packed)
+    return row

@@ -218,9 +218,9 @@ def test_objects_are_listed_by_hour(made: Made) -> None:
     made.s3.client.put_object(Bucket=BUCKET, Key="spans/2026-11-24T04/junk", Body=b"")
 
     assert ["2023-11-14T22", "2026-11-24T02", "2026-11-24T04"] == list(made.objects.hours())
-    assert names[2:] == [one.name for one in made.objects.of_hour("2026-11-24T04")]
-    assert names[3:] == [one.name for one in made.objects.of_hour("2026-11-24T04", names[2])]
-    assert [1] == [one.size for one in made.objects.of_hour("2026-11-24T04", names[2])]
+    assert names[2:] == [one.name for one in made.objects.listed("2026-11-24T04")]
+    assert names[3:] == [one.name for one in made.objects.listed("2026-11-24T04", names[2])]
+    assert [1] == [one.size for one in made.objects.listed("2026-11-24T04", names[2])]
 
 
 def put(made: Made, executor: Any) -> None:

@@ -7,11 +7,11 @@ put again and is not decided, is left as it is until that is known. docs/interna
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import replace
 from dataclasses import dataclass, field
-from itertools import count, groupby
+from itertools import chain, count, groupby
 from typing import NamedTuple
 
 from shared.clock import Clock
@@ -145,11 +145,14 @@ class _Plan:
 
 
 class _Owned(NamedTuple):
-    """A piece, the number of its first row in its planned chunk, and the position of its record, if it has one."""
+    """A piece, and the position of its record, if it has one."""
 
-    row: int
     owner: int | None
     piece: Piece
+
+
+_Placed = dict[ChunkKey, list[_Owned]]
+"""The pieces of a planned chunk, by the chunks that it consists of now."""
 
 
 @dataclass(eq=False)
@@ -190,8 +193,8 @@ class Forgetting:
             InvalidObjectError: its object holds something else than was written.
             BucketUnavailableError: S3 does not answer.
         """
-        pieces, left, *_ = self._find(span, persons)
-        return _counted(span, pieces, left)
+        placed, left, *_ = self._find(span, persons)
+        return _counted(span, placed, left)
 
     def forget(self, span: Span, persons: Persons, may: Callable[[Delivered], bool]) -> PersonRows:
         """Forget persons in a span.
@@ -214,11 +217,11 @@ class Forgetting:
                     raise
                 span = current
                 continue
-            pieces, left, index, bodies = found
-            plan = _Plan(_counted(span, pieces, left))
+            placed, left, index, bodies = found
+            plan = _Plan(_counted(span, placed, left))
             plan.refused = {row.chunk for row in plan.found.delivered if not may(row)}
-            for key, of_chunk in pieces.items():
-                self._cut(span, key, of_chunk, index.members[key], plan)
+            for key, of_chunk in placed.items():
+                self._cut(span, key, of_chunk, plan)
             if not plan.numbers:
                 return plan.found
             self._count_forgotten(span, plan)
@@ -232,7 +235,7 @@ class Forgetting:
 
     def _find(
         self, span: Span, persons: Persons
-    ) -> tuple[dict[ChunkKey, list[Piece]], Counter[str], Index, Mapping[ChunkKey, bytes]]:
+    ) -> tuple[dict[ChunkKey, _Placed], Counter[str], Index, Mapping[ChunkKey, bytes]]:
         """Return the chunks with rows of persons, in pieces, how many others have such rows and a wrong count, and the span's index and bodies."""
         matchers = {
             key: matcher
@@ -240,39 +243,28 @@ class Forgetting:
             if not key.group.is_rejected
             and (matcher := persons.of(key.account, span.received_at)) is not None
         }
-        pieces, left = dict[ChunkKey, list[Piece]](), Counter[str]()
+        placed, left = dict[ChunkKey, _Placed](), Counter[str]()
         if span.object is None or not matchers:
-            return pieces, left, EMPTY, {}
+            return placed, left, EMPTY, {}
         index, bodies = self._objects.whole(span)
         for key in matchers.keys() & bodies.keys():
             try:
                 if found := _pieces(matchers[key], span, key, bodies[key]):
-                    pieces[key] = found
-            except WrongCountError:
+                    placed[key] = _placed(span, key, found, index.members[key])
+            except InvalidObjectError:
                 left[""] += 1
-        return pieces, left, index, bodies
+        return placed, left, index, bodies
 
-    def _cut(
-        self,
-        span: Span,
-        planned: ChunkKey,
-        pieces: Sequence[Piece],
-        member: Member,
-        plan: _Plan,
-    ) -> None:
+    def _cut(self, span: Span, planned: ChunkKey, placed: _Placed, plan: _Plan) -> None:
         """Plan new chunks for the rows of a planned chunk that stay."""
-        leaves = [(leaf, span.entry(leaf)) for leaf in span.leaves(planned)]
-        stuck = {leaf for leaf, entry in leaves if not _may_cut(span, leaf, entry, plan.refused)}
-        if stuck:
-            plan.found.left.update(row.request for piece in pieces for row in piece.forgotten)
-        else:
+        stuck = {leaf for leaf in placed if not _may_cut(span, leaf, plan.refused)}
+        if not stuck:
             plan.removed.add(planned)
             plan.new_key(planned.group)  # so that its forgotten rows are counted, even if there are none
-        owned = _owned(pieces, member)
-        for leaf, entry in leaves:
-            own = leaf.within(span.chunks[planned])
-            taken = [one for one in owned if one.row in own]
-            lost = [row.request for one in taken for row in one.piece.forgotten]
+        for leaf, taken in placed.items():
+            entry, lost = span.entry(leaf), [row.request for row in _forgotten(taken)]
+            if stuck:
+                plan.found.left.update(lost)
             if leaf in stuck or (stuck and not lost):
                 continue
             if entry.state in _HAVE_ROWS:
@@ -296,7 +288,7 @@ class Forgetting:
     ) -> None:
         """Plan a new chunk for the rows of a chunk that stay."""
         group, rows = leaf.group, span.rows(leaf)
-        lost = sum(len(one.piece.forgotten) for one in taken)
+        lost = len(list(_forgotten(taken)))
         plan.forgotten[group] += lost
         key = plan.new_key(group)
         if lost < rows:
@@ -341,7 +333,8 @@ class Forgetting:
             found.left[""] += 1
 
 
-def _may_cut(span: Span, leaf: ChunkKey, entry: Entry, refused: Collection[str]) -> bool:
+def _may_cut(span: Span, leaf: ChunkKey, refused: Collection[str]) -> bool:
+    entry = span.entry(leaf)
     if entry.state is State.DELIVERED:
         return _name(span, leaf) not in refused
     return span.settled and entry.state is not State.AGAIN and entry.since is None
@@ -351,32 +344,32 @@ def _name(span: Span, leaf: ChunkKey) -> str:
     return f"{span.place.name}/{leaf.name}"
 
 
-def _counted(span: Span, pieces: Mapping[ChunkKey, Sequence[Piece]], left: Counter[str]) -> PersonRows:
+def _counted(span: Span, placed: Mapping[ChunkKey, _Placed], left: Counter[str]) -> PersonRows:
     """Return what a span has of persons, given its chunks in pieces, and what must be left."""
     cut = PersonRows(span, left=left)
-    for planned, found in pieces.items():
-        leaves = [(leaf, leaf.within(span.chunks[planned])) for leaf in span.leaves(planned)]
-        row = 0
-        for piece in found:
-            if piece.forgotten:
-                leaf = next(leaf for leaf, own in leaves if row in own)
-                state = span.entry(leaf).state
-                cut.rows[state] += len(piece.forgotten)
-                if state is State.DELIVERED:
-                    about = _name(span, leaf), span.final_at
-                    to = span.database(leaf), planned.group.table
-                    cut.delivered += [Delivered(*to, one, *about) for one in piece.forgotten]
-            row += piece.rows
+    for leaf, taken in chain.from_iterable(map(dict.items, placed.values())):
+        state, lost = span.entry(leaf).state, list(_forgotten(taken))
+        cut.rows += Counter({state: len(lost)})
+        if state is State.DELIVERED:
+            to, about = (span.database(leaf), leaf.group.table), (_name(span, leaf), span.final_at)
+            cut.delivered += [Delivered(*to, one, *about) for one in lost]
     return cut
 
 
-def _owned(pieces: Sequence[Piece], member: Member) -> list[_Owned]:
+def _placed(span: Span, planned: ChunkKey, pieces: Iterable[Piece], member: Member) -> _Placed:
     owners = [one for one, rows in zip(member.positions, member.row_counts, strict=True) for _ in range(rows)]
-    found, row = [], 0
+    leaves = {leaf: leaf.within(span.chunks[planned]) for leaf in span.leaves(planned)}
+    placed: _Placed = {leaf: [] for leaf in leaves}
+    row = 0
     for piece in pieces:
-        found.append(_Owned(row, owners[row] if owners else None, piece))
+        leaf = next(leaf for leaf, own in leaves.items() if row in own)
+        placed[leaf].append(_Owned(owners[row] if owners else None, piece))
         row += piece.rows
-    return found
+    return placed
+
+
+def _forgotten(taken: Iterable[_Owned]) -> Iterator[Found]:
+    return chain.from_iterable(one.piece.forgotten for one in taken)
 
 
 def _chunk(key: ChunkKey, taken: Sequence[_Owned]) -> Chunk:

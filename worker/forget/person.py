@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 import msgpack
 
 from shared import json_codec
-from shared.errors import InvalidJsonError, InvalidObjectError
+from shared.errors import InvalidJsonError
 from shared.person_hash import hasher, text_of
 from shared.rows import column_name
 from shared.rows import text_of as json_text
+from worker.rows import values
 from worker.span import TOO_MANY_TABLES, Group
 from worker.treasure_data.statement import RowId
 
@@ -193,13 +194,13 @@ def _behind(name: str) -> re.Pattern[bytes]:
 
 def _texts(payload: bytes, behind: re.Pattern[bytes]) -> set[bytes]:
     """Return the texts of the values behind a column's name. Bytes that only look like the name give something else."""
-    values = behind.findall(payload)
+    texts = behind.findall(payload)
     found = {
-        value[1 : value[0] - _EMPTY_STR + 1] if value[0] < _STR8 else value[2 : 2 + value[1]]
-        for value in values
-        if value
+        text[1 : text[0] - _EMPTY_STR + 1] if text[0] < _STR8 else text[2 : 2 + text[1]]
+        for text in texts
+        if text
     }
-    if b"" in values:
+    if b"" in texts:
         found |= {_text(payload, one.end()) for one in behind.finditer(payload) if one[1] is None}
     return found
 
@@ -221,13 +222,7 @@ def _unpacked(payload: bytes) -> Iterator[tuple[bytes, Any]]:
     Raises:
         InvalidObjectError: it holds something else.
     """
-    unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=len(payload) + 1)
-    unpacker.feed(payload)
     begin = 0
-    try:
-        for value in unpacker:
-            end = unpacker.tell()
-            yield payload[begin:end], value
-            begin = end
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise InvalidObjectError("a chunk holds something else than rows") from error
+    for value, end in values(payload):
+        yield payload[begin:end], value
+        begin = end

@@ -104,8 +104,7 @@ class RequestDocument:
 
     Attributes:
         requests: by id.
-        hour: of the objects that the search has reached; behind all hours, the prefix of an account's rejected events.
-        after: the name behind which it goes on.
+        after: the name behind which it goes on: of an object with rejected events, then of a span object.
         began: UNIX seconds at which it began; 0 if none is under way.
         left: rows that it had to leave so far, by request.
         seen: chunks with delivered rows that had to be left, because a statement may not find them yet: UNIX seconds at which they were
@@ -113,7 +112,6 @@ class RequestDocument:
     """
 
     requests: dict[str, ForgetRequest] = field(default_factory=dict)
-    hour: str = ""
     after: str = ""
     began: float = 0.0
     left: dict[str, int] = field(default_factory=dict)
@@ -170,12 +168,12 @@ class RequestDocument:
 
     def begin(self, now: float) -> None:
         """Begin a search."""
-        self.began, self.hour, self.after, self.left = now, "", "", {}
+        self.began, self.after, self.left = now, "", {}
 
-    def reach(self, began: float, hour: str, after: str, left: Mapping[str, int]) -> None:
+    def reach(self, began: float, after: str, left: Mapping[str, int]) -> None:
         """Note how far the search has come that began then, unless another run has ended it."""
         if self.began == began:
-            self.hour, self.after, self.left = hour, after, dict(Counter(self.left) + Counter(left))
+            self.after, self.left = after, dict(Counter(self.left) + Counter(left))
 
     def finish(self, began: float, now: float) -> None:
         """End the search that began then, unless another run has."""

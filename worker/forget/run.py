@@ -6,11 +6,11 @@ after the longest time that the queue and the stream keep anything. Then nothing
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import replace
 from dataclasses import dataclass
 from functools import partial
-from itertools import batched, chain, islice
+from itertools import batched
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -25,9 +25,8 @@ from shared.published_policy import PublishedPolicy
 from shared.telemetry import Telemetry
 from worker.account_cache import UNKNOWN, AccountCache
 from worker.deadline import Deadline
-from worker.forget.person import Persons
 from worker.forget.requests import DAY, ForgetRequest, ForgetRequests, RequestDocument
-from worker.forget.search import Findings, ForgetSearch
+from worker.forget.search import ForgetSearch
 from worker.forget.sql import (
     SHARED,
     by_value,
@@ -39,7 +38,7 @@ from worker.forget.sql import (
 from worker.rejected_events import PREFIX as REJECTED
 from worker.shards import Shards
 from worker.span import milliseconds
-from worker.span_object import SpanObjects
+from worker.span_object import PREFIX as SPANS
 from worker.sweeper import INDEX_SECONDS
 from worker.treasure_data.statement import End, Statements
 
@@ -47,6 +46,7 @@ SECOND_SEARCH_SECONDS = 2 * 3600.0
 """When the second search begins: rows that were in doubt, or could not be found in Treasure Data yet, are settled by then."""
 REFUSED_SECONDS = 300
 """How long after a request that refuses new events the person's events are forgotten: until then every instance of the ingest refuses them."""
+_NOTED_SECONDS = 60.0  # how often it is noted how far a search has come
 _ACCOUNTS_AT_ONCE = 1000  # in one round trip
 _ID_BYTES = 6
 _MOST_BYTES = 5_000_000  # in one answer of 6 MB
@@ -59,7 +59,6 @@ class Forget:
     _requests: ForgetRequests
     _search: ForgetSearch
     _statements: Statements
-    _objects: SpanObjects
     _accounts: AccountCache
     _shards: Shards
     _published: PublishedPolicy
@@ -73,9 +72,8 @@ class Forget:
         Args:
             asked: `do` is one of those below. Most name an `account`, a `column` and `values`.
 
-                - `objects`: count the span objects by hour.
-                - `look` and `forget`: in the objects of an `hour` behind `after`; by `forget`, everybody who is to be forgotten.
-                - `rejected`: count rejected events, in the objects behind `after`; with `forgets`, delete them.
+                - `look` and `forget`: in the objects whose names begin with `prefix`, of spans or of rejected events, behind `after`; by
+                  `forget`, everybody who is to be forgotten.
                 - `tables`: where Treasure Data may have rows, also in `databases`, and which of these are `shared`: other accounts may have
                   rows there. `count`, `delete` and `select`: there, in a `database`'s `table`. In a shared one, `delete` and `select`
                   only return the statement (`end`: `shared`), unless it was `named`: then that is what somebody has decided.
@@ -84,8 +82,6 @@ class Forget:
                   `ids` of requests.
                 - `counted`: note how many rows of the `requests` were counted before or after a deletion, in `counts` by table and request, 0
                   for those left out; with `clear`, that none are left anywhere.
-                - `list`: some receipts, behind the first `from` ones. One whose statements are too many for an answer is listed several
-                  times, each time with others of them.
             deadline: for all of it.
         """
         try:
@@ -93,21 +89,13 @@ class Forget:
         except (UnavailableError, HTTPError) as error:
             return {"error": "unavailable", "message": str(error)}
 
-    def _do(self, asked: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:  # noqa: C901, PLR0912 -- a list
+    def _do(self, asked: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:  # noqa: C901 -- a list
         match asked["do"]:
-            case "objects":
-                return {"hours": [[hour, *self._sizes(hour)] for hour in self._objects.hours()]}
             case "look":
-                return self._search.look(
-                    asked["hour"], asked["after"], self._asked_for(asked), deadline
-                ).told()
+                persons = self._requests.persons_of(self._requests_of(asked))
+                return self._search.look(asked["prefix"], asked["after"], persons, deadline).told()
             case "forget":
-                return self._search.forget(asked["hour"], asked["after"], deadline).told()
-            case "rejected":
-                persons = self._requests.persons(0.0) if asked["forgets"] else self._asked_for(asked)
-                account, after = asked["account"], asked.get("after", "")
-                found = self._search.rejected(account, persons, after, deadline, forgets=asked["forgets"])
-                return {"events": found.rows["rejected"], "after": found.after}
+                return self._search.forget(asked["prefix"], asked["after"], deadline).told()
             case "tables":
                 return self._tables(asked)
             case "count":
@@ -125,18 +113,10 @@ class Forget:
             case "counted":
                 self._requests.change(partial(self._counted, asked))
                 return {}
-            case "list":
-                requests = self._requests.document().requests.values()
-                pieces = chain.from_iterable(_pieces(one.receipt()) for one in requests)
-                return {"requests": next(_fitting(islice(pieces, asked.get("from", 0), None)), [])}
         return {
             "error": "unknown_request",
             "message": "This stack is older than the command. Deploy it again.",
         }
-
-    def _sizes(self, hour: str) -> tuple[int, int]:
-        sizes = [stored.size for stored in self._objects.of_hour(hour)]
-        return len(sizes), sum(sizes)
 
     def _requests_of(self, asked: Mapping[str, Any]) -> list[ForgetRequest]:
         """Return a request for each value, which nobody has made yet."""
@@ -144,9 +124,6 @@ class Forget:
         before = milliseconds(self._clock.now())
         hashes = self._requests.hashes(account, column, asked["values"])
         return [ForgetRequest("asked", account, column, one, before, 0, 0) for one in hashes]
-
-    def _asked_for(self, asked: Mapping[str, Any]) -> Persons:
-        return self._requests.persons_of(self._requests_of(asked))
 
     def _note(self, asked: Mapping[str, Any]) -> list[ForgetRequest]:
         """Make a request of each value, or renew the one that there is."""
@@ -239,31 +216,21 @@ class Forget:
         if not document.began:
             document = self._requests.change(lambda found: found.begin(now))
         began = document.began
-        for place, search in list(self._searches(active)):
-            after = document.after if place == document.hour else ""
-            is_over = place < document.hour
-            while not is_over:
-                searched = search(after, deadline)
-                after, left = searched.after, searched.left
+        rejected = sorted({f"{REJECTED}{one.account}/" for one in active})
+        for prefix in (*rejected, SPANS):  # in the order of names
+            end = f"{prefix}~"  # behind all names
+            while document.after < end:
+                start, soon = max(document.after, prefix), deadline.within(_NOTED_SECONDS)
+                searched = self._search.forget(prefix, start, soon)
+                after, left = searched.after or end, searched.left
                 document = self._requests.change(
-                    partial(RequestDocument.reach, began=began, hour=place, after=after, left=left)
+                    partial(RequestDocument.reach, began=began, after=after, left=left)
                 )
-                if document.began != began or (after and deadline.near):
+                if document.began != began or (searched.after and deadline.near):
                     return
-                is_over = not after
         document = self._requests.change(lambda found: found.finish(began, self._clock.now()))
         done = sum(1 for one in document.requests.values() if one.done >= now)
         self._telemetry.info("searched for persons to forget", requests=len(active), done=done)
-
-    def _searches(
-        self, active: Iterable[ForgetRequest]
-    ) -> Iterator[tuple[str, Callable[[str, Deadline], Findings]]]:
-        """Yield the searches of hours and then of accounts' rejected events, in the order of their places."""
-        for hour in self._objects.hours():
-            yield hour, partial(self._search.forget, hour)
-        persons = self._requests.persons_of(active)
-        for account in sorted({one.account for one in active}):
-            yield f"{REJECTED}{account}", partial(self._search.rejected, account, persons, forgets=True)
 
     # Treasure Data
 
@@ -369,25 +336,6 @@ class Forget:
             )
         own = of.pop(account, None)
         return {database for database in databases if database != own or database in of.values()}
-
-
-def _pieces(receipt: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield a receipt, several times if an answer has no room for all of its statements: each time with others of them."""
-    for statements in list(_fitting(receipt["statements"])) or [[]]:
-        yield receipt | {"statements": statements}
-
-
-def _fitting[T](values: Iterable[T]) -> Iterator[list[T]]:
-    """Yield as many values at a time as an answer has room for."""
-    part, size = list[T](), 0
-    for one in values:
-        size += _size(one)
-        if part and size > _MOST_BYTES:
-            yield part
-            part, size = [], _size(one)
-        part.append(one)
-    if part:
-        yield part
 
 
 def _size(value: object) -> int:

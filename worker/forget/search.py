@@ -1,6 +1,6 @@
 """Searches span objects and rejected events for persons, and forgets them there and in Treasure Data.
 
-A search goes by the hours in the names of objects, so it can stop and go on. Delivered rows leave an object only after Treasure Data has
+A search goes by the names of objects, so it can stop and go on. Delivered rows leave an object only after Treasure Data has
 deleted them, or somebody has been told to: until then, the object is what says which rows those are.
 """
 
@@ -20,14 +20,14 @@ from worker.bucket import Bucket
 from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
 from worker.forget.cut import Delivered, Forgetting, PersonRows
-from worker.forget.person import Matcher, Persons
+from worker.forget.person import Persons
 from worker.forget.requests import ForgetRequests, RequestDocument
 from worker.forget.sql import by_id, count_of, counting, deleting
 from worker.ledger import Ledger
 from worker.rejected_events import PREFIX as REJECTED
 from worker.rejected_events import events
 from worker.rows import compress, decompress
-from worker.span_object import PREFIX, SpanObjects, Stored
+from worker.span_object import Stored, parse
 from worker.sweeper import referring
 from worker.treasure_data.statement import End, Statements
 
@@ -45,8 +45,8 @@ class Findings:
 
     Attributes:
         after: the name behind which it goes on; empty if it has seen everything.
-        objects: how many objects it has looked at.
-        rows: of persons that it found, by state.
+        objects: how many span objects it has looked at.
+        rows: of persons that it found, by state; rejected events among them.
         forgotten: those of them that are gone now, by request and state.
         left: those of them that it had to leave, by request. What it could not read counts under "".
         deleted: rows that Treasure Data has deleted, by request and `database.table`.
@@ -90,7 +90,6 @@ class ForgetSearch:
     """
 
     _ledger: Ledger
-    _objects: SpanObjects
     _bucket: Bucket
     _forgetting: Forgetting
     _requests: ForgetRequests
@@ -99,20 +98,23 @@ class ForgetSearch:
     _clock: Clock
     _shown_seconds: float
 
-    def look(self, hour: str, after: str, persons: Persons, deadline: Deadline) -> Findings:
-        """Look for persons in the objects of an hour behind a name until the deadline is near, and change nothing.
+    def look(self, prefix: str, after: str, persons: Persons, deadline: Deadline) -> Findings:
+        """Look for persons in the objects whose names begin so, behind a name, until the deadline is near, and change nothing.
 
         Raises:
             UnavailableError: S3 or the ledger does not answer.
         """
         searched = Findings()
-        for found in self._looks(hour, after, persons, searched, deadline):
-            for cut in found:
-                searched.add(cut)
+        for names in self._names(prefix, after, searched, deadline):
+            if prefix.startswith(REJECTED):
+                self._in_rejected(names, persons, searched, forgets=False)
+            else:
+                for cut in self._looks(names, persons, searched):
+                    searched.add(cut)
         return searched
 
-    def forget(self, hour: str, after: str, deadline: Deadline) -> Findings:
-        """Forget everybody who is to be forgotten in the objects of an hour behind a name until the deadline is near, and note it.
+    def forget(self, prefix: str, after: str, deadline: Deadline) -> Findings:
+        """Forget everybody who is to be forgotten in the objects whose names begin so, behind a name, until the deadline is near, and note it.
 
         Raises:
             UnavailableError: S3 or the ledger does not answer.
@@ -126,7 +128,11 @@ class ForgetSearch:
             found.add_deleted(searched.deleted)
 
         try:
-            for found in self._looks(hour, after, persons, searched, deadline):
+            for names in self._names(prefix, after, searched, deadline):
+                if prefix.startswith(REJECTED):
+                    self._in_rejected(names, persons, searched, forgets=True)
+                    continue
+                found = self._looks(names, persons, searched)
                 gone = self._delete_delivered(found, document.seen, searched, deadline)
                 jobs = [partial(self._forget, cut, persons, gone) for cut in found]
                 for cut in _known(run_parallel(self._executors, jobs, _AT_ONCE)):
@@ -136,21 +142,25 @@ class ForgetSearch:
                 self._requests.change(note)  # whatever fails, this is done
         return searched
 
-    def _looks(
-        self, hour: str, after: str, persons: Persons, searched: Findings, deadline: Deadline
-    ) -> Iterator[list[PersonRows]]:
-        """Yield the spans with rows of persons, some at a time."""
-        searched.after = after or f"{PREFIX}{hour}/"
-        for batch in batched(self._objects.of_hour(hour, after), _BATCH, strict=False):
+    def _names(
+        self, prefix: str, after: str, searched: Findings, deadline: Deadline
+    ) -> Iterator[tuple[str, ...]]:
+        """Yield the names of objects behind a name, some at a time, until the deadline is near; note how far that has come."""
+        searched.after = after or prefix
+        for batch in batched(self._bucket.names(prefix, after), _BATCH, strict=False):
             if deadline.near:
                 return
-            looks = [partial(self._look, one, persons) for one in batch]
-            found = list(run_parallel(self._executors, looks, _AT_ONCE))
-            searched.left[""] += found.count(None)
-            yield [one for some in found for one in some or ()]
-            searched.objects += len(batch)
-            searched.after = batch[-1].name
+            yield batch
+            searched.after = batch[-1]
         searched.after = ""
+
+    def _looks(self, names: Iterable[str], persons: Persons, searched: Findings) -> list[PersonRows]:
+        """Return the spans with rows of persons, of those that these objects belong to."""
+        looks = [partial(self._look, one, persons) for one in map(parse, names) if one is not None]
+        found = run_parallel(self._executors, looks, _AT_ONCE)
+        searched.left[""] += found.count(None)
+        searched.objects += len(looks)
+        return [one for some in found for one in some or ()]
 
     def _look(self, stored: Stored, persons: Persons) -> list[PersonRows] | None:
         """Return what an object has of persons, if any; None if it must be looked at again. An object that nobody needs is deleted."""
@@ -240,37 +250,20 @@ class ForgetSearch:
 
     # Rejected events
 
-    def rejected(
-        self, account: str, persons: Persons, after: str, deadline: Deadline, *, forgets: bool
-    ) -> Findings:
-        """Look for persons in an account's rejected events behind a name until the deadline is near; with `forgets`, delete these and note it.
+    def _in_rejected(
+        self, names: Iterable[str], persons: Persons, searched: Findings, *, forgets: bool
+    ) -> None:
+        """Find persons in rejected events; with `forgets`, delete these."""
+        jobs = [partial(self._rejected, name, persons, forgets=forgets) for name in names]
+        for requests in _known(run_parallel(self._executors, jobs, _AT_ONCE)):
+            searched.rows["rejected"] += len(requests)
+            searched.forgotten.update((request, "rejected") for request in requests if forgets)
 
-        Raises:
-            BucketUnavailableError: S3 does not answer.
-        """
-        prefix, searched = f"{REJECTED}{account}/", Findings()
-        matcher = persons.of(account)
-        if matcher is None:
-            return searched
-        searched.after = after or prefix
-        try:
-            for batch in batched(self._bucket.names(prefix, after), _BATCH, strict=False):
-                if deadline.near:
-                    return searched
-                jobs = [partial(self._rejected, name, matcher, forgets=forgets) for name in batch]
-                for requests in _known(run_parallel(self._executors, jobs, _AT_ONCE)):
-                    searched.rows["rejected"] += len(requests)
-                    searched.forgotten.update((request, "rejected") for request in requests if forgets)
-                searched.after = batch[-1]
-        finally:
-            if searched.forgotten:
-                now = self._clock.now()
-                self._requests.change(lambda found: found.add_forgotten(searched.forgotten, now))
-        searched.after = ""
-        return searched
-
-    def _rejected(self, name: str, matcher: Matcher, *, forgets: bool) -> list[str] | UnavailableError:
+    def _rejected(self, name: str, persons: Persons, *, forgets: bool) -> list[str] | UnavailableError:
         """Return the requests that events of an object match, or why that is unknown or these could not be deleted."""
+        matcher = persons.of(name.split("/")[1])
+        if matcher is None:
+            return []
         try:
             data = self._bucket.get(name)
             held = list(events(decompress(data))) if data is not None else []

@@ -4,10 +4,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import msgpack
-
 from shared.errors import InvalidObjectError
-from worker.rows import decompress
+from worker.rows import decompress, values
 from worker.treasure_data.answer import TdAnswer
 
 MOST_BYTES = 200
@@ -34,12 +32,12 @@ def kept(explanation: str, body: bytes) -> str:
     """
     try:
         payload = decompress(body)
-        values = {_text(value) for value in _values(payload)} if len(payload) <= _MOST_SEARCHED else None
-    except (InvalidObjectError, ValueError, TypeError, msgpack.UnpackException):
-        values = None
+        known = {_text(value) for value in _values(payload)} if len(payload) <= _MOST_SEARCHED else None
+    except InvalidObjectError:
+        known = None
     folded, text = explanation.casefold(), explanation
-    named = [one for one in values or () if len(one) >= _SHORTEST and one.casefold() in folded]
-    if values is None or len(named) > _MOST_NAMED:
+    named = [one for one in known or () if len(one) >= _SHORTEST and one.casefold() in folded]
+    if known is None or len(named) > _MOST_NAMED:
         return ""
     for value in sorted(named, key=len, reverse=True):
         text = re.sub(re.escape(value), _OMITTED, text, flags=re.IGNORECASE)
@@ -50,10 +48,8 @@ def kept(explanation: str, body: bytes) -> str:
 
 def _values(payload: bytes) -> Iterator[Any]:
     """Yield the values of rows, and those within them."""
-    unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=len(payload) + 1)
-    unpacker.feed(payload)
     left: list[Any] = []
-    for row in unpacker:
+    for row, _ in values(payload):
         left.extend(row.values() if isinstance(row, dict) else [row])
         while left:
             value = left.pop()

@@ -9,11 +9,11 @@ import click
 from ops import screen
 from ops.books.chunks import ListedChunk, chunks
 from ops.editing import rejected_events
-from ops.events.seen_event import unpacked
 from ops.failure import Failure
 from ops.selecting import listed
 from ops.stack import Stack, works_on_stack
 from shared.errors import InvalidObjectError
+from worker.rows import values
 from worker.selection import Selection
 from worker.states import State
 
@@ -57,7 +57,8 @@ def _lines(chunk: ListedChunk, stack: Stack) -> Iterator[str]:
         if chunk.key.group.is_rejected:
             yield from rejected_events.lines(rejected_events.originals(stack, chunk))
         else:
-            yield from map(_text, unpacked(stack.objects().payload(chunk.span, chunk.key)))
+            payload = stack.objects().payload(chunk.span, chunk.key)
+            yield from (_text(item) for item, _ in values(payload))
     except InvalidObjectError as error:
         raise Failure(f"its rows cannot be read: {error}") from error
 
