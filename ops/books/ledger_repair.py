@@ -1,7 +1,8 @@
 """Compares a ledger that was restored from a backup with the bucket, and takes up what the ledger does not know.
 
 Every span with rows has an object, which was stored before the span was appended. An object behind the end of its chain belongs to a span
-that was appended after the backup, or whose worker was killed before the append. Either way it becomes a span again, in its place. Nobody knows what
+that was appended after the backup, or whose worker was killed before the append. Either way it becomes a span again, in its place, unless another object denies
+it: each shows what its writer saw in the ledger (`_Shown`). Of what is left for one place, the best counts (`_next`). Nobody knows what
 became of its rows, nor of those that waited or were dead in the backup: all get a doubt, so the sender asks Treasure Data for them.
 """
 
@@ -322,7 +323,8 @@ class LedgerRepair:
 
     def _fill(self, chain: ChainId, end: Span | None, last: Number, planned_at: int) -> Span | None:
         """Continue a chain up to a record, because it has no holes, but spans of one or two records without rows have no object."""
-        for one in [*(one for one in self._shown.ends[chain] if _last(end) < one < last), last]:
+        ends = self._shown.ends[chain]
+        for one in (*ends[bisect_right(ends, _last(end)) : bisect_left(ends, last)], last):
             end = self._filler(chain, one, planned_at, end)
             self.ledger.append(end)
         return end
