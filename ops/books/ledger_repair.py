@@ -278,12 +278,13 @@ class LedgerRepair:
         """Take up the unknown objects behind a span in their order, whatever the hours of their names; before each, yield when it was planned."""
         coming = filter(None, map(self._read, sorted(unknown, key=attrgetter("first"))))
         left: list[_Unknown] = []
-        self._shown.add_end(chain, _last(end))
-        reached = START
+        known, reached = _last(end), START
         while True:
             # all that may follow the same span, and all that show which of them does not
             while reached <= _reach(left, _last(end)) and (more := next(coming, None)) is not None:
                 self._shown.add_end(chain, more.after)
+                if more.after < known:
+                    self._show_known(Place(chain, more.after), known)
                 reached = max(reached, more.after)
                 left = self._fitting([*left, more], end, counts)
             if left:
@@ -308,6 +309,16 @@ class LedgerRepair:
                 return
             left.remove(one)
             left = self._fitting(left, end, counts)
+
+    def _show_known(self, place: Place, known: Number) -> None:
+        """Note where known spans behind a place end; one that an interrupted run took up only shows where its writer saw the chain end."""
+        for span in self.ledger.latest(place.chain, known):
+            if LEDGER_RESTORED not in {entry.reason for entry in span.entries.values()}:
+                self._shown.add_end(place.chain, span.last)
+            elif span.object is not None:
+                self._shown.add_end(place.chain, self.objects.index(span).plan.after)
+            if span.after <= place.after:
+                break
 
     def _fitting(self, left: list[_Unknown], end: Span | None, counts: Counter[str]) -> list[_Unknown]:
         """Return the objects that may follow a span, or one behind it; count the rest."""

@@ -236,6 +236,7 @@ def test_a_gap_stays_one_although_no_object_shows_what_followed_it() -> None:
     assert 2 == sum(span.chain.gaps != () for span in made.spans())
 
 
+@pytest.mark.parametrize("kills", [0, 1])
 @pytest.mark.parametrize("status", [0, 503])
 @pytest.mark.parametrize(
     ("stream", "steps"),
@@ -257,9 +258,7 @@ def test_a_gap_stays_one_although_no_object_shows_what_followed_it() -> None:
         ("abcdef", "run a | run f, kill replay de, replay bcd"),
     ],
 )
-def test_of_the_objects_of_a_chain_those_count_that_others_do_not_deny(
-    stream: str, steps: str, status: int
-) -> None:
+def test_what_no_other_object_denies_counts(stream: str, steps: str, status: int, kills: int) -> None:
     """Workers are killed between put and append, or know only the first span; records are passed over, and replayed. The backup is made at `|`.
 
     Of two envelopes with the same letter, the second is a copy; `-` and `_` are markers. A span of at most two of these has no object.
@@ -292,7 +291,7 @@ def test_of_the_objects_of_a_chain_those_count_that_others_do_not_deny(
 
     before, after = steps.split(" | ")
     act(before)
-    since_backup(made, lambda: [act(after), made.td.faults.clear()])
+    since_backup(made, lambda: [act(after), made.td.faults.clear()], kills=kills)
 
     ids = sorted({one for one in stream if one.islower()})
     leaves = [(span, *leaf) for span in made.spans() for leaf in span.all_leaves()]
@@ -323,7 +322,7 @@ def test_a_backup_may_lack_the_first_span_of_a_chain_which_has_no_object() -> No
     made = Delivery().map(shop="shop_db")
     made.deliver_each(marker(0).encode())
     put("a")(made)
-    since_backup(made, lambda: put("b")(made), lambda item: item["sk"]["S"] != START)
+    since_backup(made, lambda: put("b")(made), lacks=START)
 
     assert ["a", "b"] == made.ids("shop_db", "views")
 
@@ -516,10 +515,10 @@ def test_rows_that_were_sent_count_for_the_database_in_which_they_are(is_forgott
     put("a")(made)
     put("b", "c")(made)
     made.td.faults.clear()
-    steps = [lambda: [made.clock.sleep(7200), made.start().send(), made.clock.sleep(7200)]]
+    send = [lambda: made.clock.sleep(7200), lambda: made.start().send(), lambda: made.clock.sleep(7200)]
+    steps = [lambda: [step() for step in send], lambda: forget(made, "event_id", "c")]
     if is_forgotten:
-        steps.pop()()
-        steps = [lambda: forget(made, "event_id", "c")]
+        steps.pop(0)()
     since_backup(made, steps[0])
 
     assert ["a", "b", "c"][: 3 - is_forgotten] == sorted(made.ids("shop_db", "views"))
@@ -590,14 +589,17 @@ def test_a_span_with_damaged_rows_is_taken_up_and_only_these_wait() -> None:
     assert IDS == sorted(made.ids("shop_db", "views"))
 
 
-def since_backup(
-    made: Delivery, act: Callable[[], object], has: Callable[[Any], bool] = lambda _: True
-) -> None:
+def since_backup(made: Delivery, act: Callable[[], object], lacks: str = "", kills: int = 0) -> None:
     """Restore what the ledger has before something happens, long after that, repair it, replay the stream, and settle it."""
-    items = list(filter(has, made.dynamodb.items(TABLE)))
+    items = [one for one in made.dynamodb.items(TABLE) if one["sk"]["S"] != lacks]
     act()
     made.clock.sleep(5000)
     made.dynamodb.restore(TABLE, items)
+    for _ in range(kills):
+        made.dynamodb.after["put_item"] = once(kill, lambda request: "g" in request["Item"])
+        with suppress(KilledError):
+            repairs(made).repair()
+        made.dynamodb.after.clear()
     repairs(made).repair()
     made.clock.time -= 15  # the sender's clock, by which no doubt may seem young again
     made.start().invoke_sender({})
