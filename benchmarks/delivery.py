@@ -7,7 +7,7 @@ from benchmarks import traffic
 from doubles.s3 import MemoryS3
 from tests.support.delivery import Delivery
 from worker import bounded_http
-from worker.executor import InlineExecutor, Threads
+from worker.executor import Threads
 from worker.treasure_data.client import ACCEPTED, Reply, TreasureDataClient
 from worker.wiring import Wiring
 

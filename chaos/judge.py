@@ -65,6 +65,7 @@ class Judge:
         self._named: dict[str, tuple[Place, float]] = {}  # the item that names an object, since or until when
         self._purged: set[Place] = set()  # spans whose index is deleted
         self._writers: dict[Place, list[str]] = {}  # of each version
+        self._repaired: dict[tuple[Place, str], int] = {}  # of what a repair put in doubt: the generation
         self._opened: dict[tuple[Place, str], int] = {}  # the version that opened a chunk's doubt
         self._fences: dict[tuple[str, Place, str], Entry] = {}  # a doubt as an invocation last wrote it
         # what each one proves
@@ -351,6 +352,7 @@ class Judge:
         return [
             ("fence before send", not is_fenced),
             ("doubt keeps database", is_fenced and fence.database != event.database),
+            ("new id after a repair", self._repaired.get((event.place, event.key), -1) >= event.generation),
             ("look at the clock", is_fenced and not -clock <= age <= self.times.same_id + clock),
             ("same bytes", self._bodies.setdefault((event.place, event.key), event.digest) != event.digest),
             ("probe first", (_instance(event), event.database) in self._failed and not is_again),
@@ -418,6 +420,8 @@ class Judge:
         self._tags = {name: (started, until) for name, started, until in event.tags}
         self._writers = {one.place: [event.by] * one.version for one in event.items}
         self.items = {item.place: item for item in event.items}
+        entries = {(one.place, key): entry_of(one, key) for one in event.items for key in keys_of(one)}
+        self._repaired = {at: entry.generation for at, entry in entries.items() if entry.since is not None}
         self._purged = {one.place for one in event.items if one.object and one.object not in self._objects}
         for places in self._first.values():
             places &= self._purged  # noqa: PLW2901 -- in place

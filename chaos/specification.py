@@ -249,6 +249,7 @@ RULES = {
     "probe first": "After a failure, an instance sends no rows to a database until a probe without rows succeeded.",
     "hold a restored ledger": "From a restore to the repair nobody claims, appends, writes or sends.",
     "repair by objects": "A repair gives each record whose object is there its span and its claim again, and puts in doubt whatever Treasure Data may have.",
+    "new id after a repair": "What a repair put in doubt is never sent under that id: nobody knows when the doubt really began.",
     "delete by ledger": "The sweep deletes an object if all its chunks are final, or if no item has named it for a day.",
     "index outlives rows": "An index stays for the stream's retention and 14 days.",
 }

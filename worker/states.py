@@ -331,7 +331,9 @@ class Rules:
 
     def _step_in_doubt(self, entry: Entry, decision: Decision | None, now: float) -> Step:
         since = entry.since or 0
-        if entry.state is State.WAITING and self.may_repeat(since, now):
+        # whatever clocks and settings say, nobody knows when a restored ledger's rows were first sent
+        is_known = entry.reason != LEDGER_RESTORED
+        if entry.state is State.WAITING and is_known and self.may_repeat(since, now):
             return Step(Action.SEND)
         if decision is Decision.SEND:
             return Step(Action.SEND, Event.ABSENT)

@@ -1,28 +1,40 @@
 """Compares a ledger that was restored from a backup with the bucket, and takes up what the ledger does not know.
 
 Every span with rows has an object, which was stored before the span was appended. An object behind the end of its chain belongs to a span
-that was appended after the backup, or whose worker was killed before the append. Either way it becomes a span again, in its place. Nobody knows what
+that was appended after the backup, or whose worker was killed before the append. Either way it becomes a span again, in its place, unless another object denies
+it: each shows what its writer saw in the ledger (`_Shown`). Of what is left for one place, the best counts (`_next`). Nobody knows what
 became of its rows, nor of those that waited or were dead in the backup: all get a doubt, so the sender asks Treasure Data for them.
 """
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from bisect import bisect_left, bisect_right
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from copy import replace
 from dataclasses import KW_ONLY, dataclass, field
-from heapq import heapify, heappop, heapreplace
+from heapq import merge
+from itertools import chain as concatenated
 from itertools import islice, takewhile
 from operator import attrgetter
 
 from ops.books.chunks import chunks
 from ops.books.stored_spans import has_object
 from shared.clock import Clock
-from shared.errors import BucketUnavailableError, InvalidObjectError, LedgerUnavailableError, ObjectGoneError
+from shared.errors import (
+    BucketUnavailableError,
+    IndexLostError,
+    InvalidObjectError,
+    LedgerUnavailableError,
+    ObjectGoneError,
+)
 from worker.bucket import Bucket
 from worker.chain import ChainId, Owner
 from worker.claims import FROM_JSON
 from worker.index import Index, Member, decode, digest_of
-from worker.ledger import MOST_CLAIMS, WRITTEN_IN, Claiming, Ledger
-from worker.record import START, Number
+from worker.ledger import BEHIND_ALL, MOST_CLAIMS, WRITTEN_IN, Claiming, Ledger
+from worker.membership import Membership
+from worker.record import START, Number, sequence_number
+from worker.record import number as as_number
 from worker.restored import written_in
 from worker.rows import decompress
 from worker.selection import Selection
@@ -60,12 +72,57 @@ def is_restored(ledger: Ledger, objects: SpanObjects) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Unknown:
-    """An object that the ledger does not know, with its index, and the end of the chain that its span can follow."""
+    """An object that the ledger does not know, with its index."""
 
     stored: Stored
     ref: ObjectRef
     index: Index
-    after: Number
+
+    @property
+    def after(self) -> Number:
+        """Where its writer saw its chain end."""
+        return self.index.plan.after
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What objects show of the spans beside their own: what their writers saw in the ledger.
+
+    Attributes:
+        ends: where a chain's spans end, in order: each object follows one, and each gap is named after one.
+        gaps: records in each gap, or in a gap of it: the first and last of each object.
+    """
+
+    ends: defaultdict[ChainId, list[Number]] = field(default_factory=lambda: defaultdict(list))
+    gaps: defaultdict[ChainId, set[Number]] = field(default_factory=lambda: defaultdict(set))
+
+    def add_end(self, chain: ChainId, end: Number) -> None:
+        """Note where a span ends."""
+        ends = self.ends[chain]
+        at = bisect_left(ends, end)
+        if ends[at : at + 1] != [end]:
+            ends.insert(at, end)
+
+    def add_gaps(self, one: Stored | Span) -> None:
+        """Note what the name of an object, or of a span, shows of the spans around it."""
+        for depth, name in enumerate(one.chain.gaps):
+            around = replace(one.chain, gaps=one.chain.gaps[:depth])
+            self.add_end(around, name.rstrip("!"))
+            self.gaps[replace(around, gaps=one.chain.gaps[: depth + 1])].update((one.first, one.last))
+
+    def denies(self, one: _Unknown) -> bool:
+        """Return whether an object was never appended: else a span would end within it, or it would not lie around or behind its own gaps."""
+        chain, first, last = one.stored.chain, one.stored.first, one.stored.last
+        ends, before, within = self.ends[chain], chain.before(one.after), chain.within(one.after)
+        at = bisect_right(ends, one.after)
+        return not (
+            all(last <= end for end in ends[at : at + 1])
+            and all(number < first for number in self.gaps.get(before, ()))
+            and all(
+                first < number < last and number not in one.index.positions
+                for number in self.gaps.get(within, ())
+            )
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +143,7 @@ class LedgerRepair:
     clock: Clock
     tell: Callable[[str], None] = lambda _: None
     unreadable: dict[str, str] = field(default_factory=dict, init=False)
+    _shown: _Shown = field(default_factory=_Shown, init=False)
 
     def unknown(self) -> int:
         """Return how many objects the ledger does not know."""
@@ -101,7 +159,6 @@ class LedgerRepair:
         """
         counts: Counter[str] = Counter()
         shards: set[ChainId] = set()
-        gaps: dict[ChainId, Number] = {}  # the last records of gaps
         unknown: dict[Place, list[Stored]] = {}  # by the place that lacks a span
         for hour in self._hours():
             self.tell(hour)
@@ -110,35 +167,25 @@ class LedgerRepair:
                 if chain.is_of_stream and chain.root not in shards:
                     self.ledger.note_chain(chain.root)  # the backup may lack it
                     shards.add(chain.root)
-                if chain.gaps:
-                    gaps[chain] = max(stored.last, gaps.get(chain, START))
+                self._shown.add_gaps(stored)
                 if self._is_unknown(stored, there):
                     unknown.setdefault(Place(chain, _last(there)), []).append(stored)
                 else:
                     counts["objects"] += self._follow_rewrite(stored, there)
         # a span is missing although others follow: the items of a backup differ in age
         holes = {one: some for one, some in unknown.items() if one.after < _last(self.ledger.end(one.chain))}
-        self._fill_holes(holes, gaps, counts)
-        self._claim_again(gaps)
+        self._fill_holes(holes, counts)
+        self._claim_again()
         turns = [
-            self._take_up(place.chain, some, gaps, counts, self.ledger.end(place.chain))
+            self._take_up(place.chain, some, counts, self.ledger.end(place.chain))
             for place, some in unknown.items()
             if place not in holes
         ]
-        coming = [(at, number) for number, turn in enumerate(turns) if (at := next(turn, None)) is not None]
-        heapify(coming)
-        while coming:  # what was planned first comes first: so another run finds what this one leaves
-            number = coming[0][1]
-            if (at := next(turns[number], None)) is None:
-                heappop(coming)
-            else:
-                heapreplace(coming, (at, number))
+        # what was planned first comes first: so another run finds what this one leaves
+        deque(merge(*turns), maxlen=0)
         if self.unreadable:
             return counts
-        # an earlier run, which was interrupted, may have taken up others
-        latest = {end.chain.before(end.last) for end in self._ends()}
-        for gap in sorted(latest.union(gaps), key=lambda one: len(one.gaps), reverse=True):
-            self._end(gap, gaps)
+        self._end_gaps()
         self._doubt(counts)
         self.ledger.note(WRITTEN_IN, self.ledger.created())
         return counts
@@ -153,9 +200,13 @@ class LedgerRepair:
         """Yield the last spans of the shards' chains."""
         return filter(None, map(self.ledger.end, self.ledger.chains()))
 
-    def _claim_again(self, gaps: Iterable[ChainId]) -> None:
+    def _all_ends(self) -> list[Span]:
+        """Return the last spans of the shards' chains, and of gaps."""
+        return [*self._ends(), *filter(None, map(self.ledger.end, self._shown.gaps))]
+
+    def _claim_again(self) -> None:
         """Claim for the last spans of the backup: it may lack what was written together with them."""
-        ends = [*self._ends(), *filter(None, map(self.ledger.end, gaps))]
+        ends = self._all_ends()
         since = max((end.planned_at for end in ends), default=0) - _SKEW_SECONDS * 1000
         for end in ends:
             for span in takewhile(lambda one: one.planned_at >= since, self.ledger.latest(end.chain)):
@@ -168,46 +219,53 @@ class LedgerRepair:
                         if not isinstance(error, ObjectGoneError) or any(self.bucket.names(name)):
                             self.unreadable[name] = str(error)
 
-    def _fill_holes(
-        self, holes: Mapping[Place, list[Stored]], gaps: Mapping[ChainId, Number], counts: Counter[str]
-    ) -> None:
+    def _fill_holes(self, holes: Mapping[Place, list[Stored]], counts: Counter[str]) -> None:
         """Take up what is missing between spans of the backup, then fill in what has no object."""
         for place, some in holes.items():
-            before = self.ledger.preceding(place.chain, some[0].first)
-            deque(
-                self._take_up(place.chain, some, gaps, counts, before, behind=self._behind(place)), maxlen=0
-            )
+            for span in self.ledger.latest(place.chain):
+                self._shown.add_end(place.chain, span.after)
+                if span.after <= place.after:
+                    break
+            end = self.ledger.preceding(place.chain, some[0].first)
+            deque(self._take_up(place.chain, some, counts, end), maxlen=0)
         if self.unreadable:
             return
-        for end in [*self._ends(), *filter(None, map(self.ledger.end, gaps))]:
-            later = end
-            for span in islice(self.ledger.latest(end.chain), 1, None):
-                if later.after != span.last:
-                    self._fill(end.chain, span, later.after, span.planned_at, gaps)
-                if span.planned_at < end.planned_at - _EARLIER_SECONDS * 1000:
+        for last in self._all_ends():
+            later: Span | None = None
+            for before in concatenated(self.ledger.latest(last.chain), (None,)):
+                if later is not None and later.after != _last(before):
+                    self._fill(last.chain, before, later.after, later.planned_at)
+                if before is None or before.planned_at < last.planned_at - _EARLIER_SECONDS * 1000:
                     break
-                later = span
+                later = before
 
-    def _claim(self, owners: Mapping[str, Owner]) -> None:
-        """Have records own the claims of their envelopes: as their spans are appended, whoever else has one has lost it to them."""
-        left = dict(owners)
+    def _claim(self, owners: Mapping[str, Owner]) -> set[str]:
+        """Have records own the claims of their envelopes as their spans are appended; return those that others own for good.
+
+        Whoever else has one has lost it to them: of a span that was taken up, these rows are copies, since it must have been passed over.
+        """
+        left, kept = dict(owners), set[str]()
         while left:
             answered = self.ledger.claim(dict(islice(left.items(), MOST_CLAIMS)), SECONDS_KEPT)
             if not answered:
                 raise LedgerUnavailableError("the ledger does not answer for claims")
-            lost = {
-                one: Claiming(left[one], claim.owner)
-                for one, claim in answered.items()
-                if claim.owner != left[one] and not claim.is_fixed
-            }
+            others = {one: claim for one, claim in answered.items() if claim.owner != left[one]}
+            kept |= {one for one, claim in others.items() if claim.is_fixed}
+            lost = {one: claim.owner for one, claim in others.items() if not claim.is_fixed}
+            for one, owner in lost.items():
+                self._lose(one, owner)
             if lost:
-                self.ledger.take_over(lost, SECONDS_KEPT)
+                taken = {one: Claiming(left[one], owner) for one, owner in lost.items()}
+                self.ledger.take_over(taken, SECONDS_KEPT)
             left = {one: owner for one, owner in left.items() if one not in answered}
+        return kept
 
-    def _behind(self, place: Place) -> list[Number]:
-        """Return where known spans behind a place begin: what is missing there reaches beyond none of them."""
-        behind = takewhile(lambda one: one.after > place.after, self.ledger.latest(place.chain))
-        return [one.after for one in behind]
+    def _lose(self, request_id: str, owner: Owner) -> None:
+        """Have the rows of a record that loses its claim not count."""
+        with suppress(IndexLostError, ObjectGoneError):  # they are long settled
+            span = Membership(self.ledger, self.objects).locate(*owner)
+            if isinstance(span, Span) and span.object is not None:
+                self.ledger.update(_without(span, self.objects.index(span), {request_id}))
 
     @staticmethod
     def _is_unknown(stored: Stored, there: Span | None) -> bool:
@@ -215,104 +273,104 @@ class LedgerRepair:
         return there is None or (stored.chain.is_of_stream and stored.first > there.last)
 
     def _take_up(
-        self,
-        chain: ChainId,
-        unknown: Iterable[Stored],
-        gaps: Mapping[ChainId, Number],
-        counts: Counter[str],
-        end: Span | None,
-        *,
-        behind: Iterable[Number] = (),
+        self, chain: ChainId, unknown: Iterable[Stored], counts: Counter[str], end: Span | None
     ) -> Iterator[int]:
         """Take up the unknown objects behind a span in their order, whatever the hours of their names; before each, yield when it was planned."""
         coming = filter(None, map(self._read, sorted(unknown, key=attrgetter("first"))))
         left: list[_Unknown] = []
-        borders = {*behind, _last(end)}  # where spans ended, as whoever planned the next one saw
-        owned = set[str]()  # claims of what is taken up
-        reached = START
+        known, reached = _last(end), START
         while True:
-            at = _last(end)
             # all that may follow the same span, and all that show which of them does not
-            while reached <= _reach(left, reached) and (more := next(coming, None)) is not None:
-                left.append(more)
-                reached = more.stored.first
-                borders.add(more.index.plan.after)
-                left = self._fitting(left, at, counts, gaps=gaps, owned=owned, borders=borders)
+            while reached <= _reach(left, _last(end)) and (more := next(coming, None)) is not None:
+                self._shown.add_end(chain, more.after)
+                if more.after < known:
+                    self._show_known(Place(chain, more.after), known)
+                reached = max(reached, more.after)
+                left = self._fitting([*left, more], end, counts)
             if left:
-                one = _next(left)
+                one = _next(left, _last(end))
                 yield one.index.plan.planned_at
             if not left or self.unreadable:
                 deque(coming, maxlen=0)  # so that all that cannot be read are named
                 return
-            if one.after > at:
-                end = self._fill(chain, end, one.after, one.index.plan.planned_at, gaps)
             plan = one.index.plan
+            if one.after > _last(end):
+                end = self._fill(chain, end, one.after, plan.planned_at)
             if plan.origin and not chain.is_forced and not self._note_replaced(plan.origin, plan.received_at):
                 counts["aside"] += 1
                 return
+            span = self._span(one, end)
             if chain.is_of_stream:
-                self._claim(owners := _owners(one.index, chain))
-                owned |= owners.keys()
-            end = self._span(one, end)
-            self.ledger.append(end)
+                span = _without(span, one.index, self._claim(_owners(one.index, chain)))
+            self.ledger.append(span)
+            end = span
             counts["spans"] += 1
             if not chain.is_of_stream:
                 return
             left.remove(one)
-            left = self._fitting(left, end.last, counts, gaps=gaps, owned=owned, borders=borders)
+            left = self._fitting(left, end, counts)
 
-    @staticmethod
-    def _fitting(
-        left: list[_Unknown],
-        at: Number,
-        counts: Counter[str],
-        *,
-        gaps: Mapping[ChainId, Number],
-        owned: set[str],
-        borders: Iterable[Number],
-    ) -> list[_Unknown]:
-        """Return the objects that may follow a chain that ends at a record, and have no border of others within; count the rest.
+    def _show_known(self, place: Place, known: Number) -> None:
+        """Note where known spans behind a place end; one that an interrupted run took up only shows where its writer saw the chain end."""
+        for span in self.ledger.latest(place.chain, known):
+            if LEDGER_RESTORED not in {entry.reason for entry in span.entries.values()}:
+                self._shown.add_end(place.chain, span.last)
+            elif span.object is not None:
+                self._shown.add_end(place.chain, self.objects.index(span).plan.after)
+            if span.after <= place.after:
+                break
 
-        One that was planned behind an older end fits if it begins behind this one, and takes no claim over from what is between: perhaps that
-        was never appended, and passed over.
-        """
+    def _fitting(self, left: list[_Unknown], end: Span | None, counts: Counter[str]) -> list[_Unknown]:
+        """Return the objects that may follow a span, or one behind it; count the rest."""
+        at = _last(end)
         fitting = [
             one
-            for one in (replace(one, after=max(one.after, at)) for one in left)
-            if (
-                one.index.plan.after == one.after
-                or (one.stored.first > at and owned.isdisjoint(_owners(one.index, one.stored.chain)))
-            )
-            # whoever appended in a gap saw a span that begins behind it, or ends behind what lies between its borders
-            and one.stored.first > gaps.get(one.stored.chain.before(one.after), "")
-            and one.stored.last > gaps.get(one.stored.chain.within(one.after), "")
-            and not any(one.index.plan.after < border < one.stored.last for border in borders)
+            for one in left
+            # one that was planned behind an earlier end may still follow: perhaps what is between was passed over, not appended
+            if (one.after >= at or one.stored.first > at) and not self._shown.denies(one)
         ]
         counts["aside"] += len(left) - len(fitting)
         return fitting
 
-    def _fill(
-        self, chain: ChainId, end: Span | None, last: Number, planned_at: int, gaps: Iterable[ChainId]
-    ) -> Span | None:
-        """Continue a chain up to a record, because it has no holes, but spans of one or two records without rows have no object.
-
-        One of them ends where a gap begins, whose name comes from that.
-        """
-        begins = [gap.gaps[-1] for gap in gaps if gap == chain.before(gap.gaps[-1])]
-        for one in sorted({last, *(one for one in begins if one.isdigit() and _last(end) < one < last)}):
-            end = _filler(chain, _last(end), one, planned_at, end)
+    def _fill(self, chain: ChainId, end: Span | None, last: Number, planned_at: int) -> Span | None:
+        """Continue a chain up to a record, because it has no holes, but spans of one or two records without rows have no object."""
+        ends = self._shown.ends[chain]
+        for one in (*ends[bisect_right(ends, _last(end)) : bisect_left(ends, last)], last):
+            end = self._filler(chain, one, planned_at, end)
             self.ledger.append(end)
         return end
 
-    def _end(self, gap: ChainId, gaps: Iterable[ChainId]) -> None:
-        """Have a span follow a gap whose chain ends before it: without one, the records in the gap would seem to be in no span.
+    def _filler(self, chain: ChainId, last: Number, planned_at: int, end: Span | None) -> Span:
+        """Return a span without an object: of one record, or of two if there is a gap between its borders."""
+        at, gaps = _last(end), self._shown.gaps
+        has_gap = chain.within(at) in gaps
+        first = _successor(max((at, *gaps.get(chain.before(at), ()))), chain) if has_gap else last
+        return Span(
+            chain=chain,
+            after=at,
+            first=first,
+            last=last,
+            planned_at=planned_at,
+            records=len({first, last}),
+            latest=0 if end is None else end.latest,
+            received_at=planned_at,
+            settled=True,
+        )
+
+    def _end_gaps(self) -> None:
+        """Have a span follow each gap whose chain ends before it: without one, the records in the gap would seem to be in no span.
 
         The span that did had no object, like the one that ends the chain of a closed shard.
         """
-        chain, end = replace(gap, gaps=gap.gaps[:-1]), self.ledger.end(gap)
-        before = self.ledger.end(chain)
-        if end is not None and gap.gaps[-1].isdigit() and gap.gaps[-1] >= _last(before):
-            self._fill(chain, before, end.last, end.planned_at, gaps)
+        for end in self._ends():  # an earlier run, which was interrupted, may have taken up others
+            for gap in (end.chain.before(end.last), end.chain.within(end.last)):
+                if (span := self.ledger.end(gap)) is not None:
+                    self._shown.add_gaps(span)
+        for gap in sorted(self._shown.gaps, key=lambda one: len(one.gaps), reverse=True):
+            chain, last = replace(gap, gaps=gap.gaps[:-1]), self.ledger.end(gap)
+            before = self.ledger.end(chain)
+            if last is not None and gap.gaps[-1].rstrip("!") >= _last(before):
+                self._fill(chain, before, _successor(last.last, chain), last.planned_at)
 
     def _follow_rewrite(self, stored: Stored, span: Span | None) -> bool:
         """Have a known span refer to the object that the sweep or forgetting has written anew since the backup."""
@@ -334,11 +392,13 @@ class LedgerRepair:
         chunks = {key: rows for key, rows in span.chunks.items() if key.group.is_rejected}
         chunks |= {key: member.rows for key, member in members.items()}
         entries = {key: entry for key, entry in span.entries.items() if key.planned in chunks}
+        databases = {key.group: entry.database for key, entry in span.all_leaves() if entry.database}
         open_groups = {key.group for key, entry in span.all_leaves() if entry.state in _DOUBTFUL}
         for key in chunks.keys() - span.chunks.keys():
             state = State.WAITING if key.group in open_groups else State.DELIVERED
             if not key.group.code:
-                entries[key] = Entry(State.FORGOTTEN if _only_counts(members[key]) else state)
+                state = State.FORGOTTEN if _only_counts(members[key]) else state
+                entries[key] = Entry(state, database=databases.get(key.group, ""))
         new = replace(span, object=found.ref, chunks=chunks, entries=entries)
         return new.with_entries(dict(self._doubts(new)) | self._settled(new, found.index), settled=True)
 
@@ -408,14 +468,14 @@ class LedgerRepair:
         last = data[offset:]
         ref = ObjectRef(stored.hour, digest_of(last), offset, len(last))
         index = decode(decompress(last))
-        return _Unknown(stored, ref, index, index.plan.after)
+        return _Unknown(stored, ref, index)
 
     def _span(self, one: _Unknown, end: Span | None) -> Span:
         """Return the span of an unknown object, as it was planned."""
         index, stored = one.index, one.stored
         span = Span(
             chain=stored.chain,
-            after=one.after,
+            after=_last(end),
             first=stored.first,
             last=stored.last,
             planned_at=index.plan.planned_at,
@@ -478,35 +538,61 @@ def _owners(index: Index, chain: ChainId) -> dict[str, Owner]:
     }
 
 
+def _without(span: Span, index: Index, request_ids: Collection[str]) -> Span:
+    """Return a span in which the rows of these envelopes do not count; chunks that have others, too, are split."""
+    owners = _owners(index, span.chain) if request_ids else {}
+    copies = {index.positions[owners[one].number] for one in request_ids if one in owners}
+    changes = dict[ChunkKey, Entry]()
+    for member in index.chunks if copies else ():
+        gone = {row for position, rows, _ in member.parts() if position in copies for row in rows}
+        keys = list(span.leaves(member.key))
+        for key in keys:
+            rows, entry = key.within(member.rows), changes.get(key, span.entry(key))
+            if entry.state in FINAL or gone.isdisjoint(rows):
+                continue
+            if gone.issuperset(rows):
+                changes[key] = Entry(State.COPY)
+            else:
+                changes |= {key: Entry(State.SPLIT), **dict.fromkeys(key.halves, entry)}
+                keys += key.halves
+    return span.with_entries(changes, settled=True)
+
+
 def _only_counts(member: Member) -> bool:
     """Return whether a chunk of a span with records was never in an object: it counts the rows of forgotten persons."""
     return not member.length and not member.positions
 
 
-def _next(fitting: Iterable[_Unknown]) -> _Unknown:
-    """Return the object to take up next: of those that follow the same span, the longest, then the fullest, then the last to be planned.
+def _following(left: list[_Unknown], at: Number) -> list[_Unknown]:
+    """Return the objects that can follow a chain that ends at a record; or else, those that follow the next of its ends."""
+    next_end = min((max(one.after, at) for one in left), default=at)
+    return [one for one in left if one.after <= next_end]
 
-    The others are of workers that were killed, or were slower, before the append. The longest and fullest leaves no record out: if another one was
-    appended, nobody has planned what only this one has. One that begins behind the end of another was planned without it.
+
+def _reach(left: list[_Unknown], at: Number) -> Number:
+    """Return up to where other objects may show which one to take up next."""
+    return max((one.stored.last for one in _following(left, at)), default=BEHIND_ALL)
+
+
+def _next(left: list[_Unknown], at: Number) -> _Unknown:
+    """Return the object to take up next: of those that follow the same span, what ends before the best begins, or else the best itself."""
+    found = _following(left, at)
+    while True:
+        best = max(found, key=_preference)
+        found = [one for one in found if one.stored.last < best.stored.first]
+        if not found:
+            return best
+
+
+def _preference(one: _Unknown) -> tuple[Number, int, int]:
+    """Return what makes one of several objects better.
+
+    The longest, then the fullest leaves no record out: if another one was appended, nobody has planned what only this one has. In a gap, the last
+    to be planned: its writer looked for the end, while elsewhere an instance may remember an earlier one.
     """
-    found = _following(fitting)
-    nearest = min(one.stored.last for one in found)
-    return max(
-        (one for one in found if one.stored.first <= nearest),
-        key=lambda one: (one.stored.last, len(one.index.numbers), one.index.plan.planned_at),
-    )
-
-
-def _following(left: Iterable[_Unknown]) -> list[_Unknown]:
-    """Return the objects that follow the first span that any follows."""
-    found = list(left)
-    first = min(one.after for one in found)
-    return [one for one in found if one.after == first]
-
-
-def _reach(left: list[_Unknown], otherwise: Number) -> Number:
-    """Return up to where objects may show which one to take up next."""
-    return max(one.stored.last for one in _following(left)) if left else otherwise
+    if one.stored.chain.gaps:
+        return START, 0, one.index.plan.planned_at
+    return one.stored.last, len(one.index.numbers), one.index.plan.planned_at
 
 
 def _last(span: Span | None) -> Number:
@@ -514,15 +600,6 @@ def _last(span: Span | None) -> Number:
     return START if span is None else span.last
 
 
-def _filler(chain: ChainId, at: Number, last: Number, planned_at: int, end: Span | None) -> Span:
-    return Span(
-        chain=chain,
-        after=at,
-        first=last,
-        last=last,
-        planned_at=planned_at,
-        records=1,
-        latest=0 if end is None else end.latest,
-        received_at=planned_at,
-        settled=True,
-    )
+def _successor(number: Number, chain: ChainId) -> Number:
+    """Return the next possible sequence number of a chain's shard."""
+    return chain.lowest if number == START else as_number(str(int(sequence_number(number)) + 1))

@@ -272,6 +272,7 @@ WRONG = {
     "delete by ledger": [*planned(), replace(GONE, what="object deleted")],
     "hold a restored ledger": [*planned(), RESTORED, *imported(40, WORKER, "imported")],
     "repair by objects": [*planned(), REPAIRED],
+    "new id after a repair": [*planned(), replace(REPAIRED, items=(replace(IN_DOUBT, entries=(("a", doubt(4000)),)),)), wrote(5001, SENDER, 1, a=doubt(4000)), sent(5002, SENDER)],
     "index outlives rows": [*DELIVERED, replace(GONE, what="object deleted", at=3 * DAY)],
 }  # fmt: skip  # one line a rule
 

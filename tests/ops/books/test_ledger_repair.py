@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import msgpack
@@ -10,6 +11,7 @@ import pytest
 
 from doubles.aws_errors import client_error
 from doubles.treasure_data.fault import Action, Fault, Kind
+from local.functions import WORKER
 from ops.books.ledger_repair import LedgerRepair, is_restored
 from shared.envelope import decode, marker
 from shared.errors import HeldError, LedgerUnavailableError
@@ -28,6 +30,7 @@ from tests.support.delivery import (
 from tests.worker.test_rejected import AT, delivered, event, rejecting
 from worker.bucket import Bucket
 from worker.ledger import WRITTEN_IN
+from worker.record import START
 from worker.replacement import decoded
 from worker.restored import CHECK_SECONDS
 from worker.states import Decision, State
@@ -234,88 +237,95 @@ def test_a_gap_stays_one_although_no_object_shows_what_followed_it() -> None:
     assert 2 == sum(span.chain.gaps != () for span in made.spans())
 
 
-@pytest.mark.parametrize("is_closed", [False, True])
-def test_a_gap_stays_one_although_no_object_shows_where_it_begins(is_closed: bool) -> None:
-    """It follows a marker's span, which has none, and before what follows the gap is another such span, or the end of a closed shard."""
+@pytest.mark.parametrize("kills", [0, 1])
+@pytest.mark.parametrize("status", [0, 503])
+@pytest.mark.parametrize(
+    ("stream", "steps"),
+    [
+        ("a-b_c", "run a | run -, run _, run c, replay b"),  # no object shows where the gap begins
+        ("a-b", "run a | run -, close, run b"),
+        ("abcde", "run a | kill b, run cde"),  # passed over
+        ("abcde", "run a | kill b, run ce, run d"),
+        ("abcdef", "run a | kill b, kill bc, run cde, run f"),
+        ("abc", "run a | hour, kill b, run bc"),  # the next object has a later hour
+        ("ab-c", "run a | run b, run -, late run c"),  # the instance does not know the latest spans
+        ("abB", "run a | run b, late run B"),  # nor that there is another copy
+        ("abB", "run a, run b | late run B"),
+        ("abdcB", "run a | kill bd, run c, run B"),  # the claim is taken over
+        ("ab-c", "run a | kill b-, run c, replay -, replay b"),  # a gap in a gap whose span has no object
+        ("abcd-", "run a | kill bcd, run b, run -, replay c"),  # the gap shows where a span ended
+        ("abcd", "run a | kill bcd, run bd, replay c"),  # and what it lacks
+        ("a-b_c", "run a | run -_, run c, replay b"),  # that may have no object
+        ("abcdef", "run a | run f, kill replay de, replay bcd"),
+    ],
+)
+def test_what_no_other_object_denies_counts(stream: str, steps: str, status: int, kills: int) -> None:
+    """Workers are killed between put and append, or know only the first span; records are passed over, and replayed. The backup is made at `|`.
+
+    Of two envelopes with the same letter, the second is a copy; `-` and `_` are markers. A span of at most two of these has no object.
+    """
     made = Delivery().map(shop="shop_db")
-    put("a")(made)
-
-    def pass_over() -> None:
-        made.deliver_each(marker(0).encode())
-        made.put(envelope("shop", {"views": [row("b")]}))
-        batch = made.event(-1)
-        if is_closed:
-            made.ledger.close(made.spans()[0].chain)
-        else:
-            made.deliver_each(marker(0).encode())
-            put("c")(made)
-        made.run(batch)
-
-    since_backup(made, pass_over)
-
-    assert ["a", "b", "c"][: 3 - is_closed] == sorted(made.ids("shop_db", "views"))
-
-
-@pytest.mark.parametrize("kind", ["whole", "apart", "edited"])
-def test_a_span_stays_although_a_killed_worker_had_planned_what_was_passed_over_before_it(kind: str) -> None:
-    """Both objects are of one place. That names the span's new rows, and the gap of what was recovered between its borders."""
-    made = Delivery().map(shop="shop_db")
-    put("a")(made)
-
-    def pass_over() -> None:
-        made.clock.sleep(60)
-        interrupt(made, lambda: put("b")(made))
-        made.put(*(envelope("shop", {"views": [row(one)]}, request_id=one) for one in "cde"))
-        records = made.event(-3)["Records"]
-        if kind == "edited":
-            made.fail(415, count=1)
-        for some in (records[::2], records[1:2]) if kind == "apart" else (records,):
-            made.run({"Records": some})
-        made.clock.sleep(60)
-        if kind == "edited":
-            edit(made)
-
-    since_backup(made, pass_over)
-
-    assert ["a", "b", "c", "d", "e"] == sorted(made.ids("shop_db", "views"))
-
-
-def test_an_object_that_was_planned_behind_an_older_end_is_left_aside() -> None:
-    """Its instance did not know the latest spans, and the ledger refused its span: with it, their rows would be in none."""
-    made = Delivery().map(shop="shop_db")
-    put("a")(made)
+    for one in stream:
+        rows, claim = {"views": [row(one.lower())]}, stream.lower().count(one.lower()) - 1
+        data = envelope("shop", rows, request_id=one.lower(), claim=claim)
+        made.put(data if one.isalpha() else marker(0).encode())
+    records = dict(zip(stream, made.event()["Records"], strict=True))
     late = made.worker
-    put("b")(made.start())
-    made.deliver_each(marker(0).encode())  # of whose span there is no object
-    made.worker = late
-    made.clock.sleep(10)
-    put("c")(made)
-    made.dynamodb.restore(TABLE, [])
-    counts = repairs(made).repair()
-    made.start().run(made.event() | {"replay": True})
-    settle(made)
+    if status:
+        made.fail(status)
 
-    assert (3, 1) == (counts["spans"], counts["aside"])
-    assert ["a", "b", "c"] == made.ids("shop_db", "views")
+    def act(some: str) -> None:
+        for *how, what in map(str.split, some.split(", ")):
+            batch = {"Records": [records[one] for one in what if one in records]}
+            batch |= {"replay": True} if "replay" in how else {}
+            if what == "hour":
+                made.clock.sleep(3530 - made.clock.now() % 3600)  # and 60
+            elif what == "close":
+                made.ledger.close(made.spans()[0].chain)
+            elif "kill" in how:
+                call = "transact_write_items" if "replay" in how else "put_item"
+                interrupt(made, partial(made.run, batch), call)
+            else:
+                (late if "late" in how else made.worker).run(batch, made.deadline())
+            made.clock.sleep(60)
+            made.worker = made.wiring_of(WORKER).worker
+
+    before, after = steps.split(" | ")
+    act(before)
+    since_backup(made, lambda: [act(after), made.td.faults.clear()], kills=kills)
+
+    ids = sorted({one for one in stream if one.islower()})
+    leaves = [(span, *leaf) for span in made.spans() for leaf in span.all_leaves()]
+    counted = sum(span.rows(key) for span, key, entry in leaves if entry.state is not State.COPY)
+    assert (ids, len(ids)) == (sorted(made.ids("shop_db", "views")), counted)
 
 
-@pytest.mark.parametrize("is_known", [False, True])
-def test_an_object_that_would_take_over_the_claim_of_a_span_before_it_is_left_aside(is_known: bool) -> None:
-    """Its instance did not know that span either; then it found that its record is a copy, which needs no object."""
+def test_a_span_stays_in_whose_place_another_one_is_taken_up() -> None:
+    """A killed worker had planned what was passed over before it. The place names the span's new rows."""
     made = Delivery().map(shop="shop_db")
     put("a")(made)
-    late, items = made.worker, list(made.dynamodb.items(TABLE))
-    made.fail(503)
-    put("b", claim=1)(made.start())
-    items = list(made.dynamodb.items(TABLE)) if is_known else items
-    made.worker = late
-    put("b", claim=1)(made)
-    made.dynamodb.restore(TABLE, items)
-    made.td.faults.clear()
-    counts = repairs(made.start()).repair()
-    settle(made)
 
-    assert (1, ["a", "b"]) == (counts["aside"], made.ids("shop_db", "views"))
+    def pass_over() -> None:
+        interrupt(made, lambda: put("b")(made))
+        made.fail(415, count=1)
+        made.clock.sleep(60)
+        put("c")(made)
+        made.clock.sleep(60)
+        edit(made)
+
+    since_backup(made, pass_over)
+
+    assert ["a", "b", "c"] == sorted(made.ids("shop_db", "views"))
+
+
+def test_a_backup_may_lack_the_first_span_of_a_chain_which_has_no_object() -> None:
+    """Without one, a replay would find the whole chain in no span."""
+    made = Delivery().map(shop="shop_db")
+    made.deliver_each(marker(0).encode())
+    put("a")(made)
+    since_backup(made, lambda: put("b")(made), lacks=START)
+
+    assert ["a", "b"] == made.ids("shop_db", "views")
 
 
 def test_a_backup_may_lack_a_span_between_others_and_the_note_of_their_chain() -> None:
@@ -338,7 +348,8 @@ def test_a_backup_may_lack_a_span_between_others_and_the_note_of_their_chain() -
     made.run(made.event() | {"replay": True})
     settle(made)
 
-    assert (1, [lacked.after]) == (counts["spans"], [one.after for one in made.spans()][1:2])
+    assert (1, 1) == (counts["spans"], counts["aside"])
+    assert [lacked.after] == [one.after for one in made.spans()][1:2]
     assert ["a", "b", "c"] == made.ids("shop_db", "views")
 
 
@@ -497,17 +508,22 @@ def test_rows_that_were_sent_to_the_new_database_of_their_account_are_found_ther
     assert (["a"], [], {}) == (made.ids("shop_db", "views"), made.ids("old_db", "views"), made.chunks())
 
 
-def test_rows_that_were_sent_since_the_backup_count_for_the_database_in_which_they_are_found() -> None:
-    """The backup had none for them, because it had failed when they were planned."""
+@pytest.mark.parametrize("is_forgotten", [False, True])
+def test_rows_that_were_sent_count_for_the_database_in_which_they_are(is_forgotten: bool) -> None:
+    """They had none when they were planned, because it had failed. Since the backup they were sent, or forgetting put others in their place."""
     made = Delivery().map(shop="shop_db")
     made.fail(503)
     put("a")(made)
-    put("b")(made)
+    put("b", "c")(made)
     made.td.faults.clear()
-    since_backup(made, lambda: [made.clock.sleep(300), made.start().send()])
+    send = [lambda: made.clock.sleep(7200), lambda: made.start().send(), lambda: made.clock.sleep(7200)]
+    steps = [lambda: [step() for step in send], lambda: forget(made, "event_id", "c")]
+    if is_forgotten:
+        steps.pop(0)()
+    since_backup(made, steps[0])
 
-    assert ["a", "b"] == sorted(made.ids("shop_db", "views"))
-    assert ["shop_db"] * 2 == [span.database(key) for span in made.spans() for key in span.chunks]
+    assert ["a", "b", "c"][: 3 - is_forgotten] == sorted(made.ids("shop_db", "views"))
+    assert {"shop_db"} == {span.database(key) for span in made.spans() for key in span.chunks}
 
 
 def test_a_comparison_counts_what_the_ledger_does_not_know_until_a_repair_ends() -> None:
@@ -574,14 +590,21 @@ def test_a_span_with_damaged_rows_is_taken_up_and_only_these_wait() -> None:
     assert IDS == sorted(made.ids("shop_db", "views"))
 
 
-def since_backup(made: Delivery, act: Callable[[], object]) -> None:
-    """Restore the ledger as it was before something happened, long after that, repair it, replay the stream, and settle it."""
-    items = list(made.dynamodb.items(TABLE))
+def since_backup(made: Delivery, act: Callable[[], object], lacks: str = "", kills: int = 0) -> None:
+    """Restore what the ledger has before something happens, long after that, repair it, replay the stream, and settle it."""
+    items = [one for one in made.dynamodb.items(TABLE) if one["sk"]["S"] != lacks]
     act()
     made.clock.sleep(5000)
     made.dynamodb.restore(TABLE, items)
+    for _ in range(kills):
+        made.dynamodb.after["put_item"] = once(kill, lambda request: "g" in request["Item"])
+        with suppress(KilledError):
+            repairs(made).repair()
+        made.dynamodb.after.clear()
     repairs(made).repair()
-    made.start().run(made.event() | {"replay": True})
+    made.clock.time -= 15  # the sender's clock, by which no doubt may seem young again
+    made.start().invoke_sender({})
+    made.run(made.event() | {"replay": True})
     settle(made)
 
 
@@ -619,6 +642,12 @@ def test_what_was_swept_since_the_backup_is_neither_dead_nor_lost() -> None:
     assert ["a", "a", "d"] == made.ids("shop_db", "views")
 
 
+def forget(made: Delivery, column: str, value: str) -> None:
+    """Forget a person of the account `shop`."""
+    made.invoke_sender({"forget": {"do": "note", "account": "shop", "column": column, "values": [value]}})
+    made.invoke_sender({"forget": {"do": "forget", "prefix": "spans/", "after": ""}})
+
+
 @pytest.mark.parametrize("is_swept", [False, True])
 @pytest.mark.parametrize("is_known", [False, True])
 def test_what_forgetting_left_of_a_chunk_is_sent_after_a_repair(is_known: bool, is_swept: bool) -> None:
@@ -631,10 +660,6 @@ def test_what_forgetting_left_of_a_chunk_is_sent_after_a_repair(is_known: bool, 
         made.deliver()
         made.td.faults.clear()
 
-    def forget() -> None:
-        made.invoke_sender({"forget": {"do": "note", "account": "shop", "column": "email", "values": ["p"]}})
-        made.invoke_sender({"forget": {"do": "forget", "prefix": "spans/", "after": ""}})
-
     def sweep() -> None:
         made.send(State.DEAD)
         for _ in range(4):
@@ -643,7 +668,7 @@ def test_what_forgetting_left_of_a_chunk_is_sent_after_a_repair(is_known: bool, 
 
     if is_known:
         refuse()
-    steps = [refuse, forget, sweep][is_known : 2 + is_swept]
+    steps = [refuse, lambda: forget(made, "email", "p"), sweep][is_known : 2 + is_swept]
     since_backup(made, lambda: [step() for step in steps])
 
     assert ["b"] == made.ids("shop_db", "views")
@@ -760,24 +785,6 @@ def test_edited_rows_of_a_forced_replay_count_apart_before_and_after_a_repair() 
     assert [True] == originals()
     assert (4, 2) == (len(made.spans()), sum(State.REPLACED in span.states() for span in made.spans()))
     assert received == {span.received_at for span in made.spans()}
-
-
-def test_the_object_of_an_appended_span_may_be_of_a_later_hour_than_that_of_a_killed_worker() -> None:
-    """The next worker took one record more, at the beginning of the next hour."""
-    made = Delivery().map(shop="shop_db")
-    put("a")(made)
-
-    def cross_the_hour() -> None:
-        made.clock.sleep(3590 - made.clock.now() % 3600)
-        made.put(*(envelope("shop", {"views": [row(one)]}, request_id=one) for one in "bc"))
-        interrupt(made, lambda: made.deliver(-2, -1))
-        made.clock.sleep(60)
-        made.deliver(-2)
-
-    since_backup(made, cross_the_hour)
-    made.deliver()
-
-    assert ["a", "b", "c"] == made.ids("shop_db", "views")
 
 
 def test_dead_rows_of_a_swept_object_are_taken_up_before_what_followed_them() -> None:
