@@ -15,11 +15,8 @@ def apply(redis: Any, keys: AccountKeys, accounts: Mapping[str, Account], now: f
     """Replace the stack's accounts in Redis with these, by name; other stacks' accounts stay as they are.
 
     Each command concerns one key, so it works on a cluster. The sentinel is written last, so that a Redis that has lost its data
-    counts as complete only when every account is there.
-
-    Raises:
-        ValueError: a name cannot be an account.
-        redis.RedisError: Redis did not accept every account. Apply them again.
+    counts as complete only when every account is there. A name that cannot be an account raises ValueError. After a redis.RedisError,
+    apply the accounts again.
     """
     check(accounts)
     for name, account in accounts.items():
@@ -32,11 +29,7 @@ def apply(redis: Any, keys: AccountKeys, accounts: Mapping[str, Account], now: f
 
 
 def check(accounts: Iterable[str]) -> None:
-    """Check that these are valid account names.
-
-    Raises:
-        ValueError: one is not.
-    """
+    """Raise ValueError unless all of these can be accounts' names."""
     for name in accounts:
         if not names.is_account(name):
             raise ValueError(f"{name!r} cannot be an account: 3 to 64 of a-z, 0-9 and _")
@@ -49,11 +42,7 @@ def change(redis: Any, keys: AccountKeys, accounts: Mapping[str, Account], name:
 
 
 def applied(redis: Any, keys: AccountKeys) -> dict[str, Account]:
-    """Return the accounts that Redis holds, sorted by name.
-
-    Raises:
-        shared.accounts.InvalidAccountError: one of them is invalid.
-    """
+    """Return the accounts that Redis holds, sorted by name; raise InvalidAccountError if one of them is invalid."""
     found = {}
     for key in sorted(_found(redis, keys)):
         fields = dict(zip(ALL_FIELDS, redis.hmget(key, ALL_FIELDS), strict=True))

@@ -51,15 +51,13 @@ class Admin:
     _executors: Executors
 
     def run(self, event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
-        """Answer a request.
+        """Answer a request. The deadline is for queries to Treasure Data.
 
-        Args:
-            event: `do` is one of `accounts` (return them, and their digest), `apply` (`accounts`: fields by name), `change`
-                (`account`, `fields`), `publish` (the edge policy, from the accounts in Redis), `check` (return the state of Redis and
-                Treasure Data), `columns` (return whether the `table` of an `account` shows the columns by which rows in doubt are
-                queried; null if that is unknown), `missing` (return which of some `databases` do not exist; null if that is unknown).
-                With `seen`, `apply` and `change` do nothing if others have changed what was seen: the digest, or the account's fields.
-            deadline: for queries to Treasure Data.
+        The event's `do` is one of `accounts` (return them, and their digest), `apply` (`accounts`: fields by name), `change` (`account`,
+        `fields`), `publish` (the edge policy, from the accounts in Redis), `check` (return the state of Redis and Treasure Data), `columns`
+        (return whether the `table` of an `account` shows the columns by which rows in doubt are queried; null if that is unknown), `missing`
+        (return which of some `databases` do not exist; null if that is unknown). With `seen`, `apply` and `change` do nothing if others have
+        changed what was seen: the digest, or the account's fields.
         """
         try:
             return self._answer(event, deadline)
@@ -117,11 +115,7 @@ class Admin:
         return self._accounts()
 
     def _complete(self) -> dict[str, Account]:
-        """Return all accounts: the ingest would refuse one that is missing from the edge policy.
-
-        Raises:
-            UnavailableError: Redis does not have them all.
-        """
+        """Return all accounts, because the ingest would refuse one that the edge policy lacks; raise UnavailableError if Redis lacks some."""
         client = self._connect()
         found = account_store.applied(client, self._keys)
         count = account_store.count(client, self._keys)
@@ -132,10 +126,8 @@ class Admin:
     def _publish(self, wanted: Callable[[], Mapping[str, Account]], event: Mapping[str, Any]) -> None:
         """Publish the edge policy, before Redis is changed: the ingest must never refuse an account that Redis has.
 
-        Redis is read anew whenever others have written the policy since it was read. They publish first, too, so nobody undoes the other.
-
-        Raises:
-            PolicyContestedError: others keep writing it, or Redis differs from what was seen according to the event.
+        Redis is read anew whenever others have written the policy since it was read. They publish first, too, so nobody undoes the other. If
+        they keep writing it, or Redis differs from what was seen according to the event, this raises PolicyContestedError.
         """
         now, seen = int(self._clock.now() * 1000), event.get("seen")
 

@@ -70,23 +70,15 @@ class Again:
     _lock: Lock = field(default_factory=Lock, init=False)
 
     def times(self, span: Span) -> Mapping[str, Times]:
-        """Return the times of each envelope of a span that was put again, by request id.
-
-        Raises:
-            InvalidObjectError: its index cannot be read.
-        """
+        """Return the times of each envelope of a span that was put again, by request id; raise InvalidObjectError if its index cannot be read."""
         index = self._objects.index(span)
         records = zip(index.request_ids, index.receipts, index.claims, strict=True)
         return {one: Times(received_at, claim) for one, received_at, claim in records if claim > CLAIMED}
 
     def decide(self, wanted: Mapping[str, Times], deadline: Deadline) -> tuple[dict[str, Event], str]:
-        """Return what is decided about envelopes now, by request id, and why the others still wait.
+        """Return what is decided about envelopes, whose times are `wanted`, by request id, and why the others still wait.
 
-        On a busy stream, that may take longer than one call has time. The next one goes on where this one stops.
-
-        Args:
-            wanted: their times, by request id.
-            deadline: when to stop.
+        On a busy stream, that may take longer than there is time until the deadline. The next call goes on where this one stops.
         """
         if not self._lock.acquire(blocking=False):
             return {}, "others are looked for"

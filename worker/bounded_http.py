@@ -31,11 +31,7 @@ class _BoundedReader(io.RawIOBase):
 
     @override
     def readinto(self, buffer: Any) -> int | None:
-        """Read the bytes that are there, or wait for some.
-
-        Raises:
-            TimeoutError: the time is up.
-        """
+        """Read the bytes that are there, or wait for some; raise TimeoutError if the time is up."""
         left = self._until - time.monotonic()
         if left <= 0:
             raise TimeoutError("the response did not end in time")

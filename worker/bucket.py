@@ -30,9 +30,8 @@ class Bucket:
     def put(self, name: str, body: bytes) -> None:
         """Write an object. Writing the same object twice does no harm.
 
-        Raises:
-            BucketUnavailableError: S3 did not acknowledge these bytes. With SSE-KMS, an ETag is not an MD5, so the acknowledgement is
-                the checksum that S3 computed itself.
+        This raises BucketUnavailableError unless S3 acknowledges these bytes with the checksum that it computed itself: with SSE-KMS, an
+        ETag is not an MD5.
         """
         checksum = b64encode(isal_zlib.crc32(body).to_bytes(4)).decode()
         try:

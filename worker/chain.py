@@ -33,7 +33,6 @@ class ChainId:
 
     Attributes:
         stream: the stream; empty if it is not the chain of a shard or of a gap.
-        start: the shard's first possible sequence number; a recreated stream has other ones.
         shard: the shard's id; for other chains, the whole name.
         gaps: for a gap, the `after` of the span that it precedes, or `after!` if it lies between the span's borders; for a gap in a
             gap, one more, and so on.
@@ -47,11 +46,7 @@ class ChainId:
     @staticmethod
     @lru_cache(maxsize=4096)
     def parse(name: str) -> "ChainId":
-        """Return the chain with this name; the spans of a chain share it, because there may be a hundred thousand in memory.
-
-        Raises:
-            ValueError: it does not name a chain.
-        """
+        """Return the chain with this name, or raise ValueError; spans share their chain, as there may be a hundred thousand in memory."""
         if parts := _SHARD.fullmatch(name):
             return ChainId(
                 parts["stream"], parts["start"], parts["shard"], tuple(parts["gaps"].split("#")[1:])
@@ -115,23 +110,14 @@ class ChainId:
 
 
 class Owner(NamedTuple):
-    """The owner of the claim on an envelope: the record whose copy of the envelope counts.
-
-    Attributes:
-        chain: the chain of the record's shard, without gaps.
-        number: the record's sequence number.
-    """
+    """The owner of the claim on an envelope: the record whose copy of the envelope counts. Its chain is that of its shard, without gaps."""
 
     chain: ChainId
     number: Number
 
     @classmethod
     def parse(cls, name: str) -> Self:
-        """Return the owner with this name.
-
-        Raises:
-            ValueError: it does not name an owner.
-        """
+        """Return the owner with this name; raise ValueError if it does not name one."""
         chain, _, number = name.rpartition("#")
         return cls(ChainId.parse(chain), number)
 

@@ -119,11 +119,7 @@ class Claims:
         return _REPEATED_SECONDS + round(self._shards.retention_seconds()) + _QUEUED_SECONDS
 
     def decide(self, records: Records, gap: Gap) -> Decided:
-        """Decide which records count that are to be appended in a gap.
-
-        Raises:
-            HeldError: the first one cannot be decided now.
-        """
+        """Decide which records count that are to be appended in a gap; raise HeldError if the first one cannot be decided now."""
         in_gap = bool(gap.chain.gaps)
         wishes = _wishes(records, gap)
         if not wishes:
@@ -166,10 +162,8 @@ class Claims:
     def awaited(self, span: Span) -> dict[str, Owner]:
         """Return the owners of a span's copies that may still be planned: no span has them, and nobody has taken their claims over.
 
-        They were on the stream before the span was planned; what the stream has lost since is never planned.
-
-        Raises:
-            HeldError, UnavailableError: as `decide`.
+        They were on the stream before the span was planned; what the stream has lost since is never planned. This raises HeldError for the
+        same reasons as `decide`, and UnavailableError.
         """
         age = self._clock.now() - span.planned_at / 1000
         if not span.copies or age > self._shards.retention_seconds() + _LATEST_SECONDS:

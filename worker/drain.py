@@ -89,11 +89,7 @@ def read(record: Mapping[str, Any]) -> Message:
 
 @dataclass(eq=False)
 class Drain:
-    """Drains the overflow queue.
-
-    Args:
-        kinesis: a client that must not retry.
-    """
+    """Drains the overflow queue. Its Kinesis client must not retry."""
 
     _kinesis: "KinesisClient"
     _stream_name: str

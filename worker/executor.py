@@ -57,8 +57,7 @@ class Threads(AbstractContextManager["Threads"]):
 def run_parallel(executors: Executors, jobs: Iterable[Callable[[], Any]], at_once: int = 16) -> list[Any]:
     """Run all jobs, at most `at_once` in parallel, and return their results in order; a single job runs in the caller's thread.
 
-    Raises:
-        Exception: the first that a job raised, after all jobs that were started have ended.
+    If jobs raise exceptions, all jobs that were started still end; then this raises the first of these.
     """
     left = list(enumerate(jobs))
     if len(left) <= 1:

@@ -32,11 +32,7 @@ _NO_MARKS = str.maketrans("", "", "-_.:")
 class Wanted:
     """The delivered rows to send again: those that match every attribute that is not None.
 
-    Attributes:
-        tag: names the replay.
-        database: that they went to.
-        since: UNIX milliseconds at which their records arrived, or later.
-        until: and before which.
+    They went to `database`, and their records arrived at `since` or later and before `until`, in UNIX milliseconds. `tag` names the replay.
     """
 
     tag: str
@@ -60,11 +56,7 @@ class Wanted:
 
     @classmethod
     def from_event(cls, asked: Mapping[str, Any]) -> Self:
-        """Return what an event's `force` asks for.
-
-        Raises:
-            InvalidReplayError: a member is invalid.
-        """
+        """Return what an event's `force` asks for; raise InvalidReplayError if a member is invalid."""
         members = ("account", "table", "database", "since", "until")
         return cls(asked["tag"], *(asked.get(name) for name in members))
 
@@ -108,8 +100,7 @@ class ForcedReplays:
     def run(self, wanted: Wanted, places: Iterable[Place], deadline: Deadline) -> tuple[ForcedRows, int]:
         """Append the wanted rows of spans once more; return the outcome, and how many of the spans had their turn.
 
-        Raises:
-            InvalidReplayError: the tag stands for something else.
+        This raises InvalidReplayError if the tag stands for something else.
         """
         bound = self._ledger.bind_tag(wanted.tag, wanted.range)
         if bound != wanted.range:

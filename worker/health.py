@@ -41,7 +41,6 @@ class _Health:
 
     Attributes:
         failure: why it has failed, in one word; empty once it has answered a probe since.
-        works: it has accepted rows, and none have failed since.
         probed_at: UNIX seconds of the last failure or probe.
         slow_until: UNIX seconds until which it is left to the sender.
     """

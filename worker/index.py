@@ -24,8 +24,6 @@ class Member(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A chunk within a span object.
 
     Attributes:
-        key: its key.
-        rows: how many rows it has.
         offset: of its gzip member, in bytes.
         length: of its gzip member, in bytes; 0 if the object does not have it.
         digest: of its gzip member; empty if the object does not have it.
@@ -80,8 +78,6 @@ class Index(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, ta
         claims: of each record: 0; 1 if its rows count only if it owns the claim of its request id; for an envelope that was put again, the
             UNIX milliseconds at which it was sent to the overflow queue.
         uncounted: positions of the records that do not count, because another copy of their envelope does.
-        chunks: the chunks.
-        plan: what else the ledger says of the span.
     """
 
     joined: str
@@ -121,11 +117,7 @@ _decode = msgspec.msgpack.Decoder(Index).decode
 
 
 def decode(data: bytes) -> Index:
-    """Return the index that `Index.encode` encoded.
-
-    Raises:
-        InvalidObjectError: this is not an index of this version.
-    """
+    """Return the index that `Index.encode` encoded; raise InvalidObjectError if this is not an index of this version."""
     try:
         index = _decode(data)
     except ValueError as error:  # msgspec's errors are ones

@@ -80,8 +80,7 @@ Item = dict[str, Any]
 class Claim:
     """The claim on an envelope: its rows count only for the owner.
 
-    Attributes:
-        is_fixed: it was made in the transaction that appended its owner's span, so it is never taken over.
+    One that `is_fixed` was made in the transaction that appended its owner's span, so it is never taken over.
     """
 
     owner: Owner
@@ -92,8 +91,7 @@ class Claim:
 class Claiming:
     """A claim to make in the transaction that appends its owner's span.
 
-    Attributes:
-        before: the owner that the claim is taken over from; None if nobody has it, or the new owner has it already.
+    It is taken over from the owner `before`, which is None if nobody has it, or the new owner has it already.
     """
 
     owner: Owner
@@ -144,11 +142,7 @@ class Ledger:
         return _span(item) if item else None
 
     def get_all(self, places: Collection[Place]) -> dict[Place, Span]:
-        """Return the spans at up to 100 places; places without a span are left out.
-
-        Raises:
-            LedgerUnavailableError: the ledger cannot be reached, or answers for none of them.
-        """
+        """Return the spans at up to 100 places, but for those without one; raise LedgerUnavailableError also if there is an answer for none of them."""
         found: dict[Place, Span] = {}
         keys = [_key(place.chain.name, place.after) for place in places]
         while keys:
@@ -160,10 +154,9 @@ class Ledger:
         return found
 
     def append(self, span: Span) -> tuple[bool, Span]:
-        """Append a span to its chain, unless another span is in its place. Exactly-once delivery rests on this condition.
+        """Append a span to its chain, unless another is in its place; return whether this call appended it, and the span that is there now.
 
-        Returns:
-            Whether this call appended it, and the span that is there now.
+        Exactly-once delivery rests on this condition.
         """
         span = replace(span, version=1, writer=self._writer())
         existing = self._insert(self._new_item(span))
@@ -175,10 +168,9 @@ class Ledger:
     def append_with(
         self, span: Span, claims: Mapping[str, Claiming], seconds_kept: int
     ) -> tuple[bool, Span] | None:
-        """Append a span, and make claims by request id in the same transaction.
+        """Append a span, and make claims by request id in the same transaction; return what `append` returns.
 
-        Returns:
-            What `append` returns; None if no span is there, because a claim belongs to somebody else by now.
+        If no span is there, because a claim belongs to somebody else by now, return None.
         """
         span = replace(span, version=1, writer=self._writer())
         ttl = self._ttl(seconds_kept)
@@ -235,13 +227,9 @@ class Ledger:
         return there.last == BEHIND_ALL
 
     def update(self, span: Span) -> tuple[bool, Span]:
-        """Write a span, unless another invocation has written it since `span` was read.
+        """Write a span, unless another invocation has written it since it was read; return whether this call did, and the span as it is now.
 
-        Returns:
-            Whether this call wrote it, and the span that is there now.
-
-        Raises:
-            LedgerUnavailableError: also if the ledger no longer has the span.
+        This raises LedgerUnavailableError also if the ledger no longer has the span.
         """
         written, request = self._update(span)
         existing = self._write(self._dynamodb.update_item, **request)
@@ -253,10 +241,7 @@ class Ledger:
         return found.writer == written.writer, found
 
     def replace(self, old: Span, new: Span) -> bool:
-        """Append `new` and write what changes of `old`, in one transaction; return whether that succeeded.
-
-        Nothing is written if either has been written meanwhile.
-        """
+        """Append `new` and write what changes of `old`, in one transaction; return False, with nothing written, if either was written meanwhile."""
         new = replace(new, version=1, writer=self._writer())
         _, request = self._update(old)
         actions = [self._put_action(new), {"Update": {"TableName": self._table, **request}}]
@@ -294,9 +279,7 @@ class Ledger:
     def worklist(self, kind: str, number: int) -> Iterator[Place]:
         """Yield the spans of one key of the worklist, the oldest first. The index may lag.
 
-        Args:
-            kind: `waiting`, `dead` or `rejected`.
-            number: 0 to WORKLIST_KEYS - 1; of rejected events, the day.
+        `kind` is `waiting`, `dead` or `rejected`, and `number` 0 to WORKLIST_KEYS - 1; for rejected events, it is the day.
         """
         for item in self._items(
             self._dynamodb.query,
@@ -388,8 +371,7 @@ class Ledger:
     def take_over(self, claims: Mapping[str, Claiming], seconds_kept: int) -> None:
         """Make up to MOST_CLAIMS claims that others have, by request id.
 
-        Raises:
-            LedgerUnavailableError: also if one of them belongs to somebody else by now, or was made with the append of its owner.
+        This raises LedgerUnavailableError also if one belongs to somebody else by now, or was made with the append of its owner.
         """
         ttl = self._ttl(seconds_kept)
         actions = [self._claim_action(one, claim, ttl) for one, claim in claims.items()]
@@ -486,8 +468,7 @@ class Ledger:
     def _transact(self, actions: list[Item], token: str) -> list[int] | None:
         """Write all actions or none; return None if they were written, else the numbers of those whose condition failed.
 
-        Raises:
-            LedgerUnavailableError: the ledger cannot be reached, or another transaction is under way.
+        This raises LedgerUnavailableError also if another transaction is under way.
         """
         try:
             self._dynamodb.transact_write_items(TransactItems=actions, ClientRequestToken=token)  # type: ignore[arg-type]  # the stub wants literal keys
@@ -603,7 +584,6 @@ def _part(span: Span) -> int:
 
 
 def _item(span: Span) -> Item:
-    """Return a span's item."""
     members = msgspec.msgpack.encode([getattr(span, name) for name in _MEMBERS])
     item = {
         **_key(span.chain.name, span.after),

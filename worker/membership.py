@@ -44,16 +44,11 @@ class Membership:
         beside: Sequence[Number] = (),
         spans: dict[ChainId, Span] | None = None,
     ) -> Span | Gap:
-        """Return the span that has a record of a shard, or the gap to append one in.
+        """Return the span that has a record of a shard, or the gap to append one in; `root` is the shard's own chain.
 
-        Args:
-            root: the shard's own chain.
-            number: the record's.
-            beside: records that were delivered with it. If all that a span has are among them, its index need not be read.
-            spans: of chains that were read before, and need not be read again; what is read is added.
-
-        Raises:
-            IndexLostError, IndexDamagedError: an index that would show it is deleted, or damaged.
+        Records that were delivered with it are `beside`: if all that a span has are among them, its index need not be read. `spans` has those of
+        chains that were read before, and need not be read again; what is read is added. If an index that would show the record is deleted or
+        damaged, this raises IndexLostError or IndexDamagedError.
         """
         spans, chain, limit = {} if spans is None else spans, root, None
         while True:
@@ -78,10 +73,8 @@ class Membership:
         """Return the gaps in which those of the owners of claims would be appended that no span has; None if a damaged index hides it.
 
         A span whose index is deleted has them, too. All indexes are, two weeks after the stream's retention: a copy that counted beside
-        the record would be a second row, while a record that was passed over is reported in any case.
-
-        Raises:
-            HeldError, LedgerUnavailableError: as `locate`.
+        the record would be a second row, while a record that was passed over is reported in any case. This raises HeldError for the same reasons
+        as `locate`, and LedgerUnavailableError.
         """
         # those in one span side by side
         wanted = sorted(owners, key=lambda one: (one.chain.name, one.number))
@@ -107,8 +100,7 @@ class Membership:
     def numbers(self, span: Span, beside: Sequence[Number] = ()) -> Collection[Number]:
         """Return the sequence numbers of a span's records. If all of them are among `beside`, its index is not read.
 
-        Raises:
-            IndexLostError, IndexDamagedError: its index is deleted, or damaged.
+        If it is read, and deleted or damaged, this raises IndexLostError or IndexDamagedError.
         """
         if span.records <= BORDERS:
             return frozenset((span.first, span.last)) if span.records else frozenset()

@@ -24,11 +24,7 @@ MARGIN_SECONDS = 300
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """A shard that records may have landed on.
-
-    Attributes:
-        shard: as Kinesis lists it; None if it only is the parent of a listed one.
-    """
+    """A shard that records may have landed on, as Kinesis lists it; `shard` is None if it only is the parent of a listed one."""
 
     chain: ChainId
     shard: Shard | None
@@ -41,11 +37,7 @@ class Lineage:
 
 @dataclass(eq=False)
 class Passing:
-    """Looks at the ends of the shards' chains.
-
-    Args:
-        marks: puts markers, as a command does not.
-    """
+    """Looks at the ends of the shards' chains. With `marks`, it puts markers; a command does not."""
 
     _shards: Shards
     _ledger: Ledger
@@ -58,8 +50,7 @@ class Passing:
     def lineages(self) -> list[Lineage]:
         """Return all shards, from one whole listing made now: those listed, and the parents that they name and that were ever seen.
 
-        Raises:
-            UnprovenError: the listing lacks shards, or is older than one of the chains.
+        If the listing lacks shards, or is older than one of the chains, this raises UnprovenError.
         """
         listed = {shard.shard_id: shard for shard in self._shards.whole()}
         noted = self._ledger.chains()
@@ -87,10 +78,8 @@ class Passing:
     def obstacle(self, moment: int) -> str:
         """Return which shard has not passed a time (UNIX milliseconds) yet, with the reason; empty if all have.
 
-        Open shards that have not get a marker. The listing must be made after `moment` and the margin by this machine's clock.
-
-        Raises:
-            UnprovenError, UnavailableError: as `lineages`.
+        Open shards that have not get a marker. The listing must be made after `moment` and the margin by this machine's clock. This raises
+        UnprovenError for the same reasons as `lineages`, and UnavailableError.
         """
         bound = moment + MARGIN_SECONDS * 1000
         if self._clock.now() * 1000 <= bound:
@@ -124,8 +113,7 @@ class Passing:
     def has_passed(self, lineage: Lineage, bound: int) -> bool:
         """Return whether a chain's latest arrival is later than `bound` (UNIX milliseconds), or the chain is closed.
 
-        Raises:
-            UnprovenError: Kinesis lists a shard as open whose chain is closed, so the listing is old and may lack its children.
+        If Kinesis lists a shard as open whose chain is closed, this raises UnprovenError: the listing is old and may lack its children.
         """
         end = self._ledger.end(lineage.chain)
         if end is not None and end.last == BEHIND_ALL and lineage.is_open:

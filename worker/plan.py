@@ -92,16 +92,10 @@ def plan(
     failing: Callable[[str], str] = lambda _: "",
     excess: Excess = lambda *_: (),
 ) -> Plan:
-    """Plan as many of the records as fit into one span, from the first on.
+    """Plan as many of the records as fit into one span, from the first on, for this gap. There is at least one; `now` is UNIX seconds.
 
-    Args:
-        decided: the records, at least one.
-        gap: where to append the span.
-        answers: what is known of their accounts.
-        cut: the limits of chunks.
-        now: UNIX seconds.
-        failing: why a database's rows are left to the sender, because it has just failed; empty if they are not.
-        excess: returns the tables that are too many.
+    `failing` returns why a database's rows are left to the sender, because it has just failed; empty if they are not. `excess` returns the
+    tables that are too many.
     """
     most = inf
     while True:
@@ -308,7 +302,6 @@ def _gathered(groups: _Groups, surplus: Collection[Group]) -> _Groups:
 
 
 def _chunk_of(groups: _Groups, group: Group) -> Chunk:
-    """Return the chunk of a group, an empty one if it has none yet."""
     return groups.setdefault(group, Chunk(ChunkKey(group, 0), [], []))
 
 

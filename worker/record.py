@@ -36,7 +36,6 @@ class Record(NamedTuple):
     """A record of the stream.
 
     Attributes:
-        number: its sequence number.
         arrived_at: UNIX seconds, approximately.
         account: the account that owns its rows; NOBODY if none could be read.
         key_id: of the write key that the rows came by; empty if there was none.
@@ -136,11 +135,9 @@ class Records:
         return cls(fields, blocks)
 
     def __len__(self) -> int:
-        """Return how many there are."""
         return len(self.numbers)
 
     def __iter__(self) -> Iterator[Record]:
-        """Yield each."""
         sizes, blocks = Counter(self.positions), zip(*self.blocks[1:], strict=True)
         for position, (*fields, refused, rejected) in enumerate(zip(*self.fields, strict=True)):
             yield Record._make((*fields, tuple(islice(blocks, sizes[position])), refused, rejected))

@@ -23,8 +23,7 @@ ANSWER_SECONDS = 0.5
 class IamUser(redis.CredentialProvider):
     """Signs in to an ElastiCache serverless cache with IAM. Each connection gets its own token, signed locally.
 
-    Args:
-        cache: name of the cache, which is not its address.
+    `cache` is the name of the cache, which is not its address.
     """
 
     def __init__(

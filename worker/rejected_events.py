@@ -18,13 +18,7 @@ PREFIX = "rejected/"
 
 
 class KeptEvent(NamedTuple):
-    """An event that was rejected and kept.
-
-    Attributes:
-        received_at: UNIX milliseconds.
-        original: as it was sent.
-        message: the message that its sender got.
-    """
+    """A rejected event that is kept: when it was received (UNIX milliseconds), as it was sent, and the message that its sender got."""
 
     received_at: int
     original: bytes
@@ -38,11 +32,7 @@ def name_of(span: Span, group: Group) -> str:
 
 
 def events(data: bytes) -> Iterator[KeptEvent]:
-    """Yield the events in an object.
-
-    Raises:
-        InvalidObjectError: it holds something else.
-    """
+    """Yield the events in an object; raise InvalidObjectError if it holds something else."""
     try:
         for event, _ in values(data):
             yield KeptEvent(*event)

@@ -114,7 +114,6 @@ class Replacements:
             raise EditRefusedError("the span object with its rows cannot be read") from error
 
     def _replace(self, span: Span, key: ChunkKey, made: Rows) -> Place:
-        """Append a span with the new rows, and mark the chunk as replaced."""
         from worker.span_object import Chunk, span_of_rows  # noqa: PLC0415 -- the `sluice` command checks rows without it
 
         now, sender, origin = self._clock.now(), RowSender(key.account), f"{span.place.name}/{key.name}"
@@ -141,11 +140,7 @@ class Replacements:
 
 
 def decoded(payload: bytes) -> list[dict[str, Any]]:
-    """Decode rows: MessagePack maps, back to back.
-
-    Raises:
-        EditRefusedError: these are not rows.
-    """
+    """Decode rows: MessagePack maps, back to back; raise EditRefusedError if these are not rows."""
     try:
         found = [row for row, _ in values(payload)]
     except InvalidObjectError as error:
@@ -156,11 +151,7 @@ def decoded(payload: bytes) -> list[dict[str, Any]]:
 
 
 def revised(old: bytes, new: bytes) -> list[bytes]:
-    """Check and encode new rows that replace old ones, one for one.
-
-    Raises:
-        EditRefusedError: their number differs, or one breaks the rules.
-    """
+    """Check and encode new rows that replace old ones, one for one; raise EditRefusedError if their number differs, or one breaks the rules."""
     before, after = decoded(old), decoded(new)
     if len(before) != len(after):
         raise EditRefusedError(
@@ -170,13 +161,10 @@ def revised(old: bytes, new: bytes) -> list[bytes]:
 
 
 def revised_row(old: dict[str, Any], new: dict[str, Any]) -> bytes:
-    """Check and encode a new row that replaces an old one; return it as one MessagePack map.
+    """Check and encode a new row as one MessagePack map; raise EditRefusedError if it breaks the rules, or may not replace the old one.
 
     Columns follow the rules by which the ingest turns events into rows. `time` must be UNIX seconds, and `event_id` and
     `received_at` must not change.
-
-    Raises:
-        EditRefusedError: it breaks the rules.
     """
     for name in _FIXED:
         if name not in old or new.get(name) != old[name]:
@@ -197,16 +185,10 @@ def revised_row(old: dict[str, Any], new: dict[str, Any]) -> bytes:
 
 
 def row_of(text: str, received_at: int, table: str, new_id: Callable[[], str]) -> tuple[str, bytes]:
-    """Return the table and the row of a repaired event.
+    """Return the table and the row of a repaired event, given its JSON; raise EditRefusedError if it breaks the rules of rows.
 
-    Args:
-        text: the event's JSON.
-        received_at: UNIX milliseconds at which it was received; also the time of an event that has none.
-        table: the table of an event that names none; empty if that is unknown.
-        new_id: returns the id of an event that has none.
-
-    Raises:
-        EditRefusedError: it breaks the rules of rows.
+    It was received at `received_at` (UNIX milliseconds), which is also the time of an event that has none. An event that names no table has
+    `table`, empty if that is unknown; one that has no id gets what `new_id` returns.
     """
     try:
         event = json_codec.parse(text.encode())

@@ -43,12 +43,9 @@ class RestoreGuard:
     def check(self) -> bool:
         """Return whether the ledger's table is another one than this instance last saw, so that what it remembers of it is void.
 
-        DynamoDB may fail to describe a table while it serves items: an instance that has lately seen the right table goes on then, and soon
-        looks again. It does not go on without a table: soon after, a restored one may be there.
-
-        Raises:
-            HeldError: it was restored.
-            UnavailableError: DynamoDB or S3 does not answer, and this instance has not seen the right table lately.
+        If the ledger was restored, this raises HeldError. DynamoDB may fail to describe a table while it serves items: an instance that has lately
+        seen the right table goes on then, and soon looks again; for any other, this raises UnavailableError, as it does if S3 does not answer.
+        No instance goes on without a table: soon after, a restored one may be there.
         """
         now, was = self._clock.now(), self._created
         if 0 <= now - self._checked_at < CHECK_SECONDS:

@@ -23,11 +23,7 @@ compress: Callable[[Buffer], bytes] = partial(isal_zlib.compress, level=1, wbits
 
 
 def decompress(data: bytes) -> bytes:
-    """Return the bytes of one gzip member.
-
-    Raises:
-        InvalidObjectError: it is damaged.
-    """
+    """Return the bytes of one gzip member; raise InvalidObjectError if it is damaged."""
     try:
         return isal_zlib.decompress(data, wbits=31)
     except (isal_zlib.error, ValueError, EOFError) as error:  # type: ignore[misc]  # the stub gives an instance for the class
@@ -35,11 +31,7 @@ def decompress(data: bytes) -> bytes:
 
 
 def values(payload: bytes) -> Iterator[tuple[Any, int]]:
-    """Yield each of MessagePack values that stand back to back, and where it ends.
-
-    Raises:
-        InvalidObjectError: what follows the last value is none.
-    """
+    """Yield each of MessagePack values that stand back to back, and where it ends; raise InvalidObjectError if what follows the last is none."""
     unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=len(payload) + 1)
     unpacker.feed(payload)
     number = end = 0
@@ -52,11 +44,7 @@ def values(payload: bytes) -> Iterator[tuple[Any, int]]:
 
 
 def slice_of(payload: bytes, positions: range, rows: int) -> bytes:
-    """Return the rows at these positions of a payload, which has `rows` rows.
-
-    Raises:
-        WrongCountError: it has another number of rows.
-    """
+    """Return the rows at these positions of a payload; raise WrongCountError if it has another number of rows than `rows`."""
     unpacker = msgpack.Unpacker(max_buffer_size=len(payload) + 1)
     unpacker.feed(payload)
     ends = [0]

@@ -17,11 +17,7 @@ _SECONDS_BETWEEN_READS = 30.0
 
 @dataclass(eq=False)
 class Secret:
-    """One secret.
-
-    Attributes:
-        text: its value when it was last read; empty before the first read.
-    """
+    """One secret; `text` is its value when it was last read, empty before the first read."""
 
     _secrets: "SecretsManagerClient"
     _id: str

@@ -36,11 +36,8 @@ class Selection:
     def from_event(cls, event: Mapping[str, Any]) -> "Selection":
         """Return the selection in an event: `kinds`, `account`, `table`, `reason`, `since`, `decision` and `chunks`, each optional.
 
-        `chunks` is `[[chain, after, chunk], …]`. An event of the schedule selects nothing in particular; its `account` is the AWS
-        account.
-
-        Raises:
-            ValueError: a member is invalid.
+        `chunks` is `[[chain, after, chunk], …]`. An invalid member raises ValueError. An event of the schedule selects nothing in particular;
+        its `account` is the AWS account.
         """
         if event.get("source") == "aws.events":
             return cls()
@@ -101,11 +98,7 @@ def reason_of(key: ChunkKey, entry: Entry) -> str:
 
 
 def chunks_of(named: Any) -> dict[Place, frozenset[ChunkKey]]:
-    """Return chunks by span, given `[[chain, after, chunk], …]`.
-
-    Raises:
-        ValueError: one of them is invalid.
-    """
+    """Return chunks by span, given `[[chain, after, chunk], …]`; raise ValueError if one of them is invalid."""
     found: dict[Place, set[ChunkKey]] = {}
     for chain, after, chunk in named:
         found.setdefault(Place.parse(chain, after), set()).add(ChunkKey.parse(chunk))

@@ -225,7 +225,6 @@ _COUNTED = {
 
 
 def _count(turn: Turn, report: Report) -> None:
-    """Add the rows that a turn selected to the report, each once."""
     for key, before in turn.selected.items():
         for state, rows in _rows_by_state(turn.span, key):
             name = "kept" if state is before.state else _COUNTED.get(state, "kept")

@@ -53,12 +53,9 @@ class Settlement:
     _telemetry: Telemetry
 
     def settle(self, span: Span, opened: Collection[ChunkKey], outcomes: Mapping[ChunkKey, Outcome]) -> Span:
-        """Write the outcomes; if another invocation has written meanwhile, apply them to what it wrote. Return what is written then.
+        """Write the outcomes of sends to a span, as this invocation wrote it; return what is written then.
 
-        Args:
-            span: as this invocation wrote it.
-            opened: chunks whose doubt this invocation opened.
-            outcomes: of sends.
+        If another invocation has written meanwhile, they are applied to what it wrote. `opened` are the chunks whose doubt this invocation opened.
         """
         while True:
             changes = self._changes(span, opened, outcomes)
@@ -79,7 +76,6 @@ class Settlement:
     def _changes(
         self, span: Span, opened: Collection[ChunkKey], outcomes: Mapping[ChunkKey, Outcome]
     ) -> dict[ChunkKey, Entry]:
-        """Return the entries that the outcomes change."""
         now = milliseconds(self._clock.now())
         changes: dict[ChunkKey, Entry] = {}
         # chunks to halve come last: whether halving is in vain depends on what else was accepted

@@ -81,11 +81,7 @@ class Shards:
         self._chains = {one.shard_id: ChainId(self._stream, one.start, one.shard_id) for one in self.all()}
 
     def whole(self) -> list[Shard]:
-        """Return all shards, from one listing whose open shards cover every key.
-
-        Raises:
-            UnprovenError: they do not, so the listing lacks some.
-        """
+        """Return all shards, from one listing whose open shards cover every key; raise UnprovenError if they do not, so that it lacks some."""
         shards = list(self.all())
         open_keys = sorted((shard.keys.start, shard.keys.stop) for shard in shards if shard.is_open)
         behind = 0
@@ -180,8 +176,7 @@ class Shards:
     def behind(self, shard: str, last: Number) -> Iterator[list[Number]]:
         """Yield the numbers of a closed shard's records behind the number `last`, or of all behind START: some at a time, and some twice.
 
-        Raises:
-            ShardGoneError: Kinesis no longer has the shard.
+        If Kinesis no longer has the shard, this raises ShardGoneError.
         """
         place = {"ShardIteratorType": "TRIM_HORIZON"}
         if last != START:

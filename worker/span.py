@@ -141,11 +141,7 @@ class ChunkKey(NamedTuple):
     @classmethod
     @lru_cache(maxsize=4096)  # most spans have the same chunks
     def parse(cls, name: str) -> Self:
-        """Return the key with this name.
-
-        Raises:
-            ValueError: it does not name a chunk.
-        """
+        """Return the key with this name; raise ValueError if it does not name a chunk."""
         group, _, part = name.rpartition("/")
         number, *path = part.split(".")
         if not group or not all(step in _HALVES for step in path):
@@ -209,11 +205,7 @@ class Place:
 
     @classmethod
     def parse(cls, chain: str, after: Number) -> "Place":
-        """Return the place given by the name of a chain and a sequence number.
-
-        Raises:
-            ValueError: `chain` does not name a chain.
-        """
+        """Return the place given by the name of a chain and a sequence number; raise ValueError if `chain` does not name a chain."""
         return cls(ChainId.parse(chain), after)
 
     @property
@@ -255,7 +247,6 @@ class Span:
         after: last sequence number of the preceding span of the chain.
         planned_at: UNIX milliseconds.
         chunks: the planned chunks, with their numbers of rows; rejected events are among them.
-        destinations: where each sender's rows go.
         records: how many records it has.
         digest: of their sequence numbers.
         earliest: the earliest arrival of its records, in UNIX milliseconds; 0 if it has none.

@@ -72,11 +72,7 @@ class Chunk:
 
 
 class Encoded(NamedTuple):
-    """A span object that is ready to be put.
-
-    Attributes:
-        bodies: the import body of each chunk.
-    """
+    """A span object that is ready to be put, and the import body of each chunk."""
 
     data: bytes
     ref: ObjectRef
@@ -110,15 +106,11 @@ def encode(
     removed: Collection[ChunkKey] = (),
     counted: Mapping[ChunkKey, int] = MappingProxyType({}),
 ) -> Encoded:
-    """Encode the object of a span that is planned at `now` (UNIX seconds), or one to replace a span's object.
+    """Encode the object of a span that is planned at `now` (UNIX seconds), or one to replace a span's object, with these chunks added.
 
-    Args:
-        chunks: to add.
-        index: of a planned span, without its chunks; else that of the object to replace.
-        now: UNIX seconds.
-        bodies: import bodies of the object to replace. The chunks of its index stay there, with a body or without.
-        removed: those that do not stay.
-        counted: more chunks in the index, without a body: their numbers of rows.
+    `index` is that of a planned span, without its chunks, or of the object to replace. The chunks of the latter stay, with a body in `bodies`,
+    the import bodies of that object, or without, except those that are `removed`. `counted` has the numbers of rows of more chunks in the
+    index, without a body.
     """
     found: dict[ChunkKey, bytes] = {}
     members: list[Member] = []
@@ -145,14 +137,10 @@ def encode(
 def span_of_rows(
     chain: ChainId, chunks: Sequence[Chunk], received_at: int, now: float, origin: str = ""
 ) -> tuple[Span, bytes]:
-    """Return a span of rows that come from no record of the stream, and its object. The sender decides where the rows go.
+    """Return a span of rows that come from no record of the stream, the only one of its chain, and its object. The sender decides where they go.
 
-    Args:
-        chain: of which it is the only span.
-        chunks: its chunks.
-        received_at: the earliest time at which the ingest received a row, in UNIX milliseconds.
-        now: UNIX seconds.
-        origin: the name of the place that the rows come from.
+    `received_at` is the earliest time at which the ingest received a row, in UNIX milliseconds; `now` is UNIX seconds; `origin` is the name of
+    the place that the rows come from.
     """
     plan = SpanPlan(START, milliseconds(now), (), origin, received_at)
     encoded = encode(chunks, replace(EMPTY, plan=plan), now)
@@ -179,11 +167,7 @@ def hour_of(moment: float) -> str:
 
 
 def name_of(span: Span) -> str:
-    """Return the name of a span's object.
-
-    Raises:
-        ObjectGoneError: the span has none.
-    """
+    """Return the name of a span's object; raise ObjectGoneError if the span has none."""
     ref = _ref(span)
     borders = f"{sequence_number(span.first)}-{sequence_number(span.last)}-{ref.digest.hex()}"
     return f"{PREFIX}{ref.hour}/{quote(span.chain.name, safe=_SAFE)}/{borders}.gz"
@@ -315,11 +299,7 @@ class SpanObjects:
 
 
 def checked_part(name: str, data: bytes, begin: int, part: ObjectRef | Member) -> bytes:
-    """Return a part of an object, given the object's bytes from `begin` on.
-
-    Raises:
-        InvalidObjectError: it is not what was written.
-    """
+    """Return a part of an object, given the object's bytes from `begin` on; raise InvalidObjectError if it is not what was written."""
     found = data[part.offset - begin : part.offset - begin + part.length]
     if digest_of(found) != part.digest:
         raise InvalidObjectError(f"{name} holds other bytes than were written")

@@ -40,7 +40,6 @@ class Sweep:
     """The old objects that a sweep found, by what it did with them.
 
     Attributes:
-        deleted: deleted.
         reduced: written anew with less.
         needed: still needed as they are.
         failed: could not be read, written or deleted; the next sweep tries again.
@@ -56,11 +55,7 @@ class Sweep:
 
 @dataclass(eq=False)
 class Sweeper:
-    """Sweeps the bucket.
-
-    Args:
-        archive_seconds: how long rows are kept after their span was planned, if they are in a final state by then.
-    """
+    """Sweeps the bucket. Rows are kept for `archive_seconds` after their span was planned, if they are in a final state by then."""
 
     _ledger: Ledger
     _objects: SpanObjects
@@ -143,8 +138,7 @@ class Sweeper:
     def _has_person(self, span: Span) -> bool:
         """Return whether an object has rows that a search must still delete in Treasure Data, or nobody knows: only it says which they are.
 
-        Raises:
-            InvalidObjectError: S3 has answered with other bytes, perhaps only now.
+        If S3 has answered with other bytes, perhaps only now, this raises InvalidObjectError.
         """
         persons = self._forgetting.persons()
         try:

@@ -15,11 +15,7 @@ from worker.ledger import Ledger
 
 @dataclass(eq=False)
 class Tables:
-    """The accounts' tables, as far as this function instance knows them.
-
-    Attributes:
-        known: by account, tables that exist.
-    """
+    """The accounts' tables, as far as this function instance knows them: those that exist are `known`, by account."""
 
     _ledger: Ledger
     known: defaultdict[str, set[str]] = field(default_factory=partial(defaultdict, set), init=False)

@@ -50,7 +50,6 @@ class Turn:
         closed: the databases that may get nothing, if all selected chunks are left for these; `?` and an account if Redis does not answer
             for it.
         asks: it has chunks that must be asked about; then it needs another turn once there are answers.
-        doubts: chunks to ask about.
         wanted: envelopes whose copies to look for, by request id.
         looked: copies of its envelopes that were put again have been looked for.
         complete: everything selected was tried.
@@ -112,11 +111,7 @@ class Turns:
     _telemetry: Telemetry
 
     def take(self, turn: Turn) -> None:
-        """Handle what is selected of a span, and note in the turn what became of it.
-
-        Raises:
-            UnavailableError, HeldError: it has to wait.
-        """
+        """Handle what is selected of a span, and note in the turn what became of it; raise UnavailableError or HeldError if it has to wait."""
         run = turn.run
         turn.waits_for, turn.asks, turn.closed = "", False, frozenset()
         for _ in range(_ROUNDS):
@@ -214,7 +209,6 @@ class Turns:
         return "", account
 
     def _is_gone(self, span: Span, key: ChunkKey) -> bool:
-        """Return whether a chunk's object is gone."""
         try:
             self._objects.body(span, key)
         except InvalidObjectError as error:

@@ -60,11 +60,7 @@ class Upload:
 
 @dataclass(eq=False)
 class Uploader:
-    """Sends chunks.
-
-    Args:
-        per_database: the most sends under way at once to one database.
-    """
+    """Sends chunks, with at most `per_database` sends under way at once to one database."""
 
     _treasure_data: TreasureDataClient
     _accounts: AccountCache
@@ -78,13 +74,7 @@ class Uploader:
     def upload(
         self, uploads: Sequence[Upload], begin_by: Deadline, deadline: Deadline
     ) -> dict[ChunkKey, Outcome]:
-        """Send the chunks of one span; return their outcomes.
-
-        Args:
-            uploads: to send; at least one.
-            begin_by: no send begins later.
-            deadline: no send is under way later.
-        """
+        """Send the chunks of one span, at least one; return their outcomes. None begins after `begin_by`, or is under way after the deadline."""
         lanes: defaultdict[str, list[Upload]] = defaultdict(list)
         for upload in uploads:
             lanes[upload.database].append(upload)
@@ -173,7 +163,6 @@ class _Run:
     _ended: list[float] = field(default_factory=list, init=False)  # UNIX seconds at which lanes did
 
     def run(self) -> dict[ChunkKey, Outcome]:
-        """Send the chunks; return their outcomes."""
         health = self._u.health
         tried = [database for database in self._lanes if not health.reason(database)]
         jobs = [partial(self._send_all, lane) for lane in self._lanes.values()]

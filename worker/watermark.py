@@ -82,8 +82,6 @@ class Completeness:
 
 @dataclass(slots=True)
 class _Found:
-    """What a run has found out so far."""
-
     pending: dict[Table, int] = field(default_factory=dict)
     dead: Counter[Table] = field(default_factory=Counter)
     tables: set[Table] = field(default_factory=set)
@@ -93,12 +91,7 @@ class _Found:
 
 @dataclass(eq=False)
 class Watermarks:
-    """Takes watermarks.
-
-    Args:
-        queue_url: the overflow queue.
-        notices_url: the queue of notices that the overflow queue was used.
-    """
+    """Takes watermarks. Its queues are the overflow queue, and that of the notices that the overflow queue was used."""
 
     _passing: Passing
     _shards: Shards
@@ -147,12 +140,9 @@ class Watermarks:
         return [(sent, at) for sent, at in self._ledger.noted(DRAINED) or ()]
 
     def _in_queue(self, began: float) -> float:
-        """Return the UNIX seconds up to which no message sent to the queue is left there.
+        """Return the UNIX seconds up to which no message sent to the queue is left there; raise UnprovenError if it holds messages.
 
         The queue's counts show older messages. A notice shows that there may be newer ones; it is received, but stays in its queue.
-
-        Raises:
-            UnprovenError: the queue holds messages.
         """
         notices = self._sqs.receive_message(
             QueueUrl=self._notices_url, VisibilityTimeout=0, WaitTimeSeconds=_ALL_SERVERS_SECONDS
@@ -165,8 +155,7 @@ class Watermarks:
     def _passed_by_all(self, ends: Iterable[_End], until: float) -> float:
         """Return the UNIX milliseconds that every shard has passed.
 
-        Raises:
-            UnprovenError: a shard has no span yet, or a closed one may hold records that are in none.
+        This raises UnprovenError if a shard has no span yet, or a closed one may hold records that are in none.
         """
         passed = float("inf")
         for lineage, end in ends:
@@ -183,13 +172,10 @@ class Watermarks:
         return passed
 
     def _check_read_out(self, lineage: Lineage, end: Span | None, until: float) -> None:
-        """Check that a closed shard holds no record behind the last one that is in a span of its chain.
+        """Raise UnprovenError if a closed shard may hold a record behind the last one that is in a span of its chain.
 
         If the sender has closed the chain, records that the event source delivers later are in the chain of the gap before its end. That
         has no gaps itself, unless records were passed over.
-
-        Raises:
-            UnprovenError: it may.
         """
         is_closed = end is not None and end.last == BEHIND_ALL
         last = START if end is None else end.after if is_closed else end.last

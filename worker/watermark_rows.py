@@ -38,11 +38,7 @@ PERIOD_SECONDS = 300
 
 @dataclass(eq=False)
 class WatermarkRows:
-    """Takes a watermark and writes its rows.
-
-    Args:
-        table: the table that the rows go to; empty to write none.
-    """
+    """Takes a watermark and writes its rows to a table, or none if the table's name is empty."""
 
     _ledger: Ledger
     _watermarks: Watermarks
@@ -56,8 +52,7 @@ class WatermarkRows:
     def write(self, deadline: Deadline) -> dict[str, Any]:
         """Write the watermark that can be proved now.
 
-        Returns:
-            `written`, the number of accounts with rows that their database accepted, and `unknown`, why there is no watermark.
+        The result has `written`, the number of accounts with rows that their database accepted, and `unknown`, why there is no watermark.
         """
         if not self._table:
             return {"written": 0, "unknown": "no table is set"}

@@ -104,11 +104,7 @@ class Effects:
 
 
 class Wiring:
-    """The parts of one function instance.
-
-    Args:
-        replaced: by class, the class that fault injection builds in its place.
-    """
+    """The parts of one function instance. Fault injection builds other classes in place of some: they are `replaced`, by class."""
 
     def __init__(
         self, settings: WorkerSettings, effects: Effects, replaced: Mapping[Any, Any] = MappingProxyType({})
@@ -266,11 +262,7 @@ class Wiring:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Wiring":
-        """Return the parts of a Lambda function.
-
-        Raises:
-            SettingsError: a setting is missing or wrong.
-        """
+        """Return the parts of a Lambda function; raise SettingsError if a setting is missing or wrong."""
         settings = WorkerSettings.from_environment(environment)
         return cls(settings, _lambda_effects(settings, environment))
 

@@ -95,9 +95,7 @@ class Worker:
     def run(self, event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
         """Take the records of one invocation; return Lambda's partial batch response.
 
-        Args:
-            event: Lambda's event, with records of the stream. A replay adds `replay`.
-            deadline: after it, nothing may be sent; it leaves time to settle.
+        The event is Lambda's, with records of the stream; a replay adds `replay`. After the deadline, nothing may be sent; it leaves time to settle.
         """
         was_enabled, is_live = gc.isenabled(), "replay" not in event
         gc.disable()  # a batch's tuples form no cycles, and scanning them doubles the CPU time
@@ -138,7 +136,6 @@ class Worker:
         return records.numbers[batch.done] if batch.done < len(records) else None
 
     def _chain(self, shard: str, first: Number) -> ChainId:
-        """Return the chain of a shard whose records have just been received."""
         chain = self._shards.chain(shard)
         if first < chain.lowest:
             raise HeldError(HeldError.DELETED_STREAM)
@@ -180,8 +177,7 @@ class Worker:
     def _append(self, batch: _Batch, gap: Gap, records: Records) -> None:
         """Claim records, as many as fit into one span, store their chunks, and append the span, unless another has taken its place.
 
-        Raises:
-            HeldError: the first record cannot be decided now.
+        This raises HeldError if the first record cannot be decided now.
         """
         for _ in range(_TRIES):
             planned = self._plan(self._claims.decide(records, gap), gap)

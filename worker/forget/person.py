@@ -31,7 +31,6 @@ class Person:
 
     Attributes:
         id: of the request.
-        column: that identifies the person.
         hashes: of the values that the column has in the person's rows.
         before: UNIX milliseconds; only rows that the ingest received until then.
     """
@@ -44,12 +43,7 @@ class Person:
 
 
 class Found(NamedTuple):
-    """A row of a person.
-
-    Attributes:
-        request: that it matches.
-        id: of the row, by which Treasure Data finds it; None of an original.
-    """
+    """A row of a person: the request that it matches, and the id by which Treasure Data finds the row; None of an original."""
 
     request: str
     id: RowId | None = None
@@ -71,12 +65,7 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Persons:
-    """Persons to forget.
-
-    Attributes:
-        key: that hashes are made with.
-        persons: the persons.
-    """
+    """Persons to forget, and the key that their hashes are made with."""
 
     key: bytes = field(repr=False)
     persons: tuple[Person, ...]
@@ -97,11 +86,7 @@ class Persons:
 
 
 class Matcher:
-    """Recognises rows of one account's persons.
-
-    Attributes:
-        before: UNIX milliseconds; rows that the ingest received later are nobody's.
-    """
+    """Recognises rows of one account's persons. Rows that the ingest received later than `before` (UNIX milliseconds) are nobody's."""
 
     def __init__(self, key: bytes, account: str, columns: Mapping[str, Mapping[bytes, Person]]) -> None:
         self._columns = {column: dict(persons) for column, persons in columns.items()}
@@ -206,7 +191,6 @@ def _texts(payload: bytes, behind: re.Pattern[bytes]) -> set[bytes]:
 
 
 def _text(payload: bytes, start: int) -> bytes:
-    """Return the text of the value that begins at `start`."""
     unpacker = msgpack.Unpacker(strict_map_key=False, raw=True)
     unpacker.feed(payload[start : start + _LONGEST_VALUE])
     try:
@@ -217,11 +201,7 @@ def _text(payload: bytes, start: int) -> bytes:
 
 
 def _unpacked(payload: bytes) -> Iterator[tuple[bytes, Any]]:
-    """Yield each MessagePack value of a payload: its bytes, and itself.
-
-    Raises:
-        InvalidObjectError: it holds something else.
-    """
+    """Yield each MessagePack value of a payload: its bytes, and itself; raise InvalidObjectError if it holds something else."""
     begin = 0
     for value, end in values(payload):
         yield payload[begin:end], value

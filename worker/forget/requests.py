@@ -48,7 +48,6 @@ class ForgetRequest:
 
     Attributes:
         id: its name, by which nobody can be recognised.
-        column: that identifies the person.
         hashes: of the values; empty once the request is done and cleared, and no events are refused.
         before: UNIX milliseconds of the request: what the ingest received until then is forgotten.
         until: UNIX seconds from which the last search is made.
@@ -103,7 +102,6 @@ class RequestDocument:
     """All requests, and how far a search has come that goes on by itself.
 
     Attributes:
-        requests: by id.
         after: the name behind which it goes on: of an object with rejected events, then of a span object.
         began: UNIX seconds at which it began; 0 if none is under way.
         left: rows that it had to leave so far, by request.
@@ -201,11 +199,7 @@ class RequestDocument:
 
     @classmethod
     def decode(cls, data: bytes) -> "RequestDocument":
-        """Return the document that `encode` encoded.
-
-        Raises:
-            BucketUnavailableError: these are other bytes.
-        """
+        """Return the document that `encode` encoded; raise BucketUnavailableError if these are other bytes."""
         try:
             content = json.loads(zlib.decompress(data, 31))
             if content.pop("version") != _VERSION:
@@ -218,7 +212,10 @@ class RequestDocument:
 
 @dataclass(eq=False)
 class ForgetRequests:
-    """Reads and changes the requests. If S3 cannot be reached, methods raise BucketUnavailableError."""
+    """Reads and changes the requests.
+
+    If S3 cannot be reached, methods raise BucketUnavailableError; if the key is needed and cannot be read, SecretUnavailableError.
+    """
 
     _s3: "S3Client"
     _bucket: str
@@ -228,11 +225,7 @@ class ForgetRequests:
     _known: tuple[str, Persons, float] = field(default=("", _NOBODY, float("-inf")), init=False)
 
     def persons(self, max_age: float = FRESH_SECONDS) -> Persons:
-        """Return the persons to forget, as they were so many seconds ago at most.
-
-        Raises:
-            SecretUnavailableError: the key cannot be read.
-        """
+        """Return the persons to forget, as they were so many seconds ago at most."""
         etag, persons, read_at = self._known
         if self._clock.now() - read_at >= max_age:
             document, etag = self._read(etag)
@@ -242,20 +235,12 @@ class ForgetRequests:
         return persons
 
     def persons_of(self, requests: Iterable[ForgetRequest]) -> Persons:
-        """Return the persons that requests name.
-
-        Raises:
-            SecretUnavailableError: the key cannot be read.
-        """
+        """Return the persons that requests name."""
         found = tuple(one.person for one in requests)
         return Persons(self._member(FORGET_KEY), found) if found else _NOBODY
 
     def hashes(self, account: str, column: str, values: Iterable[str]) -> list[list[str]]:
-        """Return, for each value, its hash and that of what HashedColumns makes of it.
-
-        Raises:
-            SecretUnavailableError: the key cannot be read.
-        """
+        """Return, for each value, its hash and that of what HashedColumns makes of it."""
         hash_of = hasher(self._member(FORGET_KEY), account, column)
         return [[hash_of(text.encode()).hex() for text in self.texts(value)] for value in values]
 

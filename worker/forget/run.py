@@ -67,22 +67,19 @@ class Forget:
     _telemetry: Telemetry
 
     def run(self, asked: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
-        """Do what a command asks for.
+        """Do what a command asks for, until the deadline.
 
-        Args:
-            asked: `do` is one of those below. Most name an `account`, a `column` and `values`.
+        `do` is one of these; most name an `account`, a `column` and `values`:
 
-                - `look` and `forget`: in the objects whose names begin with `prefix`, of spans or of rejected events, behind `after`; by
-                  `forget`, everybody who is to be forgotten.
-                - `tables`: where Treasure Data may have rows, also in `databases`, and which of these are `shared`: other accounts may have
-                  rows there. `count`, `delete` and `select`: there, in a `database`'s `table`. In a shared one, `delete` and `select`
-                  only return the statement (`end`: `shared`), unless it was `named`: then that is what somebody has decided.
-                - `texts`: what the values are in rows.
-                - `note`: make a request of each value; with `refuse`, have the ingest refuse new events. `lift`: accept them again, for
-                  `ids` of requests.
-                - `counted`: note how many rows of the `requests` were counted before or after a deletion, in `counts` by table and request, 0
-                  for those left out; with `clear`, that none are left anywhere.
-            deadline: for all of it.
+        - `look` and `forget`: in the objects whose names begin with `prefix`, of spans or of rejected events, behind `after`; by `forget`,
+          everybody who is to be forgotten.
+        - `tables`: where Treasure Data may have rows, also in `databases`, and which of these are `shared`: other accounts may have rows there.
+        - `count`, `delete` and `select`: do that there, in a `database`'s `table`. In a shared one, `delete` and `select` only return the statement
+          (`end`: `shared`), unless it was `named`: then that is what somebody has decided.
+        - `texts`: what the values are in rows.
+        - `note`: make a request of each value; with `refuse`, have the ingest refuse new events. `lift`: accept them again, for `ids` of requests.
+        - `counted`: note how many rows of the `requests` were counted before or after a deletion, in `counts` by table and request, 0 for those
+          left out; with `clear`, that none are left anywhere.
         """
         try:
             return self._do(asked, deadline)
@@ -171,11 +168,7 @@ class Forget:
         return [document.requests[one] for one in ids if one in document.requests]
 
     def _publish(self) -> bool:
-        """Tell the ingest whose events it is to refuse; return whether it has an edge policy.
-
-        Raises:
-            UnavailableError: the edge policy cannot be written.
-        """
+        """Tell the ingest whose events to refuse; return whether it has an edge policy. Raise UnavailableError if that cannot be written."""
         found: list[EdgePolicy] = []
 
         def change(current: EdgePolicy | None) -> bytes | None:
@@ -235,7 +228,6 @@ class Forget:
     # Treasure Data
 
     def _by_value(self, asked: Mapping[str, Any]) -> str:
-        """Return the condition for rows of persons."""
         texts = [text for value in asked["values"] for text in self._requests.texts(value)]
         return by_value(asked["column"], texts, asked.get("before", milliseconds(self._clock.now())))
 
@@ -278,10 +270,7 @@ class Forget:
     def _tables(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Return the tables with a column, and their columns, by database, and whether Redis says that there is no such account.
 
-        A database that Treasure Data says nothing about has null.
-
-        Raises:
-            UnavailableError: Redis does not say which database the account has.
+        A database that Treasure Data says nothing about has null. If Redis does not say which one the account has, this raises UnavailableError.
         """
         databases = set(asked.get("databases", ()))
         account = self._accounts.look_up([asked["account"]]).get(asked["account"])
@@ -312,10 +301,7 @@ class Forget:
     def _shared(self, account: str, databases: set[str]) -> set[str]:
         """Return the databases in which a value does not say whose a row is: others have them too, or the account has them no more.
 
-        No column of a row names its account.
-
-        Raises:
-            UnavailableError: nobody knows now which databases the accounts have that the edge policy names.
+        No column of a row names its account. This raises UnavailableError while nobody knows which databases the accounts in the edge policy have.
         """
         names = set[str]()
 

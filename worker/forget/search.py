@@ -83,10 +83,9 @@ class Findings:
 
 @dataclass(eq=False)
 class ForgetSearch:
-    """Searches.
+    """Searches. `look` and `forget` raise UnavailableError if S3 or the ledger does not answer.
 
-    Args:
-        shown_seconds: after a delivery, until a query is sure to find its rows.
+    After a delivery, it takes `shown_seconds` until a query is sure to find its rows.
     """
 
     _ledger: Ledger
@@ -99,11 +98,7 @@ class ForgetSearch:
     _shown_seconds: float
 
     def look(self, prefix: str, after: str, persons: Persons, deadline: Deadline) -> Findings:
-        """Look for persons in the objects whose names begin so, behind a name, until the deadline is near, and change nothing.
-
-        Raises:
-            UnavailableError: S3 or the ledger does not answer.
-        """
+        """Look for persons in the objects whose names begin so, behind a name, until the deadline is near, and change nothing."""
         searched = Findings()
         for names in self._names(prefix, after, searched, deadline):
             if prefix.startswith(REJECTED):
@@ -114,11 +109,7 @@ class ForgetSearch:
         return searched
 
     def forget(self, prefix: str, after: str, deadline: Deadline) -> Findings:
-        """Forget everybody who is to be forgotten in the objects whose names begin so, behind a name, until the deadline is near, and note it.
-
-        Raises:
-            UnavailableError: S3 or the ledger does not answer.
-        """
+        """Forget everybody who is to be forgotten in the objects whose names begin so, behind a name, until the deadline is near, and note it."""
         document, now, searched = self._requests.document(), self._clock.now(), Findings()
         persons = self._requests.persons_of(document.active)
 

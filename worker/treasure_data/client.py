@@ -66,9 +66,7 @@ class Reply:
 class Creation(NamedTuple):
     """The response to the creation of a table or a database.
 
-    Attributes:
-        status: its status; 0 if no answer settles it.
-        words: of a refusal, Treasure Data's own explanation.
+    Its status is 0 if no answer settles it; the words are Treasure Data's own explanation of a refusal.
     """
 
     status: int
@@ -92,9 +90,7 @@ _MEANINGS = {
 def classify(answer: TdAnswer, sent: Mapping[str, str]) -> Reply:
     """Return what the answer to an import means.
 
-    Args:
-        answer: the response.
-        sent: `md5_hex` of the request's body, and the `unique_id`, `database` and `table` that it was sent under.
+    `sent` has the `md5_hex` of the request's body, and the `unique_id`, `database` and `table` that it was sent under.
     """
     status, is_refusal = answer.status, answer.is_refusal
     if status == 200:

@@ -18,11 +18,7 @@ _ROW = "event_id || '/' || CAST(received_at AS VARCHAR) || '/' || CAST(time AS V
 
 @dataclass(eq=False)
 class Question:
-    """One question about chunks of rows of a table.
-
-    Args:
-        not_before: UNIX seconds; a query that began earlier does not prove that rows are absent.
-    """
+    """One question about chunks of rows of a table. A query that began before `not_before` (UNIX seconds) does not prove that rows are absent."""
 
     _statements: Statements
     _database: str
@@ -33,10 +29,8 @@ class Question:
     def ask(self, chunks: Sequence[Sequence[object]]) -> list[Presence]:
         """Query for rows of several imports, each row by its event_id, received_at and time; return the presence of each import.
 
-        Treasure Data has either all rows of an import or none; any other count is undecided. One query counts for all of them.
-
-        Raises:
-            urllib3.exceptions.HTTPError, SecretUnavailableError: nothing is settled.
+        Treasure Data has either all rows of an import or none; any other count is undecided. One query counts for all of them. If this raises
+        urllib3.exceptions.HTTPError or SecretUnavailableError, nothing is settled.
         """
         ids = [dict.fromkeys(map(RowId.of, rows)) for rows in chunks]
         found = dict.fromkeys(range(len(chunks)), Presence.UNASKABLE)

@@ -65,11 +65,7 @@ class Job:
 
 @dataclass(eq=False)
 class Statements:
-    """Runs statements.
-
-    Attributes:
-        api: makes a request of Treasure Data's API.
-    """
+    """Runs statements; `api` makes a request of Treasure Data's API."""
 
     api: Callable[..., TdAnswer]
     _clock: Clock
@@ -77,8 +73,7 @@ class Statements:
     def run(self, database: str, sql: str, deadline: Deadline) -> Job:
         """Run a statement to its end.
 
-        Raises:
-            urllib3.exceptions.HTTPError, SecretUnavailableError: Treasure Data or the API key cannot be reached.
+        This raises urllib3.exceptions.HTTPError or SecretUnavailableError if Treasure Data or the API key cannot be reached.
         """
         now = self._clock.now()
         issued = self.api("POST", "job", "issue", "trino", database, form={"query": sql, "priority": "0"})
