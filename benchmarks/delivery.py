@@ -6,6 +6,7 @@ from typing import Any
 from benchmarks import traffic
 from doubles.s3 import MemoryS3
 from tests.support.delivery import Delivery
+from tests.support.inline_executor import InlineExecutor
 from worker import bounded_http
 from worker.executor import Threads
 from worker.treasure_data.client import ACCEPTED, Reply, TreasureDataClient

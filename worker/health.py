@@ -42,12 +42,14 @@ class _Health:
     Attributes:
         failure: why it has failed, in one word; empty once it has answered a probe since.
         probed_at: UNIX seconds of the last failure or probe.
+        late_at: UNIX seconds at which others last had to wait for it.
         slow_until: UNIX seconds until which it is left to the sender.
     """
 
     failure: str = ""
     works: bool = False
     probed_at: float = float("-inf")
+    late_at: float = float("-inf")
     slow_until: float = float("-inf")
 
 
@@ -105,10 +107,13 @@ class DatabaseHealth:
         found.failure, found.works, found.probed_at = outcome.reason, False, self._clock.now()
         return True
 
-    def slow(self, database: str) -> None:
-        """Note that others have waited for a database; it is left to the sender for a while, even if it answers probes."""
-        self._get(database).slow_until = self._clock.now() + SLOW_SECONDS
-        self._telemetry.warning("a database is slow", database=database, seconds=SLOW_SECONDS)
+    def late(self, database: str) -> None:
+        """Note that a span's other databases have waited for one. The second time, the sender has it for a while, even if it answers probes."""
+        found, now = self._get(database), self._clock.now()
+        if now - found.late_at < SLOW_SECONDS:
+            found.slow_until = now + SLOW_SECONDS
+            self._telemetry.warning("a database is slow", database=database, seconds=SLOW_SECONDS)
+        found.late_at = now
 
     def probe(self, database: str, seconds: float) -> str:
         """Send an import without rows; return why the database may not get rows yet, or an empty string if it may."""

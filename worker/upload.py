@@ -30,7 +30,7 @@ from worker.treasure_data.explanation import kept
 LINGER_SECONDS = 2.0
 """How long most databases of a span wait for the few that have more to send. The sender sends the rest."""
 PATIENCE_SECONDS = 5.0
-"""How long an attempt may take while other databases wait. One that takes longer leaves its database to the sender."""
+"""How long an attempt may take while other databases wait."""
 OUTAGE_DATABASES = 8
 """If so many databases fail in one span, and none accepts anything, Treasure Data seems to be away."""
 MOST_LANES = 192
@@ -161,12 +161,15 @@ class _Run:
     _deadline: Deadline
     _lanes: Mapping[str, list[Upload]]
     _ended: list[float] = field(default_factory=list, init=False)  # UNIX seconds at which lanes did
+    _late: set[str] = field(default_factory=set, init=False)  # databases that the others waited for
 
     def run(self) -> dict[ChunkKey, Outcome]:
         health = self._u.health
         tried = [database for database in self._lanes if not health.reason(database)]
         jobs = [partial(self._send_all, lane) for lane in self._lanes.values()]
         outcomes = dict(chain.from_iterable(run_parallel(self._u.executors, jobs, MOST_LANES)))
+        for database in self._late:
+            health.late(database)
         failed = sum(bool(health.reason(database)) for database in tried)
         if failed >= OUTAGE_DATABASES and not any(one.event is Event.ACCEPTED for one in outcomes.values()):
             health.away()
@@ -190,7 +193,7 @@ class _Run:
         outcome = self._u.attempt(upload, until)
         self._u.health.note(upload.database, outcome)
         if until.near and not is_alone:
-            self._u.health.slow(upload.database)
+            self._late.add(upload.database)
         return upload.key, outcome
 
     def _is_late(self) -> bool:

@@ -141,19 +141,26 @@ def test_an_outage_is_noted_only_if_nothing_is_accepted(working: int, is_away: b
     assert is_away == bool(made.delivery.wiring.health.reason("another_db"))
 
 
-@pytest.mark.parametrize(("databases", "seconds", "noted"), [(2, 7.0, ["db_0"]), (1, 7.0, []), (2, 4.0, [])])
+@pytest.mark.parametrize(
+    ("databases", "seconds", "times", "noted"),
+    [(2, 7.0, 1, []), (2, 7.0, 2, ["db_0"]), (1, 7.0, 2, []), (2, 4.0, 2, [])],
+)
 def test_others_do_not_wait_long_for_a_slow_database(
-    databases: int, seconds: float, noted: list[str]
+    databases: int, seconds: float, times: int, noted: list[str]
 ) -> None:
-    """Its chunk stays in doubt, and it is left to the sender, even when it answers probes. Alone it keeps nobody waiting."""
+    """Its chunk stays in doubt. The second time, it is left to the sender, even when it answers probes. Alone it keeps nobody waiting."""
     made = Made(2)
-    made.fault(Kind.SLOW, "db_0", seconds=seconds, count=1)
-    [outcome, *_] = made.run(made.uploads(*[1] * databases)).values()
-    took, health = made.clock.now() - made.began, made.delivery.wiring.health
-    health.probe("db_0", 1.0)
+    made.fault(Kind.SLOW, "db_0", seconds=seconds)
+    health, took = made.delivery.wiring.health, list[float]()
+    for _ in range(times):
+        began = made.clock.now()
+        [outcome, *_] = made.run(made.uploads(*[1] * databases)).values()
+        took.append(made.clock.now() - began)
+        health.probe("db_0", 10.0)
 
-    assert took <= (PATIENCE_SECONDS + 0.1 if databases > 1 else seconds + 1)
-    assert (UNANSWERED if noted else Event.ACCEPTED, False) == (outcome.event, outcome.surely_not)
+    is_cut = databases > 1 and seconds > PATIENCE_SECONDS
+    assert max(took) <= (PATIENCE_SECONDS + 0.1 if databases > 1 else seconds + 1)
+    assert (UNANSWERED if is_cut else Event.ACCEPTED, False) == (outcome.event, outcome.surely_not)
     assert noted == [one for one in ("db_0", "db_1") if health.reason(one)]
 
 
