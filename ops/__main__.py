@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from contextlib import suppress
 from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
@@ -17,7 +18,14 @@ def main() -> None:
         sys.stdin = Path(os.devnull).open()  # noqa: SIM115 -- until the process ends
     cli = import_module("ops.cli")
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    cli.main(prog_name="sluice")
+    try:
+        cli.main(prog_name="sluice")
+    except SystemExit as ended:
+        with suppress(OSError):  # of which Python tells as it ends
+            sys.stdout.flush()
+            # Python would wait for threads. What they still ask AWS for, nobody needs any more.
+            os._exit(ended.code if isinstance(ended.code, int) else 0)
+        raise
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ the repeated write fails its condition. The writer name on the item then shows t
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, Field, dataclass, fields, replace
+from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
 from zlib import crc32
@@ -33,7 +34,7 @@ from shared.errors import ItemTooLargeError, LedgerUnavailableError, error_code
 from shared.telemetry import Telemetry
 from worker.chain import ChainId, Owner
 from worker.record import START, Number, number, sequence_number
-from worker.span import SECONDS_KEPT, Place, Span, milliseconds
+from worker.span import SECONDS_KEPT, ChunkKey, Place, Span, milliseconds
 from worker.states import UNSETTLED, State
 
 if TYPE_CHECKING:
@@ -56,11 +57,6 @@ DRAINED = "drained"
 WRITTEN_IN = "table"
 """The note of when the table was created that the items were written in: a restore from a backup makes another one."""
 
-# a span's item has these in one MessagePack array
-_HINTS = get_type_hints(Span)
-_MEMBERS = [one.name for one in fields(Span) if one.name not in ("chain", "after", "final_at")]
-_Members = msgspec.defstruct("_Members", [(name, _HINTS[name]) for name in _MEMBERS], array_like=True)
-_decode = msgspec.msgpack.Decoder(_Members).decode
 _CHANGING = ("g", "v", "wk", "ttl")
 _READ_FIRST, _READ_AT_ONCE = 10, 100
 _TOO_LARGE = "exceeded the maximum allowed size"
@@ -583,6 +579,26 @@ def _part(span: Span) -> int:
     return crc32(span.place.name.encode()) % WORKLIST_KEYS
 
 
+def _member(one: Field[Any]) -> tuple[Any, ...]:
+    """Return a member of an item, as `msgspec.defstruct` takes it."""
+    made = MISSING if one.default_factory is MISSING else msgspec.field(default_factory=one.default_factory)
+    default = made if one.default is MISSING else one.default
+    return (one.name, _HINTS[one.name], default)[: 2 if default is MISSING else 3]
+
+
+# A span's item has these in one MessagePack array, in the order of `Span`. New ones come last, with a default.
+_HINTS = get_type_hints(Span)
+_MEMBERS = {one.name: one for one in fields(Span) if one.name not in ("chain", "after", "final_at")}
+_Members = msgspec.defstruct("_Members", list(map(_member, _MEMBERS.values())), array_like=True)
+_decode = msgspec.msgpack.Decoder(_Members).decode
+
+
+@lru_cache(maxsize=4096)
+def _same(key: ChunkKey) -> ChunkKey:
+    """Return a key, always the same one: most spans have the same chunks, and there may be a hundred thousand in memory."""
+    return key
+
+
 def _item(span: Span) -> Item:
     members = msgspec.msgpack.encode([getattr(span, name) for name in _MEMBERS])
     item = {
@@ -596,10 +612,10 @@ def _item(span: Span) -> Item:
 
 
 def _span(item: Mapping[str, Any]) -> Span:
-    members = _decode(bytes(item["g"]["B"]))
-    return Span(
-        ChainId.parse(item["pk"]["S"]),
-        item["sk"]["S"],
-        final_at=int(item["ttl"]["N"]) - SECONDS_KEPT if "ttl" in item else None,
-        **{name: getattr(members, name) for name in _MEMBERS},
-    )
+    found = _decode(bytes(item["g"]["B"]))
+    members = {name: getattr(found, name) for name in _MEMBERS}
+    members |= {
+        name: {_same(key): one for key, one in members[name].items()} for name in ("chunks", "entries")
+    }
+    final_at = int(item["ttl"]["N"]) - SECONDS_KEPT if "ttl" in item else None
+    return Span(ChainId.parse(item["pk"]["S"]), item["sk"]["S"], final_at=final_at, **members)

@@ -100,7 +100,7 @@ class Passing:
             return  # the next run sees them all
 
     def _mark(self, behind: Iterable[Lineage]) -> None:
-        """Put a marker on each open shard, unless it got one a moment ago. If Kinesis fails, the next run puts it."""
+        """Put a marker on each open shard, unless it got one a moment ago. If Kinesis fails, a later run puts it."""
         now = self._clock.now()
         for shard in [one.shard for one in behind if self.marks and one.is_open]:
             if shard and not 0 <= now - self._marked_at.get(shard.shard_id, float("-inf")) < EVERY_SECONDS:

@@ -145,8 +145,8 @@ def decoded(payload: bytes) -> list[dict[str, Any]]:
         found = [row for row, _ in values(payload)]
     except InvalidObjectError as error:
         raise EditRefusedError(f"these are not rows: {error}") from error
-    if not all(isinstance(row, dict) for row in found):
-        raise EditRefusedError("these are not rows: each must be a MessagePack map")
+    if not all(isinstance(row, dict) and all(isinstance(name, str) for name in row) for row in found):
+        raise EditRefusedError("these are not rows: each must be a MessagePack map with names")
     return found
 
 

@@ -260,6 +260,8 @@ class Span:
         settled: the entries say everything: a chunk that can be delivered and has none is delivered.
         final_at: UNIX seconds at which its last chunk reached a final state; None before.
         entries: the states of chunks that differ from the default.
+
+    The ledger has the members in this order: new ones come last, with a default.
     """
 
     chain: ChainId
@@ -399,7 +401,7 @@ class Span:
     def can_split(self, key: ChunkKey) -> bool:
         """Return whether the item has room for a chunk's halves, in whatever states its chunks end."""
         halves = sum(_ENTRY_BYTES + len(one.name) for one in self.entries if one.path)
-        copies = sum(len(one) + len(owner.name) + 8 for one, owner in self.copies.items())
+        copies = sum(len(one) + len(owner.name) + 48 for one, owner in self.copies.items())
         room = (
             plan_bytes(self.chunks, self.destinations)
             + copies

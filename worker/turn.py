@@ -239,13 +239,13 @@ class Turns:
         if body is None:
             return
         if step.action is Action.ASK and event is None:
-            selection = spread if _may_be_there_in_part(span, entry) else sample
+            is_part = _may_be_there_in_part(span, entry)
             payload = others(work.persons, span, key, decompress(body))
             if payload:
-                rows = selection(payload)
+                rows = (spread if is_part else sample)(payload)
                 work.turn.doubts[key] = Doubt(span, key, entry, database, rows)
                 work.turn.asks = True
-                run.noted += len(rows)
+                run.noted += len(rows) if is_part else 0
             else:  # a search deletes what Treasure Data has of it, before the rows leave their object
                 self._goes_on(work, key, Event.ACCEPTED, database)
             return

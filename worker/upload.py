@@ -33,8 +33,8 @@ PATIENCE_SECONDS = 5.0
 """How long an attempt may take while other databases wait."""
 OUTAGE_DATABASES = 8
 """If so many databases fail in one span, and none accepts anything, Treasure Data seems to be away."""
-MOST_LANES = 192
-"""The most databases that are sent to at once. Each has a thread, and one for each of its sends; Lambda allows 1,024."""
+MOST_SENDS = 256
+"""The most sends under way at once, and the most databases that are sent to at once. Lambda allows 1,024 threads and open files."""
 
 EVENTS = {
     Meaning.ACCEPTED: Event.ACCEPTED,
@@ -167,7 +167,7 @@ class _Run:
         health = self._u.health
         tried = [database for database in self._lanes if not health.reason(database)]
         jobs = [partial(self._send_all, lane) for lane in self._lanes.values()]
-        outcomes = dict(chain.from_iterable(run_parallel(self._u.executors, jobs, MOST_LANES)))
+        outcomes = dict(chain.from_iterable(run_parallel(self._u.executors, jobs, MOST_SENDS)))
         for database in self._late:
             health.late(database)
         failed = sum(bool(health.reason(database)) for database in tried)
@@ -180,7 +180,8 @@ class _Run:
         found: list[tuple[ChunkKey, Outcome]] = []
         while jobs and not self._u.health.works(lane[0].database):
             found.append(jobs.popleft()())
-        found += run_parallel(self._u.executors, jobs, self._u.per_database)
+        at_once = max(1, min(self._u.per_database, MOST_SENDS // len(self._lanes)))
+        found += run_parallel(self._u.executors, jobs, at_once)
         self._ended.append(self._u.clock.now())
         return found
 
@@ -192,9 +193,14 @@ class _Run:
         until = self._deadline if is_alone else self._deadline.within(PATIENCE_SECONDS)
         outcome = self._u.attempt(upload, until)
         self._u.health.note(upload.database, outcome)
-        if until.near and not is_alone:
+        if until.near and not self._deadline.near and self._others_wait():
             self._late.add(upload.database)
         return upload.key, outcome
+
+    def _others_wait(self) -> bool:
+        """Return whether half of the lanes have ended long enough ago: not if all are slow together."""
+        half = (len(self._lanes) - 1) // 2
+        return len(self._ended) > half and self._u.clock.now() >= self._ended[half] + LINGER_SECONDS
 
     def _is_late(self) -> bool:
         """Return whether the time to begin is up, or most lanes have waited for the others for long enough: their next batch waits for this one."""

@@ -57,7 +57,7 @@ from worker.sweeper import Sweeper
 from worker.tables import Tables
 from worker.treasure_data.client import TreasureDataClient
 from worker.turn import Turns
-from worker.upload import MOST_LANES, Uploader
+from worker.upload import MOST_SENDS, Uploader
 from worker.watermark import Watermarks
 from worker.watermark_rows import WatermarkRows
 from worker.worker import Worker
@@ -292,7 +292,7 @@ def _lambda_effects(settings: WorkerSettings, environment: Mapping[str, str]) ->
         sqs=_aws("sqs"),
         secrets=secrets,
         redis=_redis(settings, secrets, clock),
-        http=bounded_http.pool(MOST_LANES * settings.uploads_per_database),
+        http=bounded_http.pool(MOST_SENDS),
         clock=clock,
         entropy=os.urandom,
         executors=Threads,

@@ -316,7 +316,12 @@ class LedgerRepair:
             if LEDGER_RESTORED not in {entry.reason for entry in span.entries.values()}:
                 self._shown.add_end(place.chain, span.last)
             elif span.object is not None:
-                self._shown.add_end(place.chain, self.objects.index(span).plan.after)
+                try:
+                    self._shown.add_end(place.chain, self.objects.index(span).plan.after)
+                except ObjectGoneError:
+                    self._shown.add_end(place.chain, span.last)
+                except InvalidObjectError as error:
+                    self.unreadable[name_of(span)] = str(error)
             if span.after <= place.after:
                 break
 

@@ -28,13 +28,7 @@ _GENERATOR = (".venv-mutate/bin/python", "tests/mutation/mutants.py")
 
 
 class Outcome:
-    """What was noticed.
-
-    Attributes:
-        tried: how many mutants or defences were taken away, by module.
-        missed: how many of them no test noticed.
-        complaints: what must be mended.
-    """
+    """How many mutants or defences were tried, by module, how many of them no test noticed, and what must be mended."""
 
     def __init__(self) -> None:
         self.tried: Counter[str] = Counter()

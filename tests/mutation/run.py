@@ -46,15 +46,7 @@ class TestsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """A module with one small fault.
-
-    Attributes:
-        module: path of the module, relative to the root.
-        line: number of the first line that differs.
-        was: the lines that differ, joined, as the module has them.
-        now: the same lines as the mutant has them.
-        source: the mutant's whole text.
-    """
+    """A module, by its path from the root, with one small fault: from a line on, it `was` one text, joined, and is `now` another."""
 
     module: str
     line: int

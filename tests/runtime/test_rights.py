@@ -191,9 +191,8 @@ def _forget_a_row(sender: LambdaRuntime, start: Start, aws: Resources, now: int)
     document = policy.encode({"stray": PolicyEntry()}, now * 1000)
     aws.client("s3").put_object(Bucket=aws.data_bucket, Key=policy.KEY, Body=document)
     ask("note", refuse=True)
-    searched = [ask("forget", hour=hour, after="") for hour, *_ in ask("objects")["hours"]]
-    assert [{"dead": 1}] == [one["rows"] for one in searched]
-    assert 2 == ask("rejected", forgets=True)["events"]
+    searched = [ask("forget", prefix=prefix, after="") for prefix in ("spans/", "rejected/stray/")]
+    assert [{"dead": 1}, {"rejected": 2}] == [one["rows"] for one in searched]
 
 
 def test_the_drainers_role_matches_its_calls(made: Recorded, aws: Resources) -> None:

@@ -8,11 +8,7 @@ from shared.clock import Clock
 class FunctionLog:
     """The log of one function, behind the clients of CloudWatch Logs and of Lambda.
 
-    Attributes:
-        lines: when each was written, from when on it can be found, and its text.
-        errors: raised by the next searches.
-        starts: from when on each search was.
-        pages: how many were read.
+    A line has when it was written, from when on it can be found, and its text. The next searches raise the `errors`.
     """
 
     def __init__(

@@ -47,12 +47,8 @@ ORIGIN = "https://www.shop.example"
 class Faults:
     """A client whose next calls can be made to fail.
 
-    Attributes:
-        calls: each call's operation and arguments.
-        faults: what happens to the next calls, in turn, of all operations or by operation: an exception is raised, a callable
-            is called with the arguments, None lets the call through, anything else is the response.
-        sticky: whether the last fault applies to all further calls.
-        seconds: the duration of each call.
+    `faults` says what happens to them, in turn, of all operations or by operation: an exception is raised, a callable is called with the
+    arguments, None lets the call through, anything else is the response. If `sticky`, the last applies to all further calls.
     """
 
     def __init__(self, client: Any, clock: ManualClock) -> None:

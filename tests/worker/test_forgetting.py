@@ -971,3 +971,14 @@ def test_only_the_person_s_rows_leave_and_every_name_is_used_once(
         assert made.span_objects() == [name_of(after_cut)]
         names |= set(after_cut.chunks)
         span = after_cut
+
+
+def test_a_search_gives_treasure_data_all_the_time_that_there_is() -> None:
+    """It notes how far it has come each minute, but three jobs may take longer."""
+    made = delivered(envelope("shop", {"views": rows("a", "p1", "b")}))
+    ask(made, "note")
+    made.clock.sleep(2 * HOUR + 60)
+    made.td.settings = replace(made.td.settings, job_seconds=35.0)
+    made.start().invoke_sender({"sweep": True})
+
+    assert ["a", "b"] == made.ids("shop_db", "views")

@@ -338,7 +338,7 @@ def test_an_item_has_room_for_splits() -> None:
         one = one.with_entries({depth: SPLIT, **dict.fromkeys(depth.halves, WAITING)})
         depth = depth.halves[1]
     half, owner = HALVES[0], Owner(CHAIN, number("9"))
-    used = plan_bytes({KEY: 2}, span().destinations) + 280 + 14 + len(owner.name) + 8 + 2 * (280 + 12 + 2)
+    used = plan_bytes({KEY: 2}, span().destinations) + 280 + 14 + len(owner.name) + 48 + 2 * (280 + 12 + 2)
     assert [True, False] == [
         span(entries={KEY: SPLIT, half: WAITING}, copies={"c" * (360_000 - used + more): owner}).can_split(
             KEY

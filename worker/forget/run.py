@@ -214,7 +214,7 @@ class Forget:
             end = f"{prefix}~"  # behind all names
             while document.after < end:
                 start, soon = max(document.after, prefix), deadline.within(_NOTED_SECONDS)
-                searched = self._search.forget(prefix, start, soon)
+                searched = self._search.forget(prefix, start, deadline, soon)
                 after, left = searched.after or end, searched.left
                 document = self._requests.change(
                     partial(RequestDocument.reach, began=began, after=after, left=left)

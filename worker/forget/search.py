@@ -108,8 +108,11 @@ class ForgetSearch:
                     searched.add(cut)
         return searched
 
-    def forget(self, prefix: str, after: str, deadline: Deadline) -> Findings:
-        """Forget everybody who is to be forgotten in the objects whose names begin so, behind a name, until the deadline is near, and note it."""
+    def forget(self, prefix: str, after: str, deadline: Deadline, until: Deadline | None = None) -> Findings:
+        """Forget everybody who is to be forgotten in the objects whose names begin so, behind a name, and note it.
+
+        It looks at no more objects when the deadline, or `until`, is near. Until the deadline, Treasure Data may delete rows.
+        """
         document, now, searched = self._requests.document(), self._clock.now(), Findings()
         persons = self._requests.persons_of(document.active)
 
@@ -119,7 +122,7 @@ class ForgetSearch:
             found.add_deleted(searched.deleted)
 
         try:
-            for names in self._names(prefix, after, searched, deadline):
+            for names in self._names(prefix, after, searched, until or deadline):
                 if prefix.startswith(REJECTED):
                     self._in_rejected(names, persons, searched, forgets=True)
                     continue
