@@ -94,12 +94,9 @@ def with_companions(kind: Kind) -> tuple[Kind, ...]:
 
 
 def draw(seed: int, events: int, kinds: tuple[Kind, ...] | None = None) -> Schedule:
-    """Return the schedule of a seed.
+    """Return the schedule of a seed, with so many events, and what goes wrong.
 
-    Args:
-        seed: any number.
-        events: the number of events to send.
-        kinds: what goes wrong; None draws that too: one kind with its companions, or a mixture of up to thirty; beside it, those of APART.
+    None draws the kinds too: one with its companions, or a mixture of up to thirty; beside it, those of APART.
     """
     chance, apart = random.Random(f"{seed}/schedule"), random.Random(f"{seed}/apart")
     if kinds is None:

@@ -144,15 +144,10 @@ def generate(
     *,
     is_crowded: bool = False,
 ) -> list[Sent]:
-    """Return requests, single and in bursts, ordered by time.
+    """Return requests with so many events, single and in bursts, in the order of time, between two moments (UNIX seconds).
 
-    Args:
-        chance: the random source.
-        events: the total number of events.
-        accounts: the accounts' names.
-        times: the first and the last moment, UNIX seconds.
-        weights: the possible bytes of filling in the events of large requests.
-        is_crowded: they have one event each and come in a few crowds, from all accounts alike.
+    The events of large requests have one of the `weights` as bytes of filling. If it is crowded, requests have one event each and come in a
+    few crowds, from all accounts alike.
     """
     begin, end = times
     sent: list[Sent] = []
