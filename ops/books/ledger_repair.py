@@ -278,6 +278,7 @@ class LedgerRepair:
         """Take up the unknown objects behind a span in their order, whatever the hours of their names; before each, yield when it was planned."""
         coming = filter(None, map(self._read, sorted(unknown, key=attrgetter("first"))))
         left: list[_Unknown] = []
+        owned = set[str]()  # claims of what is taken up
         known, reached = _last(end), START
         while True:
             # all that may follow the same span, and all that show which of them does not
@@ -286,7 +287,7 @@ class LedgerRepair:
                 if more.after < known:
                     self._show_known(Place(chain, more.after), known)
                 reached = max(reached, more.after)
-                left = self._fitting([*left, more], end, counts)
+                left = self._fitting([*left, more], end, owned, counts)
             if left:
                 one = _next(left, _last(end))
                 yield one.index.plan.planned_at
@@ -301,14 +302,16 @@ class LedgerRepair:
                 return
             span = self._span(one, end)
             if chain.is_of_stream:
-                span = _without(span, one.index, self._claim(_owners(one.index, chain)))
+                owners = _owners(one.index, chain)
+                span = _without(span, one.index, self._claim(owners))
+                owned |= owners.keys()
             self.ledger.append(span)
             end = span
             counts["spans"] += 1
             if not chain.is_of_stream:
                 return
             left.remove(one)
-            left = self._fitting(left, end, counts)
+            left = self._fitting(left, end, owned, counts)
 
     def _show_known(self, place: Place, known: Number) -> None:
         """Note where known spans behind a place end; one that an interrupted run took up only shows where its writer saw the chain end."""
@@ -325,14 +328,21 @@ class LedgerRepair:
             if span.after <= place.after:
                 break
 
-    def _fitting(self, left: list[_Unknown], end: Span | None, counts: Counter[str]) -> list[_Unknown]:
+    def _fitting(
+        self, left: list[_Unknown], end: Span | None, owned: set[str], counts: Counter[str]
+    ) -> list[_Unknown]:
         """Return the objects that may follow a span, or one behind it; count the rest."""
         at = _last(end)
         fitting = [
             one
             for one in left
-            # one that was planned behind an earlier end may still follow: perhaps what is between was passed over, not appended
-            if (one.after >= at or one.stored.first > at) and not self._shown.denies(one)
+            # One that was planned behind an earlier end may still follow: perhaps what is between was passed over, not appended. But if it
+            # took a claim over from that, only one of the two was.
+            if (
+                one.after >= at
+                or (one.stored.first > at and owned.isdisjoint(_owners(one.index, one.stored.chain)))
+            )
+            and not self._shown.denies(one)
         ]
         counts["aside"] += len(left) - len(fitting)
         return fitting
