@@ -126,7 +126,7 @@ class Admin:
     def _publish(self, wanted: Callable[[], Mapping[str, Account]], event: Mapping[str, Any]) -> None:
         """Publish the edge policy, before Redis is changed: the ingest must never refuse an account that Redis has.
 
-        Redis is read anew whenever others have written the policy since it was read. They publish first, too, so nobody undoes the other. If
+        Redis is read again whenever others have written the policy since it was read. They publish first, too, so nobody undoes the other. If
         they keep writing it, or Redis differs from what was seen according to the event, this raises PolicyContestedError.
         """
         now, seen = int(self._clock.now() * 1000), event.get("seen")

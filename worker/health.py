@@ -1,7 +1,7 @@
 """Which databases fail, as far as this function instance knows.
 
 A database that has failed gets no rows until it has answered a probe: a request as much like an import as one without rows can be, because
-a listing may answer while imports fail. A database that keeps others waiting is left to the sender for a while in any case.
+a listing may answer while imports fail. A database that keeps others waiting twice is left to the sender for a while in any case.
 If a span's sends to many databases fail and none succeeds, Treasure Data seems to be away, and no database gets rows until one has answered
 a probe.
 Nothing of this is shared: each instance finds out for itself, and forgets it when it ends.

@@ -581,9 +581,12 @@ def _part(span: Span) -> int:
 
 def _member(one: Field[Any]) -> tuple[Any, ...]:
     """Return a member of an item, as `msgspec.defstruct` takes it."""
-    made = MISSING if one.default_factory is MISSING else msgspec.field(default_factory=one.default_factory)
-    default = made if one.default is MISSING else one.default
-    return (one.name, _HINTS[one.name], default)[: 2 if default is MISSING else 3]
+    member = one.name, _HINTS[one.name]
+    if one.default is not MISSING:
+        return *member, one.default
+    if one.default_factory is not MISSING:
+        return *member, msgspec.field(default_factory=one.default_factory)
+    return member
 
 
 # A span's item has these in one MessagePack array, in the order of `Span`. New ones come last, with a default.

@@ -81,7 +81,7 @@ class Settlement:
         # chunks to halve come last: whether halving is in vain depends on what else was accepted
         for key, outcome in sorted(outcomes.items(), key=lambda one: one[1].event is Event.PARTLY_REFUSED):
             if key.planned not in span.chunks:
-                continue  # since cut anew
+                continue  # cut again since
             current, certain = span.entry(key), outcome.surely_not and key in opened
             happening = Happening(outcome.event, now, outcome.reason, certain=certain, words=outcome.words)
             if outcome.event is Event.PARTLY_REFUSED:

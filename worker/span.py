@@ -139,7 +139,6 @@ class ChunkKey(NamedTuple):
         return self._replace(path=f"{self.path}0"), self._replace(path=f"{self.path}1")
 
     @classmethod
-    @lru_cache(maxsize=4096)  # most spans have the same chunks
     def parse(cls, name: str) -> Self:
         """Return the key with this name; raise ValueError if it does not name a chunk."""
         group, _, part = name.rpartition("/")
