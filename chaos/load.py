@@ -6,6 +6,7 @@ envelope. In an outage Treasure Data hangs or refuses connections, or Redis is a
 account and no database. Every call is counted by service and key, to show how many calls a row takes, and whether shards share keys.
 """
 
+import gc
 import itertools
 import math
 import sys
@@ -363,7 +364,8 @@ def main(
     """Simulate, print the results, and exit with status 1 if a promise is broken."""
     kinds = ["" if one == "none" else one for one in outage or OUTAGES]
     cases = [Case(*one, hours, shards) for one in itertools.product(kinds, sorted(rate), chunks)]
-    with Pool(max_tasks_per_child=1, initializer=None) as pool:
+    # what a simulation holds is needed to its end, and collecting garbage looks at all of it, again and again
+    with Pool(max_tasks_per_child=1, initializer=gc.disable) as pool:
         results = list(pool.map(simulate, cases))
     for is_outage, some in itertools.groupby(results, lambda one: bool(one.case.kind)):
         told = [_told(one) for one in some]
