@@ -1,13 +1,16 @@
 """Secrets cached in memory."""
 
+import time
 from typing import Any
 
 import pytest
 
 from doubles.aws_errors import client_error
 from doubles.clock import ManualClock
+from shared.clock import Clock, SystemClock
 from shared.errors import SecretUnavailableError
 from tests.support.delivery import Meddled, StaticSecrets, lose_answer
+from worker.executor import Threads, run_parallel
 from worker.secret import Secret
 
 
@@ -16,7 +19,7 @@ def secrets(text: str = "one") -> Any:
     return Meddled(StaticSecrets(id=text))
 
 
-def secret(client: Any, clock: ManualClock | None = None) -> Secret:
+def secret(client: Any, clock: Clock | None = None) -> Secret:
     """Return the secret."""
     return Secret(client, "id", clock or ManualClock())
 
@@ -76,3 +79,32 @@ def test_an_unusable_secret_raises_an_error_with_its_remedy(text: str, fail: Any
 
     with pytest.raises(SecretUnavailableError, match=message):
         secret(client).get()
+
+
+@pytest.mark.parametrize("fail", [None, missing])
+def test_one_of_several_threads_reads_a_secret_for_all(fail: Any) -> None:
+    """Each database's first send needs the API key, and so do all that are refused when it has changed. A failed read fails for all who wait."""
+    client = secrets()
+    one = secret(client, SystemClock())
+
+    def slowly(request: Any) -> None:
+        time.sleep(0.2)
+        if fail:
+            fail(request)
+
+    client.before["get_secret_value"] = slowly
+
+    def get() -> str:
+        try:
+            return one.get()
+        except SecretUnavailableError:
+            return "failed"
+
+    assert ["failed" if fail else "one"] * 8 == run_parallel(Threads, [get] * 8)
+    assert 1 == len(client.calls)
+    client.before.clear()
+    one.get()
+    client.before["get_secret_value"] = slowly
+    client.values["id"], one._read_at = "two", 0.0
+
+    assert [not fail] * 8 == run_parallel(Threads, [lambda: one.changed("one")] * 8)
