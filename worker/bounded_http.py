@@ -6,7 +6,7 @@ timeout covers head and body together. RES_OPTIONS in template.yaml bounds name 
 
 import io
 import time
-from http.client import HTTPResponse
+from http.client import HTTPException, HTTPResponse
 from socket import socket
 from typing import Any, override
 
@@ -58,6 +58,14 @@ class BoundedResponse(HTTPResponse):
         if seconds is not None:
             self.fp.close()
             self.fp = io.BufferedReader(_BoundedReader(sock, seconds))
+
+    @override
+    def read(self, amt: int | None = None) -> bytes:
+        """Read bytes of the body; raise HTTPException if it is malformed."""
+        try:
+            return super().read(amt)
+        except ValueError as error:  # of a chunk that says that its length is negative
+            raise HTTPException("the response is malformed") from error
 
 
 _getresponse = HTTPConnection.getresponse

@@ -17,6 +17,7 @@ from urllib3.exceptions import HTTPError
 from worker import bounded_http
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\n"
 
 
 @pytest.fixture(autouse=True)
@@ -63,9 +64,11 @@ def dripping(start: bytes) -> AbstractContextManager[str]:
     return serving(answer)
 
 
-@pytest.mark.parametrize("start", [b"HTTP/1.1 200 OK\r\nX-Slow: ", HEAD], ids=["head", "body"])
+@pytest.mark.parametrize(
+    "start", [b"HTTP/1.1 200 OK\r\nX-Slow: ", HEAD, CHUNKED], ids=["head", "body", "chunk"]
+)
 def test_a_dripping_response_ends_at_the_timeout(start: bytes) -> None:
-    """A head or body that comes byte by byte does not extend the request beyond its time-out."""
+    """A head or body that comes byte by byte does not extend the request beyond its time-out. A malformed one ends it with the same error."""
     began = time.monotonic()
     with dripping(start) as url, pytest.raises(HTTPError):
         bounded_http.pool(1).request("GET", url, timeout=0.3, retries=False)
