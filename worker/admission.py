@@ -142,10 +142,12 @@ class Admission:
 
     def _try(self, database: str) -> None:
         """Probe a database, unless so many others have failed since that this would be in vain."""
-        known = self._databases[database]
-        with self._lock:
-            failure = self._health.reason(database) if self._vain_probes >= MOST_VAIN_PROBES else ""
-        failure = failure or self.probe(database)
-        with self._lock:
-            known.is_probed, known.closed = False, failure
-            self._vain_probes = self._vain_probes + 1 if failure and self._vain_probes >= 0 else -1
+        known, failure = self._databases[database], "unforeseen"
+        try:
+            with self._lock:
+                failed = self._health.reason(database) if self._vain_probes >= MOST_VAIN_PROBES else ""
+            failure = failed or self.probe(database)
+        finally:
+            with self._lock:
+                known.is_probed, known.closed = False, failure
+                self._vain_probes = self._vain_probes + 1 if failure and self._vain_probes >= 0 else -1

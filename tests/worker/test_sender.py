@@ -777,6 +777,16 @@ def test_an_unforeseen_error_does_not_stop_other_spans() -> None:
     assert Report(delivered=1) == made.send()
 
 
+def test_an_unforeseen_error_of_a_probe_closes_its_database() -> None:
+    """The run does not go on until its time is up, as if others were still probing it."""
+    made = many(2)
+    made.fail(200, body="\ud800")
+    began = made.clock.now()
+
+    assert (0, 2, False) == _shown(made.send())
+    assert made.clock.now() - began < 1
+
+
 def test_a_run_stops_when_its_time_is_up() -> None:
     """It reports that it is not complete, and later runs continue. One without time does nothing."""
     made = failed(429, envelope("shop", {f"table_{n}": [row(f"x{n}")] for n in range(22)}))
