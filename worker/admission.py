@@ -17,8 +17,9 @@ from worker.settlement import UNSENT, Outcome
 
 MOST_VAIN_PROBES = 32
 """After so many, and no success, a run probes no other database that has failed here."""
-SPANS_AT_ONCE = 32
-"""How many spans may send to a database at once, until it answers 429."""
+DATABASE_SPANS_AT_ONCE = 24
+"""How many spans may send to a database at once, until it answers 429: fewer than have their turns at once, so that spans that do not need a
+slow database do not wait behind all that do."""
 
 _PROBES_AT_ONCE = 16  # for one span
 _THROTTLED = "http_429"
@@ -37,7 +38,7 @@ class _Database:
 
     closed: str | None = None
     is_probed: bool = False
-    limit: int = SPANS_AT_ONCE
+    limit: int = DATABASE_SPANS_AT_ONCE
     under_way: int = 0
 
     @property

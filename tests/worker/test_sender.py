@@ -29,14 +29,15 @@ from tests.support.delivery import (
     stored,
 )
 from tests.support.inline_executor import InlineExecutor
-from worker.admission import MOST_VAIN_PROBES, SPANS_AT_ONCE
+from tests.support.virtual_time import SideBySide, VirtualClock
+from worker.admission import MOST_VAIN_PROBES
 from worker.deadline import Deadline
 from worker.executor import Threads
 from worker.health import PROBE_TABLE
 from worker.inquiry import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, LONGEST_QUERY_SECONDS
 from worker.ledger import WORKLIST_KEYS
 from worker.selection import SCHEDULED, Selection
-from worker.sender import Report, Sender
+from worker.sender import SPANS_AT_ONCE, Report, Sender
 from worker.settlement import Outcome
 from worker.span import ChunkKey, Span, milliseconds
 from worker.states import Decision, Entry, Event, State
@@ -325,6 +326,21 @@ def test_redis_is_asked_once_for_all_spans_while_it_is_away() -> None:
     made.clock.sleep(60)
 
     assert Report(delivered=90) == made.send()
+
+
+def test_spans_that_need_a_slow_database_do_not_take_all_turns() -> None:
+    """Another database's rows do not wait for those that waited before."""
+    clock = VirtualClock()
+    made = many(100, clock=clock, executors=lambda: SideBySide(clock))
+    made.fail(429)
+    made.deliver_each(envelope("blog", {"views": [row("b")]}, request_id="b"))
+    made.td.faults.clear()
+    made.start().td.faults.add(Fault(kind=Kind.SLOW, database="shop_db", seconds=9.0))
+    made.sender_wiring.health.note("shop_db", Outcome(Event.ACCEPTED))  # so that no span waits for a probe
+    began = clock.now()
+
+    assert Report(delivered=101) == made.send()
+    assert made.td.imports("blog_db")[-1].at - began < 9
 
 
 def test_throttling_halves_the_rate_and_closes_nothing() -> None:
