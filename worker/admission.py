@@ -89,13 +89,11 @@ class Admission:
         return next((name for name, one in known.items() if one.is_probed), "")
 
     def probe_untried(self, databases: Iterable[str]) -> None:
-        """Probe the databases that nobody has tried in this run, side by side: those that answer wait for no others for long."""
+        """Probe the databases that nobody has tried in this run, side by side. Until a probe begins, another span may make it."""
         if self._deadline.near:
             return
         with self._lock:
             untried = [name for name in databases if name and self._is_untried(name)]
-            for name in untried:
-                self._databases[name].is_probed = True
         run_parallel(self._executors, [partial(self._try, name) for name in untried], _PROBES_AT_ONCE)
 
     def admit(self, database: str, admitted: set[str]) -> bool:
@@ -142,11 +140,14 @@ class Admission:
         return known.closed is None
 
     def _try(self, database: str) -> None:
-        """Probe a database, unless so many others have failed since that this would be in vain."""
+        """Probe a database, unless another span does by now, or so many others have failed since that this would be in vain."""
         known, failure = self._databases[database], "unforeseen"
+        with self._lock:
+            if not self._is_untried(database):
+                return
+            known.is_probed = True
+            failed = self._health.reason(database) if self._vain_probes >= MOST_VAIN_PROBES else ""
         try:
-            with self._lock:
-                failed = self._health.reason(database) if self._vain_probes >= MOST_VAIN_PROBES else ""
             failure = failed or self.probe(database)
         finally:
             with self._lock:

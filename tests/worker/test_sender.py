@@ -343,6 +343,24 @@ def test_spans_that_need_a_slow_database_do_not_take_all_turns() -> None:
     assert made.td.imports("blog_db")[-1].at - began < 9
 
 
+def test_a_span_with_many_databases_that_hang_keeps_no_other_waiting_for_probes_that_have_not_begun() -> None:
+    """It probes a few at once."""
+    clock = VirtualClock()
+    names = ["blog", *(f"hang_{n}" for n in range(99))]
+    made = shops(clock=clock, executors=lambda: SideBySide(clock)).map(**{one: f"{one}_db" for one in names})
+    made.put(*(envelope(one, {"views": [row(one)]}, request_id=one) for one in names))
+    made.fail(429)
+    assert made.deliver() is None
+    made.deliver_each(envelope("blog", {"views": [row("b")]}, request_id="b"))
+    made.td.faults.clear()
+    for one in names[1:]:
+        made.td.faults.add(Fault(kind=Kind.HANG, database=f"{one}_db"))
+    began = clock.now()
+    made.start().send()
+
+    assert min(one.at for one in made.td.imports("blog_db") if one.rows) - began < 1
+
+
 def test_throttling_halves_the_rate_and_closes_nothing() -> None:
     """The others are delivered."""
     made = many(6)
