@@ -343,6 +343,20 @@ def test_spans_that_need_a_slow_database_do_not_take_all_turns() -> None:
     assert made.td.imports("blog_db")[-1].at - began < 9
 
 
+def test_a_slow_database_s_chunks_do_not_all_come_before_another_s_in_their_span() -> None:
+    """A span sends few at once."""
+    clock = VirtualClock()
+    slow = envelope("shop", {f"table_{n}": [row("a")] for n in range(40)}, request_id="a")
+    made = failed(
+        429, slow, envelope("blog", {"views": [row("b")]}), clock=clock, executors=lambda: SideBySide(clock)
+    )
+    made.td.faults.add(Fault(kind=Kind.SLOW, database="shop_db", action=Action.IMPORT, seconds=9.0))
+    began = clock.now()
+    made.send()
+
+    assert made.td.imports("blog_db")[-1].at - began < 20
+
+
 def test_a_span_with_many_databases_that_hang_keeps_no_other_waiting_for_probes_that_have_not_begun() -> None:
     """It probes a few at once."""
     clock = VirtualClock()
