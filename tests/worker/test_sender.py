@@ -29,7 +29,6 @@ from tests.support.delivery import (
     stored,
 )
 from tests.support.inline_executor import InlineExecutor
-from tests.support.virtual_time import SideBySide, VirtualClock
 from worker.admission import MOST_VAIN_PROBES
 from worker.deadline import Deadline
 from worker.executor import Threads
@@ -326,53 +325,6 @@ def test_redis_is_asked_once_for_all_spans_while_it_is_away() -> None:
     made.clock.sleep(60)
 
     assert Report(delivered=90) == made.send()
-
-
-def test_spans_that_need_a_slow_database_do_not_take_all_turns() -> None:
-    """Another database's rows do not wait for those that waited before."""
-    clock = VirtualClock()
-    made = many(100, clock=clock, executors=lambda: SideBySide(clock))
-    made.fail(429)
-    made.deliver_each(envelope("blog", {"views": [row("b")]}, request_id="b"))
-    made.td.faults.clear()
-    made.start().td.faults.add(Fault(kind=Kind.SLOW, database="shop_db", seconds=9.0))
-    made.sender_wiring.health.note("shop_db", Outcome(Event.ACCEPTED))  # so that no span waits for a probe
-    began = clock.now()
-
-    assert Report(delivered=101) == made.send()
-    assert made.td.imports("blog_db")[-1].at - began < 9
-
-
-def test_a_slow_database_s_chunks_do_not_all_come_before_another_s_in_their_span() -> None:
-    """A span sends few at once."""
-    clock = VirtualClock()
-    slow = envelope("shop", {f"table_{n}": [row("a")] for n in range(40)}, request_id="a")
-    made = failed(
-        429, slow, envelope("blog", {"views": [row("b")]}), clock=clock, executors=lambda: SideBySide(clock)
-    )
-    made.td.faults.add(Fault(kind=Kind.SLOW, database="shop_db", action=Action.IMPORT, seconds=9.0))
-    began = clock.now()
-    made.send()
-
-    assert made.td.imports("blog_db")[-1].at - began < 20
-
-
-def test_a_span_with_many_databases_that_hang_keeps_no_other_waiting_for_probes_that_have_not_begun() -> None:
-    """It probes a few at once."""
-    clock = VirtualClock()
-    names = ["blog", *(f"hang_{n}" for n in range(99))]
-    made = shops(clock=clock, executors=lambda: SideBySide(clock)).map(**{one: f"{one}_db" for one in names})
-    made.put(*(envelope(one, {"views": [row(one)]}, request_id=one) for one in names))
-    made.fail(429)
-    assert made.deliver() is None
-    made.deliver_each(envelope("blog", {"views": [row("b")]}, request_id="b"))
-    made.td.faults.clear()
-    for one in names[1:]:
-        made.td.faults.add(Fault(kind=Kind.HANG, database=f"{one}_db"))
-    began = clock.now()
-    made.start().send()
-
-    assert min(one.at for one in made.td.imports("blog_db") if one.rows) - began < 1
 
 
 def test_throttling_halves_the_rate_and_closes_nothing() -> None:
