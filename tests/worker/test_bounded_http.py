@@ -64,9 +64,7 @@ def dripping(start: bytes) -> AbstractContextManager[str]:
     return serving(answer)
 
 
-@pytest.mark.parametrize(
-    "start", [b"HTTP/1.1 200 OK\r\nX-Slow: ", HEAD, CHUNKED], ids=["head", "body", "chunk"]
-)
+@pytest.mark.parametrize("start", [b"HTTP/1.1 200 OK\r\nX-Slow: ", HEAD, CHUNKED])
 def test_a_dripping_response_ends_at_the_timeout(start: bytes) -> None:
     """A head or body that comes byte by byte does not extend the request beyond its time-out. A malformed one ends it with the same error."""
     began = time.monotonic()
@@ -92,9 +90,7 @@ def test_aws_responses_end_at_the_timeout() -> None:
     assert time.monotonic() - began < 30
 
 
-def test_a_connection_is_kept_for_the_next_request_unless_it_has_rested(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_connection_is_kept_unless_it_has_rested(monkeypatch: pytest.MonkeyPatch) -> None:
     """A response that ends in time leaves its connection open. After a rest, its other end may be gone without a word."""
 
     def answer(connection: socket.socket, _: threading.Event) -> None:
