@@ -89,12 +89,20 @@ class Admission:
         return next((name for name, one in known.items() if one.is_probed), "")
 
     def probe_untried(self, databases: Iterable[str]) -> None:
-        """Probe the databases that nobody has tried in this run, side by side. Until a probe begins, another span may make it."""
+        """Probe the databases that nobody has tried in this run, side by side: those that answer wait for no others for long.
+
+        Those that have failed here count as being probed at once, so that in an outage few are. Until the probe of another begins, any span may
+        make it.
+        """
         if self._deadline.near:
             return
         with self._lock:
             untried = [name for name in databases if name and self._is_untried(name)]
-        run_parallel(self._executors, [partial(self._try, name) for name in untried], _PROBES_AT_ONCE)
+            failing = {name for name in untried if self._health.reason(name)}
+            for name in failing:
+                self._databases[name].is_probed = True
+        jobs = [partial(self._try, name, is_ours=name in failing) for name in untried]
+        run_parallel(self._executors, jobs, _PROBES_AT_ONCE)
 
     def admit(self, database: str, admitted: set[str]) -> bool:
         """Admit a span to a database, and add it to those that the span is `admitted` to; return whether it may send to it now.
@@ -139,11 +147,11 @@ class Admission:
             known.closed = ""
         return known.closed is None
 
-    def _try(self, database: str) -> None:
+    def _try(self, database: str, *, is_ours: bool) -> None:
         """Probe a database, unless another span does by now, or so many others have failed since that this would be in vain."""
         known, failure = self._databases[database], "unforeseen"
         with self._lock:
-            if not self._is_untried(database):
+            if not is_ours and not self._is_untried(database):
                 return
             known.is_probed = True
             failed = self._health.reason(database) if self._vain_probes >= MOST_VAIN_PROBES else ""
