@@ -17,8 +17,9 @@ from worker.settlement import UNSENT, Outcome
 
 MOST_VAIN_PROBES = 32
 """After so many, and no success, a run probes no other database that has failed here."""
-SPANS_AT_ONCE = 32
-"""How many spans may send to a database at once, until it answers 429."""
+DATABASE_SPANS_AT_ONCE = 24
+"""How many spans may send to a database at once, until it answers 429: fewer than have their turns at once, so that spans that do not need a
+slow database do not wait behind all that do."""
 
 _PROBES_AT_ONCE = 16  # for one span
 _THROTTLED = "http_429"
@@ -37,7 +38,7 @@ class _Database:
 
     closed: str | None = None
     is_probed: bool = False
-    limit: int = SPANS_AT_ONCE
+    limit: int = DATABASE_SPANS_AT_ONCE
     under_way: int = 0
 
     @property
@@ -88,14 +89,20 @@ class Admission:
         return next((name for name, one in known.items() if one.is_probed), "")
 
     def probe_untried(self, databases: Iterable[str]) -> None:
-        """Probe the databases that nobody has tried in this run, side by side: those that answer wait for no others for long."""
+        """Probe the databases that nobody has tried in this run, side by side: those that answer wait for no others for long.
+
+        Those that have failed here count as being probed at once, so that in an outage few are. Until the probe of another begins, any span may
+        make it.
+        """
         if self._deadline.near:
             return
         with self._lock:
             untried = [name for name in databases if name and self._is_untried(name)]
-            for name in untried:
+            failing = {name for name in untried if self._health.reason(name)}
+            for name in failing:
                 self._databases[name].is_probed = True
-        run_parallel(self._executors, [partial(self._try, name) for name in untried], _PROBES_AT_ONCE)
+        jobs = [partial(self._try, name, is_ours=name in failing) for name in untried]
+        run_parallel(self._executors, jobs, _PROBES_AT_ONCE)
 
     def admit(self, database: str, admitted: set[str]) -> bool:
         """Admit a span to a database, and add it to those that the span is `admitted` to; return whether it may send to it now.
@@ -140,12 +147,17 @@ class Admission:
             known.closed = ""
         return known.closed is None
 
-    def _try(self, database: str) -> None:
-        """Probe a database, unless so many others have failed since that this would be in vain."""
-        known = self._databases[database]
+    def _try(self, database: str, *, is_ours: bool) -> None:
+        """Probe a database, unless another span does by now, or so many others have failed since that this would be in vain."""
+        known, failure = self._databases[database], "unforeseen"
         with self._lock:
-            failure = self._health.reason(database) if self._vain_probes >= MOST_VAIN_PROBES else ""
-        failure = failure or self.probe(database)
-        with self._lock:
-            known.is_probed, known.closed = False, failure
-            self._vain_probes = self._vain_probes + 1 if failure and self._vain_probes >= 0 else -1
+            if not is_ours and not self._is_untried(database):
+                return
+            known.is_probed = True
+            failed = self._health.reason(database) if self._vain_probes >= MOST_VAIN_PROBES else ""
+        try:
+            failure = failed or self.probe(database)
+        finally:
+            with self._lock:
+                known.is_probed, known.closed = False, failure
+                self._vain_probes = self._vain_probes + 1 if failure and self._vain_probes >= 0 else -1

@@ -1,4 +1,4 @@
-"""HTTP connections with a timeout that bounds the whole response.
+"""HTTP connections with a timeout that bounds the whole response, and that are not used again after a long rest.
 
 A socket's timeout restarts with each byte, so a server that sends one byte a second can hold its client forever. Here the
 timeout covers head and body together. RES_OPTIONS in template.yaml bounds name resolution.
@@ -6,7 +6,7 @@ timeout covers head and body together. RES_OPTIONS in template.yaml bounds name 
 
 import io
 import time
-from http.client import HTTPResponse
+from http.client import HTTPException, HTTPResponse
 from socket import socket
 from typing import Any, override
 
@@ -14,6 +14,10 @@ import certifi
 from urllib3 import PoolManager
 from urllib3.connection import HTTPConnection
 from urllib3.util.ssl_ import create_urllib3_context
+
+MOST_IDLE_SECONDS = 50.0
+"""After so long without a request, a connection is opened anew: its other end may be gone. A load balancer closes it after a minute, which a
+frozen function instance may not hear of; a NAT gateway forgets it after 350 seconds, and tells nobody."""
 
 
 class _BoundedReader(io.RawIOBase):
@@ -55,10 +59,35 @@ class BoundedResponse(HTTPResponse):
             self.fp.close()
             self.fp = io.BufferedReader(_BoundedReader(sock, seconds))
 
+    @override
+    def read(self, amt: int | None = None) -> bytes:
+        """Read bytes of the body; raise HTTPException if it is malformed."""
+        try:
+            return super().read(amt)
+        except ValueError as error:  # of a chunk that says that its length is negative
+            raise HTTPException("the response is malformed") from error
+
+
+_getresponse = HTTPConnection.getresponse
+_is_connected: Any = HTTPConnection.is_connected  # the property itself
+
+
+def _get_response(self: HTTPConnection) -> Any:
+    response = _getresponse(self)
+    vars(self)["used_at"] = time.time()  # a monotonic clock may rest with the function instance
+    return response
+
+
+def _is_fresh(self: HTTPConnection) -> bool:
+    rest = time.time() - vars(self).get("used_at", 0.0)
+    return 0 <= rest < MOST_IDLE_SECONDS and bool(_is_connected.__get__(self))
+
 
 def bound_responses() -> None:
-    """Bound every response in this process: boto3, too, builds its connections on urllib3's."""
+    """Bound every response and every rest of a connection in this process: boto3, too, builds its connections on urllib3's."""
     HTTPConnection.response_class = BoundedResponse
+    HTTPConnection.getresponse = _get_response  # type: ignore[method-assign]
+    HTTPConnection.is_connected = property(_is_fresh)  # type: ignore[assignment,method-assign]
 
 
 def pool(connections: int) -> PoolManager:

@@ -1,5 +1,6 @@
 """Creates the Redis client, which never waits for long."""
 
+import time
 from collections.abc import Callable
 from typing import Any, override
 from urllib.parse import parse_qs, urlsplit
@@ -18,6 +19,8 @@ SIGN_IN_SECONDS = 3.0
 """How long the connection, the TLS handshake and signing in may each take: with a serverless cache the first contact takes seconds."""
 ANSWER_SECONDS = 0.5
 """How long a command may take on an open connection."""
+ANSWERS_SECONDS = 3.0
+"""How long all commands that are sent at once may take: a slow server might answer each of hundreds just in time."""
 
 
 class IamUser(redis.CredentialProvider):
@@ -55,6 +58,22 @@ def iam_user(url: str, region: str, credentials: Callable[[], ReadOnlyCredential
 class _Patient(redis.Connection):
     """A connection that takes longer to open than its commands may take."""
 
+    _until = 0.0
+
+    @override
+    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        """Send commands."""
+        super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]
+        self._until = time.monotonic() + ANSWERS_SECONDS
+
+    @override
+    def read_response(self, *args: Any, **options: Any) -> Any:
+        """Return the next answer; raise RedisError, for which nothing is sent again, if the time for all is up."""
+        if time.monotonic() > self._until:
+            self.disconnect()  # type: ignore[no-untyped-call]  # answers may still come
+            raise redis.RedisError("the answers did not end in time")
+        return super().read_response(*args, **options)
+
     @override
     def connect_check_health(self, check_health: bool = True, retry_socket_connect: bool = True) -> None:
         """Connect and sign in, unless this is connected."""
@@ -78,7 +97,7 @@ def connect(url: str, user: redis.CredentialProvider | None = None) -> Any:
     """Return a client for a `redis://` or `rediss://` URL, with the user of the URL unless one is given. It connects at its first command.
 
     A command fails after 0.1 s if the server refuses connections, after 3 s if it cannot be reached, and after about a second if a
-    connection breaks; with redis-py's own defaults that would take a minute.
+    connection breaks; with redis-py's own defaults that would take a minute. Many that are sent at once fail after 3 s.
     """
     # several threads share a few connections, because each takes several milliseconds of CPU to open
     pool = redis.BlockingConnectionPool.from_url(

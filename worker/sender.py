@@ -13,7 +13,7 @@ from typing import Any
 from shared.clock import Clock
 from shared.errors import HeldError, UnavailableError
 from shared.telemetry import Telemetry, about
-from worker.admission import SPANS_AT_ONCE, Admission
+from worker.admission import Admission
 from worker.deadline import Deadline
 from worker.executor import Executors
 from worker.forget.cut import Forgetting
@@ -25,6 +25,8 @@ from worker.span import ChunkKey, Place, Span
 from worker.states import USUAL_AGAIN_SECONDS, State
 from worker.turn import UNSETTLED_SECONDS, Turn, Turns, shuffled
 
+SPANS_AT_ONCE = 32
+"""How many spans have their turns at once."""
 LEFT_SECONDS = 1800.0
 """How long a span that waits for failing databases alone is not read again while they fail. Then an account may have another database."""
 

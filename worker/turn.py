@@ -1,10 +1,11 @@
 """One span's turn in a run of the sender: decide about all its chunks at once, write what is about to be sent, send, and settle."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import replace
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import batched
+from itertools import batched, zip_longest
 from random import Random
 from typing import Any
 
@@ -399,10 +400,12 @@ class Turns:
         turn, span = work.turn, work.turn.span
         if not work.sends:
             return
-        jobs = [
-            partial(self._attempt, work.turn.run, span, Upload(key, to, span.unique_id(key, to), body))
-            for key, (to, body) in work.sends.items()
-        ]
+        lanes: defaultdict[str, list[Callable[[], tuple[ChunkKey, Outcome]]]] = defaultdict(list)
+        for key, (to, body) in work.sends.items():
+            upload = Upload(key, to, span.unique_id(key, to), body)
+            lanes[to].append(partial(self._attempt, turn.run, span, upload))
+        # databases take turns, so that none waits for another's hundreds of chunks
+        jobs = [job for some in zip_longest(*lanes.values()) for job in some if job is not None]
         outcomes = dict(run_parallel(self._executors, jobs, _SENDS_AT_ONCE))
         turn.span = span = self._settlement.settle(span, work.opened, outcomes)
         turn.complete &= all(span.entry(key).state not in UNSETTLED for key in work.sends)

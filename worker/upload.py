@@ -85,6 +85,14 @@ class Uploader:
 
         It is sent again at once if the API key has changed, or after creating a missing table. Safe to call from several threads.
         """
+        try:
+            return self._attempt(upload, deadline)
+        except Exception as error:  # noqa: BLE001 -- one chunk's surprise must not keep its span from being settled
+            self._telemetry.count("UnforeseenErrors")
+            self._telemetry.error("a chunk cannot be sent", error, database=upload.database)
+            return Outcome(Event.UNANSWERED, "unforeseen")
+
+    def _attempt(self, upload: Upload, deadline: Deadline) -> Outcome:
         reply = self._send(upload, deadline)
         surely_not = reply.definitely_not_delivered
         if reply.meaning is Meaning.KEY_REFUSED and self._treasure_data.key_changed(reply.key):

@@ -7,6 +7,7 @@ becomes of the rows: whoever sends them reads them in S3. docs/internals/deliver
 import gc
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import batched
@@ -43,6 +44,7 @@ SEND_SECONDS = 5.0
 _TRIES = 5  # to append a span whose claims others take meanwhile
 _PROBES_AT_ONCE = 16  # of failing databases; as many answer at least before more are sent
 _PROBING_SECONDS = 2.0  # after which no more probes begin
+_KEEPING_SECONDS = 2.0  # after which no more puts of rejected events begin
 
 
 @dataclass(slots=True)
@@ -235,16 +237,18 @@ class Worker:
             data, ref, bodies = encode(planned.chunks, planned.index, span.planned_at / 1000)
             span = replace(span, object=ref)
             self._objects.put(span, data, executor)
-        rejected = planned.rejected.items()
-        run_parallel(self._executors, [partial(self._keep, span, *one) for one in rejected])
+        begin_by = self._clock.now() + _KEEPING_SECONDS
+        jobs = [partial(self._keep, span, begin_by, *one) for one in planned.rejected.items()]
+        run_parallel(self._executors, jobs)
         return span, bodies
 
-    def _keep(self, span: Span, group: Group, events: bytes) -> None:
-        """Store rejected events. If S3 does not take them, they are only counted: nobody else's rows wait for them."""
-        try:
-            self._bucket.put(name_of(span, group), compress(events))
-        except BucketUnavailableError:
-            self._telemetry.warning("rejected events are not kept", account=group.sender.account)
+    def _keep(self, span: Span, begin_by: float, group: Group, events: bytes) -> None:
+        """Store rejected events. If S3 does not take them, or others for so long, they are only counted: nobody else's rows wait for them."""
+        if self._clock.now() < begin_by:
+            with suppress(BucketUnavailableError):
+                self._bucket.put(name_of(span, group), compress(events))
+                return
+        self._telemetry.warning("rejected events are not kept", account=group.sender.account)
 
     def _send(self, span: Span, bodies: Mapping[ChunkKey, bytes], deadline: Deadline) -> None:
         """Send the chunks that have a database, and settle the span. If anything fails, the sender finds the span."""

@@ -17,12 +17,14 @@ from urllib3.exceptions import HTTPError
 from worker import bounded_http
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\n"
 
 
 @pytest.fixture(autouse=True)
 def bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bound the responses of this process for one test."""
-    monkeypatch.setattr(HTTPConnection, "response_class", HTTPConnection.response_class)
+    """Bound the responses and the connections of this process for one test."""
+    for name in ("response_class", "getresponse", "is_connected"):
+        monkeypatch.setattr(HTTPConnection, name, getattr(HTTPConnection, name))
     bounded_http.bound_responses()
 
 
@@ -62,9 +64,9 @@ def dripping(start: bytes) -> AbstractContextManager[str]:
     return serving(answer)
 
 
-@pytest.mark.parametrize("start", [b"HTTP/1.1 200 OK\r\nX-Slow: ", HEAD], ids=["head", "body"])
+@pytest.mark.parametrize("start", [b"HTTP/1.1 200 OK\r\nX-Slow: ", HEAD, CHUNKED])
 def test_a_dripping_response_ends_at_the_timeout(start: bytes) -> None:
-    """A head or body that comes byte by byte does not extend the request beyond its time-out."""
+    """A head or body that comes byte by byte does not extend the request beyond its time-out. A malformed one ends it with the same error."""
     began = time.monotonic()
     with dripping(start) as url, pytest.raises(HTTPError):
         bounded_http.pool(1).request("GET", url, timeout=0.3, retries=False)
@@ -88,17 +90,20 @@ def test_aws_responses_end_at_the_timeout() -> None:
     assert time.monotonic() - began < 30
 
 
-def test_a_connection_is_kept_for_the_next_request() -> None:
-    """A response that ends in time leaves its connection open."""
+def test_a_connection_is_kept_unless_it_has_rested(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A response that ends in time leaves its connection open. After a rest, its other end may be gone without a word."""
 
     def answer(connection: socket.socket, _: threading.Event) -> None:
-        for _ in range(2):
-            connection.recv(65_536)
+        connection.settimeout(10)
+        while connection.recv(65_536):
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
     pool = bounded_http.pool(1)
     with serving(answer) as url:
         assert [b"ok", b"ok"] == [pool.request("GET", url, timeout=60).data for _ in range(2)]
+        monkeypatch.setattr(bounded_http, "MOST_IDLE_SECONDS", 0)
+        with pytest.raises(HTTPError):  # nobody accepts a second connection
+            pool.request("GET", url, timeout=0.3, retries=False)
 
 
 def test_servers_must_prove_their_name() -> None:

@@ -2,10 +2,14 @@
 
 from typing import Any
 
+import pytest
+
 from doubles.treasure_data import Action, Fault, Kind, Settings
 from tests.support.delivery import Delivery, envelope, row
 from tests.support.virtual_time import SideBySide, VirtualClock
 from worker.health import PROBE_EVERY_SECONDS
+from worker.settlement import Outcome
+from worker.states import Event
 
 SICK = "sick_db"
 READ_SECONDS = 10.0
@@ -99,15 +103,41 @@ def test_databases_that_fail_together_hide_no_others_that_work() -> None:
 
 
 def test_no_database_of_a_waiting_span_waits_for_each_other_that_hangs() -> None:
-    """The sender probes the databases of a span side by side, and then sends."""
+    """The sender probes the databases of a span side by side, and then sends. Other spans wait for no probe that has not begun."""
     made = delivery(40)
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=500))
     deliver_round(made, 0, 40)
+    made.deliver_each(
+        *(envelope(f"acct_{n}", {"views": [row(f"{n}")]}, request_id=f"{n}") for n in range(30, 40))
+    )
     made.td.faults.clear()
     for number in range(30):
         fault(made, Kind.HANG, f"db_{number}")
     made.clock.sleep(60)
     began = made.clock.now()
 
-    assert 11 == made.send().delivered
-    assert max(one.at for one in made.td.imports("db_35")) - began < 3 * READ_SECONDS
+    assert 21 == made.send().delivered
+    sent = [[one.at - began for one in made.td.imports(f"db_{n}") if one.rows] for n in range(30, 40)]
+    assert max(map(min, sent)) < 1
+    assert max(map(max, sent)) < 3 * READ_SECONDS
+
+
+@pytest.mark.parametrize("others", [200, 0])
+def test_a_slow_database_delays_no_others_that_wait(others: int) -> None:
+    """It takes neither all turns of a run of the sender nor all sends of a span."""
+    made = delivery()
+    fault(made, Kind.STATUS, database=None, status=429)
+    made.deliver_each(*(envelope("sick", {"views": [row(f"{n}")]}, request_id=f"{n}") for n in range(others)))
+    many = envelope("sick", {f"table_{n}": [row("many")] for n in range(40)}, request_id="many")
+    made.put(
+        many, *(envelope(f"acct_{n}", {"views": [row("one")]}, request_id=f"one-{n}") for n in range(10))
+    )
+    assert made.deliver(others) is None
+    made.start().td.faults.clear()
+    fault(made, Kind.SLOW, seconds=9.0)
+    made.sender_wiring.health.note(SICK, Outcome(Event.ACCEPTED))  # so that no span waits for a probe
+    began = made.clock.now()
+    made.send()
+    sent = [one.at - began for n in range(10) for one in made.td.imports(f"db_{n}") if one.rows]
+
+    assert 10 == sum(seconds < 9 for seconds in sent)

@@ -175,6 +175,17 @@ def test_a_command_without_an_answer_is_sent_again_on_a_new_connection() -> None
         assert [b"DEL", b"DEL"] == commands[-2:]
 
 
+def test_the_answers_to_commands_that_are_sent_at_once_end_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many they are. Nothing is sent again, and the connection is not used again."""
+    monkeypatch.setattr(redis_client, "ANSWERS_SECONDS", 0.1)
+    with slow_server(GET=0.3) as (url, commands), connect(url) as client:
+        with pytest.raises(redis.RedisError, match="in time"):
+            client.pipeline(transaction=False).get("a").get("b").execute()
+        assert "OK" == client.execute_command("DEL", "key")
+
+        assert [b"GET", b"DEL"] == commands
+
+
 @pytest.mark.parametrize("text", ["redis.example.com:6379", "rediss://:pass/word@redis.example.com:6379"])
 def test_a_secret_that_holds_no_url_of_a_redis_holds_nothing(text: str) -> None:
     """Rows wait, as for any outage of Redis, and the log has no part of the secret."""

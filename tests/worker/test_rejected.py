@@ -157,12 +157,23 @@ def test_tables_of_a_plan_are_all_counted_by_name() -> None:
 
 
 def test_a_failing_bucket_delays_nothing() -> None:
-    """If S3 does not accept rejected events, they are only counted."""
-    made = shops(rejecting(event(), rows=1))
-    made.s3.before["put_object"] = lambda request: request["Key"].startswith(PREFIX) and lose_answer()
+    """If S3 does not accept rejected events, they are only counted. No more are tried if it takes long."""
+    made = shops(rejecting(event(), event("missing_table", ""), rows=1))
+    began = made.clock.now()
+
+    def fail(request: dict[str, Any]) -> None:
+        if request["Key"].startswith(PREFIX):
+            made.clock.sleep(3.0)
+            lose_answer()
+
+    made.s3.before["put_object"] = fail
 
     assert made.deliver() is None
-    assert ([], {"shop/views!too_deep": 1}) == (made.rejected_objects(), counted(made))
+    assert made.clock.now() - began < 4
+    assert ([], {"shop/views!too_deep": 1, "shop/!missing_table": 1}) == (
+        made.rejected_objects(),
+        counted(made),
+    )
     assert ["e0"] == made.ids("shop_db", "views")
 
 

@@ -1,13 +1,17 @@
 """Secrets cached in memory."""
 
+import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from doubles.aws_errors import client_error
 from doubles.clock import ManualClock
+from shared.clock import Clock, SystemClock
 from shared.errors import SecretUnavailableError
 from tests.support.delivery import Meddled, StaticSecrets, lose_answer
+from worker.executor import Threads, run_parallel
 from worker.secret import Secret
 
 
@@ -16,7 +20,7 @@ def secrets(text: str = "one") -> Any:
     return Meddled(StaticSecrets(id=text))
 
 
-def secret(client: Any, clock: ManualClock | None = None) -> Secret:
+def secret(client: Any, clock: Clock | None = None) -> Secret:
     """Return the secret."""
     return Secret(client, "id", clock or ManualClock())
 
@@ -76,3 +80,17 @@ def test_an_unusable_secret_raises_an_error_with_its_remedy(text: str, fail: Any
 
     with pytest.raises(SecretUnavailableError, match=message):
         secret(client).get()
+
+
+@pytest.mark.parametrize("fail", [lambda _: None, missing])
+def test_one_of_several_threads_reads_a_secret_for_all(fail: Any) -> None:
+    """Each database's first send needs the API key, and so do all that are refused when it has changed. A failed read fails for all who wait."""
+    client = secrets()
+    one = secret(client, SystemClock())
+    client.before["get_secret_value"] = lambda request: (time.sleep(0.2), fail(request))
+    with suppress(SecretUnavailableError):
+        run_parallel(Threads, [one.get] * 8)
+    assert 1 == len(client.calls)
+    one.text, one._read_at, client.values["id"] = "one", 0.0, "two"
+
+    assert [fail is not missing] * 8 == run_parallel(Threads, [lambda: one.changed("one")] * 8)

@@ -29,14 +29,14 @@ from tests.support.delivery import (
     stored,
 )
 from tests.support.inline_executor import InlineExecutor
-from worker.admission import MOST_VAIN_PROBES, SPANS_AT_ONCE
+from worker.admission import MOST_VAIN_PROBES
 from worker.deadline import Deadline
 from worker.executor import Threads
 from worker.health import PROBE_TABLE
 from worker.inquiry import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, LONGEST_QUERY_SECONDS
 from worker.ledger import WORKLIST_KEYS
 from worker.selection import SCHEDULED, Selection
-from worker.sender import Report, Sender
+from worker.sender import SPANS_AT_ONCE, Report, Sender
 from worker.settlement import Outcome
 from worker.span import ChunkKey, Span, milliseconds
 from worker.states import Decision, Entry, Event, State
@@ -775,6 +775,16 @@ def test_an_unforeseen_error_does_not_stop_other_spans() -> None:
     assert (1, 1, False) == _shown(made.send())
     assert 1 == made.telemetry.counts["UnforeseenErrors"]
     assert Report(delivered=1) == made.send()
+
+
+def test_an_unforeseen_error_of_a_probe_closes_its_database() -> None:
+    """The run does not go on until its time is up, as if others were still probing it."""
+    made = many(2)
+    made.fail(200, body="\ud800")
+    began = made.clock.now()
+
+    assert (0, 2, False) == _shown(made.send())
+    assert made.clock.now() - began < 1
 
 
 def test_a_run_stops_when_its_time_is_up() -> None:

@@ -71,6 +71,7 @@ def events(outcomes: dict[ChunkKey, Outcome]) -> list[Event]:
         (Kind.HANG, {}, False),
         (Kind.REFUSE, {}, True),
         (Kind.WRONG_MD5, {}, False),
+        (Kind.STATUS, {"body": "\ud800"}, False),  # which raises an error that nobody foresees
     ],
 )
 def test_a_failing_database_gets_nothing(kind: Kind, members: dict[str, Any], surely_not: bool) -> None:

@@ -30,6 +30,7 @@ CONNECT_SECONDS = 5.0
 READ_SECONDS = 10.0
 PROBE_SECONDS = 3.0
 _MAX_ANSWER_BYTES = 16 << 20  # enough for a list of tables, which includes all their columns
+_MAX_REPLY_BYTES = 1 << 16  # to an import: hundreds may be under way at once
 _USER_AGENT = "Sluice/0.1.0"
 
 
@@ -134,7 +135,7 @@ class TreasureDataClient:
         headers = {**self._headers(key), "Content-Type": "application/octet-stream"}
         url = self._import_endpoint.rstrip("/") + path
         try:
-            answer = self._exchange("PUT", url, headers, body, seconds)
+            answer = self._exchange("PUT", url, headers, body, seconds, most_bytes=_MAX_REPLY_BYTES)
         except HTTPError as error:
             return _lost(error)
         checksum = md5(body, usedforsecurity=False).hexdigest()
@@ -242,7 +243,14 @@ class TreasureDataClient:
         }
 
     def _exchange(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, seconds: float
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        seconds: float,
+        *,
+        most_bytes: int = _MAX_ANSWER_BYTES,
     ) -> TdAnswer:
         response = self._pool.urlopen(
             method,
@@ -255,7 +263,7 @@ class TreasureDataClient:
             preload_content=False,
         )
         with response:
-            return TdAnswer(response.status, response.read(_MAX_ANSWER_BYTES + 1))
+            return TdAnswer(response.status, response.read(most_bytes + 1))
 
 
 def _path(*parts: str) -> str:
