@@ -1,6 +1,5 @@
 """Reads secrets from Secrets Manager and keeps them in memory."""
 
-from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -24,58 +23,44 @@ class Secret:
     _id: str
     _clock: Clock
     text: str = field(default="", init=False)
+    _failure: str = field(default="", init=False)
     _read_at: float = field(default=float("-inf"), init=False)
-    _failed: tuple[float, str] = field(
-        default=(float("-inf"), ""), init=False
-    )  # when the last read did, and why
+    _reads: int = field(default=0, init=False)
     _lock: Lock = field(default_factory=Lock, init=False)
 
     def get(self, max_age: float = float("inf")) -> str:
         """Return the text; read it at the first call, and again when it is older than `max_age` seconds."""
-        asked_at = self._clock.now()
-        if self.text and asked_at - self._read_at <= max_age:
+        now, reads = self._clock.now(), self._reads
+        if self.text and now - self._read_at <= max_age:
             return self.text  # even while another thread reads it
         with self._lock:
-            failed_at, failure = self._failed
-            if not self.text and asked_at < failed_at:  # another thread has read it meanwhile, in vain
-                raise SecretUnavailableError(failure)
+            if self._reads == reads:  # no other thread has read it meanwhile
+                self._read(now)
             if not self.text:
-                self._read()
-            elif self._clock.now() - self._read_at > max_age:
-                with suppress(SecretUnavailableError):
-                    self._read()
+                raise SecretUnavailableError(self._failure)
             return self.text
 
     def changed(self, used: str) -> bool:
         """Return whether the text differs from `used`. If it does not, read it again first, but at most every 30 s."""
+        now = self._clock.now()
         with self._lock:
-            if self.text == used and self._clock.now() - self._read_at >= _SECONDS_BETWEEN_READS:
-                try:
-                    self._read()
-                except SecretUnavailableError:
-                    return False
+            if self.text == used and now - self._read_at >= _SECONDS_BETWEEN_READS:
+                self._read(now)
             return self.text != used
 
-    def _read(self) -> None:
-        self._read_at = self._clock.now()
-        try:
-            self.text = self._current()
-        except SecretUnavailableError as error:
-            self._failed = self._clock.now(), str(error)
-            raise
-
-    def _current(self) -> str:
+    def _read(self, now: float) -> None:
+        """Read the text, or note why it cannot be read."""
+        self._read_at = now
         try:
             text = self._secrets.get_secret_value(SecretId=self._id)["SecretString"].strip()
         except (ClientError, BotoCoreError, KeyError) as error:
             code = error_code(error)
-            if code in ("ResourceNotFoundException", "KeyError"):
-                raise SecretUnavailableError(
-                    f"the secret {self._id} has no value yet: put one there"
-                ) from error
-            raise SecretUnavailableError(f"the secret {self._id} cannot be read: {code}") from error
-        if not text or not text.isprintable() or not text.isascii():
-            raise SecretUnavailableError(
-                f"the secret {self._id} holds no usable text: put the right value there"
-            )
-        return text
+            is_missing = code in ("ResourceNotFoundException", "KeyError")
+            why = "has no value yet: put one there" if is_missing else f"cannot be read: {code}"
+            self._failure = f"the secret {self._id} {why}"
+        else:
+            if text and text.isprintable() and text.isascii():
+                self.text = text
+            else:
+                self._failure = f"the secret {self._id} holds no usable text: put the right value there"
+        self._reads += 1
