@@ -5,8 +5,7 @@ from typing import Any
 import click
 
 from ops import screen
-from ops.commands import certify, remove
-from ops.commands.keys import issue
+from ops.commands import certify, keys, remove
 from ops.cost.monthly import cost_line, monthly_cost
 from ops.stack import Stack
 
@@ -22,7 +21,7 @@ def show(stack: Stack, account: str, key: str) -> None:
     screen.say("\nThe write key, and code to paste:\n")
     serial = key.split(".")[1].partition("-")[2]
     words = [account, *(["--serial", serial] if serial else [])]
-    issue.command.main(words, standalone_mode=False, obj=stack)
+    keys.issue.main(words, standalone_mode=False, obj=stack)
     screen.say(f"\nCost: {cost_line(stack.parameters, region)}\n")
     screen.show_table(
         ("next", "command"),

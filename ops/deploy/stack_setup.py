@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ops import accounts_file, known_accounts, screen
-from ops.commands.accounts import apply
+from ops.commands import accounts
 from ops.deploy.first_row import TABLE, FirstRow
 from ops.deploy.preflight.planning import surveyed
 from ops.deploy.preflight.survey import Deployment, Survey
@@ -195,7 +195,7 @@ class StackSetup:
         if applied_at is not None and not list(known_accounts.differences(current, current | self._wanted)):
             return ok("accounts", f"{count}, applied before")
         words = [str(self.answers.accounts), *(["--yes"] if self.answers.yes else [])]
-        apply.command.main(words, standalone_mode=False, obj=self.stack)
+        accounts.apply.main(words, standalone_mode=False, obj=self.stack)
         return ok("accounts", f"{count}, applied now")
 
     def _send(self) -> Finding:

@@ -103,7 +103,7 @@ def _held(stage: DeployedStage, case: str, what: str) -> dict[str, Any]:
     if stage.counts()[stage.event_id(case)]:
         raise Failure(f"the row is in Treasure Data although {what}, so the outage had no effect")
     waiting = stage.operate(status.command)
-    found = stage.operate(dead.list_.command, "--account", stage.account, "--table", TABLE)
+    found = stage.operate(dead.list_, "--account", stage.account, "--table", TABLE)
     if found:
         raise Failure(f"rows became dead while {what}: {found[0]['reason']}")
     return {

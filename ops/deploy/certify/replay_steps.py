@@ -90,7 +90,7 @@ def redriven_letter(stage: DeployedStage) -> StepFinding:
     )
     stage.send("neighbour")
     seconds = stage.wait_for([stage.event_id("neighbour")])
-    found = stage.until(lambda: stage.operate(dead.list_.command, "--account", account))
+    found = stage.until(lambda: stage.operate(dead.list_, "--account", account))
     if not found:
         raise Failure("the record of an unknown account did not become a dead row")
     kinds = [word for kind in ("dead", "waiting", "again") for word in ("--kind", kind)]
