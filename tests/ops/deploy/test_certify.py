@@ -28,7 +28,6 @@ from ops.deploy.certify.certification_report import (
 )
 from ops.deploy.certify.opening import check_stage
 from ops.deploy.certify.restore import Repair, Repairs
-from ops.deploy.certify.run import CertifyRun
 from ops.deploy.certify.stage import DeployedStage
 from ops.deploy.certify.step import CertifyStep, Impossible, StepFinding, Untried
 from ops.deploy.certify.steps import STEPS
@@ -199,15 +198,14 @@ def test_a_step_has_a_verdict_however_it_ends(
     def third(_stage: DeployedStage) -> StepFinding:
         raise Failure("no")
 
-    run = CertifyRun.new(1_800_000_000)
-    stage: Any = SimpleNamespace(clock=ManualClock(), run=run)
+    stage: Any = SimpleNamespace(clock=ManualClock(), reports={})
     outcomes = {"first": lambda _: StepFinding("well"), "second": second, "third": third}
     steps = [CertifyStep(name, "proves something", one) for name, one in outcomes.items()]
     is_interrupted = isinstance(outcome, signal.Signals | KeyboardInterrupt)
 
     assert is_interrupted == carry_out(stage, steps, hidden=True)
     last = NOT_TRIED if is_interrupted else FAILED
-    assert [PASSED, verdict, last] == [one.verdict for one in run.reports.values()]
+    assert [PASSED, verdict, last] == [one.verdict for one in stage.reports.values()]
 
 
 @pytest.mark.parametrize(
