@@ -12,7 +12,6 @@ from ops.cost.monthly import cost_line
 from ops.deploy.artifact import Artifact
 from ops.deploy.change_set import ChangeSet
 from ops.deploy.code_bucket import CodeBucket
-from ops.deploy.handover import removal
 from ops.deploy.preflight.findings import findings
 from ops.deploy.preflight.planning import surveyed
 from ops.deploy.preflight.survey import Deployment, Survey
@@ -102,6 +101,6 @@ def _announcement(
     return (
         f"\nThis {'updates' if updates else 'creates'} the stack {survey.plan.stack} in {survey.plan.region}, account {survey.account}, "
         f"from {artifact.file.name}. Resources by service: {parts}.\n"
-        f"It {does} the bucket {bucket.name} for the code, which `{removal(survey.plan.stack, survey.plan.region)}` removes "
-        f"with the stack.\nCost: {cost_line(survey.values, survey.plan.region)}"
+        f"It {does} the bucket {bucket.name} for the code, which `sluice remove --stack {survey.plan.stack} "
+        f"--region {survey.plan.region}` removes with the stack.\nCost: {cost_line(survey.values, survey.plan.region)}"
     )
