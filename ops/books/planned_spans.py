@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import batched
 
-from ops.lookahead import in_order
+from ops.background import in_order
 from worker.chain import ChainId
 from worker.ledger import Ledger
 from worker.record import Number
