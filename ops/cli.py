@@ -1,8 +1,6 @@
 """The `sluice` command, which operates a stack after it is deployed."""
 
-import sys
 from collections.abc import Mapping
-from traceback import clear_frames
 from typing import Any, override
 
 import click
@@ -91,12 +89,8 @@ class _Sluice(CommandGroup):
         except Failure as failure:
             raise _helped(ctx, failure) from failure
         except KeyboardInterrupt as interrupted:
-            hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
-            clear_frames(
-                interrupted.__traceback__
-            )  # destructors of half-built objects fail, and tell nobody anything
-            sys.unraisablehook = hook
-            raise click.exceptions.Exit(INTERRUPTED) from None
+            # as its cause, it keeps half-built objects until the process ends: their destructors fail, and tell nobody anything
+            raise click.exceptions.Exit(INTERRUPTED) from interrupted
 
     @override
     def list_commands(self, ctx: click.Context) -> list[str]:

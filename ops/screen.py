@@ -198,15 +198,9 @@ def confirm(question: str, *, yes: bool) -> None:
     """
     if yes:
         return
-    try:
-        is_agreed = click.confirm(question, err=True)
-    except click.Abort:
-        click.echo(err=True)
-        if sys.stdin.isatty():
-            raise click.exceptions.Exit(INTERRUPTED) from None
-        raise Failure(
-            "nothing was done, because there was no answer: without a terminal, add --yes"
-        ) from None
+    is_agreed = _answered(lambda: click.confirm(question, err=True))
+    if is_agreed is None:
+        raise Failure("nothing was done, because there was no answer: without a terminal, add --yes")
     if not is_agreed:
         raise click.Abort
 
@@ -218,19 +212,27 @@ def ask(question: str, otherwise: str, *, yes: bool, hidden: bool = False) -> st
         Failure: nothing may be asked, or nobody answers. The clause `otherwise` names the option which does.
         click.exceptions.Exit: Ctrl-C was pressed.
     """
+    answer: str | None = None
     if hidden and not yes and not sys.stdin.isatty():  # getpass would warn that it cannot hide what is typed
         click.echo(f"{question}: ", nl=False, err=True)
-        if answer := sys.stdin.readline().strip():
-            return answer
-        click.echo(err=True)
-    elif not yes:
-        try:
-            return str(click.prompt(question, hide_input=hidden, err=True))
-        except click.Abort:
+        if not (answer := sys.stdin.readline().strip()):
             click.echo(err=True)
-            if sys.stdin.isatty():
-                raise click.exceptions.Exit(INTERRUPTED) from None
-    raise Failure(f"there was no answer to: {question}. {otherwise}")
+    elif not yes:
+        answer = _answered(lambda: str(click.prompt(question, hide_input=hidden, err=True)))
+    if not answer:
+        raise Failure(f"there was no answer to: {question}. {otherwise}")
+    return answer
+
+
+def _answered[T](asks: Callable[[], T]) -> T | None:
+    """Return the answer to a question; None if nobody answers."""
+    try:
+        return asks()
+    except click.Abort:
+        click.echo(err=True)
+        if sys.stdin.isatty():
+            raise click.exceptions.Exit(INTERRUPTED) from None
+        return None
 
 
 def utc(seconds: float) -> str:
