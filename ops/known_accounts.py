@@ -5,8 +5,6 @@ from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
-import click
-
 from ops import screen
 from ops.failure import FORESEEN, Failure
 from ops.stack import Stack
@@ -70,7 +68,7 @@ def note(stack: Stack, name: str) -> Failure | None:
     try:
         check(stack, name)
     except Failure as failure:
-        click.echo(f"Note: {failure.message}.", err=True)
+        screen.note(f"Note: {failure.message}.")
         return failure
     return None
 

@@ -84,6 +84,11 @@ def say(text: str, style: str = "") -> None:
         click.echo(text)
 
 
+def note(text: str) -> None:
+    """Print a line on standard error."""
+    click.echo(text, err=True)
+
+
 def show_json(value: Any) -> None:
     """Print one JSON value."""
     click.echo(json.dumps(value, indent=2, default=str))

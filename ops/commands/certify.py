@@ -77,13 +77,10 @@ def command(
     pace = EMULATED if endpoint else ON_AWS
     place = home() / "certify" / f"{stack.name}-{stack.session.region_name}"
 
-    def say(text: str) -> None:
-        click.echo(text, err=True)
-
-    repairs = Repairs(place.with_suffix(".broken.json"), repairs_of(stack, clock, pace), clock, say)
+    repairs = Repairs(place.with_suffix(".broken.json"), repairs_of(stack, clock, pace), clock)
     left = [one.kind for one in repairs.broken]
     if left:
-        say("an earlier run left something broken")
+        screen.note("an earlier run left something broken")
         repairs.restore_all()
     if restore:
         if as_json:
@@ -108,7 +105,7 @@ def command(
     if repairs.broken:
         repairs.restore_all()
     if is_interrupted:
-        say("stopped; everything is restored. --only STEP runs a step alone")
+        screen.note("stopped; everything is restored. --only STEP runs a step alone")
         raise click.exceptions.Exit(INTERRUPTED)
     raise click.exceptions.Exit(UNFINISHED if report.failed else 0)
 

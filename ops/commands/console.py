@@ -54,7 +54,7 @@ def command(stack: Stack, *, port: int | None, allow_changes: bool, raw: bool, s
         raise Failure(f"port {port} is in use: choose another with --port, or leave out --port") from error
     with server:
         click.echo(f"{server.url}/#token={token}")
-        click.echo("Open this address in a browser. Ctrl-C stops the console.", err=True)
+        screen.note("Open this address in a browser. Ctrl-C stops the console.")
         if not raw:
-            click.echo(personal_data.EXPLANATION, err=True)
+            screen.note(personal_data.EXPLANATION)
         threading.Event().wait(seconds)

@@ -110,7 +110,7 @@ def show(stack: Stack, dead_id: str, *, as_json: bool) -> None:
     if as_json:
         screen.show_json(listed(found[0]) | {"lines": list(lines)})
         return
-    click.echo(f"Note: {_about(found[0])}", err=True)
+    screen.note(f"Note: {_about(found[0])}")
     for line in lines:
         click.echo(line)
 

@@ -61,8 +61,8 @@ def command(
     found = preflight.show(findings(survey), as_json=as_json)
     if faults := [one for one in found if one.state == "fault"]:
         for one in faults if as_json else ():
-            click.echo(one.line, err=True)
-        click.echo(f"\n{preflight.repeat(len(faults))}", err=True)
+            screen.note(one.line)
+        screen.note(f"\n{preflight.repeat(len(faults))}")
         raise click.exceptions.Exit(UNFINISHED)
     bucket = CodeBucket(survey.client("s3"), plan.stack, survey.account, survey.plan.region)
     is_new_bucket = not bucket.is_there()
@@ -84,9 +84,7 @@ def command(
                 f"{failure.message.rstrip('.')}. See {DEPLOYING}; then run `sluice deploy` again"
             ) from failure
         except KeyboardInterrupt:
-            click.echo(
-                "Stopped. `sluice deploy` waits for what CloudFormation has begun, and continues.", err=True
-            )
+            screen.note("Stopped. `sluice deploy` waits for what CloudFormation has begun, and continues.")
             raise
     setup.set_up(deployed(plan.stack, survey.plan.region), answers, as_json=as_json)
 

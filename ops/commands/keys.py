@@ -68,7 +68,7 @@ def issue(
         screen.show_json({"key": key, "account": account, "key_id": key_id, "remark": remark, **lines})
         return
     if remark:
-        click.echo(f"{remark}\n", err=True)
+        screen.note(f"{remark}\n")
     screen.say(key)
     for name, line in lines.items():
         if line:

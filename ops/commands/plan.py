@@ -122,4 +122,4 @@ def infer(stack: Stack, account: str, *, since: float, file: Path | None) -> Non
     try:
         TrackingPlan.parse(profile.plan().to_value())
     except ValueError as error:
-        click.echo(f"Note: `sluice accounts apply` refuses this plan until you shorten it: {error}", err=True)
+        screen.note(f"Note: `sluice accounts apply` refuses this plan until you shorten it: {error}")

@@ -201,7 +201,7 @@ def _send_edited(
     for one in changes:
         report = stack.invoke("SenderFunction", one.event)
         if "error" in report:
-            click.echo(f"{one.title}: {report['message']}", err=True)
+            screen.note(f"{one.title}: {report['message']}")
             editor.keep()
             totals["kept"] += one.count
         elif rejected:

@@ -101,15 +101,12 @@ def set_up(stack: Stack, answers: SetupAnswers, *, as_json: bool) -> None:
     """
     clock = SystemClock()
 
-    def tell(text: str) -> None:
-        click.echo(text, err=True)
-
-    setup = StackSetup(stack, answers, clock, tell)
+    setup = StackSetup(stack, answers, clock)
     try:
         with redirect_stdout(sys.stderr if as_json else sys.stdout):
             found = show(setup.steps(), as_json=as_json)
     except KeyboardInterrupt:
-        tell(f"Stopped. To continue: `sluice setup {stack.option}`")
+        screen.note(f"Stopped. To continue: `sluice setup {stack.option}`")
         raise
     if as_json:
         screen.show_json({"steps": [asdict(one) for one in found]} | _document(setup))

@@ -54,7 +54,7 @@ def command(
     clock = SystemClock()
 
     def tell(text: str) -> None:
-        click.echo(f"Note: {text}", err=True)
+        screen.note(f"Note: {text}")
 
     waiting = Wait(
         stack.watermarks(),

@@ -6,12 +6,13 @@ emptied. If the stack survives, its objects are there and its functions run agai
 and looked for here.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError, WaiterError
 
+from ops import screen
 from ops.deploy.code_bucket import CodeBucket
 from ops.failure import FORESEEN, Failure, explained, if_there, is_absent
 from ops.help_page import RIGHTS_TO_DEPLOY
@@ -71,7 +72,6 @@ class Removal:
     stack: Stack
     clock: Clock
     poll_seconds: float
-    say: Callable[[str], None]
 
     def run(self) -> Removed:
         """Remove everything, and look whether anything is left.
@@ -128,7 +128,7 @@ class Removal:
         """Remove what CloudFormation has retained, of which an earlier attempt may have removed some."""
         for one in retained:
             if self._is_there(one):
-                self.say(f"deleting {one.logical_id}, which the stack has retained")
+                screen.note(f"deleting {one.logical_id}, which the stack has retained")
                 try:
                     self._delete(one)
                 except ClientError as error:
@@ -162,7 +162,7 @@ class Removal:
 
     def _stop(self, functions: list[str]) -> dict[str, int | None]:
         """Let Lambda run none of the functions; return their reserved concurrency before, None where nothing was reserved."""
-        self.say("stopping the functions")
+        screen.note("stopping the functions")
         client = self.stack.client("lambda")
         before: dict[str, int | None] = {}
         for name in functions:
@@ -188,7 +188,7 @@ class Removal:
             except (ClientError, BotoCoreError) as error:
                 if is_absent(error):
                     continue  # CloudFormation has deleted it
-                self.say(f"{name} does not run again: {explained(error, RIGHTS_TO_DEPLOY).message}")
+                screen.note(f"{name} does not run again: {explained(error, RIGHTS_TO_DEPLOY).message}")
 
     def _delete_stack(self, stack_id: str) -> None:
         """Delete the stack. Its buckets are emptied once nothing else of it is left."""
@@ -206,7 +206,7 @@ class Removal:
 
     def _deleted(self, stack_id: str) -> list[StackResource]:
         """Delete the stack; return what CloudFormation has left of it."""
-        self.say(f"deleting the stack {self.stack.name}")
+        screen.note(f"deleting the stack {self.stack.name}")
         cloudformation = self.stack.client("cloudformation")
         cloudformation.delete_stack(StackName=self.stack.name)
         seconds = max(1, int(self.poll_seconds))
@@ -243,7 +243,7 @@ class Removal:
             self._delete_bucket(bucket.name)
 
     def _empty(self, bucket: str) -> None:
-        self.say(f"emptying {bucket}")
+        screen.note(f"emptying {bucket}")
         for answer in self.stack.session.resource("s3").Bucket(bucket).object_versions.delete():
             for error in answer.get("Errors", ()):
                 raise Failure(f"S3 did not delete {error['Key']} of {bucket}: {error['Code']}")

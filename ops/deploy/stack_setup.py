@@ -4,7 +4,7 @@ The stack itself says what is left to do, so a setup can be interrupted anywhere
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,7 +82,6 @@ class StackSetup:
     stack: Stack
     answers: SetupAnswers
     clock: Clock
-    tell: Callable[[str], None]
     account: str = ""
     key: str = ""
     _td_key: str = ""
@@ -154,7 +153,7 @@ class StackSetup:
         ):
             if self.answers.yes or faults[0].what != "API key":
                 raise self._refused(faults[0])
-            self.tell(f"The stored key does not work. {faults[0].said} {faults[0].advice}")
+            screen.note(f"The stored key does not work. {faults[0].said} {faults[0].advice}")
             self._td_key = ask_key(yes=False)
             found = self._judged()
         for one in found:
@@ -217,7 +216,7 @@ class StackSetup:
             if row.is_seen():
                 return ok("first row", f"seen by a query before: {where}")
             row.send(self.key)
-            seconds = row.wait(self.answers.patience, self.tell)
+            seconds = row.wait(self.answers.patience)
         except QueryForbiddenError:
             row.send(self.key)
             return warning(

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ops import screen
 from ops.books.chunks import ListedChunk
 from ops.failure import Failure
 from shared.errors import SluiceError
@@ -84,7 +85,7 @@ class Editor:
             try:
                 return read(text)
             except MistakeError as mistake:
-                click.echo(mistake, err=True)
+                screen.note(str(mistake))
                 if not click.confirm("Edit again?", default=True, err=True):
                     raise Failure(f"{mistake}; nothing was changed") from mistake
         return []
@@ -103,5 +104,5 @@ class Editor:
             handle, name = tempfile.mkstemp(".jsonl", "sluice-")
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(self._saved)
-            click.echo(f"Your edits are in {name}.", err=True)
+            screen.note(f"Your edits are in {name}.")
             self._saved = None

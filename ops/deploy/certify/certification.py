@@ -26,7 +26,7 @@ def carry_out(stage: DeployedStage, steps: Sequence[CertifyStep], *, hidden: boo
             stage.reports[step.name] = StepReport(step.name, StepVerdict.NOT_TRIED, _INTERRUPTED)
             continue
         if not hidden:
-            click.echo(f"{number:>2} of {len(steps)}  {step.name}: {step.proves}", err=True)
+            screen.note(f"{number:>2} of {len(steps)}  {step.name}: {step.proves}")
         report, is_interrupted = _report(stage, step)
         stage.reports[step.name] = report
         if not hidden:

@@ -148,13 +148,13 @@ def test_it_continues_after_an_interruption(site: Site, after: int, monkeypatch:
     answers = SetupAnswers(site.key_file, site.accounts, site.account, site.database, yes=True, patience=60.0)
 
     def interrupted() -> None:
-        for count, _ in enumerate(StackSetup(stack, answers, clock, lambda _: None).steps(), 1):
+        for count, _ in enumerate(StackSetup(stack, answers, clock).steps(), 1):
             if count == after:
                 raise StoppedError
 
     with pytest.raises(StoppedError):
         interrupted()
-    setup = StackSetup(stack, answers, clock, lambda _: None)
+    setup = StackSetup(stack, answers, clock)
     assert {"ok"} == {one.state for one in setup.steps()}
     row = FirstRow(stack, StackApi.of(stack, clock), NO_QUERIES, site.account, site.database, clock)
     row.send(setup.key)

@@ -107,12 +107,11 @@ class Bench:
         self.failures = failures
         self.during = during
         self.restored: list[str] = []
-        self.said: list[str] = []
 
     def repairs(self) -> Repairs:
         """Return the repairs as a new process reads them from disk."""
         lamp = Repair(self._restore, lambda how: f"switch on {how['name']}")
-        return Repairs(self.file, {"lamp": lamp}, ManualClock(), self.said.append)
+        return Repairs(self.file, {"lamp": lamp}, ManualClock())
 
     def _restore(self, how: Mapping[str, str]) -> None:
         self.during()
@@ -158,13 +157,13 @@ def test_the_next_run_restores_what_is_broken(tmp_path: Path) -> None:
     assert not bench.file.exists()
 
 
-def test_ctrl_c_does_not_stop_a_repair(tmp_path: Path) -> None:
+def test_ctrl_c_does_not_stop_a_repair(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It prints that the repair is still running, and continues."""
     bench = Bench(tmp_path, during=lambda: os.kill(os.getpid(), signal.SIGINT))
     bench.break_one()
 
     assert bench.is_on
-    assert "still restoring what was broken, please wait" in bench.said
+    assert "still restoring what was broken, please wait" in capsys.readouterr().err
     assert signal.default_int_handler == signal.getsignal(signal.SIGINT)
 
 

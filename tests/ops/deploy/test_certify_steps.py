@@ -288,4 +288,4 @@ def test_the_checks_of_a_removal_make_valid_calls(kind: str) -> None:
     stack: Any = SimpleNamespace(client=Modelled({}))
     gone = StackResource("Gone", "0f5e1c4a-0000-4000-8000-000000000000", kind, is_retained=True)
 
-    assert Removal(stack, ManualClock(), 1.0, print)._is_there(gone) is False
+    assert Removal(stack, ManualClock(), 1.0)._is_there(gone) is False

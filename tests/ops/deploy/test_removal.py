@@ -158,7 +158,7 @@ class Aws:
     def removed(self) -> Removed:
         """Remove the stack."""
         session: Any = self
-        return Removal(Stack("sluice-dev", {}, session), ManualClock(), 1.0, lambda _: None).run()
+        return Removal(Stack("sluice-dev", {}, session), ManualClock(), 1.0).run()
 
     def failed(self) -> str:
         """Remove the stack, which must fail, and return the message."""
