@@ -36,7 +36,7 @@ def command(stack: Stack, *, port: int | None, allow_changes: bool, raw: bool, s
     printed address, which contains a token, can see what you can see.
     """
     view = ConsoleView(stack)
-    with screen.console(stderr=True).status("reading the stack's state"):
+    with screen.progress("reading the stack's state", hidden=False):
         view.first()
     token = secrets.token_urlsafe(24)
     actions = Actions(stack, SystemClock(), view.expire)

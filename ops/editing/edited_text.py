@@ -12,15 +12,11 @@ import click
 from ops import screen
 from ops.books.chunks import ListedChunk
 from ops.failure import Failure
-from shared.errors import SluiceError
+from shared.errors import EditRefusedError
 from worker.rows import compress
 
 MOST_TEXT = 4_000_000
 """The most characters to edit at once, so that the sender's input for one chunk fits Lambda's 6 MB."""
-
-
-class MistakeError(SluiceError):
-    """The edited text is invalid; the message names the line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +71,7 @@ class Editor:
         self._saved: str | None = None
 
     def ask(self, text: str, read: Callable[[str], list[Change]]) -> list[Change]:
-        """Let the operator edit a text until it is valid, and return the changes: none if it was not saved. `read` raises MistakeError.
+        """Let the operator edit a text until it is valid, and return the changes: none if it was not saved. `read` raises EditRefusedError.
 
         Raises:
             Failure: the operator gave up after a mistake, or the editor does not work.
@@ -84,7 +80,7 @@ class Editor:
             text = self._saved = edited
             try:
                 return read(text)
-            except MistakeError as mistake:
+            except EditRefusedError as mistake:
                 screen.note(str(mistake))
                 if not click.confirm("Edit again?", default=True, err=True):
                     raise Failure(f"{mistake}; nothing was changed") from mistake

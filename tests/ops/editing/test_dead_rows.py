@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from ops.books.chunks import ListedChunk, chunks
 from ops.editing.dead_rows import EditableChunk, editable_of, read, text_of
-from ops.editing.edited_text import MOST_TEXT, Editor, MistakeError
+from ops.editing.edited_text import MOST_TEXT, Editor
 from ops.failure import Failure
+from shared.errors import EditRefusedError
 from tests.support.delivery import Delivery, envelope, row
 from tests.support.sluice import Sluice, until
 from worker.selection import Selection
@@ -87,7 +88,7 @@ def test_a_mistake_is_named_with_its_line(old: str, new: str, said: str) -> None
     """A wrong number of rows has no line, so the message says both numbers."""
     editable = shown()
 
-    with pytest.raises(MistakeError, match=said):
+    with pytest.raises(EditRefusedError, match=said):
         read(editable, text_of(editable).replace(old, new, 1))
 
 
