@@ -8,7 +8,7 @@ and looked for here.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError, WaiterError
 
@@ -138,7 +138,7 @@ class Removal:
 
     def _is_there(self, one: StackResource) -> bool:
         """Return whether something retained is there. A secret that is scheduled for deletion does not count, because it costs nothing."""
-        if one.kind not in RETAINED:
+        if one.kind not in RETAINED or not one.physical_id:
             return False
         how = RETAINED[one.kind]
         look = getattr(self.stack.client(how.service), how.look)
@@ -149,16 +149,15 @@ class Removal:
         if one.kind == _BUCKET:
             self._delete_bucket(one.physical_id)
             return
-        how, more = RETAINED[one.kind], {}
-        client: Any = self.stack.client(how.service)
-        if one.kind == _STREAM:
-            more = {"EnforceConsumerDeletion": True}
         if one.kind == _TABLE:
-            found = client.describe_table(TableName=one.physical_id)["Table"]
+            dynamodb = self.stack.client("dynamodb")
+            found = dynamodb.describe_table(TableName=one.physical_id)["Table"]
             if found.get("DeletionProtectionEnabled"):
-                client.update_table(TableName=one.physical_id, DeletionProtectionEnabled=False)
-                client.get_waiter("table_exists").wait(TableName=one.physical_id)
-        getattr(client, how.delete)(**{how.argument: one.physical_id}, **more)
+                dynamodb.update_table(TableName=one.physical_id, DeletionProtectionEnabled=False)
+                dynamodb.get_waiter("table_exists").wait(TableName=one.physical_id)
+        how = RETAINED[one.kind]
+        more = {"EnforceConsumerDeletion": True} if one.kind == _STREAM else {}
+        getattr(self.stack.client(how.service), how.delete)(**{how.argument: one.physical_id}, **more)
 
     def _stop(self, functions: list[str]) -> dict[str, int | None]:
         """Let Lambda run none of the functions; return their reserved concurrency before, None where nothing was reserved."""
@@ -252,7 +251,7 @@ class Removal:
         found = Removed(total, {}, {})
         until = self.clock.now() + 300
         for one in retained:
-            if one.kind not in RETAINED:
+            if one.kind not in RETAINED and one.physical_id:
                 found.left[one.logical_id] = one.physical_id
             try:
                 while self._is_there(one):
