@@ -108,21 +108,8 @@ class _Sluice(CommandGroup):
                 )
 
 
-def _show_version(ctx: click.Context, _: click.Parameter, is_asked: bool) -> None:  # noqa: FBT001 -- click's signature
-    if is_asked and not ctx.resilient_parsing:
-        click.echo(f"sluice {sluice_version()}")
-        ctx.exit()
-
-
 @click.group(cls=_Sluice, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option(
-    "--version",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_show_version,
-    help="Print the version and exit.",
-)
+@click.version_option(sluice_version(), message="sluice %(version)s", help="Print the version and exit.")
 def main() -> None:
     """Operate a Sluice stack, deployed (--stack NAME) or local (--local)."""
 
