@@ -51,10 +51,8 @@ def issue(
 
     The same account, secret and serial number always give the same key. Nothing is stored.
     """
-    if not names.is_account(account):
-        raise Failure(f"{account!r} is not a valid account name: use 3 to 64 characters of a-z, 0-9 and _")
-    if not names.is_table(table):
-        raise Failure(f"{table!r} is not a valid table name: use 3 to 128 characters of a-z, 0-9 and _")
+    if said := known_accounts.misnamed(account, table):
+        raise Failure(said)
     signing = signing_secrets(stack)
     secret_id = secret_id or next(reversed(signing))
     if secret_id not in signing:

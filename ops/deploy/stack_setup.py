@@ -20,7 +20,6 @@ from ops.failure import Failure, if_there
 from ops.signing_secrets import newest_key, signing_secrets
 from ops.stack import Stack
 from ops.state.finding import Finding, ok, warning
-from shared import names
 from shared.accounts import Account
 from shared.clock import Clock
 
@@ -130,10 +129,8 @@ class StackSetup:
         except ValueError as error:
             raise Failure(f"{error}: use another `--database NAME`") from error
         account = self.answers.account or database
-        if not names.is_account(account):
-            raise Failure(
-                f"{account!r} is not a valid account name: use 3 to 64 characters of a-z, 0-9 and _, `--account NAME`"
-            )
+        if said := known_accounts.misnamed(account):
+            raise Failure(f"{said}, `--account NAME`")
         return {account: made}
 
     @property
