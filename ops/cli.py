@@ -1,8 +1,6 @@
 """The `sluice` command, which operates a stack after it is deployed."""
 
-import sys
 from collections.abc import Mapping
-from traceback import clear_frames
 from typing import Any, override
 
 import click
@@ -91,12 +89,8 @@ class _Sluice(CommandGroup):
         except Failure as failure:
             raise _helped(ctx, failure) from failure
         except KeyboardInterrupt as interrupted:
-            hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
-            clear_frames(
-                interrupted.__traceback__
-            )  # destructors of half-built objects fail, and tell nobody anything
-            sys.unraisablehook = hook
-            raise click.exceptions.Exit(INTERRUPTED) from None
+            # as its cause, it keeps half-built objects until the process ends: their destructors fail, and tell nobody anything
+            raise click.exceptions.Exit(INTERRUPTED) from interrupted
 
     @override
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -114,21 +108,8 @@ class _Sluice(CommandGroup):
                 )
 
 
-def _show_version(ctx: click.Context, _: click.Parameter, is_asked: bool) -> None:  # noqa: FBT001 -- click's signature
-    if is_asked and not ctx.resilient_parsing:
-        click.echo(f"sluice {sluice_version()}")
-        ctx.exit()
-
-
 @click.group(cls=_Sluice, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option(
-    "--version",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_show_version,
-    help="Print the version and exit.",
-)
+@click.version_option(sluice_version(), message="sluice %(version)s", help="Print the version and exit.")
 def main() -> None:
     """Operate a Sluice stack, deployed (--stack NAME) or local (--local)."""
 

@@ -5,14 +5,22 @@ from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
-import click
-
 from ops import screen
 from ops.failure import FORESEEN, Failure
 from ops.stack import Stack
+from shared import names
 from shared.accounts import Account
 
 _MOST_NAMES = 5
+
+
+def misnamed(account: str, table: str | None = None) -> str:
+    """Return why an account, or its table, cannot have its name; empty if both can."""
+    if not names.is_account(account):
+        return f"{account!r} is not a valid account name: use 3 to 64 characters of a-z, 0-9 and _"
+    if table is not None and not names.is_table(table):
+        return f"{table!r} is not a valid table name: use 3 to 128 characters of a-z, 0-9 and _"
+    return ""
 
 
 def known(stack: Stack) -> tuple[dict[str, Account], str | None]:
@@ -70,7 +78,7 @@ def note(stack: Stack, name: str) -> Failure | None:
     try:
         check(stack, name)
     except Failure as failure:
-        click.echo(f"Note: {failure.message}.", err=True)
+        screen.note(f"Note: {failure.message}.")
         return failure
     return None
 

@@ -7,11 +7,10 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial, reduce
 from pathlib import Path
-from threading import Event, Lock
+from threading import Event
 from typing import Any, NoReturn, override
 
 import click
@@ -85,6 +84,11 @@ def say(text: str, style: str = "") -> None:
         click.echo(text)
 
 
+def note(text: str) -> None:
+    """Print a line on standard error."""
+    click.echo(text, err=True)
+
+
 def show_json(value: Any) -> None:
     """Print one JSON value."""
     click.echo(json.dumps(value, indent=2, default=str))
@@ -118,69 +122,48 @@ def put(text: str, file: Path | None, said: str) -> None:
 
 
 @contextmanager
-def progress(
-    doing: str,
-    *,
-    hidden: bool,
-    unit: str = "",
-    now: Callable[[], float] = time.monotonic,
-    look_seconds: float = 1.0,
-) -> Iterator[Callable[..., None]]:
+def progress(doing: str, *, hidden: bool, unit: str = "") -> Iterator[Callable[..., None]]:
     """Show progress on standard error: in place on a terminal, elsewhere as a line every ten seconds, whether something has changed or not.
 
-    Yields a function that updates `description`, which is at first `doing`, and `completed`, the number of units. `look_seconds` is how often
-    to look whether a line is due.
+    Yields a function that updates `description`, which is at first `doing`, and `completed`, the number of units.
     """
-    if not hidden and not console(stderr=True).is_terminal:
-        lines, ended = _Lines(doing, unit, now), Event()
-        in_background(lambda: lines.show_until(ended, look_seconds))
-        try:
-            yield lines.update
-        finally:
-            ended.set()
+    out = console(stderr=True)
+    if not hidden and not out.is_terminal:
+        with _lines(doing, unit) as update:
+            yield update
         return
     counted = (MofNCompleteColumn(),) if unit else ()
     columns = (TextColumn("{task.description}"), BarColumn(pulse_style="cyan"), *counted, TimeElapsedColumn())
-    out = console(stderr=True)
     with Progress(
         *columns,
         console=out,
-        disable=hidden or not out.is_terminal,
+        disable=hidden,
         transient=True,
         redirect_stdout=sys.stdout.isatty(),  # else output would leave the pipe that it is meant for
     ) as shown:
         yield partial(shown.update, shown.add_task(doing, total=None))
 
 
-@dataclass
-class _Lines:
-    """Shows progress as lines."""
+@contextmanager
+def _lines(doing: str, unit: str) -> Iterator[Callable[..., None]]:
+    """Show progress as lines."""
+    said, began, ended = (doing, 0), time.monotonic(), Event()
 
-    doing: str
-    unit: str
-    now: Callable[[], float]
+    def update(*, description: str, completed: int = 0) -> None:
+        nonlocal said
+        said = description, completed
 
-    def __post_init__(self) -> None:
-        self._said, self._lock, self._began = (self.doing, 0), Lock(), self.now()
-        self._due = self._began + _LINE_SECONDS
+    def show() -> None:
+        while not ended.wait(_LINE_SECONDS):
+            description, completed = said
+            counted = f": {completed:,} {unit}" if unit else ""
+            click.echo(f"{description}{counted}, after {lasting(time.monotonic() - began)}", err=True)
 
-    def update(self, *, description: str, completed: int = 0) -> None:
-        """Note the progress, and print a line, if the last one is old enough."""
-        self._said = description, completed
-        self._show()
-
-    def show_until(self, ended: Event, seconds: float) -> None:
-        """Print a line whenever one is due, until an event."""
-        while not ended.wait(seconds):
-            self._show()
-
-    def _show(self) -> None:
-        with self._lock:
-            if self.now() >= self._due:
-                self._due = self.now() + _LINE_SECONDS
-                description, completed = self._said
-                counted = f": {completed:,} {self.unit}" if self.unit else ""
-                click.echo(f"{description}{counted}, after {lasting(self.now() - self._began)}", err=True)
+    in_background(show)
+    try:
+        yield update
+    finally:
+        ended.set()
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, folds: bool = False) -> Table:
@@ -220,15 +203,9 @@ def confirm(question: str, *, yes: bool) -> None:
     """
     if yes:
         return
-    try:
-        is_agreed = click.confirm(question, err=True)
-    except click.Abort:
-        click.echo(err=True)
-        if sys.stdin.isatty():
-            raise click.exceptions.Exit(INTERRUPTED) from None
-        raise Failure(
-            "nothing was done, because there was no answer: without a terminal, add --yes"
-        ) from None
+    is_agreed = _answered(lambda: click.confirm(question, err=True))
+    if is_agreed is None:
+        raise Failure("nothing was done, because there was no answer: without a terminal, add --yes")
     if not is_agreed:
         raise click.Abort
 
@@ -240,19 +217,27 @@ def ask(question: str, otherwise: str, *, yes: bool, hidden: bool = False) -> st
         Failure: nothing may be asked, or nobody answers. The clause `otherwise` names the option which does.
         click.exceptions.Exit: Ctrl-C was pressed.
     """
+    answer: str | None = None
     if hidden and not yes and not sys.stdin.isatty():  # getpass would warn that it cannot hide what is typed
         click.echo(f"{question}: ", nl=False, err=True)
-        if answer := sys.stdin.readline().strip():
-            return answer
-        click.echo(err=True)
-    elif not yes:
-        try:
-            return str(click.prompt(question, hide_input=hidden, err=True))
-        except click.Abort:
+        if not (answer := sys.stdin.readline().strip()):
             click.echo(err=True)
-            if sys.stdin.isatty():
-                raise click.exceptions.Exit(INTERRUPTED) from None
-    raise Failure(f"there was no answer to: {question}. {otherwise}")
+    elif not yes:
+        answer = _answered(lambda: str(click.prompt(question, hide_input=hidden, err=True)))
+    if not answer:
+        raise Failure(f"there was no answer to: {question}. {otherwise}")
+    return answer
+
+
+def _answered[T](asks: Callable[[], T]) -> T | None:
+    """Return the answer to a question; None if nobody answers."""
+    try:
+        return asks()
+    except click.Abort:
+        click.echo(err=True)
+        if sys.stdin.isatty():
+            raise click.exceptions.Exit(INTERRUPTED) from None
+        return None
 
 
 def utc(seconds: float) -> str:

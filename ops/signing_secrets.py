@@ -8,6 +8,7 @@ from itertools import chain, count
 from botocore.exceptions import ClientError
 
 from ops.failure import Failure
+from ops.known_accounts import misnamed
 from ops.stack import Stack
 from shared import names, write_key
 
@@ -58,8 +59,8 @@ def newest_key(account: str, signing: dict[str, str], revoked: Collection[str]) 
     Raises:
         Failure: no account can have this name.
     """
-    if not names.is_account(account):
-        raise Failure(f"{account!r} is not a valid account name: use 3 to 64 characters of a-z, 0-9 and _")
+    if said := misnamed(account):
+        raise Failure(said)
     secret_id = next(reversed(signing))
     key_ids = chain([secret_id], (f"{secret_id}-{serial}" for serial in count(2)))
     return write_key.sign(account, next(one for one in key_ids if one not in revoked), signing[secret_id])

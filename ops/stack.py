@@ -290,7 +290,7 @@ def local() -> Stack:
     if not (folder / _DESCRIPTION).exists() and "SLUICE_HOME" not in os.environ and (others := _elsewhere()):
         folder = others[0]
         if _is_clone() or len(others) > 1:
-            click.echo(f"Note: this is the local stack of {folder}.", err=True)
+            screen.note(f"Note: this is the local stack of {folder}.")
     try:
         said = json.loads((folder / _DESCRIPTION).read_text())
     except FileNotFoundError:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Self
 
+from ops.background import in_order
 from ops.books.stored_spans import has_object
-from ops.lookahead import in_order
 from ops.stream.readable_shards import Position, ReadableShards
 from shared.clock import Clock
 from worker.bucket import Bucket

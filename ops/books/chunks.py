@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import batched
 
-from ops.lookahead import in_order
+from ops.background import in_order
 from worker.ledger import Ledger
 from worker.selection import Selection, reason_of
 from worker.span import ChunkKey, Span

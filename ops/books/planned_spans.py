@@ -1,9 +1,9 @@
 """Spans by the time at which their records arrived: from the names of their objects, which most often are in the order of the plan."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import batched
 
-from ops.lookahead import in_order
+from ops.background import in_order
 from worker.chain import ChainId
 from worker.ledger import Ledger
 from worker.record import Number
@@ -38,8 +38,14 @@ def spans(
     )
     over: dict[ChainId, Number] = {}  # the first record that is too late
     hours = (hour for hour in objects.hours() if first <= hour and (hour <= last or enough() == float("inf")))
-    listed = in_order(lambda hour: list(_names(objects, hour, over)), hours)
-    batches = (batch for names in listed for batch in batched(_guessed(names), _BATCH, strict=False))
+    listed = in_order(lambda hour: list(objects.listed(hour)), hours)
+    wanted = (
+        (stored, place)
+        for names in listed
+        for stored, place in _guessed(names)
+        if stored.chain not in over or stored.first < over[stored.chain]
+    )
+    batches = batched(wanted, _BATCH, strict=False)
     for found in in_order(lambda batch: list(_of(ledger, batch)), batches):
         for span in found:
             end = min(until, enough())
@@ -47,18 +53,6 @@ def spans(
                 yield span
             elif span.chain.is_of_stream and span.earliest >= (end + _UNORDERED_SECONDS) * 1000:
                 over[span.chain] = min(span.first, over.get(span.chain, span.first))
-
-
-def _names(objects: SpanObjects, hour: str, over: Mapping[ChainId, Number]) -> Iterator[Stored]:
-    """Yield the objects of an hour, but those of records that are too late."""
-    after: str | None = ""
-    while after is not None:
-        behind, after = after, None
-        for stored in objects.listed(hour, behind):
-            if stored.chain in over and stored.first >= over[stored.chain]:
-                after = f"{stored.name.rpartition('/')[0]}/~"
-                break
-            yield stored
 
 
 def _guessed(names: Iterable[Stored]) -> Iterator[tuple[Stored, Place]]:

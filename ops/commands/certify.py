@@ -16,15 +16,14 @@ from ops.deploy.certify.certification_report import (
 )
 from ops.deploy.certify.opening import check_stage, open_stage
 from ops.deploy.certify.restore import Repairs
-from ops.deploy.certify.run import CertifyRun
-from ops.deploy.certify.stage import EMULATED, ON_AWS
+from ops.deploy.certify.stage import EMULATED, ON_AWS, DeployedStage
 from ops.deploy.certify.steps import STEPS
 from ops.deploy.certify.trouble import repairs_of
 from ops.deploy.stack_api import emulator_of
 from ops.failure import INTERRUPTED, UNFINISHED, Failure
 from ops.stack import Stack, home, works_on_deployed_stack
 from ops.version import sluice_version
-from shared.clock import Clock, SystemClock
+from shared.clock import SystemClock
 
 _NAMES = [one.name for one in STEPS]
 
@@ -78,13 +77,10 @@ def command(
     pace = EMULATED if endpoint else ON_AWS
     place = home() / "certify" / f"{stack.name}-{stack.session.region_name}"
 
-    def say(text: str) -> None:
-        click.echo(text, err=True)
-
-    repairs = Repairs(place.with_suffix(".broken.json"), repairs_of(stack, clock, pace), clock, say)
+    repairs = Repairs(place.with_suffix(".broken.json"), repairs_of(stack, clock, pace), clock)
     left = [one.kind for one in repairs.broken]
     if left:
-        say("an earlier run left something broken")
+        screen.note("an earlier run left something broken")
         repairs.restore_all()
     if restore:
         if as_json:
@@ -98,10 +94,9 @@ def command(
         f"This runs {screen.plural(len(wanted), 'step')} on {stack.name}, for up to an hour and a half, and breaks and restores parts of it. Continue?",
         yes=yes,
     )
-    run = CertifyRun.new(clock.now())
-    stage = open_stage(stack, account, run, repairs, clock, endpoint=endpoint)
+    stage = open_stage(stack, account, repairs, clock, endpoint=endpoint)
     is_interrupted = carry_out(stage, [one for one in STEPS if one.name in wanted], hidden=as_json)
-    report = _report(stack, run, endpoint, clock)
+    report = _report(stage, endpoint)
     files = _write(report, folder)
     if as_json:
         screen.show_json(report.document())
@@ -110,27 +105,26 @@ def command(
     if repairs.broken:
         repairs.restore_all()
     if is_interrupted:
-        say("stopped; everything is restored. --only STEP runs a step alone")
+        screen.note("stopped; everything is restored. --only STEP runs a step alone")
         raise click.exceptions.Exit(INTERRUPTED)
     raise click.exceptions.Exit(UNFINISHED if report.failed else 0)
 
 
-def _report(stack: Stack, run: CertifyRun, endpoint: str, clock: Clock) -> CertificationReport:
-    reports = run.reports
+def _report(stage: DeployedStage, endpoint: str) -> CertificationReport:
     return CertificationReport(
-        stack=stack.name,
-        region=str(stack.session.region_name),
+        stack=stage.stack.name,
+        region=str(stage.stack.session.region_name),
         where=endpoint or "AWS",
         version=sluice_version(),
-        run=run.name,
-        began=screen.utc(int(run.began)),
-        ended=screen.utc(int(clock.now())),
-        steps=tuple(reports.values()),
+        run=stage.run,
+        began=screen.utc(int(stage.began)),
+        ended=screen.utc(int(stage.clock.now())),
+        steps=tuple(stage.reports.values()),
         promises=tuple(
-            conclude(name, [one.name for one in STEPS if number in one.promises], reports)
+            conclude(name, [one.name for one in STEPS if number in one.promises], stage.reports)
             for number, name in PROMISES.items()
         ),
-        timings=run.timings,
+        timings=stage.timings,
     )
 
 

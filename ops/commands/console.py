@@ -36,7 +36,7 @@ def command(stack: Stack, *, port: int | None, allow_changes: bool, raw: bool, s
     printed address, which contains a token, can see what you can see.
     """
     view = ConsoleView(stack)
-    with screen.console(stderr=True).status("reading the stack's state"):
+    with screen.progress("reading the stack's state", hidden=False):
         view.first()
     token = secrets.token_urlsafe(24)
     actions = Actions(stack, SystemClock(), view.expire)
@@ -54,7 +54,7 @@ def command(stack: Stack, *, port: int | None, allow_changes: bool, raw: bool, s
         raise Failure(f"port {port} is in use: choose another with --port, or leave out --port") from error
     with server:
         click.echo(f"{server.url}/#token={token}")
-        click.echo("Open this address in a browser. Ctrl-C stops the console.", err=True)
+        screen.note("Open this address in a browser. Ctrl-C stops the console.")
         if not raw:
-            click.echo(personal_data.EXPLANATION, err=True)
+            screen.note(personal_data.EXPLANATION)
         threading.Event().wait(seconds)

@@ -12,7 +12,6 @@ from ops.cost.monthly import cost_line
 from ops.deploy.artifact import Artifact
 from ops.deploy.change_set import ChangeSet
 from ops.deploy.code_bucket import CodeBucket
-from ops.deploy.handover import removal
 from ops.deploy.preflight.findings import findings
 from ops.deploy.preflight.planning import surveyed
 from ops.deploy.preflight.survey import Deployment, Survey
@@ -62,8 +61,8 @@ def command(
     found = preflight.show(findings(survey), as_json=as_json)
     if faults := [one for one in found if one.state == "fault"]:
         for one in faults if as_json else ():
-            click.echo(one.line, err=True)
-        click.echo(f"\n{preflight.repeat(len(faults))}", err=True)
+            screen.note(one.line)
+        screen.note(f"\n{preflight.repeat(len(faults))}")
         raise click.exceptions.Exit(UNFINISHED)
     bucket = CodeBucket(survey.client("s3"), plan.stack, survey.account, survey.plan.region)
     is_new_bucket = not bucket.is_there()
@@ -85,9 +84,7 @@ def command(
                 f"{failure.message.rstrip('.')}. See {DEPLOYING}; then run `sluice deploy` again"
             ) from failure
         except KeyboardInterrupt:
-            click.echo(
-                "Stopped. `sluice deploy` waits for what CloudFormation has begun, and continues.", err=True
-            )
+            screen.note("Stopped. `sluice deploy` waits for what CloudFormation has begun, and continues.")
             raise
     setup.set_up(deployed(plan.stack, survey.plan.region), answers, as_json=as_json)
 
@@ -102,6 +99,6 @@ def _announcement(
     return (
         f"\nThis {'updates' if updates else 'creates'} the stack {survey.plan.stack} in {survey.plan.region}, account {survey.account}, "
         f"from {artifact.file.name}. Resources by service: {parts}.\n"
-        f"It {does} the bucket {bucket.name} for the code, which `{removal(survey.plan.stack, survey.plan.region)}` removes "
-        f"with the stack.\nCost: {cost_line(survey.values, survey.plan.region)}"
+        f"It {does} the bucket {bucket.name} for the code, which `sluice remove --stack {survey.plan.stack} "
+        f"--region {survey.plan.region}` removes with the stack.\nCost: {cost_line(survey.values, survey.plan.region)}"
     )

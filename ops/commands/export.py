@@ -61,12 +61,11 @@ def command(
         f"{screen.plural(len(lines), 'line')} written to {file}.",
     )
     if not (lines or unread or held.unread):
-        click.echo(
-            f"Nothing was found with this {column}. A mistyped column finds nothing, too: check its name.",
-            err=True,
+        screen.note(
+            f"Nothing was found with this {column}. A mistyped column finds nothing, too: check its name."
         )
     for problem in unread:
-        click.echo(problem, err=True)
+        screen.note(problem)
     raise click.exceptions.Exit(UNFINISHED if unread or held.unread else 0)
 
 

@@ -132,18 +132,17 @@ def command(
             }
         )
     elif count and not raw:
-        click.echo(f"Note: {personal_data.EXPLANATION}", err=True)
+        screen.note(f"Note: {personal_data.EXPLANATION}")
     if searched.unreadable and not as_json:
         what = screen.plural(searched.unreadable, "object or chunk", "objects or chunks")
-        click.echo(
-            f"Note: {what} could not be read to {'its' if searched.unreadable == 1 else 'their'} end.",
-            err=True,
+        screen.note(
+            f"Note: {what} could not be read to {'its' if searched.unreadable == 1 else 'their'} end."
         )
     if not count:
         known_accounts.check(stack, account)
         raise Failure(_not_found(query, since, searched))
     if not searched.is_complete:
-        click.echo(f"Note: the search ran out of time; {_reach(searched)}. Use a longer --for.", err=True)
+        screen.note(f"Note: the search ran out of time; {_reach(searched)}. Use a longer --for.")
         raise click.exceptions.Exit(UNFINISHED)
 
 

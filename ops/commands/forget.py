@@ -202,10 +202,10 @@ def _unread(found: list[Held]) -> int:
     """Say what to do if not everything could be read; return the exit code."""
     unasked = [None in held.in_td.values() for held in found]
     if any(unasked):
-        click.echo(f"Treasure Data does not say how many rows it has. {ASK_AGAIN}", err=True)
+        screen.note(f"Treasure Data does not say how many rows it has. {ASK_AGAIN}")
     unseen = any(held.unseen for held in found)
     if unseen:
-        click.echo(UNSEEN, err=True)
+        screen.note(UNSEEN)
     return UNFINISHED if any(unasked) or unseen or any(held.unread for held in found) else 0
 
 
@@ -267,9 +267,9 @@ def _delete_in_td(
             answer = ask(stack, "delete", before=before, **place, **part.members)
             ends.add(answer["end"])
             if answer["end"] == SHARED:
-                click.echo(f"{_WHOSE.format(database)}\n  {answer['statement']}", err=True)
+                screen.note(f"{_WHOSE.format(database)}\n  {answer['statement']}")
             if answer["end"] in FAILED_ENDS:
-                click.echo(f"{_WHO}\n  {answer['statement']}", err=True)
+                screen.note(f"{_WHO}\n  {answer['statement']}")
         if ends == {"success"}:
             gone[database, table] = Counter()
     counted = count_in_td(stack, wanted, held.columns, before)

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 import click
 
+from ops import screen
 from ops.failure import Failure
 from ops.stack import UNNAMED, stack_options
 from ops.version import extra
@@ -26,7 +27,7 @@ def command(ctx: click.Context, *, is_local: bool, name: str | None, region: str
     from ops.mcp.server import serve  # noqa: PLC0415 -- only the extra installs what it imports
 
     if sys.stdin.isatty():
-        click.echo("Waiting for a client on standard input. Press Ctrl-C to stop.", err=True)
+        screen.note("Waiting for a client on standard input. Press Ctrl-C to stop.")
     # a thread waits for standard input, and there is nothing to clean up
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     region_words = ["--region", region] if region else []

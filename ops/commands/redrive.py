@@ -1,7 +1,5 @@
 """`sluice redrive`: sends what waits now, or dead rows again, as they are or edited."""
 
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -12,7 +10,7 @@ import click
 from ops import known_accounts, screen
 from ops.books.chunks import KINDS, NAMES, ListedChunk, chunks
 from ops.editing import dead_rows, rejected_events
-from ops.editing.edited_text import Change, ask
+from ops.editing.edited_text import Change, Editor
 from ops.failure import UNFINISHED, Failure
 from ops.selecting import selects_rows
 from ops.sending import OUTCOMES, balanced, send
@@ -180,9 +178,9 @@ def _edit(stack: Stack, opened: list[ListedChunk], *, rejected: bool, yes: bool)
         none = "these cannot be edited: they never became rows"
     if not found:
         raise Failure(none)
-    editor = _Editor()
+    editor = Editor()
     try:
-        changes = ask(text, read, editor.open, _again)
+        changes = editor.ask(text, read)
         if not changes:
             screen.say("Nothing was changed, so nothing is sent.")
             return 0
@@ -193,7 +191,7 @@ def _edit(stack: Stack, opened: list[ListedChunk], *, rejected: bool, yes: bool)
 
 
 def _send_edited(
-    stack: Stack, changes: Sequence[Change], editor: "_Editor", *, rejected: bool, yes: bool
+    stack: Stack, changes: Sequence[Change], editor: Editor, *, rejected: bool, yes: bool
 ) -> int:
     """Send what was changed, after a confirmation; return the exit code."""
     count, dropped = (sum(one.count for one in changes), sum(one.dropped for one in changes))
@@ -203,7 +201,7 @@ def _send_edited(
     for one in changes:
         report = stack.invoke("SenderFunction", one.event)
         if "error" in report:
-            click.echo(f"{one.title}: {report['message']}", err=True)
+            screen.note(f"{one.title}: {report['message']}")
             editor.keep()
             totals["kept"] += one.count
         elif rejected:
@@ -216,35 +214,3 @@ def _send_edited(
         f"{screen.plural(totals['repaired'], 'event')} repaired. Repaired events are sent like new ones."
     )
     return UNFINISHED if totals["kept"] else 0
-
-
-class _Editor:
-    """The operator's editor, and what was saved last in it."""
-
-    def __init__(self) -> None:
-        self._saved: str | None = None
-
-    def open(self, text: str) -> str | None:
-        """Let the operator edit a text; return None if it was not saved."""
-        try:
-            edited = click.edit(text, extension=".jsonl")
-        except click.ClickException as error:
-            raise Failure(
-                f"{error.message}: name an editor that works here in the variable VISUAL"
-            ) from error
-        self._saved = self._saved if edited is None else edited
-        return edited
-
-    def keep(self) -> None:
-        """Put what was saved, if anything, into a file that only this user may read."""
-        if self._saved is not None:
-            handle, name = tempfile.mkstemp(".jsonl", "sluice-")
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(self._saved)
-            click.echo(f"Your edits are in {name}.", err=True)
-            self._saved = None
-
-
-def _again(mistake: str) -> bool:
-    click.echo(mistake, err=True)
-    return click.confirm("Edit again?", default=True, err=True)

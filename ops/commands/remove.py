@@ -31,7 +31,7 @@ def command(stack: Stack, *, yes: bool, as_json: bool) -> None:
         yes=yes,
     )
     clock = SystemClock()
-    removed = Removal(stack, clock, _POLL_SECONDS, lambda text: click.echo(text, err=True)).run()
+    removed = Removal(stack, clock, _POLL_SECONDS).run()
     rest = removed.left | removed.unseen
     if as_json:
         screen.show_json({"resources": removed.total, "left": removed.left, "unchecked": removed.unseen})

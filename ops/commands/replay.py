@@ -173,9 +173,7 @@ def _run(
     if not code:
         screen.say(f"Done: {said}")
         return 0
-    click.echo(
-        f"{stopped}; {said} To continue, run the same command again: it skips what is in a span.", err=True
-    )
+    screen.note(f"{stopped}; {said} To continue, run the same command again: it skips what is in a span.")
     return code
 
 

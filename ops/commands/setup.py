@@ -11,8 +11,9 @@ from typing import Any, cast
 import click
 
 from ops import screen
+from ops.commands import certify, keys, remove
 from ops.commands.preflight import check, plan_options, show
-from ops.deploy import handover
+from ops.cost.monthly import cost_line, monthly_cost
 from ops.deploy.preflight.survey import Deployment
 from ops.deploy.stack_setup import SetupAnswers, StackSetup, ask_key, read_key
 from ops.moment import LENGTH
@@ -100,20 +101,63 @@ def set_up(stack: Stack, answers: SetupAnswers, *, as_json: bool) -> None:
     """
     clock = SystemClock()
 
-    def tell(text: str) -> None:
-        click.echo(text, err=True)
-
-    setup = StackSetup(stack, answers, clock, tell)
+    setup = StackSetup(stack, answers, clock)
     try:
         with redirect_stdout(sys.stderr if as_json else sys.stdout):
             found = show(setup.steps(), as_json=as_json)
     except KeyboardInterrupt:
-        tell(f"Stopped. To continue: `sluice setup {stack.option}`")
+        screen.note(f"Stopped. To continue: `sluice setup {stack.option}`")
         raise
     if as_json:
-        steps = [asdict(one) for one in found]
-        screen.show_json({"steps": steps} | handover.document(stack, setup.account, setup.key))
+        screen.show_json({"steps": [asdict(one) for one in found]} | _document(setup))
         return
-    handover.show(stack, setup.account, setup.key)
+    _hand_over(setup)
     if not answers.yes and sys.stdin.isatty():
-        handover.offer_certification(stack)
+        offer_certification(stack)
+
+
+def _document(setup: StackSetup) -> dict[str, Any]:
+    """Return what a team gets once its stack works, as a JSON object."""
+    stack, region = setup.stack, str(setup.stack.session.region_name)
+    return {
+        "stack": stack.name,
+        "region": region,
+        "url": stack.outputs["ApiUrl"],
+        "account": setup.account,
+        "key": setup.key,
+        "usd_per_month": monthly_cost(stack.parameters, region),
+        "remove": f"sluice remove {stack.option}",
+    }
+
+
+def _hand_over(setup: StackSetup) -> None:
+    """Print the account's write key with code to paste, the cost, and the next commands."""
+    stack, region = setup.stack, str(setup.stack.session.region_name)
+    screen.say("\nThe write key, and code to paste:\n")
+    serial = setup.key.split(".")[1].partition("-")[2]
+    words = [setup.account, *(["--serial", serial] if serial else [])]
+    keys.issue.main(words, standalone_mode=False, obj=stack)
+    screen.say(f"\nCost: {cost_line(stack.parameters, region)}\n")
+    screen.show_table(
+        ("next", "command"),
+        [
+            ("how it is", f"sluice status {stack.option}"),
+            ("events as they arrive", f"sluice tail {stack.option}"),
+            ("test every promise here", f"sluice certify {stack.option}"),
+            ("remove everything", f"sluice remove {stack.option}"),
+        ],
+    )
+
+
+def offer_certification(stack: Stack) -> None:
+    """Offer to test every promise on this stage, and then to keep or remove it. Never for prod."""
+    if stack.parameters.get("Stage") == "prod":
+        return
+    question = (
+        "\nTest every promise on this stage now? That takes about an hour and a half and costs a few cents"
+    )
+    if not click.confirm(question, default=False, err=True):
+        return
+    certify.command.main(["--yes", "--despite-traffic"], standalone_mode=False, obj=stack)
+    if not click.confirm("Keep this stage", default=True, err=True):
+        remove.command.main([], standalone_mode=False, obj=stack)

@@ -60,12 +60,12 @@ def command(
     out = screen.console()
     counts: Counter[Kind] = Counter()
     if not is_plain:
-        click.echo("Waiting for events. Press Ctrl-C to stop.", err=True)
+        screen.note("Waiting for events. Press Ctrl-C to stop.")
     code = 0
     try:
         for found in tail.events(lambda: end):
             if isinstance(found, Notice):
-                click.echo(f"Note: {found.said}", err=True)
+                screen.note(f"Note: {found.said}")
                 continue
             counts[found.kind] += 1
             if is_plain:
@@ -76,8 +76,8 @@ def command(
     except KeyboardInterrupt:
         code = INTERRUPTED
     if counts and not raw:
-        click.echo(personal_data.EXPLANATION, err=True)
-    click.echo(f"{_summary(counts)} in {screen.lasting(time.time() - began)}.", err=True)
+        screen.note(personal_data.EXPLANATION)
+    screen.note(f"{_summary(counts)} in {screen.lasting(time.time() - began)}.")
     raise click.exceptions.Exit(code)
 
 

@@ -7,7 +7,6 @@ from ops.failure import TIMED_OUT, UNFINISHED
 from ops.moment import LENGTH, MOMENT
 from ops.stack import Stack, works_on_stack
 from ops.state.completeness import Wait, table_document
-from shared import names
 from shared.clock import SystemClock
 from worker.watermark import Completeness
 
@@ -42,19 +41,13 @@ def command(
     Exit codes: 0 complete, 3 complete except for dead rows, 4 not complete within --timeout. The time is when Sluice
     received the rows (the column received_at), because clients that were offline send events with older times.
     """
-    if not names.is_account(account):
-        raise click.UsageError(
-            f"{account!r} is not a valid account name: use 3 to 64 characters of a-z, 0-9 and _"
-        )
-    if not names.is_table(table):
-        raise click.UsageError(
-            f"{table!r} is not a valid table name: use 3 to 128 characters of a-z, 0-9 and _"
-        )
+    if said := known_accounts.misnamed(account, table):
+        raise click.UsageError(said)
     unknown = known_accounts.note(stack, account)
     clock = SystemClock()
 
     def tell(text: str) -> None:
-        click.echo(f"Note: {text}", err=True)
+        screen.note(f"Note: {text}")
 
     waiting = Wait(
         stack.watermarks(),

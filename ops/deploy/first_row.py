@@ -1,7 +1,6 @@
 """The first row of an account: one event sent through the whole stack, until a query sees it in Treasure Data."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -94,8 +93,8 @@ class FirstRow:
             )
         return f"{said} to the first event: `sluice doctor {self.stack.option}` shows why"
 
-    def wait(self, seconds: float, tell: Callable[[str], None]) -> float:
-        """Wait some seconds until a query sees it; return how long that took. `tell` receives the stack's state unless it is healthy.
+    def wait(self, seconds: float) -> float:
+        """Wait some seconds until a query sees it; return how long that took. The stack's state is printed unless it is healthy.
 
         Raises:
             QueryForbiddenError: the API key may not query.
@@ -109,7 +108,7 @@ class FirstRow:
                 if passed >= seconds:
                     raise Failure(self._unseen(seconds, verdict))
                 if not verdict.is_sound:
-                    tell(verdict.verdict)
+                    screen.note(verdict.verdict)
                 look_at = now + _LOOK_SECONDS
             self.clock.sleep(min(_POLL_SECONDS, max(0.1, seconds - passed)))
         return self.clock.now() - began

@@ -4,12 +4,12 @@ The stack itself says what is left to do, so a setup can be interrupted anywhere
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ops import accounts_file, known_accounts, screen
-from ops.commands.accounts import apply
+from ops.commands import accounts
 from ops.deploy.first_row import TABLE, FirstRow
 from ops.deploy.preflight.planning import surveyed
 from ops.deploy.preflight.survey import Deployment, Survey
@@ -20,7 +20,6 @@ from ops.failure import Failure, if_there
 from ops.signing_secrets import newest_key, signing_secrets
 from ops.stack import Stack
 from ops.state.finding import Finding, ok, warning
-from shared import names
 from shared.accounts import Account
 from shared.clock import Clock
 
@@ -82,7 +81,6 @@ class StackSetup:
     stack: Stack
     answers: SetupAnswers
     clock: Clock
-    tell: Callable[[str], None]
     account: str = ""
     key: str = ""
     _td_key: str = ""
@@ -131,10 +129,8 @@ class StackSetup:
         except ValueError as error:
             raise Failure(f"{error}: use another `--database NAME`") from error
         account = self.answers.account or database
-        if not names.is_account(account):
-            raise Failure(
-                f"{account!r} is not a valid account name: use 3 to 64 characters of a-z, 0-9 and _, `--account NAME`"
-            )
+        if said := known_accounts.misnamed(account):
+            raise Failure(f"{said}, `--account NAME`")
         return {account: made}
 
     @property
@@ -154,7 +150,7 @@ class StackSetup:
         ):
             if self.answers.yes or faults[0].what != "API key":
                 raise self._refused(faults[0])
-            self.tell(f"The stored key does not work. {faults[0].said} {faults[0].advice}")
+            screen.note(f"The stored key does not work. {faults[0].said} {faults[0].advice}")
             self._td_key = ask_key(yes=False)
             found = self._judged()
         for one in found:
@@ -195,7 +191,7 @@ class StackSetup:
         if applied_at is not None and not list(known_accounts.differences(current, current | self._wanted)):
             return ok("accounts", f"{count}, applied before")
         words = [str(self.answers.accounts), *(["--yes"] if self.answers.yes else [])]
-        apply.command.main(words, standalone_mode=False, obj=self.stack)
+        accounts.apply.main(words, standalone_mode=False, obj=self.stack)
         return ok("accounts", f"{count}, applied now")
 
     def _send(self) -> Finding:
@@ -217,7 +213,7 @@ class StackSetup:
             if row.is_seen():
                 return ok("first row", f"seen by a query before: {where}")
             row.send(self.key)
-            seconds = row.wait(self.answers.patience, self.tell)
+            seconds = row.wait(self.answers.patience)
         except QueryForbiddenError:
             row.send(self.key)
             return warning(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ops import screen
 from ops.books.chunks import ListedChunk
-from ops.editing.edited_text import Change, MistakeError, change_of, limited, lines_in
+from ops.editing.edited_text import Change, change_of, limited, lines_in
 from ops.failure import Failure
 from shared.errors import EditRefusedError, InvalidObjectError
 from worker.replacement import decoded, revised_row
@@ -66,12 +66,12 @@ def read(editable: Sequence[EditableChunk], text: str) -> list[Change]:
     """Return the changes: all rows of each chunk with a changed one.
 
     Raises:
-        MistakeError: the number of rows has changed, or a row is invalid.
+        EditRefusedError: the number of rows has changed, or a row is invalid.
     """
     lines = list(lines_in(text))
     expected = sum(len(one.texts) for one in editable)
     if len(lines) != expected:
-        raise MistakeError(
+        raise EditRefusedError(
             f"the text has {len(lines):,} instead of {screen.plural(expected, 'row')}: rows cannot be added or removed"
         )
     coming, changes = iter(lines), []
@@ -88,13 +88,13 @@ def _row(number: int, old: str, new: str) -> bytes:
     try:
         row = json.loads(new, parse_constant=_refuse)
     except ValueError as error:
-        raise MistakeError(f"line {number} is not JSON: {error}") from error
+        raise EditRefusedError(f"line {number} is not JSON: {error}") from error
     if not isinstance(row, dict):
-        raise MistakeError(f"line {number} is not a JSON object")
+        raise EditRefusedError(f"line {number} is not a JSON object")
     try:
         return revised_row(json.loads(old), row)
     except EditRefusedError as refused:
-        raise MistakeError(f"line {number}: {refused}") from refused
+        raise EditRefusedError(f"line {number}: {refused}") from refused
 
 
 def _refuse(constant: str) -> None:

@@ -1,21 +1,22 @@
 """What an operator edits for `sluice redrive --edit`: a text with a line for each row or event, and what has changed in it."""
 
+import os
+import tempfile
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import click
+
+from ops import screen
 from ops.books.chunks import ListedChunk
 from ops.failure import Failure
-from shared.errors import SluiceError
+from shared.errors import EditRefusedError
 from worker.rows import compress
 
 MOST_TEXT = 4_000_000
 """The most characters to edit at once, so that the sender's input for one chunk fits Lambda's 6 MB."""
-
-
-class MistakeError(SluiceError):
-    """The edited text is invalid; the message names the line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,24 +64,41 @@ def lines_in(text: str) -> Iterator[tuple[int, str]]:
             yield number, line.strip()
 
 
-def ask(
-    text: str,
-    read: Callable[[str], list[Change]],
-    editor: Callable[[str], str | None],
-    again: Callable[[str], bool],
-) -> list[Change]:
-    """Let the operator edit a text until it is valid, and return the changes.
+class Editor:
+    """The operator's editor, and what was saved last in it."""
 
-    The editor returns the saved text, None if it was not saved. `read` raises MistakeError, and then `again` asks whether to go on.
+    def __init__(self) -> None:
+        self._saved: str | None = None
 
-    Raises:
-        Failure: the operator gave up after a mistake.
-    """
-    while (saved := editor(text)) is not None:
+    def ask(self, text: str, read: Callable[[str], list[Change]]) -> list[Change]:
+        """Let the operator edit a text until it is valid, and return the changes: none if it was not saved. `read` raises EditRefusedError.
+
+        Raises:
+            Failure: the operator gave up after a mistake, or the editor does not work.
+        """
+        while (edited := self._open(text)) is not None:
+            text = self._saved = edited
+            try:
+                return read(text)
+            except EditRefusedError as mistake:
+                screen.note(str(mistake))
+                if not click.confirm("Edit again?", default=True, err=True):
+                    raise Failure(f"{mistake}; nothing was changed") from mistake
+        return []
+
+    def _open(self, text: str) -> str | None:
         try:
-            return read(saved)
-        except MistakeError as mistake:
-            if not again(str(mistake)):
-                raise Failure(f"{mistake}; nothing was changed") from mistake
-            text = saved
-    return []
+            return click.edit(text, extension=".jsonl")
+        except click.ClickException as error:
+            raise Failure(
+                f"{error.message}: name an editor that works here in the variable VISUAL"
+            ) from error
+
+    def keep(self) -> None:
+        """Put what was saved, if anything, into a file that only this user may read."""
+        if self._saved is not None:
+            handle, name = tempfile.mkstemp(".jsonl", "sluice-")
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(self._saved)
+            screen.note(f"Your edits are in {name}.")
+            self._saved = None

@@ -11,7 +11,7 @@ import msgpack
 from ops import screen
 from ops.books.chunks import ListedChunk
 from ops.books.stored_spans import kept_events
-from ops.editing.edited_text import Change, MistakeError, change_of, limited, lines_in
+from ops.editing.edited_text import Change, change_of, limited, lines_in
 from ops.stack import Stack
 from shared import json_codec
 from shared.errors import EditRefusedError, InvalidObjectError
@@ -111,16 +111,18 @@ def read(batches: Sequence[RejectedBatch], text: str) -> list[Change]:
     """Return the changes: all events that are left of each batch with a changed one.
 
     Raises:
-        MistakeError: a line lacks an event's number, or an event is invalid or differs from a tracking plan in quarantine mode.
+        EditRefusedError: a line lacks an event's number, or an event is invalid or differs from a tracking plan in quarantine mode.
     """
     found: dict[int, dict[int, tuple[int, str]]] = {}
     for line_number, line in lines_in(text):
         number, _, event = line.partition(" ")
         batch, _, place = number.partition(".")
         if not (batch.isdecimal() and place.isdecimal()):
-            raise MistakeError(f"line {line_number} does not begin with the number of an event, such as 1.1")
+            raise EditRefusedError(
+                f"line {line_number} does not begin with the number of an event, such as 1.1"
+            )
         if not 0 < int(batch) <= len(batches) or not 0 < int(place) <= len(batches[int(batch) - 1].events):
-            raise MistakeError(f"line {line_number}: there is no event {number}")
+            raise EditRefusedError(f"line {line_number}: there is no event {number}")
         found.setdefault(int(batch) - 1, {})[int(place) - 1] = line_number, event.strip()
     return [
         _change(batches[batch], texts)
@@ -136,9 +138,9 @@ def _change(batch: RejectedBatch, texts: dict[int, tuple[int, str]]) -> Change:
         try:
             table, row = row_of(text, received_at, batch.chunk.key.group.table, str)
         except EditRefusedError as refused:
-            raise MistakeError(f"line {number}: {refused}") from refused
+            raise EditRefusedError(f"line {number}: {refused}") from refused
         if differences := _differences(batch.plan, table, msgpack.unpackb(row)):
-            raise MistakeError(f"line {number}: {'; '.join(differences)}")
+            raise EditRefusedError(f"line {number}: {'; '.join(differences)}")
         events.append((received_at, text))
     sent = "repair", "events", msgpack.packb(events)
     return change_of(batch.chunk, batch.title, len(events), sent, batch.chunk.rows - len(events))

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass, field
 from threading import Lock
 
+from ops.background import in_order
 from ops.books import planned_spans
 from ops.books.accounting import last_planned
 from ops.events.event_query import INACCURACY_SECONDS, EventQuery
 from ops.events.found_event import ON_STREAM, QUEUED, FoundEvent
 from ops.events.seen_event import Kind, events_of
 from ops.events.span_search import SpanSearch
-from ops.lookahead import in_order
 from ops.stack import Stack
 from ops.stream import overflow_queue
 from ops.stream.readable_shards import Position, from_stream

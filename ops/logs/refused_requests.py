@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 _PATIENCE_SECONDS = 5.0  # before a failed read is retried
 _LOCAL_SECONDS = 0.5
 _LOG_SECONDS = 2.0
-_LOG_READ_SECONDS = 5.0
 _LOG_LATE_SECONDS = 60.0  # how late a line may show up in CloudWatch Logs
 _LOG_BYTES = 1 << 20
 _EVENT_CODES = frozenset((*get_args(Code), *get_args(PlanCode)))
@@ -76,12 +75,12 @@ class CloudWatchLog:
     def __post_init__(self) -> None:
         self._since = self.clock.now() if self.since is None else self.since
         self._group = ""
-        self._next = ""  # continues a query that one read did not finish
+        self._next = ""  # continues a query that has more pages
         self._is_live = False
         self._seen: dict[str, float] = {}
 
     def step(self) -> Sequence[SeenEvent | Notice]:
-        """Query the log once. If that is not permitted, report it and never query again."""
+        """Read the log once. If that is not permitted, report it and never query again."""
         now = self.clock.now()
         self.due = now + _LOG_SECONDS
         try:
@@ -96,34 +95,30 @@ class CloudWatchLog:
             return [_unreadable(type(error).__name__)]
 
     def _read(self, now: float) -> list[SeenEvent]:
+        """Read one page."""
         if not self._group:
             self._group = group_of(self.functions, self.function)
         if self._is_live and not self._next:
             self._since = max(self._since, now - _LOG_LATE_SECONDS)
-        request: dict[str, Any] = {
-            "logGroupName": self._group,
-            "startTime": int(self._since * 1000),
-            "filterPattern": '{ $.message = "refused" }',
-        }
-        if self._next:
-            request["nextToken"] = self._next
+        more = {"nextToken": self._next} if self._next else {}
+        answer = self.logs.filter_log_events(
+            logGroupName=self._group,
+            startTime=int(self._since * 1000),
+            filterPattern='{ $.message = "refused" }',
+            **more,  # type: ignore[arg-type]  # the stub has no optional argument
+        )
         found = []
-        until = now + _LOG_READ_SECONDS
-        while True:
-            answer = self.logs.filter_log_events(**request)
-            for event in answer["events"]:
-                one = refused_request(event["message"])
-                if one and event["eventId"] not in self._seen:
-                    found.append(one)
-                self._seen[event["eventId"]] = event["timestamp"] / 1000
-            self._next = answer.get("nextToken", "")
-            if not self._next:
-                self._is_live = True
-                break
-            request["nextToken"] = self._next
-            if self.clock.now() > until:
-                break
-        self._seen = {one: at for one, at in self._seen.items() if at >= self._since}
+        for event in answer["events"]:
+            one = refused_request(event["message"])
+            if one and event["eventId"] not in self._seen:
+                found.append(one)
+            self._seen[event["eventId"]] = event["timestamp"] / 1000
+        self._next = answer.get("nextToken", "")
+        if self._next:
+            self.due = 0.0  # there is more
+        else:
+            self._is_live = True
+            self._seen = {one: at for one, at in self._seen.items() if at >= self._since}
         return found
 
 

@@ -3,7 +3,6 @@
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import batched
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import click
 
 from ops import screen
+from ops.background import in_order
 from ops.events.event_query import EventQuery
 from ops.events.finder import Finder
 from ops.events.found_event import FoundEvent
@@ -189,11 +189,9 @@ def in_objects(
             after = answers[-1]["after"]
         return answers
 
-    with ThreadPoolExecutor(SEARCHES_AT_ONCE) as threads:
-        listed = list(folders)
-        for folder, answers in zip(listed, threads.map(search, listed), strict=True):
-            for answer in answers:
-                each(folder, answer)
+    for folder, answers in in_order(lambda one: (one, search(one)), folders, SEARCHES_AT_ONCE):
+        for answer in answers:
+            each(folder, answer)
 
 
 def look(stack: Stack, wanted: Sequence[WantedPersons], hours: Hours, *, shows: bool) -> list[Held]:

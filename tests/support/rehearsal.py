@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from doubles.clock import ManualClock
-from ops.deploy.certify.run import CertifyRun
 from ops.deploy.certify.stage import ON_AWS, TABLE, DeployedStage
 from ops.deploy.stack_api import HttpAnswer
 from tests.support.delivery import Delivery, envelope, row
@@ -51,7 +50,7 @@ class Rehearsal(DeployedStage):
         made: Any = SimpleNamespace(breaking=lambda *_, **__: nullcontext(), request=lambda *_: _ACCEPTED)
         super().__init__(
             stack=stack,
-            run=CertifyRun("certify-1", clock.now()),
+            run="certify-1",
             account="shop",
             database="shop",
             key="shop.k1.mac",
@@ -65,14 +64,14 @@ class Rehearsal(DeployedStage):
 
     def send(self, case: str, table: str = TABLE) -> HttpAnswer:
         """Accept an event; its row is in S3 at once."""
-        self.run.accept(table, self.event_id(case))
+        self.accept(table, self.event_id(case))
         self.kept.put(envelope("shop", {table: [row(self.event_id(case))]}, request_id=case))
         self.kept.deliver()
         return _ACCEPTED
 
     def counts(self, table: str = TABLE) -> Counter[str]:
         """Return the rows of all that was accepted."""
-        return Counter(dict.fromkeys(self.run.copies.get(table, ()), self._copies))
+        return Counter(dict.fromkeys(self.copies.get(table, ()), self._copies))
 
     def operate(self, command: click.Command, *_words: str) -> Any:
         """Answer as the command would."""

@@ -15,7 +15,7 @@ _PERIOD = 60
 
 def _lines(stage: DeployedStage, group: str, pattern: str) -> Iterator[str]:
     pages = stage.stack.client("logs").get_paginator("filter_log_events")
-    found = pages.paginate(logGroupName=group, startTime=int(stage.run.began * 1000), filterPattern=pattern)
+    found = pages.paginate(logGroupName=group, startTime=int(stage.began * 1000), filterPattern=pattern)
     return (event["message"] for page in found for event in page["events"])
 
 

@@ -23,12 +23,12 @@ def carry_out(stage: DeployedStage, steps: Sequence[CertifyStep], *, hidden: boo
     is_interrupted = False
     for number, step in enumerate(steps, 1):
         if is_interrupted:
-            stage.run.reports[step.name] = StepReport(step.name, StepVerdict.NOT_TRIED, _INTERRUPTED)
+            stage.reports[step.name] = StepReport(step.name, StepVerdict.NOT_TRIED, _INTERRUPTED)
             continue
         if not hidden:
-            click.echo(f"{number:>2} of {len(steps)}  {step.name}: {step.proves}", err=True)
+            screen.note(f"{number:>2} of {len(steps)}  {step.name}: {step.proves}")
         report, is_interrupted = _report(stage, step)
-        stage.run.reports[step.name] = report
+        stage.reports[step.name] = report
         if not hidden:
             line = f"{report.verdict:<10} {report.step} ({report.seconds:.0f} s): {report.said}"
             screen.say(line, _STYLES.get(report.verdict, "yellow"))

@@ -62,13 +62,13 @@ def visibility(stage: DeployedStage) -> StepFinding:
     said = f"Queries {'see' if is_seen else 'did not see'} a new row after {screen.lasting(seconds)}; the worker waits {screen.lasting(delay)}"
     if not is_seen or seconds > delay:
         raise Failure(f"{said}: raise TdQueryDelayMinutes")
-    stage.run.timings["visible latency of an import"] = f"{seconds:.0f} s"
+    stage.timings["visible latency of an import"] = f"{seconds:.0f} s"
     return StepFinding(f"{said}.", {_IMPORTED: began})
 
 
 def memory(stage: DeployedStage) -> StepFinding:
     """Repeat the id of the step `visibility` once it is as old as the worker relies on. No query must see the second row."""
-    before = stage.run.reports.get("visibility")
+    before = stage.reports.get("visibility")
     if before is None or _IMPORTED not in before.evidence:
         raise Untried("the step `visibility` sends the first row")
     relied = 60 * stage.administer(do="check")["assumed"]["memory_minutes"]
@@ -92,7 +92,7 @@ def memory(stage: DeployedStage) -> StepFinding:
 def _imported(stage: DeployedStage, name: str, of_id: str) -> float:
     """Import a row under an id; return when, UNIX seconds."""
     td, database = stage.queries.client, stage.database
-    unique_id = sha256(f"sluice measures by {stage.run.name}-{of_id}".encode()).hexdigest()[:32]
+    unique_id = sha256(f"sluice measures by {stage.run}-{of_id}".encode()).hexdigest()[:32]
     arguments = (
         database,
         _MEASURE_TABLE,
@@ -122,8 +122,8 @@ def _is_shown(stage: DeployedStage, name: str) -> bool | None:
 
 
 def _row(stage: DeployedStage, name: str) -> dict[str, Any]:
-    time = int(stage.run.began)
-    return {"time": time, "event_id": f"sluice-measure-{stage.run.name}-{name}", "received_at": time * 1000}
+    time = int(stage.began)
+    return {"time": time, "event_id": f"sluice-measure-{stage.run}-{name}", "received_at": time * 1000}
 
 
 def resp(stage: DeployedStage) -> StepFinding:
@@ -136,7 +136,7 @@ def resp(stage: DeployedStage) -> StepFinding:
         again = stage.administer(do="check")["redis"]
     if "error" in redis:
         raise Failure(str(redis["message"]))
-    stage.run.timings["Redis, first contact"] = f"{redis['seconds']:.2f} s"
+    stage.timings["Redis, first contact"] = f"{redis['seconds']:.2f} s"
     return StepFinding(
         f"Redis answers a new connection with RESP version 2, after {redis['seconds']:.2f} s (the functions allow 3 s).",
         {

@@ -1,9 +1,10 @@
 """Opens a deployed stage for a certification, if it may be tried on that stage."""
 
 import re
+from datetime import UTC, datetime
+from uuid import uuid4
 
 from ops.deploy.certify.restore import Repairs
-from ops.deploy.certify.run import CertifyRun
 from ops.deploy.certify.stage import EMULATED, ON_AWS, DeployedStage, account_of, foreign_traffic
 from ops.deploy.stack_api import StackApi
 from ops.deploy.td_client import TreasureDataQueries, td_client
@@ -34,7 +35,7 @@ def check_stage(stack: Stack, clock: Clock, *, even_prod: bool, despite_traffic:
 
 
 def open_stage(
-    stack: Stack, account: str | None, run: CertifyRun, repairs: Repairs, clock: Clock, *, endpoint: str
+    stack: Stack, account: str | None, repairs: Repairs, clock: Clock, *, endpoint: str
 ) -> DeployedStage:
     """Return the stage with everything that its steps need. Without an account, one is chosen; for AWS, the endpoint is empty."""
     name, found = account_of(stack, account)
@@ -45,9 +46,10 @@ def open_stage(
     td = td_client(
         settings["TD_IMPORT_ENDPOINT"], settings["TD_API_ENDPOINT"], secret["SecretString"].strip()
     )
+    at = datetime.fromtimestamp(clock.now(), UTC)
     return DeployedStage(
         stack=stack,
-        run=run,
+        run=f"certify-{at:%Y%m%dt%H%M%S}-{uuid4().hex[:6]}",
         account=name,
         database=found.database,
         key=newest_key(name, signing_secrets(stack), found.revoked_key_ids),

@@ -57,8 +57,8 @@ def parameter(stage: DeployedStage) -> StepFinding:
         refused = stage.api.request("POST", "/v1/events", "[]", {"x-write-key": "no.such.key"}).status
     if before == after:
         raise Failure(f"after the deploy, version {before} of the ingest still answers")
-    stage.run.timings["deploy of a parameter"] = f"{seconds:.0f} s"
-    stage.run.timings["first response after a deploy"] = f"{first * 1000:.0f} ms"
+    stage.timings["deploy of a parameter"] = f"{seconds:.0f} s"
+    stage.timings["first response after a deploy"] = f"{first * 1000:.0f} ms"
     stage.wait_for([*sent, stage.event_id("after-deploy")])
     return StepFinding(
         f"{screen.plural(len(sent), 'event')} during a deploy of LogLevel={other}, all answered and in Treasure Data.",
@@ -84,9 +84,9 @@ def overflow(stage: DeployedStage) -> StepFinding:
             },
             DelaySeconds=0,
         )
-    stage.run.accept(TABLE, event_id)
+    stage.accept(TABLE, event_id)
     seconds = stage.wait_for([event_id])
-    stage.run.timings["rows by the overflow queue"] = f"{seconds:.0f} s"
+    stage.timings["rows by the overflow queue"] = f"{seconds:.0f} s"
     settled(stage)
     if (count := stage.counts()[event_id]) != 1:
         raise Failure(f"an envelope that was on the overflow queue twice became {count} rows")
@@ -103,7 +103,7 @@ def _held(stage: DeployedStage, case: str, what: str) -> dict[str, Any]:
     if stage.counts()[stage.event_id(case)]:
         raise Failure(f"the row is in Treasure Data although {what}, so the outage had no effect")
     waiting = stage.operate(status.command)
-    found = stage.operate(dead.list_.command, "--account", stage.account, "--table", TABLE)
+    found = stage.operate(dead.list_, "--account", stage.account, "--table", TABLE)
     if found:
         raise Failure(f"rows became dead while {what}: {found[0]['reason']}")
     return {
@@ -115,7 +115,7 @@ def _held(stage: DeployedStage, case: str, what: str) -> dict[str, Any]:
 def _after(stage: DeployedStage, case: str, evidence: dict[str, Any], what: str) -> StepFinding:
     stage.operate(redrive.command)  # otherwise the sender would take up to a minute
     seconds = stage.wait_for([stage.event_id(case)])
-    stage.run.timings[f"rows after {what}"] = f"{seconds:.0f} s"
+    stage.timings[f"rows after {what}"] = f"{seconds:.0f} s"
     return StepFinding(
         f"The API kept answering, and the row was held and delivered {seconds:.0f} s after {what}.", evidence
     )

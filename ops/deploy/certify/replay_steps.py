@@ -36,7 +36,7 @@ def _check_single(stage: DeployedStage) -> None:
     """Check that a replay has not duplicated rows."""
     stage.clock.sleep(stage.pace.settle)
     counts = stage.counts()
-    wrong = {one: count for one, count in counts.items() if count != stage.run.copies[TABLE][one]}
+    wrong = {one: count for one, count in counts.items() if count != stage.copies[TABLE][one]}
     if wrong:
         raise Failure(f"a replay duplicated rows: {wrong}")
 
@@ -51,7 +51,7 @@ def forced(stage: DeployedStage) -> StepFinding:
         "--yes",
         "--force",
         "--tag",
-        stage.run.name.lower(),
+        stage.run.lower(),
         "--account",
         stage.account,
         "--table",
@@ -62,7 +62,7 @@ def forced(stage: DeployedStage) -> StepFinding:
         screen.utc(int(stage.clock.now())),
     ]
     first, second = (stage.operate(replay.command, *words) for _ in range(2))
-    stage.run.accept(FORCED_TABLE, stage.event_id("forced"))
+    stage.accept(FORCED_TABLE, stage.event_id("forced"))
     sent = (first["rows"]["sent"], second["rows"]["sent"])
     if sent != (1, 0):
         raise Failure(f"two forced replays under one tag sent {sent[0]} and {sent[1]} rows, not 1 and 0")
@@ -74,7 +74,7 @@ def forced(stage: DeployedStage) -> StepFinding:
         raise Failure(f"a forced replay left {count} rows, not 2")
     return StepFinding(
         "A forced replay sent 1 row again. A second one with the same tag sent none.",
-        {"tag": stage.run.name.lower()},
+        {"tag": stage.run.lower()},
     )
 
 
@@ -90,7 +90,7 @@ def redriven_letter(stage: DeployedStage) -> StepFinding:
     )
     stage.send("neighbour")
     seconds = stage.wait_for([stage.event_id("neighbour")])
-    found = stage.until(lambda: stage.operate(dead.list_.command, "--account", account))
+    found = stage.until(lambda: stage.operate(dead.list_, "--account", account))
     if not found:
         raise Failure("the record of an unknown account did not become a dead row")
     kinds = [word for kind in ("dead", "waiting", "again") for word in ("--kind", kind)]
@@ -103,7 +103,7 @@ def redriven_letter(stage: DeployedStage) -> StepFinding:
         )
     if said["delivered"] != said["selected"]:
         raise Failure(f"the redrive did not deliver the row ({found[0]['reason']}): {said}")
-    stage.run.accept(TABLE, redriven)
+    stage.accept(TABLE, redriven)
     stage.wait_for([redriven])
     if (count := stage.counts()[redriven]) != 1:
         raise Failure(f"one dead row became {count} rows")

@@ -89,7 +89,7 @@ def _send_all(stage: DeployedStage, found: Iterable[Dialect]) -> StepFinding:
         answer = stage.api.request(one.method, one.target, one.body, one.headers)
         answers[one.name] = f"{answer.status} {answer.code}".strip()
         if answer.status == 200:
-            stage.run.accept(TABLE, stage.event_id(one.name))
+            stage.accept(TABLE, stage.event_id(one.name))
             events.append(stage.event_id(one.name))
     refused = {name: said for name, said in answers.items() if said != "200"}
     if refused:
@@ -108,7 +108,7 @@ def _send_all(stage: DeployedStage, found: Iterable[Dialect]) -> StepFinding:
 def each_dialect(stage: DeployedStage) -> StepFinding:
     """Send an event in each dialect."""
     found = _send_all(stage, dialects(stage.account, stage.key, stage.event_id))
-    stage.run.timings["time to row"] = found.evidence["read back after"]
+    stage.timings["time to row"] = found.evidence["read back after"]
     return found
 
 
@@ -131,7 +131,7 @@ def repeated(stage: DeployedStage) -> StepFinding:
         answer = stage.api.request("POST", "/v1/events", json.dumps([event]), headers)
         if answer.status != 200:
             raise Failure(f"the API answered {answer.status} {answer.code}")
-    stage.run.accept(TABLE, stage.event_id("repeated"))
+    stage.accept(TABLE, stage.event_id("repeated"))
     stage.send("after-repeated")  # from the same sender, so it follows them on the shard
     stage.wait_for([stage.event_id("repeated"), stage.event_id("after-repeated")])
     stage.clock.sleep(stage.pace.settle)

@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import current_thread, main_thread
 from typing import Any, NamedTuple
 
+from ops import screen
 from ops.failure import FORESEEN, Failure, explained
 from shared.clock import Clock
 
@@ -41,7 +42,6 @@ class Repairs:
     file: Path
     repairs: Mapping[str, Repair]
     clock: Clock
-    say: Callable[[str], None]
 
     def __post_init__(self) -> None:
         self._broken = _read(self.file)
@@ -84,11 +84,11 @@ class Repairs:
             raise Failure(" ".join(failures))
 
     def _uninterrupted(self) -> AbstractContextManager[None]:
-        return handling_signals(lambda: self.say("still restoring what was broken, please wait"))
+        return handling_signals(lambda: screen.note("still restoring what was broken, please wait"))
 
     def _restore(self, thing: Broken) -> None:
         repair = self.repairs[thing.kind]
-        self.say(f"restoring: {thing.kind}")
+        screen.note(f"restoring: {thing.kind}")
         cause = ""
         for pause in _PAUSES:
             try:

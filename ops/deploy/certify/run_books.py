@@ -22,7 +22,7 @@ def books(stage: DeployedStage) -> StepFinding:
         )
     spans = _check_s3(stage)
     ours = [one for one in balance["tables"] if one["table"].startswith(TABLE)]
-    rows = sum(one.total() for one in stage.run.copies.values())
+    rows = sum(one.total() for one in stage.copies.values())
     return StepFinding(
         f"{rows} rows expected, and Treasure Data has exactly these.",
         {
@@ -36,7 +36,7 @@ def books(stage: DeployedStage) -> StepFinding:
 def _check_s3(stage: DeployedStage) -> int:
     """Check that S3 has every event of the run, and return in how many spans."""
     objects, margin = stage.stack.objects(), stage.pace.settle + 1
-    begin, end = stage.run.began - margin, stage.clock.now() + margin
+    begin, end = stage.began - margin, stage.clock.now() + margin
     read, spans = b"", 0
     for span in planned_spans.spans(stage.stack.ledger(), objects, begin, end):
         ours = [
@@ -46,7 +46,7 @@ def _check_s3(stage: DeployedStage) -> int:
         ]
         read += b"".join(objects.payload(span, key) for key in ours)
         spans += bool(ours)
-    accepted = [one for copies in stage.run.copies.values() for one in copies]
+    accepted = [one for copies in stage.copies.values() for one in copies]
     if lost := [one for one in accepted if one.encode() not in read]:
         raise Failure(f"S3 does not have {len(lost)} of {len(accepted)} events, such as {lost[0]}")
     return spans
@@ -55,7 +55,7 @@ def _check_s3(stage: DeployedStage) -> int:
 def _differing(stage: DeployedStage) -> dict[str, str]:
     """Return the events whose number of rows in Treasure Data is wrong, each with a description."""
     wrong: dict[str, str] = {}
-    for table, copies in stage.run.copies.items():
+    for table, copies in stage.copies.items():
         counts = stage.counts(table)
         wrong |= {one: f"{counts[one]} of {count}" for one, count in copies.items() if counts[one] != count}
         wrong |= {one: f"{count} unexpected" for one, count in counts.items() if one not in copies}
@@ -87,4 +87,4 @@ def settled(stage: DeployedStage) -> dict[str, Any]:
 
 def since(stage: DeployedStage) -> str:
     """Return when the run began, as an option's value."""
-    return screen.utc(int(stage.run.began) - 1)
+    return screen.utc(int(stage.began) - 1)

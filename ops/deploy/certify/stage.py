@@ -5,15 +5,15 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import not_
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ops import known_accounts
+from ops.deploy.certify.certification_report import StepReport
 from ops.deploy.certify.restore import Repairs
-from ops.deploy.certify.run import CertifyRun
 from ops.deploy.stack_api import HttpAnswer, StackApi
 from ops.deploy.td_client import TreasureDataQueries
 from ops.failure import INTERRUPTED, Failure
@@ -80,10 +80,16 @@ EMULATED = Pace(poll=0.1, row=45.0, hold=1.5, idle=0.5, settle=0.0, deploy_poll=
 
 @dataclass
 class DeployedStage:
-    """One run on one stage: sends events of an account, reads its rows back (`queries`), and restores what steps break (`repairs`)."""
+    """One run on one stage: sends events of an account, reads its rows back (`queries`), and restores what steps break (`repairs`).
+
+    Attributes:
+        run: its name, with which all its event ids begin.
+        reports: by step, in the order in which the steps ran.
+        copies: the numbers of rows that Treasure Data must have, by table and event id.
+    """
 
     stack: Stack
-    run: CertifyRun
+    run: str
     account: str
     database: str
     key: str
@@ -93,10 +99,20 @@ class DeployedStage:
     repairs: Repairs
     clock: Clock
     pace: Pace
+    reports: dict[str, StepReport] = field(default_factory=dict)
+    copies: dict[str, Counter[str]] = field(default_factory=dict)
+    timings: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.began = self.clock.now()
+
+    def accept(self, table: str, event_id: str) -> None:
+        """Expect one more copy of a row."""
+        self.copies.setdefault(table, Counter())[event_id] += 1
 
     def event_id(self, case: str) -> str:
         """Return the id of an event of this run."""
-        return f"{self.run.name}-{case}"
+        return f"{self.run}-{case}"
 
     def send(self, case: str, table: str = TABLE) -> HttpAnswer:
         """Send one event, which the API must accept.
@@ -108,13 +124,13 @@ class DeployedStage:
         answer = self.api.request("POST", "/v1/events", json.dumps([event]), {"x-write-key": self.key})
         if answer.status != 200:
             raise Failure(f"the API answered {answer.status} {answer.code} to an event")
-        self.run.accept(table, self.event_id(case))
+        self.accept(table, self.event_id(case))
         return answer
 
     def counts(self, table: str = TABLE) -> Counter[str]:
         """Return the number of rows in Treasure Data, by event of this run."""
-        begin, end = int(self.run.began) - _DAY_SECONDS, int(self.clock.now()) + _DAY_SECONDS
-        return self.queries.counts(table, f"{self.run.name}-", begin, end)
+        begin, end = int(self.began) - _DAY_SECONDS, int(self.clock.now()) + _DAY_SECONDS
+        return self.queries.counts(table, f"{self.run}-", begin, end)
 
     def wait_for(self, event_ids: Iterable[str], table: str = TABLE) -> float:
         """Wait until Treasure Data has a row of each event, and return how long it took, in seconds.
@@ -171,7 +187,7 @@ class DeployedStage:
         client, name = self.stack.client("lambda"), self.stack.outputs[output]
         variables = client.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
         client.update_function_configuration(
-            FunctionName=name, Environment={"Variables": variables | {RESTARTED: self.run.name}}
+            FunctionName=name, Environment={"Variables": variables | {RESTARTED: self.run}}
         )
         wait_until_updated(client, name, self.pace)
 

@@ -39,7 +39,7 @@ def domain(survey: Survey) -> Iterator[Finding]:
 
 def _delegation(survey: Survey, name: str, servers: list[str]) -> Finding:
     wanted = {server.rstrip(".").lower() for server in servers}
-    found = survey.world.lookup(name, "NS")
+    found = survey.lookup(name, "NS")
     if found is None:
         return unknown("delegation", "DNS does not answer.")
     if not wanted & {server.rstrip(".").lower() for server in found}:
@@ -55,7 +55,7 @@ def _authorities(survey: Survey, domain: str) -> Iterator[Finding]:
     labels = domain.split(".")
     for start in range(len(labels) - 1):
         parent = ".".join(labels[start:])
-        records = [record for record in survey.world.lookup(parent, "CAA") or () if " issue " in record]
+        records = [record for record in survey.lookup(parent, "CAA") or () if " issue " in record]
         if records:
             if not any(authority in record for record in records for authority in _AMAZON):
                 yield fault(

@@ -8,7 +8,7 @@ from typing import Any
 from botocore.client import BaseClient
 from botocore.config import Config
 
-from ops.deploy.preflight.survey import Deployment, Survey, World
+from ops.deploy.preflight.survey import Deployment, Survey
 from ops.deploy.td_client import td_client
 from ops.failure import Failure
 from ops.help_page import IS_RELEASE
@@ -64,5 +64,12 @@ def surveyed(plan: Deployment, td_api_key: str, database: str) -> Survey:
         made: BaseClient = session.client(service, region_name=where, config=config)  # type: ignore[call-overload]  # the stub accepts only literals
         return made
 
-    world = World(client, session.get_available_regions, look_up, td_client)
-    return Survey(replace(plan, region=session.region_name), world, td_api_key, database)
+    return Survey(
+        replace(plan, region=session.region_name),
+        client,
+        session.get_available_regions,
+        look_up,
+        td_client,
+        td_api_key,
+        database,
+    )

@@ -82,7 +82,7 @@ def region(survey: Survey) -> Iterator[Finding]:
     """Check that the region has every service."""
     region = survey.plan.region
     services = {name.split("::")[1] for name in survey.types.values()} & _SERVICES
-    missing = sorted(name for name in services if region not in survey.world.regions(name.lower()))
+    missing = sorted(name for name in services if region not in survey.regions(name.lower()))
     if missing:
         yield fault(
             "region",

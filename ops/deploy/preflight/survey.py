@@ -22,28 +22,15 @@ class Deployment:
     build: Path | None
 
 
-@dataclass(frozen=True, slots=True)
-class World:
-    """Access to AWS, DNS and Treasure Data.
+@dataclass(slots=True)
+class Survey:
+    """One planned deployment, for the checks, and access to AWS, DNS and Treasure Data.
 
     Attributes:
-        client: returns a boto3 client of a service in a region.
+        make_client: returns a boto3 client of a service in a region.
         regions: returns the regions that have a service.
         lookup: returns the DNS records of a name and type; None if DNS does not answer.
         site: returns Treasure Data, given the endpoint for imports, the endpoint for everything else, and a key.
-    """
-
-    client: MakesClient
-    regions: Callable[[str], list[str]]
-    lookup: Callable[[str, str], list[str] | None]
-    site: Callable[[str, str, str], TreasureDataClient]
-
-
-@dataclass(slots=True)
-class Survey:
-    """One planned deployment, for the checks.
-
-    Attributes:
         td_api_key: Treasure Data's API key; empty if it is in the secret TdApiKeySecretArn, or unknown.
         database: a Treasure Data database that the key must be able to write to; empty for none.
         live: the values of the existing stack's parameters; None if there is no stack. Known once `look_at_stack` has run.
@@ -51,7 +38,10 @@ class Survey:
     """
 
     plan: Deployment
-    world: World
+    make_client: MakesClient
+    regions: Callable[[str], list[str]]
+    lookup: Callable[[str, str], list[str] | None]
+    site: Callable[[str, str, str], TreasureDataClient]
     td_api_key: str = ""
     database: str = ""
     template: Template = field(default_factory=sluice_template)
@@ -62,7 +52,7 @@ class Survey:
     @method_makes_client
     def client(self, service: str, region: str = "") -> BaseClient:
         """Return a boto3 client of a service, in the deployment's region unless another one is given."""
-        return self.world.client(service, region or self.plan.region)
+        return self.make_client(service, region or self.plan.region)
 
     @property
     def overrides(self) -> dict[str, str]:

@@ -21,7 +21,7 @@ def treasure_data(survey: Survey) -> Iterator[Finding]:
     """Check that Treasure Data answers, knows the key, and lets it import."""
     here = endpoints(survey)
     key = survey.td_api_key or _stored_key(survey)
-    site = survey.world.site(*here, key)
+    site = survey.site(*here, key)
     if not site.answers():
         yield fault(
             "Treasure Data",
@@ -76,7 +76,7 @@ def _elsewhere(survey: Survey, here: tuple[str, str], key: str) -> Finding:
     if survey.values["TdApiEndpoint"]:
         return fault("API key", f"{here[1]} does not know it.", "Issue a new one in Treasure Data's console.")
     for name in survey.template.mapping("TdSites"):
-        if _endpoints(survey, name) != here and survey.world.site(*_endpoints(survey, name), key).knows_key():
+        if _endpoints(survey, name) != here and survey.site(*_endpoints(survey, name), key).knows_key():
             return fault("API key", f"It belongs to the site {name}.", f"Set TdSite={name}.")
     return fault(
         "API key", "No site of Treasure Data knows it.", "Issue a new one in Treasure Data's console."

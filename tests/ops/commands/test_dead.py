@@ -8,9 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from doubles.treasure_data import Action, Fault, Kind
-from ops.commands import find, status
-from ops.commands.dead import list as list_
-from ops.commands.dead import show
+from ops.commands import dead, find, status
 from ops.events.seen_event import events_of
 from ops.stream.readable_shards import from_stream
 from shared import envelope
@@ -31,8 +29,8 @@ def test_treasure_data_s_own_words_are_shown_wherever_the_rows_are() -> None:
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=415, body=body))
     made.put(envelope_of("news", {"refused": [row(EVENT)]}))
     made.deliver()
-    [listed] = json.loads(run(list_.command, ["--json"]).stdout)
-    shown = run(show.command, [listed["id"]])
+    [listed] = json.loads(run(dead.list_, ["--json"]).stdout)
+    shown = run(dead.show, [listed["id"]])
     found, *_ = run(find.command, [EVENT, "--json"]).stdout.splitlines()
     [waits] = json.loads(run(status.command, ["--json"]).stdout)["rows"]
 
@@ -42,7 +40,7 @@ def test_treasure_data_s_own_words_are_shown_wherever_the_rows_are() -> None:
     assert said in shown.stderr
     assert EVENT == json.loads(shown.stdout)["event_id"]
     assert kept in run(status.command).stdout
-    assert kept in run(list_.command).stdout
+    assert kept in run(dead.list_).stdout
     assert f'said       "{kept}" (Treasure Data)' in run(find.command, [EVENT]).stdout
 
 
@@ -53,7 +51,7 @@ def test_rejected_events_are_listed_in_80_columns() -> None:
     sent = envelope.decode(envelope_of("outlet_in_the_north", {"views": [row("a")]}))
     stack.made.put(sent._replace(tables=(), rejected=rejected).encode())
     stack.made.deliver()
-    run = partial(CliRunner().invoke, list_.command, obj=stack)
+    run = partial(CliRunner().invoke, dead.list_, obj=stack)
     shown = run(["--rejected"], env={"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "80"}).stdout
     [listed] = json.loads(run(["--rejected", "--json"]).stdout)
     titles, first, *_ = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
@@ -72,8 +70,8 @@ def test_damaged_rows_are_told_of_wherever_they_are_shown(damage: bytes) -> None
     [record] = from_stream(stack.made.records(), "shardId-0")
     stack.made.deliver()
     run = partial(CliRunner(mix_stderr=False).invoke, obj=stack)
-    [dead] = [one for one in json.loads(run(list_.command, ["--json"]).stdout) if one["table"] == "views"]
-    shown = run(show.command, [dead["id"]])
+    [views] = [one for one in json.loads(run(dead.list_, ["--json"]).stdout) if one["table"] == "views"]
+    shown = run(dead.show, [views["id"]])
     found = run(find.command, ["a", "b"])
 
     assert ["a", "", "b"] == [one.event_id for one in events_of(record, "shardId-0")]

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from local.accounts import KEYS
-from ops.commands.keys import issue
+from ops.commands import keys
 from shared.write_key import FORGET_KEY, HASH_KEY
 from tests.support.faulty_stack import FaultyStack
 from tests.support.sluice import Sluice
@@ -57,7 +57,7 @@ def test_verify_checks_the_signature_the_account_and_the_revocation(
 def test_code_that_does_not_work_is_not_printed_or_has_a_note_before_it(sluice: Sluice) -> None:
     """An invalid table name is an error; after a screen of code, nobody would read that there is no such account."""
     refused = sluice.run("keys issue app --local --table sign-ups")
-    shown = CliRunner().invoke(issue.command, ["shp"], obj=FaultyStack()).output
+    shown = CliRunner().invoke(keys.issue, ["shp"], obj=FaultyStack()).output
 
     assert (1, "") == (refused.exit_code, refused.stdout)
     assert "'sign-ups' is not a valid table name" in refused.stderr

@@ -10,12 +10,13 @@ from uuid import uuid4
 import boto3
 import pytest
 import requests
-from click.testing import Result
+from click.testing import CliRunner, Result
 from redis import Redis
 
 from doubles.clock import ManualClock
 from doubles.iam import REGION
 from doubles.treasure_data import API_KEY
+from ops.commands.setup import offer_certification
 from ops.deploy.first_row import FirstRow
 from ops.deploy.stack_api import HttpAnswer, StackApi
 from ops.deploy.stack_setup import SetupAnswers, StackSetup
@@ -147,13 +148,13 @@ def test_it_continues_after_an_interruption(site: Site, after: int, monkeypatch:
     answers = SetupAnswers(site.key_file, site.accounts, site.account, site.database, yes=True, patience=60.0)
 
     def interrupted() -> None:
-        for count, _ in enumerate(StackSetup(stack, answers, clock, lambda _: None).steps(), 1):
+        for count, _ in enumerate(StackSetup(stack, answers, clock).steps(), 1):
             if count == after:
                 raise StoppedError
 
     with pytest.raises(StoppedError):
         interrupted()
-    setup = StackSetup(stack, answers, clock, lambda _: None)
+    setup = StackSetup(stack, answers, clock)
     assert {"ok"} == {one.state for one in setup.steps()}
     row = FirstRow(stack, StackApi.of(stack, clock), NO_QUERIES, site.account, site.database, clock)
     row.send(setup.key)
@@ -251,3 +252,15 @@ def test_a_missing_or_wrong_answer_ends_with_its_option(site: Site, options: str
     words = options.replace("KEY", str(site.key_file)).split()
 
     _check_failure(site.run("--yes", *words), expected)
+
+
+@pytest.mark.parametrize(("stage", "said"), [("dev", "Test every promise on this stage now?"), ("prod", "")])
+def test_a_certification_is_offered_but_not_run_unless_wanted(stage: str, said: str) -> None:
+    """It takes an hour, so the default is no. In prod, it would replace the API key and cut off Redis."""
+    session = boto3.Session("key", "secret", region_name="eu-central-1")
+    with CliRunner(mix_stderr=False).isolation(input="\n") as (_, errors, *_more):
+        offer_certification(Stack(f"sluice-{stage}", {}, session, parameters={"Stage": stage}))
+        asked: Any = errors
+
+        assert said in asked.getvalue().decode()
+        assert (not said) == (asked.getvalue() == b"")

@@ -17,7 +17,7 @@ from ops.deploy import deployer
 from ops.deploy.preflight import planning
 from ops.deploy.preflight.findings import findings
 from ops.deploy.preflight.planning import planned
-from ops.deploy.preflight.survey import Deployment, Survey, World
+from ops.deploy.preflight.survey import Deployment, Survey
 from ops.failure import Failure
 from ops.state.finding import Finding
 from tests.support.aws_account import ACCOUNT, REGION, TD_KEY, AwsAccount, Dns, TreasureDataSites
@@ -52,8 +52,8 @@ class Surroundings:
 
     def findings(self) -> list[Finding]:
         """Return what the preflight finds. Each finding is one line, with its remedy."""
-        world = World(self.account.client, lambda _service: self.regions, self.dns.lookup, self.sites.site)
-        found = list(findings(Survey(self.plan, world, self.key, self.database)))
+        world = (self.account.client, lambda _service: self.regions, self.dns.lookup, self.sites.site)
+        found = list(findings(Survey(self.plan, *world, self.key, self.database)))
         assert [] == [one.line for one in found if "\n" in one.line or len(one.line) > 700]
         return found
 

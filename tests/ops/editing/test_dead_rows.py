@@ -4,11 +4,13 @@ import shlex
 import sys
 from base64 import b64decode
 from collections.abc import Callable
+from functools import partial
 from gzip import decompress
 from pathlib import Path
 from unittest.mock import ANY
 from urllib.error import HTTPError
 
+import click
 import msgpack
 import pytest
 from hypothesis import given
@@ -16,8 +18,9 @@ from hypothesis import strategies as st
 
 from ops.books.chunks import ListedChunk, chunks
 from ops.editing.dead_rows import EditableChunk, editable_of, read, text_of
-from ops.editing.edited_text import MOST_TEXT, Change, MistakeError, ask
+from ops.editing.edited_text import MOST_TEXT, Editor
 from ops.failure import Failure
+from shared.errors import EditRefusedError
 from tests.support.delivery import Delivery, envelope, row
 from tests.support.sluice import Sluice, until
 from worker.selection import Selection
@@ -85,28 +88,30 @@ def test_a_mistake_is_named_with_its_line(old: str, new: str, said: str) -> None
     """A wrong number of rows has no line, so the message says both numbers."""
     editable = shown()
 
-    with pytest.raises(MistakeError, match=said):
+    with pytest.raises(EditRefusedError, match=said):
         read(editable, text_of(editable).replace(old, new, 1))
 
 
-def test_a_mistake_can_be_corrected() -> None:
+def test_a_mistake_can_be_corrected(monkeypatch: pytest.MonkeyPatch) -> None:
     """The editor opens again with the text as it was saved; giving up changes nothing."""
     editable = shown()
     good = text_of(editable).replace('"b"', '"b", "n": 1', 1)
-    texts, opened = ["nonsense", good], []
+    texts, opened = ["nonsense", good, "nonsense", None], list[str]()
 
-    def editor(text: str) -> str:
+    def edit(text: str, extension: str) -> str | None:  # noqa: ARG001 -- click's signature
         opened.append(text)
         return texts.pop(0)
 
-    def edit(editor: Callable[[str], str | None], again: Callable[[str], bool]) -> list[Change]:
-        return ask(text_of(editable), lambda text: read(editable, text), editor, again)
+    monkeypatch.setattr(click, "edit", edit)
+    answers = iter([True, False])
+    monkeypatch.setattr(click, "confirm", lambda *_, **__: next(answers))
+    ask = partial(Editor().ask, text_of(editable), partial(read, editable))
 
-    assert [editable[0].title] == [one.title for one in edit(editor, lambda _: True)]
+    assert [editable[0].title] == [one.title for one in ask()]
     assert [text_of(editable), "nonsense"] == opened
     with pytest.raises(Failure, match=r"the text has 1 instead of 4 rows: .*; nothing was changed"):
-        edit(lambda _: "nonsense", lambda _: False)
-    assert [] == edit(lambda _: None, lambda _: True)
+        ask()
+    assert [] == ask()
 
 
 def test_too_much_text_for_an_edit_is_refused() -> None:

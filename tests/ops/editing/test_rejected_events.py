@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from ops.books.chunks import ListedChunk, chunks
-from ops.editing.edited_text import MistakeError
 from ops.editing.rejected_events import Original, RejectedBatch, batches_of, lines, read, text_of
 from shared.envelope import RejectedEvent, decode
+from shared.errors import EditRefusedError
 from shared.tracking_plan import TrackingPlan
 from tests.support.delivery import BUCKET, Delivery, envelope, row
 from tests.support.spans import span
@@ -83,7 +83,7 @@ def test_only_a_batch_with_a_changed_event_is_sent() -> None:
 )
 def test_a_mistake_in_the_saved_text_is_reported(line: str, why: str) -> None:
     """The error gives the line, so that the operator can correct it in the editor."""
-    with pytest.raises(MistakeError, match=why):
+    with pytest.raises(EditRefusedError, match=why):
         read([batch('{"a": 1}')], line)
 
 
@@ -111,7 +111,7 @@ def test_an_event_that_the_plan_still_rejects_is_reported(text: str, why: str) -
     """A repair must fit a plan in quarantine mode, except for columns that no copy has: those of the ingest, and dropped or hashed ones."""
     quarantine, observe = (TrackingPlan.parse(PLAN | {"mode": mode}) for mode in ("quarantine", "observe"))
 
-    with pytest.raises(MistakeError, match=why):
+    with pytest.raises(EditRefusedError, match=why):
         read([batch("{}", plan=quarantine)], f"1.1 {text}")
     assert 1 == len(read([batch("{}", plan=observe)], f"1.1 {text}"))
     assert 1 == len(read([batch("{}", plan=quarantine)], '1.1 {"table":"views","amount":5}'))

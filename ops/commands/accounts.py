@@ -1,27 +1,36 @@
-"""`sluice accounts apply`: makes Redis match accounts.yaml."""
+"""`sluice accounts`: maps accounts to databases. accounts.yaml is the source of truth; Redis holds a copy of it."""
 
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from ops import accounts_file, screen
-from ops.known_accounts import differences, parsed
+from ops.command_group import CommandGroup
+from ops.failure import Failure
+from ops.known_accounts import differences, is_empty, known, one, parsed, shown_fields, update
 from ops.stack import Stack, works_on_stack
 from shared.accounts import Account
 
 _DONE = {"+": "added", "~": "changed", "-": "removed"}
 
 
-@click.command("apply")
+@click.group("accounts", cls=CommandGroup)
+def group() -> None:
+    """Map accounts to databases. accounts.yaml is the source of truth; Redis holds a copy of it."""
+
+
+@group.command("apply")
 @click.argument("file", type=click.Path(path_type=Path))
 @works_on_stack
 @click.option("--prune", is_flag=True, help="Also remove the accounts that FILE does not have.")
 @screen.dry_run_option
 @screen.yes_option
 @screen.json_option
-def command(stack: Stack, file: Path, *, prune: bool, dry_run: bool, yes: bool, as_json: bool) -> None:
+def apply(stack: Stack, file: Path, *, prune: bool, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Write the accounts of FILE to Redis, after showing the changes. With --prune, Redis then matches FILE exactly.
 
     This also restores a Redis that has lost its data, and publishes the edge policy. The worker and the ingest see changes
@@ -115,3 +124,79 @@ def _lines(
     elif others:
         stay = "stays" if len(others) == 1 else "stay"
         yield f"{', '.join(sorted(others))} {stay}, although not in the file: --prune removes."
+
+
+@group.command("disable")
+@click.argument("account")
+@works_on_stack
+@screen.dry_run_option
+@screen.yes_option
+def disable(stack: Stack, account: str, *, dry_run: bool, yes: bool) -> None:
+    """Disable an account: within a minute its events are refused; accepted rows that were not sent yet become dead, and stay in S3."""
+    current = one(stack, account)
+    if current.status == "active" and not dry_run:
+        screen.confirm(
+            f"Refuse events of {account}, and have its rows that were not sent yet become dead?", yes=yes
+        )
+    update(stack, account, current, dry_run=dry_run, status="disabled")
+
+
+@group.command("enable")
+@click.argument("account")
+@works_on_stack
+@screen.dry_run_option
+def enable(stack: Stack, account: str, *, dry_run: bool) -> None:
+    """Enable an account: its rows are delivered from now on. `sluice redrive --kind dead` sends earlier ones."""
+    update(stack, account, one(stack, account), dry_run=dry_run, status="active")
+
+
+@group.command("export")
+@screen.output_option
+@works_on_stack
+def export(stack: Stack, *, file: Path | None) -> None:
+    """Print the accounts in Redis in the form of accounts.yaml, for `accounts apply`."""
+    accounts, applied_at = known(stack)
+    if applied_at is None:
+        raise Failure(is_empty(stack))
+    said = f"{screen.plural(len(accounts), 'account')} in {file}."
+    screen.put(accounts_file.text_of(accounts), file, said)
+
+
+@group.command("list")
+@works_on_stack
+@screen.json_option
+def list_(stack: Stack, *, as_json: bool) -> None:
+    """List the accounts in Redis."""
+    accounts, applied_at = known(stack)
+    if as_json:
+        fields = {name: account.to_fields() for name, account in accounts.items()}
+        screen.show_json({"accounts": fields, "applied_at": applied_at})
+        return
+    if applied_at is None:
+        screen.say(f"{is_empty(stack)}.")
+    rows = (
+        (name, account.database, account.status, ",".join(sorted(account.revoked_key_ids)))
+        for name, account in accounts.items()
+    )
+    screen.show_table(("account", "database", "status", "revoked key ids"), rows)
+
+
+@group.command("show")
+@click.argument("account")
+@works_on_stack
+@screen.json_option
+def show(stack: Stack, account: str, *, as_json: bool) -> None:
+    """Show one account, and what it spends of its budget."""
+    found = one(stack, account)
+    limits, use = found.limits, stack.spending().of(account, time.time())
+    if as_json:
+        budget = {"bytes_per_hour": limits.bytes_per_hour, "events_per_hour": limits.events_per_hour}
+        screen.show_json({"account": account, **found.to_fields(), "budget": budget | asdict(use)})
+        return
+    fields = shown_fields(found)
+    screen.show_table(("account", *fields), [(account, *fields.values())])
+    screen.say(
+        f"\nBudget: {limits.bytes_per_hour:,} bytes and {limits.events_per_hour:,} events an hour, of which it spent "
+        f"{use.spent:.0%} in the last minute. Refused in the last day, at least: "
+        f"{screen.plural(use.refused_requests, 'request')} with {screen.plural(use.refused_events, 'event')}."
+    )

@@ -1,17 +1,22 @@
-"""`sluice sdk publish`: publishes the browser SDK's scripts to the stack's bucket."""
+"""`sluice sdk`: publishes the browser SDK's scripts to the stack's bucket."""
 
 from pathlib import Path
 
 import click
 
-from ops import browser_sdk, screen
+from ops import browser_sdk, screen, sdk_bucket
 from ops.browser_sdk import Build
+from ops.command_group import CommandGroup
 from ops.failure import Failure
-from ops.sdk_bucket import objects, publish
 from ops.stack import Stack, works_on_deployed_stack
 
 
-@click.command("publish")
+@click.group("sdk", cls=CommandGroup)
+def group() -> None:
+    """Publish the browser SDK."""
+
+
+@group.command("publish")
 @works_on_deployed_stack
 @click.option(
     "--folder",
@@ -21,7 +26,7 @@ from ops.stack import Stack, works_on_deployed_stack
 )
 @screen.dry_run_option
 @screen.json_option
-def command(stack: Stack, *, folder: Path, dry_run: bool, as_json: bool) -> None:
+def publish(stack: Stack, *, folder: Path, dry_run: bool, as_json: bool) -> None:
     """Publish the built browser SDK to the stack's bucket, and print the snippet for pages.
 
     A published version never changes. `latest` and the snippet refer to the newest version.
@@ -35,8 +40,8 @@ def command(stack: Stack, *, folder: Path, dry_run: bool, as_json: bool) -> None
             "or host the files of sdk/dist elsewhere (docs/sdk.md)"
         )
     build = Build(folder)
-    made = objects(build)
-    put = [] if dry_run else publish(stack.client("s3"), stack.outputs["SdkBucket"], made)
+    made = sdk_bucket.objects(build)
+    put = [] if dry_run else sdk_bucket.publish(stack.client("s3"), stack.outputs["SdkBucket"], made)
     text = browser_sdk.snippet(
         build.read(browser_sdk.SNIPPET).decode(),
         endpoint=stack.outputs["ApiUrl"],

@@ -1,21 +1,28 @@
-"""`sluice plan diff`: compares events with a plan."""
+"""`sluice plan`: makes tracking plans from the events that arrive, and compares plans with events."""
 
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ops import accounts_file, screen
+from ops import accounts_file, known_accounts, screen
+from ops.command_group import CommandGroup
 from ops.failure import UNFINISHED, Failure
 from ops.known_accounts import one
 from ops.plans.arrived_events import events_since
-from ops.plans.plan_profile import Drifts, changed_columns
+from ops.plans.plan_profile import Drifts, Profile, changed_columns
+from ops.plans.plan_text import inferred
 from ops.selecting import since_option
 from ops.stack import Stack, works_on_stack
 from shared.tracking_plan import TrackingPlan
 
 
-@click.command("diff")
+@click.group("plan", cls=CommandGroup)
+def group() -> None:
+    """Make tracking plans from the events that arrive, and compare plans with events."""
+
+
+@group.command("diff")
 @click.argument("account")
 @works_on_stack
 @click.option(
@@ -26,7 +33,7 @@ from shared.tracking_plan import TrackingPlan
 )
 @since_option
 @screen.json_option
-def command(stack: Stack, account: str, *, file: Path | None, since: float, as_json: bool) -> None:
+def diff(stack: Stack, account: str, *, file: Path | None, since: float, as_json: bool) -> None:
     """Show how events of ACCOUNT differ from its plan: what, since when, how often, and from which pages.
 
     Exit code 3: some differ.
@@ -89,3 +96,30 @@ def _as_value(drifts: Drifts) -> dict[str, Any]:
             for drift, extent in drifts.sorted()
         ],
     }
+
+
+@group.command("infer")
+@click.argument("account")
+@works_on_stack
+@since_option
+@screen.output_option
+def infer(stack: Stack, account: str, *, since: float, file: Path | None) -> None:
+    """Write a plan that fits the events of ACCOUNT, with frequencies and examples as comments.
+
+    Examples never show possible personal data. Review the plan, correct it, and name it in accounts.yaml. A file that exists is not
+    overwritten.
+    """
+    if file is not None and file.is_file():
+        raise Failure(f"{file} exists, and may have been edited: use another name, or remove it")
+    profile = Profile()
+    for event in events_since(stack, account, since):
+        profile.add(event.table, event.row)
+    if not profile.tables:
+        known_accounts.check(stack, account)
+        raise Failure(f"no events of {account} were found: use an earlier --since")
+    said = f"{screen.plural(len(profile.tables), 'table')} of {account} in {file}."
+    screen.put(inferred(profile), file, said)
+    try:
+        TrackingPlan.parse(profile.plan().to_value())
+    except ValueError as error:
+        screen.note(f"Note: `sluice accounts apply` refuses this plan until you shorten it: {error}")
