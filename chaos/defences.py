@@ -346,7 +346,7 @@ ALL: tuple[Defence, ...] = (
     Defence("worker/forget/cut.py", "what is in doubt is not cut anew", _around(Forgetting, "_cut", _certain_cut), meets="a search for persons beside a sender in doubt"),
     Defence("worker/forget/search.py", "rows leave an object only after Treasure Data has deleted them", _but(ForgetSearch, _delete_delivered=lambda _self, cuts, *_: frozenset(row for cut in cuts for row in cut.delivered)), meets="a search for persons in what was delivered beside a forced replay"),
     Defence("worker/forget/search.py", "a statement is believed only once it is sure to find a row", _but(ForgetSearch, _shown_seconds=property(lambda _: 0.0, lambda *_: None)), meets="a search for persons beside the worker's own sends"),
-    Defence("worker/turn.py", "Treasure Data is asked by rows of others", _around(Turns, "_prepare", lambda prepare, work, *args: prepare(replace(work, persons=Persons(b"", ())), *args)), meets="persons are deleted by value beside a sender in doubt"),
+    Defence("worker/turn.py", "Treasure Data is asked by rows of others", _around(Turns, "_note_doubt", lambda note, work, *args: note(replace(work, persons=Persons(b"", ())), *args)), meets="persons are deleted by value beside a sender in doubt"),
     Defence("worker/forget/run.py", "persons are searched for again", _but(Forget, run_due=lambda *_: None), meets="a search for persons beside the worker's own sends"),
     Defence("worker/health.py", "a failing database gets no rows from the worker", _but(DatabaseHealth, reason=lambda *_: ""), "TD_BROKEN_DATABASE TD_5XX"),
 )
