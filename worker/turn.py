@@ -22,10 +22,11 @@ from worker.inquiry import Doubt, Inquiries, Run, was_sent
 from worker.ledger import Ledger
 from worker.plan import obstacle_of
 from worker.rows import decompress, sample, spread
-from worker.settlement import TOO_LARGE, UNSENT, Outcome, Settlement
+from worker.settlement import TOO_LARGE, Settlement
 from worker.span import ChunkKey, Place, Span, milliseconds
 from worker.span_object import SpanObjects
 from worker.states import LEDGER_RESTORED, UNSETTLED, Action, Entry, Event, Happening, Rules, State, Step
+from worker.treasure_data.client import UNSENT, Outcome
 from worker.upload import Upload, Uploader
 
 UNSETTLED_SECONDS = 180.0

@@ -25,7 +25,8 @@ from worker.executor import Executors, run_parallel
 from worker.ledger import Ledger
 from worker.rows import compress
 from worker.span import milliseconds
-from worker.treasure_data.client import READ_SECONDS, Meaning, TreasureDataClient
+from worker.states import Event
+from worker.treasure_data.client import READ_SECONDS, TreasureDataClient
 from worker.watermark import Completeness, Table, Watermarks
 
 ALL_TABLES = "*"
@@ -88,13 +89,13 @@ class WatermarkRows:
         ).hexdigest()[:32]
         body = compress(b"".join(map(msgpack.packb, rows())))
         for _ in range(2):
-            reply = self._treasure_data.send(database, self._table, unique_id, body, READ_SECONDS)
-            if reply.meaning is not Meaning.NO_TABLE:
+            outcome = self._treasure_data.send(database, self._table, unique_id, body, READ_SECONDS)
+            if not outcome.lacks_table:
                 break
             self._treasure_data.create_table(database, self._table, READ_SECONDS)
-        is_taken = reply.meaning is Meaning.ACCEPTED
+        is_taken = outcome.event is Event.ACCEPTED
         if not is_taken:
-            self._telemetry.warning("a watermark was not written", account=account, reason=reply.reason)
+            self._telemetry.warning("a watermark was not written", account=account, reason=outcome.reason)
         return is_taken
 
 

@@ -14,9 +14,9 @@ from tests.support.delivery import Delivery, lose_answer, row
 from tests.support.virtual_time import SideBySide, VirtualClock
 from worker.deadline import Deadline
 from worker.rows import compress
-from worker.settlement import UNSENT, Outcome
 from worker.span import ChunkKey, Group, RowSender
 from worker.states import Event
+from worker.treasure_data.client import UNSENT, Outcome
 from worker.upload import LINGER_SECONDS, OUTAGE_DATABASES, PATIENCE_SECONDS, Upload
 
 UNANSWERED = Event.UNANSWERED
