@@ -154,7 +154,7 @@ _CLAIMS_FIRST = _but(
 def _one_shard_alone(again: Any, wanted: Mapping[str, Times], deadline: Deadline) -> Any:
     """Ask only one shard whether it has passed."""
     whole, first, alone = again._passing, copy(again._passing), copy(again)
-    first.lineages = lambda: whole.lineages()[:1]
+    first.shards = lambda: whole.shards()[:1]
     alone._passing = copy(whole)
     alone._passing.obstacle = first.obstacle
     return Again.decide(alone, wanted, deadline)

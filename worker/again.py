@@ -102,7 +102,7 @@ class Again:
             self._look = _Look(wanted)
         look = self._look
         look.wanted = wanted
-        listed = [lineage.chain for lineage in self._passing.lineages()]
+        listed = [shard.chain for shard in self._passing.shards()]
         for chain in dict.fromkeys([*listed, *self._ledger.chains()]):
             if look.reached.get(chain) == START:
                 continue

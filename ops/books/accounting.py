@@ -232,9 +232,7 @@ class Accounting:
 
     def _ends(self) -> dict[ChainId, Number]:
         """Return the last sequence number in each shard's chain."""
-        ends = {
-            chain: last_planned(self.ledger, chain) for chain in map(self.shards.chain_of, self.shards.all())
-        }
+        ends = {one.chain: last_planned(self.ledger, one.chain) for one in self.shards.all()}
         return {chain: START if end is None else end.last for chain, end in ends.items()}
 
     def _doubtful(self, position: int, span: Span) -> tuple[Span, bool] | None:
