@@ -49,7 +49,9 @@ _QUEUE_COUNTS: Final = (
 )
 
 Table = tuple[str, str]
-"""An account and one of its tables."""
+"""An account and one of its tables, or ALL_TABLES."""
+ALL_TABLES = "*"
+"""Stands for all tables of an account."""
 _End = tuple[Shard, Span | None]  # a shard, and the last span of its chain
 
 
@@ -60,8 +62,8 @@ class Completeness:
     Attributes:
         at: UNIX seconds at which this was found out.
         horizon: UNIX milliseconds; every row received before is delivered, dead or in `pending`. None if that cannot be proved.
-        pending: by account and table, the earliest `received_at` that a waiting row may have.
-        dead: by account and table, the number of dead rows.
+        pending: by account and table, and by account for ALL_TABLES, the earliest `received_at` that a waiting row may have.
+        dead: likewise, the number of dead rows.
         tables: the accounts and tables of all rows that were seen.
         obstacle: why the horizon cannot be proved.
     """
@@ -253,12 +255,12 @@ def _judge(span: Span, found: _Found) -> None:
     if span.is_forced:
         return
     for key, entry in span.all_leaves():
-        table = key.group.table_of
         if not key.group.code:
-            found.tables.add(table)
-        if entry.state in UNSETTLED:
-            found.pending[table] = min(span.received_at, found.pending.get(table, span.received_at))
-        elif entry.state is State.DEAD:
-            found.dead[table] += span.rows(key)
+            found.tables.add(key.group.table_of)
+        for table in (key.group.table_of, (key.account, ALL_TABLES)):
+            if entry.state in UNSETTLED:
+                found.pending[table] = min(span.received_at, found.pending.get(table, span.received_at))
+            elif entry.state is State.DEAD:
+                found.dead[table] += span.rows(key)
     if span.copies:
         found.oldest_copy = min(span.received_at, found.oldest_copy or span.received_at)
