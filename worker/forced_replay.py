@@ -167,9 +167,7 @@ class ForcedReplays:
                 continue
             if number:
                 plain = ChunkKey(key.group._replace(sender=RowSender(key.account), request_id=""), 0)
-                chunk = chunks.setdefault(plain, Chunk(plain, [], []))
-                chunk.blocks.append(payload)
-                chunk.row_counts.append(number)
+                chunks.setdefault(plain, Chunk(plain, [], [])).add(payload, number)
         return list(chunks.values())
 
     def _wanted_of(self, wanted: Wanted, span: Span, key: ChunkKey) -> tuple[bytes, int]:
