@@ -273,7 +273,7 @@ def last_planned(ledger: Ledger, chain: ChainId) -> Span | None:
 def row_count(data: bytes) -> int:
     """Return the number of rows in a record: 0 if it only has rejected events, 1 if it cannot be decoded."""
     record = decode(data, "", START, 0.0)
-    return sum(count for _, count, _ in (*record.blocks, *record.refused))
+    return sum(count for _, count, _ in record.blocks)
 
 
 def by_group(span: Span) -> dict[Group, Counter[State]]:
