@@ -4,6 +4,7 @@ For each span, the delivered rows that are wanted become a span of a chain of th
 sent once, however often the replay is run, interrupted or resumed. A tag stands for what was wanted when it was first used.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -23,9 +24,8 @@ from worker.span import ChunkKey, Group, Place, RowSender, Span
 from worker.span_object import Chunk, SpanObjects, span_of_rows
 from worker.states import FINAL, State
 
-_TAG_LENGTH = 64
+_TAG = re.compile(r"(?=.*[a-z0-9])[-a-z0-9_.:]{1,64}")
 _AT_ONCE = 16  # spans
-_NO_MARKS = str.maketrans("", "", "-_.:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +44,7 @@ class Wanted:
 
     def __post_init__(self) -> None:
         """Refuse members that cannot be part of a chain's name."""
-        plain = (
-            self.tag.isascii() and self.tag.translate(_NO_MARKS).isalnum() and self.tag == self.tag.lower()
-        )
-        if not plain or len(self.tag) > _TAG_LENGTH:
+        if not _TAG.fullmatch(self.tag):
             raise InvalidReplayError(f"{self.tag!r} is not a tag: use 1 to 64 of a-z, 0-9, -, _, . and :")
         if self.account is not None and not names.is_account(self.account):
             raise InvalidReplayError(f"{self.account!r} is not an account")
