@@ -13,7 +13,7 @@ from shared.clock import Clock
 from shared.errors import InvalidObjectError, ObjectGoneError, UnavailableError, WrongCountError
 from shared.telemetry import Telemetry
 from worker.account_cache import AccountCache
-from worker.again import Again, Times, event_of
+from worker.again import Again, Times
 from worker.claims import Claims
 from worker.executor import Executors, run_parallel
 from worker.forget.cut import Forgetting, has_person, others
@@ -53,7 +53,6 @@ class Turn:
             for it.
         asks: it has chunks that must be asked about; then it needs another turn once there are answers.
         wanted: envelopes whose copies to look for, by request id.
-        looked: copies of its envelopes that were put again have been looked for.
         complete: everything selected was tried.
     """
 
@@ -67,7 +66,6 @@ class Turn:
     asks: bool = False
     doubts: dict[ChunkKey, Doubt] = field(default_factory=dict)
     wanted: dict[str, Times] = field(default_factory=dict)
-    looked: bool = False
     complete: bool = True
 
 
@@ -77,7 +75,6 @@ class _Work:
 
     Attributes:
         admitted: databases that it counts against.
-        again: chunks whose envelope was put again.
         closed: the databases that may get nothing, by the chunks that are left for that.
         forgets: a chunk has rows of a person, and must be cut before it is sent.
     """
@@ -88,7 +85,6 @@ class _Work:
     changes: dict[ChunkKey, Entry] = field(default_factory=dict)
     sends: dict[ChunkKey, tuple[str, bytes]] = field(default_factory=dict)
     admitted: set[str] = field(default_factory=set)
-    again: list[ChunkKey] = field(default_factory=list)
     closed: dict[ChunkKey, str] = field(default_factory=dict)
     forgets: bool = False
 
@@ -168,8 +164,6 @@ class Turns:
         )
         for key, (step, database, obstacle) in steps.items():
             self._do(work, key, step, database, obstacle)
-        if work.again:
-            self._decide_again(work)
 
     def _do(self, work: _Work, key: ChunkKey, step: Step, database: str, obstacle: str | None) -> None:
         """Do the next step for a chunk, or note it to be done with those of the others."""
@@ -178,9 +172,9 @@ class Turns:
             case Action.APPLY if step.event is not None:
                 self._apply(work, key, entry, step.event, step.reason)
             case Action.DECIDE:
-                work.again.append(key)
+                self._decide_again(work, key)
             case Action.ASK if _is_undecided(work.turn.run, key, entry):
-                work.again.append(key)
+                self._decide_again(work, key)
             case Action.ASK | Action.SEND if is_unaskable:
                 self._apply(work, key, entry, Event.NO_DATABASE, obstacle or "")
             case Action.ASK if self._may_send(work, key, database):
@@ -340,37 +334,32 @@ class Turns:
     def _follow(self, entry: Entry, event: Event, **details: Any) -> Entry:
         return self._rules.follow(entry, Happening(event, milliseconds(self._clock.now()), **details))
 
-    def _decide_again(self, work: _Work) -> None:
-        """Decide about envelopes that were put again, or note them: for all that a run finds, copies are looked for at once."""
-        run, turn, left = work.turn.run, work.turn, []
-        for key in work.again:
-            event = run.answers.get(key.group.request_id)
-            if event is None:
-                left.append(key)
-            else:
-                self._apply_again(work, key, event)
-        if not left or turn.asks:
+    def _decide_again(self, work: _Work, key: ChunkKey) -> None:
+        """Decide about rows that were put again, or note their envelope: for all that a run finds, copies are looked for at once."""
+        run, turn, request_id = work.turn.run, work.turn, key.group.request_id
+        found = run.answers.get(request_id)
+        if found is None and not run.is_full:
+            found = self._note_envelope(work, request_id)
+        if found is None or found is Event.UNANSWERED:
+            turn.complete &= request_id in turn.wanted
             return
-        if turn.looked or run.is_full:
-            turn.complete = False
-            return
-        try:
-            times = self._again.times(work.span)
-        except ObjectGoneError:
-            for key in left:
-                self._apply_again(work, key, Event.OBJECT_GONE)
-        except (UnavailableError, InvalidObjectError) as error:
-            turn.complete = False
-            self._telemetry.info("rows that were put again wait", reason=str(error))
-        else:
-            turn.wanted = {key.group.request_id: times[key.group.request_id] for key in left}
-            turn.asks = turn.looked = True
-            run.noted += len(left)
+        if key.group.is_rejected and found is not Event.COPY_COUNTS:
+            # they are never sent, so they are recorded unless a copy certainly counts
+            found = Event.NOT_RECORDED
+        is_kept = found in {Event.NO_COPY, Event.NOT_RECORDED}
+        self._apply(work, key, work.span.entry(key), found, "" if is_kept else found.name.lower())
 
-    def _apply_again(self, work: _Work, key: ChunkKey, found: Event) -> None:
-        event = event_of(key, found)
-        is_kept = event in {Event.NO_COPY, Event.NOT_RECORDED}
-        self._apply(work, key, work.span.entry(key), event, "" if is_kept else event.name.lower())
+    def _note_envelope(self, work: _Work, request_id: str) -> Event | None:
+        """Note that copies of an envelope are to be looked for; return what is known of it instead if its times are gone."""
+        try:
+            work.turn.wanted[request_id] = self._again.times(work.span, request_id)
+            work.turn.asks = True
+            work.turn.run.noted += 1
+        except ObjectGoneError:
+            return Event.OBJECT_GONE
+        except InvalidObjectError as error:
+            self._telemetry.error("a span object cannot be read", error)
+        return None
 
     # Sending
 
