@@ -50,7 +50,7 @@ class Replacements:
     _clock: "Clock"
     _telemetry: "Telemetry"
 
-    def edit(self, place: Place, key: ChunkKey, payload: bytes) -> Place:
+    def edit(self, place: Place, key: ChunkKey, payload: bytes) -> Span:
         """Replace a dead chunk's rows with `payload`: as many MessagePack maps, back to back, in the same order."""
         span = self._span(place, key, State.DEAD)
         if key.group.code:
@@ -58,7 +58,7 @@ class Replacements:
         made = revised(self._payload(span, key), payload)
         return self._replace(span, key, [(key.group.table, len(made), b"".join(made))])
 
-    def repair(self, place: Place, key: ChunkKey, repaired: Sequence[tuple[int, str]]) -> Place:
+    def repair(self, place: Place, key: ChunkKey, repaired: Sequence[tuple[int, str]]) -> Span:
         """Replace rejected events with repaired ones: for each, the UNIX milliseconds at which it was received, and its JSON."""
         span = self._span(place, key, State.REJECTED)
         made = []
@@ -68,7 +68,7 @@ class Replacements:
             made.append((table, 1, row))
         return self._replace(span, key, made)
 
-    def resend(self, place: Place, key: ChunkKey) -> Place:
+    def resend(self, place: Place, key: ChunkKey) -> Span:
         """Replace a chunk of rows of tables that were too many with a chunk for each table."""
         span = self._span(place, key, State.DEAD)
         if key.group.code != TOO_MANY_TABLES:
@@ -113,7 +113,7 @@ class Replacements:
         except InvalidObjectError as error:
             raise EditRefusedError("the span object with its rows cannot be read") from error
 
-    def _replace(self, span: Span, key: ChunkKey, made: Blocks) -> Place:
+    def _replace(self, span: Span, key: ChunkKey, made: Blocks) -> Span:
         from worker.span_object import Chunk, span_of_rows  # noqa: PLC0415 -- the `sluice` command checks rows without it
 
         now, sender, origin = self._clock.now(), RowSender(key.account), f"{span.place.name}/{key.name}"
@@ -132,7 +132,7 @@ class Replacements:
         if not self._ledger.replace(span.with_entries({key: replaced}), new):
             raise EditRefusedError("these rows are being written right now: try again")
         self._telemetry.info("replaced", account=key.account, rows=sum(new.chunks.values()), span=origin)
-        return new.place
+        return new
 
 
 def decoded(payload: bytes) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ so readers take the greatest value, and a row that is lost, late or duplicated d
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from random import Random
@@ -66,7 +66,7 @@ class WatermarkRows:
         jobs = []
         for account, destination in self._accounts.resolve(of_account).items():
             if isinstance(destination, Account):
-                rows = partial(_rows_of, found, account, of_account[account])
+                rows = _rows_of(found, account, of_account[account])
                 jobs.append(partial(self._send, account, destination.database, rows, deadline))
         # if the time does not suffice for all, it is not for the same ones each time
         Random(self._clock.now()).shuffle(jobs)  # noqa: S311 -- the order is no secret
@@ -74,16 +74,14 @@ class WatermarkRows:
         self._telemetry.info("watermarks", written=written, accounts=len(of_account))
         return {"written": written}
 
-    def _send(
-        self, account: str, database: str, rows: Callable[[], Iterable[dict[str, Any]]], deadline: Deadline
-    ) -> bool:
+    def _send(self, account: str, database: str, rows: Iterable[dict[str, Any]], deadline: Deadline) -> bool:
         if deadline.near:
             return False
         period = int(self._clock.now()) // PERIOD_SECONDS
         unique_id = hashlib.sha256(
             f"sluice watermark of {account}\n{database}\n{period}".encode()
         ).hexdigest()[:32]
-        body = compress(b"".join(map(msgpack.packb, rows())))
+        body = compress(b"".join(map(msgpack.packb, rows)))
         for _ in range(2):
             outcome = self._treasure_data.send(database, self._table, unique_id, body, READ_SECONDS)
             if not outcome.lacks_table:
