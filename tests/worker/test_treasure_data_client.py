@@ -16,6 +16,7 @@ from urllib3 import PoolManager
 from doubles.clock import START, ManualClock
 from doubles.http_server import HttpServer
 from doubles.treasure_data import API_KEY, Fault, InProcess, Kind, Request, Response, TreasureData
+from ops.deploy.td_client import SiteClient
 from tests.support.delivery import StaticSecrets, row
 from tests.support.treasure_data import put, with_tables
 from worker.deadline import Deadline
@@ -92,11 +93,11 @@ def test_only_the_md5_of_our_bytes_proves_a_success(status: int, body: bytes, ex
 Handler = Callable[[Request], Response]
 
 
-def client_of(handle: Handler, clock: ManualClock | None = None, key: str = API_KEY) -> TreasureDataClient:
+def client_of(handle: Handler, clock: ManualClock | None = None, key: str = API_KEY) -> SiteClient:
     """Return a client whose requests are handled in process."""
     clock = clock or ManualClock()
     secret = Secret(StaticSecrets(td=key), "td", clock)
-    return TreasureDataClient(InProcess(handle, clock), "http://import", "http://api", secret, clock)
+    return SiteClient(InProcess(handle, clock), "http://import", "http://api", secret, clock)
 
 
 def imported(client: TreasureDataClient) -> Outcome:

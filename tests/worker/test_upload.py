@@ -270,7 +270,7 @@ def test_creations_end_with_the_time_for_sends() -> None:
 def test_a_rotated_key_needs_no_restart() -> None:
     """The new one is read as soon as the old one is refused; a refused one is counted."""
     made = Made(1)
-    made.delivery.wiring.treasure_data.knows_key()
+    made.delivery.wiring.treasure_data.try_key()
     key = made.delivery.secrets.values["td"]
     made.delivery.secrets.values["td"] = "1/0000"
     made.delivery.start()

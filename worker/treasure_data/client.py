@@ -146,16 +146,6 @@ class TreasureDataClient:
             return Creation(answer.status, explanation_of(answer))
         return Creation(answer.status if answer.confirms(created) else 0)
 
-    def answers(self) -> bool:
-        """Return whether Treasure Data responds at all."""
-        answer = self._try("GET", "system", "server_status")
-        return answer.status == 200 and isinstance(answer.document.get("status"), str)
-
-    def knows_key(self) -> bool:
-        """Return whether Treasure Data knows our API key, whatever the key allows."""
-        answer = self._try("GET", *DATABASES)
-        return answer.names("databases") is not None or (answer.status == 403 and answer.is_refusal)
-
     def try_key(self) -> tuple[str, int, str]:
         """Try our API key; return the API's host, the response's status (0 if there was none), and the type of the error or an empty string."""
         host = urlsplit(self._api_endpoint).netloc

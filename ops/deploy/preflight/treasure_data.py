@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from botocore.exceptions import ClientError
 
 from ops.deploy.preflight.survey import Survey
+from ops.deploy.td_client import SiteClient
 from ops.state.finding import Finding, fault, ok, unknown
 from worker.rows import compress
 from worker.states import Event
-from worker.treasure_data.client import TreasureDataClient
 
 PROBE_TABLE = "sluice_probe"
 """The target of an empty import, whose response shows whether the key may import. The table need not exist."""
@@ -84,7 +84,7 @@ def _elsewhere(survey: Survey, here: tuple[str, str], key: str) -> Finding:
     )
 
 
-def _import_right(site: TreasureDataClient, database: str) -> Finding:
+def _import_right(site: SiteClient, database: str) -> Finding:
     outcome = site.send(database, PROBE_TABLE, "0" * 32, compress(b""), _PROBE_SECONDS)
     if outcome.refused_key is not None:
         return fault(
