@@ -9,14 +9,14 @@ from tests.support.delivery import Delivery
 from tests.support.inline_executor import InlineExecutor
 from worker import bounded_http
 from worker.executor import Threads
-from worker.treasure_data.client import ACCEPTED, Reply, TreasureDataClient
+from worker.treasure_data.client import ACCEPTED, Outcome, TreasureDataClient
 from worker.wiring import Wiring
 
 
 class AcceptsAtOnce(TreasureDataClient):
     """Accepts every chunk without sending a request. The worker has compressed it by then."""
 
-    def send(self, *_args: object) -> Reply:
+    def send(self, *_args: object) -> Outcome:
         """Accept it."""
         return ACCEPTED
 

@@ -43,7 +43,7 @@ from worker.span_object import SpanObjects
 from worker.states import UNSETTLED, Action, Decision, Entry, Event, Happening, Presence, Rules, Step
 from worker.sweeper import Sweep, Sweeper, age
 from worker.treasure_data.answer import TdAnswer
-from worker.treasure_data.client import ACCEPTED, Reply, TreasureDataClient
+from worker.treasure_data.client import ACCEPTED, Outcome, TreasureDataClient
 from worker.treasure_data.statement import Statements
 from worker.turn import Turns
 from worker.watermark import CLOCK_SECONDS, INGEST_SECONDS, Watermarks
@@ -154,7 +154,7 @@ _CLAIMS_FIRST = _but(
 def _one_shard_alone(again: Any, wanted: Mapping[str, Times], deadline: Deadline) -> Any:
     """Ask only one shard whether it has passed."""
     whole, first, alone = again._passing, copy(again._passing), copy(again)
-    first.lineages = lambda: whole.lineages()[:1]
+    first.shards = lambda: whole.shards()[:1]
     alone._passing = copy(whole)
     alone._passing.obstacle = first.obstacle
     return Again.decide(alone, wanted, deadline)
@@ -191,14 +191,14 @@ _DROPS_ANYTHING = _but(
 _serial = itertools.count()
 
 
-def _answering(change: Callable[[Reply], Reply]) -> Weakness:
+def _answering(change: Callable[[Outcome], Outcome]) -> Weakness:
     """Change what imports are answered."""
     return _around(TreasureDataClient, "send", lambda send, *args: change(send(*args)))
 
 
 def _accepting(*reasons: str) -> Weakness:
     """Treat responses with these reasons as acceptance, although they do not prove it."""
-    return _answering(lambda reply: ACCEPTED if reply.reason.startswith(reasons) else reply)
+    return _answering(lambda outcome: ACCEPTED if outcome.reason.startswith(reasons) else outcome)
 
 
 def _todays_database(turns: Any, span: Span, key: ChunkKey, entry: Entry, _accounts: Any) -> Any:
@@ -322,7 +322,7 @@ ALL: tuple[Defence, ...] = (
     Defence("worker/treasure_data/client.py", "a 206 is not acceptance", _accepting("http_206"), "TD_PARTIAL"),
     Defence("worker/treasure_data/client.py", "a redirect is not acceptance", _accepting("http_3"), "TD_REDIRECT"),
     Defence("worker/treasure_data/client.py", "a wrong host's 409 is not acceptance", _accepting("http_409"), "TD_WRONG_HOST"),
-    Defence("worker/treasure_data/client.py", "only Treasure Data's own error document is a rejection", _answering(lambda reply: replace(reply, definitely_not_delivered=True) if reply.reason.startswith("http_4") else reply), "TD_FOREIGN_REFUSAL", 1),
+    Defence("worker/treasure_data/client.py", "only Treasure Data's own error document is a rejection", _answering(lambda outcome: replace(outcome, surely_not=True) if outcome.reason.startswith("http_4") else outcome), "TD_FOREIGN_REFUSAL", 1),
     Defence("worker/account_cache.py", "without the sentinel no account is treated as unknown", Weakness(changes=lambda world: world.redis.__dict__.update(hget=lambda *_: "always")), "REDIS_EMPTY", 2),
     Defence("worker/worker.py", "a replay appends only in gaps", _but(Worker, _passed=lambda _self, batch: batch.records), "REPLAY STANDSTILL", 3),
     Defence("worker/worker.py", "a batch is held from its first unsettled record", _around(Worker, "run", lambda run, *args: run(*args) | {"batchItemFailures": []}), "REDIS_DOWN DYNAMODB_ERROR"),
@@ -346,7 +346,7 @@ ALL: tuple[Defence, ...] = (
     Defence("worker/forget/cut.py", "what is in doubt is not cut anew", _around(Forgetting, "_cut", _certain_cut), meets="a search for persons beside a sender in doubt"),
     Defence("worker/forget/search.py", "rows leave an object only after Treasure Data has deleted them", _but(ForgetSearch, _delete_delivered=lambda _self, cuts, *_: frozenset(row for cut in cuts for row in cut.delivered)), meets="a search for persons in what was delivered beside a forced replay"),
     Defence("worker/forget/search.py", "a statement is believed only once it is sure to find a row", _but(ForgetSearch, _shown_seconds=property(lambda _: 0.0, lambda *_: None)), meets="a search for persons beside the worker's own sends"),
-    Defence("worker/turn.py", "Treasure Data is asked by rows of others", _around(Turns, "_prepare", lambda prepare, work, *args: prepare(replace(work, persons=Persons(b"", ())), *args)), meets="persons are deleted by value beside a sender in doubt"),
+    Defence("worker/turn.py", "Treasure Data is asked by rows of others", _around(Turns, "_note_doubt", lambda note, work, *args: note(replace(work, persons=Persons(b"", ())), *args)), meets="persons are deleted by value beside a sender in doubt"),
     Defence("worker/forget/run.py", "persons are searched for again", _but(Forget, run_due=lambda *_: None), meets="a search for persons beside the worker's own sends"),
     Defence("worker/health.py", "a failing database gets no rows from the worker", _but(DatabaseHealth, reason=lambda *_: ""), "TD_BROKEN_DATABASE TD_5XX"),
 )

@@ -13,7 +13,7 @@ from threading import Lock
 from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
 from worker.health import SENDER_PROBE_SECONDS, DatabaseHealth
-from worker.settlement import UNSENT, Outcome
+from worker.treasure_data.client import UNSENT, Outcome
 
 MOST_VAIN_PROBES = 32
 """After so many, and no success, a run probes no other database that has failed here."""

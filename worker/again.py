@@ -20,7 +20,7 @@ from worker.executor import Executors, run_parallel
 from worker.ledger import BEHIND_ALL, Ledger
 from worker.passing import MARGIN_SECONDS, Passing
 from worker.record import CLAIMED, START, Number
-from worker.span import ChunkKey, Span
+from worker.span import Span
 from worker.span_object import SpanObjects
 from worker.states import UNSETTLED, Event
 
@@ -69,11 +69,12 @@ class Again:
     _look: _Look = field(default_factory=_Look, init=False)
     _lock: Lock = field(default_factory=Lock, init=False)
 
-    def times(self, span: Span) -> Mapping[str, Times]:
-        """Return the times of each envelope of a span that was put again, by request id; raise InvalidObjectError if its index cannot be read."""
+    def times(self, span: Span, request_id: str) -> Times:
+        """Return the times of an envelope of a span that was put again; raise InvalidObjectError if the span's index cannot be read."""
         index = self._objects.index(span)
         records = zip(index.request_ids, index.receipts, index.claims, strict=True)
-        return {one: Times(received_at, claim) for one, received_at, claim in records if claim > CLAIMED}
+        own = ((received_at, claim) for one, received_at, claim in records if one == request_id)
+        return next(Times(*one) for one in own if one[1] > CLAIMED)
 
     def decide(self, wanted: Mapping[str, Times], deadline: Deadline) -> tuple[dict[str, Event], str]:
         """Return what is decided about envelopes, whose times are `wanted`, by request id, and why the others still wait.
@@ -102,7 +103,7 @@ class Again:
             self._look = _Look(wanted)
         look = self._look
         look.wanted = wanted
-        listed = [lineage.chain for lineage in self._passing.lineages()]
+        listed = [shard.chain for shard in self._passing.shards()]
         for chain in dict.fromkeys([*listed, *self._ledger.chains()]):
             if look.reached.get(chain) == START:
                 continue
@@ -178,8 +179,3 @@ def _together(wanted: Mapping[str, Times]) -> Iterator[dict[str, Times]]:
         some = {one: at for one, at in left if at.received_at <= until}
         yield some
         left = left[len(some) :]
-
-
-def event_of(key: ChunkKey, found: Event) -> Event:
-    """Return the event for a chunk: rejected events are never sent, so they are recorded unless a copy certainly counts."""
-    return Event.NOT_RECORDED if key.group.is_rejected and found is not Event.COPY_COUNTS else found

@@ -14,7 +14,7 @@ from shared.errors import EditRefusedError, HeldError, InvalidReplayError
 from worker.deadline import Deadline
 from worker.forced_replay import Wanted
 from worker.selection import Selection
-from worker.span import ChunkKey, Place, milliseconds
+from worker.span import ChunkKey, Place, Span, milliseconds
 from worker.states import State
 from worker.wiring import Wiring
 
@@ -88,12 +88,10 @@ def send_with(wiring: Wiring, event: dict[str, Any], deadline: Deadline) -> dict
     for wish in ("repair", "edit"):
         if asked := event.get(wish):
             try:
-                place = _replace(wiring, wish, asked)
+                span = _replace(wiring, wish, asked)
             except (EditRefusedError, ValueError, BadGzipFile) as refused:
                 return {"error": f"{wish}_refused", "message": str(refused)}
-            span = wiring.ledger.get(place)
-            keys = frozenset(() if span is None else span.chunks)
-            return asdict(wiring.sender.run(deadline, Selection(chunks={place: keys})))
+            return asdict(wiring.sender.run(deadline, Selection(chunks={span.place: frozenset(span.chunks)})))
     selection = Selection.from_event(event)
     replaced = 0
     if State.DEAD in selection.states and selection.decision is None:
@@ -101,7 +99,7 @@ def send_with(wiring: Wiring, event: dict[str, Any], deadline: Deadline) -> dict
     return asdict(wiring.sender.run(deadline, selection)) | {"replaced": replaced}
 
 
-def _replace(wiring: Wiring, wish: str, asked: dict[str, Any]) -> Place:
+def _replace(wiring: Wiring, wish: str, asked: dict[str, Any]) -> Span:
     place, key = Place.parse(asked["chain"], asked["after"]), ChunkKey.parse(asked["chunk"])
     if wish == "repair":
         events = msgpack.unpackb(decompress(b64decode(asked["events"])))

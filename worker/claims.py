@@ -6,7 +6,7 @@ its request id. The worker decides that once, before it appends a span; the span
 """
 
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import batched
@@ -81,8 +81,7 @@ class Decided:
         uncounted: the positions of those that do not count.
         claimed: the sequence numbers of those that were claimed although they carry no claim.
         with_append: claims to make in the transaction that appends their span, by request id.
-        owners: by the number of a record that does not count, because of a record that is in no span yet, these records among them: the
-            request id and that record.
+        owners: by the number of a record that does not count, because of a record that is in no span yet: the request id and that record.
     """
 
     records: Records
@@ -154,9 +153,13 @@ class Claims:
                 uncounted.add(position)
         if not end:
             raise HeldError(HeldError.UNDECIDED_COPY)
-        copies = [wishes[records.numbers[position]] for position in uncounted]
         claimed = frozenset(wish.number for wish in wishes.values() if not wish.claim)
-        not_planned = _not_planned(batch, copies, frozenset(records.numbers))
+        copies = [wishes[records.numbers[position]] for position in uncounted]
+        not_planned = {
+            wish.number: (wish.request_id, claim.owner)
+            for wish in copies
+            if (claim := claims[wish.request_id]) is not None and claim.owner in gaps
+        }
         return Decided(records, frozenset(uncounted), claimed, batch.made, not_planned).before(end)
 
     def awaited(self, span: Span) -> dict[str, Owner]:
@@ -204,16 +207,11 @@ class Claims:
 
         In a gap they are None too: the append's transaction decides.
         """
-        found: dict[str, Claim | None] = {}
-        if in_gap:
-            for ids in batched(owners, MOST_CLAIMS_WITH_APPEND, strict=False):
-                found |= dict.fromkeys(ids) | self._ledger.claims(ids)
-            return found
+        if in_gap:  # there are few
+            return dict.fromkeys(owners) | self._ledger.claims(owners)
         parts = [dict(part) for part in batched(owners.items(), MOST_CLAIMS, strict=False)]
         jobs = [partial(self._ledger.claim, part, self.seconds_kept()) for part in parts]
-        for answer in run_parallel(self._executors, jobs):
-            found |= answer
-        return found
+        return {one: claim for answer in run_parallel(self._executors, jobs) for one, claim in answer.items()}
 
     def _is_passed(self, owner: Owner, wish: _Wish, batch: _Batch) -> bool | None:
         """Return whether a claim's owner is in no span, and can only be appended in a gap any more, where it must claim again.
@@ -234,20 +232,6 @@ class Claims:
         if owner.chain not in batch.gone:
             batch.gone[owner.chain] = self._shards.is_gone(owner.chain)
         return batch.gone[owner.chain]
-
-
-def _not_planned(
-    batch: _Batch, copies: Iterable[_Wish], here: Collection[Number]
-) -> dict[Number, tuple[str, Owner]]:
-    """Return the owners of records that do not count: those that are in no span yet, and those among the records `here`."""
-    found, shard = {}, batch.gap.chain.root
-    for wish in copies:
-        claim = batch.claims.get(wish.request_id)
-        if claim is not None:
-            is_here = claim.owner.chain == shard and claim.owner.number in here
-            if is_here or claim.owner in batch.gaps:
-                found[wish.number] = wish.request_id, claim.owner
-    return found
 
 
 def _wishes(records: Records, gap: Gap) -> dict[Number, _Wish]:

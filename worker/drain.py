@@ -48,14 +48,13 @@ class Message:
         message_id: SQS's name for the message.
         receipt: SQS's name for this delivery.
         sent_at: UNIX seconds, by SQS's clock.
-        data: what to put on the stream: the envelope in the body, with its claim.
+        data: what to put on the stream: the envelope in the body, with its claim. With a fault, the body itself.
         fault: why it cannot be put, in one word: the body is not an envelope, or there is no valid partition key.
     """
 
     message_id: str
     receipt: str
     sent_at: float
-    body: str
     partition_key: str
     data: bytes
     fault: str
@@ -66,7 +65,7 @@ def read(record: Mapping[str, Any]) -> Message:
     attributes = record.get("messageAttributes", {})
     partition_key = attributes.get("partition_key", {}).get("stringValue") or ""
     sent_at = int(record["attributes"]["SentTimestamp"])
-    data, fault = b"", "" if 1 <= len(partition_key) <= 256 else NO_PARTITION_KEY
+    fault = "" if 1 <= len(partition_key) <= 256 else NO_PARTITION_KEY
     try:
         found = envelope.decode(b64decode(record["body"], validate=True))
     except (ValueError, EnvelopeError):  # not base64, or not an envelope
@@ -76,15 +75,8 @@ def read(record: Mapping[str, Any]) -> Message:
         was_refused = attributes.get("refused", {}).get("stringValue") == "true"
         claim = found.claim or (CLAIMED if was_refused else max(CLAIMED + 1, sent_at))
         data = found._replace(claim=claim).encode()
-    return Message(
-        record["messageId"],
-        record["receiptHandle"],
-        sent_at / 1000,
-        record["body"],
-        partition_key,
-        data,
-        fault,
-    )
+    body = record["body"].encode() if fault else data
+    return Message(record["messageId"], record["receiptHandle"], sent_at / 1000, partition_key, body, fault)
 
 
 @dataclass(eq=False)
@@ -126,7 +118,7 @@ class Drain:
     def _put(self, messages: list[Message], deadline: Deadline) -> set[str]:
         """Put the envelopes of messages; return the ids of the messages whose envelopes the stream has acknowledged."""
         done: set[str] = set()
-        for batch in batches(messages, lambda message: len(message.body)):
+        for batch in batches(messages, lambda message: len(message.data + message.partition_key.encode())):
             if deadline.near:
                 break
             entries = [{"Data": one.data, "PartitionKey": one.partition_key} for one in batch]
@@ -139,7 +131,7 @@ class Drain:
     def _bury(self, message: Message) -> bool:
         """Store a message that is not an envelope as a dead span; return whether that succeeded."""
         key = ChunkKey(Group(NO_SENDER, "", message.fault), 0)
-        chunk = Chunk(key, [packed(message.body.encode())], [1])
+        chunk = Chunk(key, [packed(message.data)], [1])
         chain, received_at = ChainId.overflow(message.message_id), milliseconds(message.sent_at)
         span, data = span_of_rows(chain, [chunk], received_at, self._clock.now())
         try:

@@ -4,6 +4,7 @@ For each span, the delivered rows that are wanted become a span of a chain of th
 sent once, however often the replay is run, interrupted or resumed. A tag stands for what was wanted when it was first used.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -23,9 +24,8 @@ from worker.span import ChunkKey, Group, Place, RowSender, Span
 from worker.span_object import Chunk, SpanObjects, span_of_rows
 from worker.states import FINAL, State
 
-_TAG_LENGTH = 64
+_TAG = re.compile(r"(?=.*[a-z0-9])[-a-z0-9_.:]{1,64}")
 _AT_ONCE = 16  # spans
-_NO_MARKS = str.maketrans("", "", "-_.:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +44,7 @@ class Wanted:
 
     def __post_init__(self) -> None:
         """Refuse members that cannot be part of a chain's name."""
-        plain = (
-            self.tag.isascii() and self.tag.translate(_NO_MARKS).isalnum() and self.tag == self.tag.lower()
-        )
-        if not plain or len(self.tag) > _TAG_LENGTH:
+        if not _TAG.fullmatch(self.tag):
             raise InvalidReplayError(f"{self.tag!r} is not a tag: use 1 to 64 of a-z, 0-9, -, _, . and :")
         if self.account is not None and not names.is_account(self.account):
             raise InvalidReplayError(f"{self.account!r} is not an account")
@@ -118,24 +115,18 @@ class ForcedReplays:
         return outcome, done
 
     def _append_of(self, wanted: Wanted, place: Place) -> ForcedRows:
-        outcome = ForcedRows()
-        span = self._ledger.get(place)
+        """Append the wanted rows of a span, as they are in the object that it has by then."""
+        outcome, span = ForcedRows(), self._ledger.get(place)
         while span is not None and not span.is_forced:
-            outcome = ForcedRows()
-            span = self._append(wanted, span, outcome)
+            chunks, outcome, is_whole = self._chunks(wanted, span)
+            current = span if is_whole else self._ledger.get(place)
+            if current is None or current.object in (span.object, None):
+                return self._append(wanted, span, chunks, outcome) if chunks else outcome
+            span = current
         return outcome
 
-    def _append(self, wanted: Wanted, span: Span, outcome: ForcedRows) -> Span | None:
-        """Append the wanted rows of a span; return the span instead if it has another object by now, and this one cannot be read."""
-        delivered = _delivered(wanted, span, outcome)
-        expected = outcome.total()
-        chunks = self._chunks(wanted, span, delivered, outcome)
-        if outcome.total() > expected:
-            current = self._ledger.get(span.place)
-            if current is not None and current.object not in (span.object, None):
-                return current
-        if not chunks:
-            return None
+    def _append(self, wanted: Wanted, span: Span, chunks: list[Chunk], outcome: ForcedRows) -> ForcedRows:
+        """Append the wanted rows of a span, unless an earlier run did; return the outcome with them."""
         chain, now = ChainId.forced(wanted.tag, span.chain, span.after), self._clock.now()
         again, data = span_of_rows(chain, chunks, span.received_at, now, span.place.name)
         there = self._ledger.get(again.place)
@@ -143,34 +134,32 @@ class ForcedReplays:
             self._objects.put(again, data)
             won, there = self._ledger.append(again)
             if won:
-                for chunk in chunks:
-                    outcome["appended", _label(chunk.key)] += chunk.rows
-                return None
+                return outcome + ForcedRows({("appended", _label(chunk.key)): chunk.rows for chunk in chunks})
         before = _rows_of(there)
         for chunk in chunks:
             # an earlier run appended what was delivered then; the tag sends nothing that was delivered since
             rows = min(chunk.rows, before[chunk.key.group])
             outcome["repeated", _label(chunk.key)] += rows
             outcome["left_out", _label(chunk.key)] += chunk.rows - rows
-        return None
+        return outcome
 
-    def _chunks(
-        self, wanted: Wanted, span: Span, delivered: Mapping[ChunkKey, int], outcome: ForcedRows
-    ) -> list[Chunk]:
-        """Return the wanted rows of delivered chunks, those of a table in one chunk."""
-        chunks: dict[ChunkKey, Chunk] = {}
-        for key, count in delivered.items():
-            try:
-                payload, number = self._wanted_of(wanted, span, key)
-            except InvalidObjectError:
-                outcome["left_out", _label(key)] += count
+    def _chunks(self, wanted: Wanted, span: Span) -> tuple[list[Chunk], ForcedRows, bool]:
+        """Return the wanted rows that were delivered, those of a table in one chunk; what is left out; and whether all chunks could be read."""
+        chunks, outcome, is_whole = dict[ChunkKey, Chunk](), ForcedRows(), True
+        for key, entry in span.all_leaves():
+            is_delivered = entry.state is State.DELIVERED
+            if not wanted.has(span, key) or (entry.state in FINAL and not is_delivered):
                 continue
-            if number:
+            try:
+                payload, number = self._wanted_of(wanted, span, key) if is_delivered else (b"", 0)
+            except InvalidObjectError:
+                is_delivered, is_whole = False, False
+            if not is_delivered:
+                outcome["left_out", _label(key)] += span.rows(key)
+            elif number:
                 plain = ChunkKey(key.group._replace(sender=RowSender(key.account), request_id=""), 0)
-                chunk = chunks.setdefault(plain, Chunk(plain, [], []))
-                chunk.blocks.append(payload)
-                chunk.row_counts.append(number)
-        return list(chunks.values())
+                chunks.setdefault(plain, Chunk(plain, [], [])).add(payload, number)
+        return list(chunks.values()), outcome, is_whole
 
     def _wanted_of(self, wanted: Wanted, span: Span, key: ChunkKey) -> tuple[bytes, int]:
         """Return the rows of a chunk whose records arrived in the range, and their number."""
@@ -200,18 +189,6 @@ def _rows_of(span: Span) -> Counter[Group]:
     for key, entry in span.all_leaves():
         rows[key.group] += span.rows(key) if entry.state is not State.FORGOTTEN else 0
     return rows
-
-
-def _delivered(wanted: Wanted, span: Span, outcome: ForcedRows) -> dict[ChunkKey, int]:
-    """Return the wanted chunks that were delivered, with their numbers of rows; note the others as left out."""
-    delivered: dict[ChunkKey, int] = {}
-    for key, entry in span.all_leaves():
-        if wanted.has(span, key):
-            if entry.state is State.DELIVERED:
-                delivered[key] = span.rows(key)
-            elif entry.state not in FINAL:
-                outcome["left_out", _label(key)] += span.rows(key)
-    return delivered
 
 
 def _label(key: ChunkKey) -> str:

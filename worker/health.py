@@ -14,10 +14,9 @@ from zlib import crc32
 from shared.clock import Clock
 from shared.telemetry import Telemetry
 from worker.rows import compress
-from worker.settlement import UNSENT, Outcome
 from worker.span import milliseconds
 from worker.states import Event
-from worker.treasure_data.client import Meaning, TreasureDataClient
+from worker.treasure_data.client import UNSENT, Outcome, TreasureDataClient
 
 PROBE_TABLE = "sluice_probe"
 """A table that need not exist: the response to an import into it shows what the API key may do."""
@@ -120,12 +119,11 @@ class DatabaseHealth:
         found = self._get(database)
         found.probed_at = self._clock.now()
         unique_id = f"{milliseconds(self._clock.now()):032x}"
-        reply = self._treasure_data.send(database, PROBE_TABLE, unique_id, compress(b""), seconds)
-        is_missing = reply.meaning is Meaning.NO_TABLE and reply.definitely_not_delivered
-        if reply.meaning is Meaning.ACCEPTED or is_missing:
+        outcome = self._treasure_data.send(database, PROBE_TABLE, unique_id, compress(b""), seconds)
+        if outcome.event is Event.ACCEPTED or outcome.lacks_table:
             found.failure, self._is_away = "", False
         else:
-            found.failure, found.works = reply.reason, False
+            found.failure, found.works = outcome.reason, False
         return found.failure
 
     def _get(self, database: str) -> _Health:

@@ -124,7 +124,7 @@ class Inquiries:
             events, obstacle = {}, type(error).__name__
         if len(events) < len(wanted):
             self._telemetry.info("rows that were put again wait", reason=obstacle)
-        return dict(events.items())
+        return {one: events.get(one, Event.UNANSWERED) for one in wanted}
 
     def _ask(self, run: Run, database: str, table: str, doubts: Sequence[Doubt]) -> Answers:
         """Query Treasure Data for chunks of one table; return the events that its answer is, as far as it settles anything."""

@@ -168,10 +168,16 @@ class Ledger:
 
         If no span is there, because a claim belongs to somebody else by now, return None.
         """
-        span = replace(span, version=1, writer=self._writer())
         ttl = self._ttl(seconds_kept)
-        claiming = [self._claim_action(one, claim, ttl) for one, claim in claims.items()]
-        refused = self._transact([self._put_action(span), *claiming], span.writer)
+        return self._append_beside(
+            span, [self._claim_action(one, claim, ttl) for one, claim in claims.items()]
+        )
+
+    def _append_beside(self, span: Span, actions: Iterable[Item]) -> tuple[bool, Span] | None:
+        """Append a span in one transaction with other actions; return what `append` returns, None if no span is there because one of them failed."""
+        span = replace(span, version=1, writer=self._writer())
+        put = {"Item": self._new_item(span), "ConditionExpression": "attribute_not_exists(sk)"}
+        refused = self._transact([{"Put": {"TableName": self._table, **put}}, *actions], span.writer)
         if refused is None:
             return True, span
         found = self.get(span.place)
@@ -180,12 +186,6 @@ class Ledger:
         if not any(refused):  # only the put was
             raise LedgerUnavailableError("the ledger does not say why a span was not appended")
         return None
-
-    def _put_action(self, span: Span) -> Item:
-        condition = "attribute_not_exists(sk)"
-        return {
-            "Put": {"TableName": self._table, "Item": self._new_item(span), "ConditionExpression": condition}
-        }
 
     def _claim_action(self, request_id: str, claim: Claiming, ttl: Item) -> Item:
         values = {":owner": {"S": claim.owner.name}, ":ttl": ttl, ":yes": {"BOOL": True}}
@@ -238,13 +238,9 @@ class Ledger:
 
     def replace(self, old: Span, new: Span) -> bool:
         """Append `new` and write what changes of `old`, in one transaction; return False, with nothing written, if either was written meanwhile."""
-        new = replace(new, version=1, writer=self._writer())
         _, request = self._update(old)
-        actions = [self._put_action(new), {"Update": {"TableName": self._table, **request}}]
-        if self._transact(actions, new.writer) is None:
-            return True
-        found = self.get(new.place)
-        return found is not None and found.writer == new.writer
+        answer = self._append_beside(new, [{"Update": {"TableName": self._table, **request}}])
+        return answer is not None and answer[0]
 
     def _new_item(self, span: Span) -> Item:
         return _item(span) | self._ttl_of(span)

@@ -22,19 +22,6 @@ MARGIN_SECONDS = 300
 """By how much arrival times may run back from one record to the next, of a shard or between a shard and its children."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lineage:
-    """A shard that records may have landed on, as Kinesis lists it; `shard` is None if it only is the parent of a listed one."""
-
-    chain: ChainId
-    shard: Shard | None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it still receives records."""
-        return self.shard is not None and self.shard.is_open
-
-
 @dataclass(eq=False)
 class Passing:
     """Looks at the ends of the shards' chains. With `marks`, it puts markers; a command does not."""
@@ -45,24 +32,22 @@ class Passing:
     _telemetry: Telemetry
     _: KW_ONLY
     marks: bool = True
-    _marked_at: dict[str, float] = field(default_factory=dict, init=False)
+    _marked_at: dict[ChainId, float] = field(default_factory=dict, init=False)
 
-    def lineages(self) -> list[Lineage]:
+    def shards(self) -> list[Shard]:
         """Return all shards, from one whole listing made now: those listed, and the parents that they name and that were ever seen.
 
         If the listing lacks shards, or is older than one of the chains, this raises UnprovenError.
         """
-        listed = {shard.shard_id: shard for shard in self._shards.whole()}
-        noted = self._ledger.chains()
-        found = [Lineage(self._shards.chain_of(shard), shard) for shard in listed.values()]
+        found, noted = self._shards.whole(), self._ledger.chains()
         newest = max(one.chain.lowest for one in found)
         if any(self._is_newer(chain, newest) for chain in noted):
             raise UnprovenError("Kinesis lists the shards as they were")
         for one in found:
             if self.marks and one.chain not in noted:
                 self._ledger.note_chain(one.chain)
-        parents = {parent for shard in listed.values() for parent in shard.parents} - listed.keys()
-        return found + [Lineage(chain, None) for chain in noted if chain.shard in parents]
+        parents = {parent for one in found for parent in one.parents} - {one.shard_id for one in found}
+        return found + [Shard(chain) for chain in noted if chain.shard in parents]
 
     def _is_newer(self, chain: ChainId, newest: Number) -> bool:
         """Return whether a chain is of a shard that was made after the newest listed one, not of a deleted stream with higher numbers.
@@ -79,43 +64,44 @@ class Passing:
         """Return which shard has not passed a time (UNIX milliseconds) yet, with the reason; empty if all have.
 
         Open shards that have not get a marker. The listing must be made after `moment` and the margin by this machine's clock. This raises
-        UnprovenError for the same reasons as `lineages`, and UnavailableError.
+        UnprovenError for the same reasons as `shards`, and UnavailableError.
         """
         bound = moment + MARGIN_SECONDS * 1000
         if self._clock.now() * 1000 <= bound:
             return "it is too early"
         behind = [
             one
-            for one in self.lineages()
+            for one in self.shards()
             if not self.has_passed(one, bound) and (one.is_open or not self._ledger.close(one.chain))
         ]
         self._mark(behind)
-        return f"the shard {behind[0].chain.shard} has not passed that time" if behind else ""
+        return f"the shard {behind[0].shard_id} has not passed that time" if behind else ""
 
     def mark(self, moment: int) -> None:
         """Put a marker on each open shard whose chain's latest arrival is not later than `moment` (UNIX milliseconds)."""
         try:
-            self._mark([one for one in self.lineages() if not self.has_passed(one, moment)])
+            self._mark([one for one in self.shards() if not self.has_passed(one, moment)])
         except UnprovenError:
             return  # the next run sees them all
 
-    def _mark(self, behind: Iterable[Lineage]) -> None:
+    def _mark(self, behind: Iterable[Shard]) -> None:
         """Put a marker on each open shard, unless it got one a moment ago. If Kinesis fails, a later run puts it."""
         now = self._clock.now()
-        for shard in [one.shard for one in behind if self.marks and one.is_open]:
-            if shard and not 0 <= now - self._marked_at.get(shard.shard_id, float("-inf")) < EVERY_SECONDS:
-                self._marked_at[shard.shard_id] = now
+        for shard in behind:
+            is_due = not 0 <= now - self._marked_at.get(shard.chain, float("-inf")) < EVERY_SECONDS
+            if self.marks and shard.is_open and is_due:
+                self._marked_at[shard.chain] = now
                 try:
                     self._shards.mark(shard)
                 except ShardUnreadableError as error:
                     self._telemetry.warning("a marker was not put", reason=str(error))
 
-    def has_passed(self, lineage: Lineage, bound: int) -> bool:
+    def has_passed(self, shard: Shard, bound: int) -> bool:
         """Return whether a chain's latest arrival is later than `bound` (UNIX milliseconds), or the chain is closed.
 
         If Kinesis lists a shard as open whose chain is closed, this raises UnprovenError: the listing is old and may lack its children.
         """
-        end = self._ledger.end(lineage.chain)
-        if end is not None and end.last == BEHIND_ALL and lineage.is_open:
+        end = self._ledger.end(shard.chain)
+        if end is not None and end.last == BEHIND_ALL and shard.is_open:
             raise UnprovenError("Kinesis does not list the newest shards")
         return end is not None and (end.latest > bound or end.last == BEHIND_ALL)

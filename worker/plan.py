@@ -220,19 +220,14 @@ def _grouped(
     positions, _, counts, payloads = records.blocks
     groups: _Groups = {}
     for (sender, again), own in found.items():
-        for table, blocks in own.items():
+        for label, blocks in own.items():
             columns = (list(map(column.__getitem__, blocks)) for column in (payloads, counts, positions))
-            group = Group(sender, table, request_id=again)
+            is_code = label.startswith("-")
+            group = Group(sender, "", label[1:]) if is_code else Group(sender, label, request_id=again)
             groups[group] = Chunk(ChunkKey(group, 0), *columns)
-    places = range(len(records))
-    for position in compress(places, records.refused):
-        if position not in uncounted:
-            sender, _ = sender_of(position)
-            for code, count, data in records.refused[position]:
-                _chunk_of(groups, Group(sender, "", code)).add(data, count, position)
     events = [
         (*sender_of(position), records.receipts[position], records.rejected[position])
-        for position in compress(places, records.rejected)
+        for position in compress(range(len(records)), records.rejected)
         if position not in uncounted
     ]
     return groups, _rejected(events, most)
@@ -293,16 +288,13 @@ def _gathered(groups: _Groups, surplus: Collection[Group]) -> _Groups:
     gathered: _Groups = {}
     for key, chunk in groups.items():
         if key in surplus:
-            mixed = _chunk_of(gathered, Group(key.sender, "", TOO_MANY_TABLES))
+            group = Group(key.sender, "", TOO_MANY_TABLES)
+            mixed = gathered.setdefault(group, Chunk(ChunkKey(group, 0), [], []))
             for block, rows, position in zip(chunk.blocks, chunk.row_counts, chunk.positions, strict=True):
                 mixed.add(msgpack.packb((key.table, rows, block)), rows, position)
         else:
             kept[key] = chunk
     return kept | gathered
-
-
-def _chunk_of(groups: _Groups, group: Group) -> Chunk:
-    return groups.setdefault(group, Chunk(ChunkKey(group, 0), [], []))
 
 
 def _parts(chunk: Chunk, cut: Cut) -> Iterator[Chunk]:

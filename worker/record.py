@@ -27,9 +27,8 @@ from shared.errors import EnvelopeError, InvalidJsonError
 Number = str
 """A sequence number as text that sorts, for example `056` and 56 digits."""
 Block = tuple[str, int, bytes]
-"""Table, number of rows, and their MessagePack maps back to back."""
-Refused = tuple[str, int, bytes]
-"""Code, number of originals, and the originals as MessagePack byte strings back to back."""
+"""Table, number of rows, and their MessagePack maps back to back. For originals that could not become rows, `-` and the code that says why,
+their number, and the originals as MessagePack byte strings back to back."""
 
 
 class Record(NamedTuple):
@@ -43,8 +42,7 @@ class Record(NamedTuple):
         request_id: the envelope's id; empty for records in JSON form.
         claim: CLAIMED if the rows count only for the record that owns the claim of `request_id`; if the envelope was put again, the
             UNIX milliseconds at which it was sent to the overflow queue instead; else 0.
-        blocks: the rows by table.
-        refused: originals that could not become rows, by code.
+        blocks: the rows by table, and the originals that could not become rows by code.
         rejected: events that the ingest rejected, and told their senders so; they are kept for operators only.
     """
 
@@ -56,7 +54,6 @@ class Record(NamedTuple):
     request_id: str
     claim: int
     blocks: tuple[Block, ...]
-    refused: tuple[Refused, ...] = ()
     rejected: tuple[envelope.RejectedEvent, ...] = ()
 
 
@@ -97,7 +94,7 @@ class Records:
 
     Attributes:
         fields: the columns of what Record says of each, but for the blocks: numbers, arrivals, accounts, key_ids, receipts, request_ids,
-            claims, refused and rejected.
+            claims and rejected.
         blocks: those of the blocks: positions (of each one's record; ordered), tables, counts and payloads.
     """
 
@@ -111,16 +108,15 @@ class Records:
         self.receipts: Sequence[int] = fields[4]
         self.request_ids: Sequence[str] = fields[5]
         self.claims: Sequence[int] = fields[6]
-        self.refused: Sequence[tuple[Refused, ...]] = fields[7]
-        self.rejected: Sequence[tuple[envelope.RejectedEvent, ...]] = fields[8]
+        self.rejected: Sequence[tuple[envelope.RejectedEvent, ...]] = fields[7]
         self.positions: Sequence[int] = blocks[0]
         self.tables: Sequence[str] = blocks[1]
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> Self:
         """Return these records, at least one, which are in the shard's order."""
-        *fields, blocks, refused, rejected = zip(*records, strict=True)
-        return cls([*fields, refused, rejected], _flat(blocks))
+        *fields, blocks, rejected = zip(*records, strict=True)
+        return cls([*fields, rejected], _flat(blocks))
 
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
@@ -139,8 +135,8 @@ class Records:
 
     def __iter__(self) -> Iterator[Record]:
         sizes, blocks = Counter(self.positions), zip(*self.blocks[1:], strict=True)
-        for position, (*fields, refused, rejected) in enumerate(zip(*self.fields, strict=True)):
-            yield Record._make((*fields, tuple(islice(blocks, sizes[position])), refused, rejected))
+        for position, (*fields, rejected) in enumerate(zip(*self.fields, strict=True)):
+            yield Record._make((*fields, tuple(islice(blocks, sizes[position])), rejected))
 
     def __getitem__(self, places: slice) -> "Records":
         """Return those in these places, which follow one another."""
@@ -199,7 +195,7 @@ def decode(data: bytes, shard: str, this: Number, arrived_at: float) -> Record:
         return record
     record = Record(this, arrived_at, NOBODY, "", round(arrived_at * 1000), "", 0, ())
     found = _from_json(data, shard, record) if data[:1] == b"{" else None
-    return found or record._replace(refused=((UNDECODABLE, 1, packed(data)),))
+    return found or record._replace(blocks=((f"-{UNDECODABLE}", 1, packed(data)),))
 
 
 def _records(numbers: list[Number], arrivals: list[float], data: list[bytes], shard: str) -> Records:
@@ -232,8 +228,7 @@ def _envelopes(numbers: list[Number], arrivals: list[float], data: list[bytes]) 
         and all(map(envelope.are_ids, set(key_ids), repeat("")))
         and envelope.has_only_id_characters("".join(request_ids))
     )
-    refused = [()] * len(data)
-    fields = [numbers, arrivals, accounts, key_ids, receipts, request_ids, claims, refused, rejected]
+    fields = [numbers, arrivals, accounts, key_ids, receipts, request_ids, claims, rejected]
     return Records(fields, [positions, tables, counts, payloads]) if is_legal else None
 
 
@@ -256,7 +251,6 @@ def _from_json(data: bytes, shard: str, empty: Record) -> Record | None:
         return None
     arrival = rows.Arrival(empty.received_at)
     blocks: dict[str, list[bytes]] = {}
-    refused: dict[str, list[bytes]] = {}
     originals: list[bytes] = []
     for index, event in enumerate(events):
         place = (shard, sequence_number(empty.number), index)
@@ -266,11 +260,10 @@ def _from_json(data: bytes, shard: str, empty: Record) -> Record | None:
             blocks.setdefault(table, []).append(row)
         except rows.Rejected as rejected:
             originals = originals or json_codec.items(data, "events")
-            refused.setdefault(rejected.code, []).append(packed(originals[index]))
+            blocks.setdefault(f"-{rejected.code}", []).append(packed(originals[index]))
     if len(blocks) > MAX_BLOCKS:
         return None
     return empty._replace(
         account=account,
-        blocks=tuple((table, len(parts), b"".join(parts)) for table, parts in blocks.items()),
-        refused=tuple((code, len(parts), b"".join(parts)) for code, parts in refused.items()),
+        blocks=tuple((label, len(parts), b"".join(parts)) for label, parts in blocks.items()),
     )

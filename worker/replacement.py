@@ -7,7 +7,6 @@ transaction, so the rows exist once whatever fails. That is possible only if Tre
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -33,8 +32,8 @@ MOST_TABLES = 400
 
 _FIXED = ("event_id", "received_at")  # they identify the event
 
-Rows = Sequence[tuple[str, bytes]]
-"""Table and MessagePack map of each row."""
+Blocks = Iterable[tuple[str, int, bytes]]
+"""Table, number of rows, and their MessagePack maps back to back."""
 
 
 @dataclass(eq=False)
@@ -51,29 +50,30 @@ class Replacements:
     _clock: "Clock"
     _telemetry: "Telemetry"
 
-    def edit(self, place: Place, key: ChunkKey, payload: bytes) -> Place:
+    def edit(self, place: Place, key: ChunkKey, payload: bytes) -> Span:
         """Replace a dead chunk's rows with `payload`: as many MessagePack maps, back to back, in the same order."""
         span = self._span(place, key, State.DEAD)
         if key.group.code:
             raise EditRefusedError("this chunk does not hold rows: `sluice dead list` shows those that do")
-        made = [(key.group.table, row) for row in revised(self._payload(span, key), payload)]
-        return self._replace(span, key, made)
+        made = revised(self._payload(span, key), payload)
+        return self._replace(span, key, [(key.group.table, len(made), b"".join(made))])
 
-    def repair(self, place: Place, key: ChunkKey, repaired: Sequence[tuple[int, str]]) -> Place:
+    def repair(self, place: Place, key: ChunkKey, repaired: Sequence[tuple[int, str]]) -> Span:
         """Replace rejected events with repaired ones: for each, the UNIX milliseconds at which it was received, and its JSON."""
         span = self._span(place, key, State.REJECTED)
         made = []
         for index, (received_at, text) in enumerate(repaired):
             new_id = partial(derived_event_id, f"{place.name}/{key.name}", "repair", index)
-            made.append(row_of(text, received_at, key.group.table, new_id))
+            table, row = row_of(text, received_at, key.group.table, new_id)
+            made.append((table, 1, row))
         return self._replace(span, key, made)
 
-    def resend(self, place: Place, key: ChunkKey) -> Place:
+    def resend(self, place: Place, key: ChunkKey) -> Span:
         """Replace a chunk of rows of tables that were too many with a chunk for each table."""
         span = self._span(place, key, State.DEAD)
         if key.group.code != TOO_MANY_TABLES:
             raise EditRefusedError("this chunk does not hold rows of tables that were too many")
-        return self._replace(span, key, list(_rows_of(self._payload(span, key))))
+        return self._replace(span, key, _blocks_of(self._payload(span, key)))
 
     def resend_all(self, selection: "Selection", deadline: "Deadline") -> int:
         """Replace all selected chunks of rows of tables that were too many, as far as that is possible; return how many rows."""
@@ -113,30 +113,26 @@ class Replacements:
         except InvalidObjectError as error:
             raise EditRefusedError("the span object with its rows cannot be read") from error
 
-    def _replace(self, span: Span, key: ChunkKey, made: Rows) -> Place:
+    def _replace(self, span: Span, key: ChunkKey, made: Blocks) -> Span:
         from worker.span_object import Chunk, span_of_rows  # noqa: PLC0415 -- the `sluice` command checks rows without it
 
         now, sender, origin = self._clock.now(), RowSender(key.account), f"{span.place.name}/{key.name}"
-        tables: dict[str, list[bytes]] = {}
-        for table, row in made:
-            tables.setdefault(table, []).append(row)
-        some = islice(tables.items(), MOST_TABLES)
-        chunks = [Chunk(ChunkKey(Group(sender, table), 0), found, [1] * len(found)) for table, found in some]
-        rest = dict(islice(tables.items(), MOST_TABLES, None))
-        if rest:
-            blocks = [msgpack.packb((table, len(found), b"".join(found))) for table, found in rest.items()]
-            left = ChunkKey(Group(sender, "", TOO_MANY_TABLES), 0)
-            chunks.append(Chunk(left, blocks, list(map(len, rest.values()))))
+        chunks: dict[Group, Chunk] = {}
+        for table, count, block in made:
+            group, part = Group(sender, table), block
+            if group not in chunks and len(chunks) >= MOST_TABLES:
+                group, part = Group(sender, "", TOO_MANY_TABLES), msgpack.packb((table, count, block))
+            chunks.setdefault(group, Chunk(ChunkKey(group, 0), [], [])).add(part, count)
         chain = span.place.replacement_of(key).chain
         # however often rows are edited that a forced replay sends, they count apart
         first = span.origin if span.is_forced and not span.chain.is_forced else origin
-        new, data = span_of_rows(chain, chunks, span.received_at, now, first)
+        new, data = span_of_rows(chain, list(chunks.values()), span.received_at, now, first)
         self._objects.put(new, data)
         replaced = self._rules.follow(span.entry(key), Happening(Event.REPLACED, new.planned_at))
         if not self._ledger.replace(span.with_entries({key: replaced}), new):
             raise EditRefusedError("these rows are being written right now: try again")
-        self._telemetry.info("replaced", account=key.account, rows=len(made), span=origin)
-        return new.place
+        self._telemetry.info("replaced", account=key.account, rows=sum(new.chunks.values()), span=origin)
+        return new
 
 
 def decoded(payload: bytes) -> list[dict[str, Any]]:
@@ -200,15 +196,15 @@ def row_of(text: str, received_at: int, table: str, new_id: Callable[[], str]) -
         raise EditRefusedError(rejected.message) from rejected
 
 
-def _rows_of(payload: bytes) -> Iterable[tuple[str, bytes]]:
-    """Yield the table and the bytes of each row in a payload of `[table, number, rows]` values."""
+def _blocks_of(payload: bytes) -> Blocks:
+    """Yield the blocks in a payload of `[table, number, rows]` values."""
     for (table, number, packed), _ in values(payload):
         if not names.is_table(table):
             raise EditRefusedError(f"{table!r} is not a table")
         try:
-            ends = [0, *(end for _, end in values(packed))]
+            found = sum(1 for _ in values(packed))
         except InvalidObjectError as error:
             raise EditRefusedError("an envelope has something else than rows") from error
-        if len(ends) != number + 1:
+        if found != number:
             raise EditRefusedError("an envelope has another number of rows than it says")
-        yield from ((table, packed[begin:end]) for begin, end in pairwise(ends))
+        yield table, number, packed

@@ -1,6 +1,6 @@
 """Selects the chunks that a run of the sender handles, by state, account, table, reason, time or name."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,9 +70,12 @@ class Selection:
         if State.REJECTED in self.states:
             yield from ledger.rejected(max(self.since or 0.0, now - REJECTED_SECONDS), now)
 
-    def of(self, span: Span) -> Iterator[tuple[ChunkKey, Entry]]:
-        """Yield the selected chunks of a span, each with its entry."""
-        return (one for one in span.all_leaves() if self._has(span, *one))
+    def of(self, span: Span, ready: Collection[ChunkKey] = ()) -> Iterator[tuple[ChunkKey, Entry]]:
+        """Yield the selected chunks of a span, and what was selected, and is `ready` because it waits without a doubt now; each with its entry."""
+        for key, entry in span.all_leaves():
+            is_ready = key in ready and entry.state is State.WAITING and entry.since is None
+            if is_ready or self._has(span, key, entry):
+                yield key, entry
 
     def _has(self, span: Span, key: ChunkKey, entry: Entry) -> bool:
         group = key.group

@@ -21,7 +21,7 @@ from worker.health import DatabaseHealth
 from worker.inquiry import Inquiries, Run
 from worker.ledger import WORKLIST_KEYS, Ledger
 from worker.selection import Selection
-from worker.span import ChunkKey, Place, Span
+from worker.span import Place, Span
 from worker.states import USUAL_AGAIN_SECONDS, State
 from worker.turn import UNSETTLED_SECONDS, Turn, Turns, shuffled
 
@@ -227,18 +227,13 @@ _COUNTED = {
 
 
 def _count(turn: Turn, report: Report) -> None:
+    """Count the selected rows by their states now, those of a chunk that was split by its halves."""
     for key, before in turn.selected.items():
-        for state, rows in _rows_by_state(turn.span, key):
+        span, is_there = turn.span, key.planned in turn.span.chunks  # or it was cut anew
+        for leaf in span.leaves(key) if is_there else ():
+            state = span.entry(leaf).state
             name = "kept" if state is before.state else _COUNTED.get(state, "kept")
-            setattr(report, name, getattr(report, name) + rows)
-
-
-def _rows_by_state(span: Span, key: ChunkKey) -> Iterator[tuple[State, int]]:
-    """Yield the state and the rows of a chunk, or of the halves that it was split into since; nothing if it was cut anew."""
-    if key.planned not in span.chunks:
-        return
-    for leaf in span.leaves(key):
-        yield span.entry(leaf).state, span.rows(leaf)
+            setattr(report, name, getattr(report, name) + span.rows(leaf))
 
 
 def _counts(span: Span, now: float) -> bool:

@@ -12,6 +12,7 @@ from shared.telemetry import Telemetry
 from worker.ledger import Ledger
 from worker.span import ChunkKey, Span, milliseconds
 from worker.states import Entry, Event, Happening, Rules, State
+from worker.treasure_data.client import Outcome
 
 MOST_HALVINGS = 64
 """How often one planned chunk is halved to find the rows that Treasure Data refuses."""
@@ -22,25 +23,6 @@ ROW_TOO_LARGE = "row_too_large"
 """The reason of a dead chunk that is a single row, too large to import."""
 TOO_LARGE = "http_413"
 """Treasure Data's reason for a chunk that is too large. Such a chunk is halved as often as it takes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of sending a chunk, or of leaving it unsent.
-
-    Attributes:
-        surely_not: no attempt of this invocation can have been accepted (meaningless for ACCEPTED).
-        words: Treasure Data's own explanation of a refusal.
-    """
-
-    event: Event
-    reason: str = ""
-    surely_not: bool = False
-    words: str = ""
-
-
-UNSENT = Outcome(Event.UNANSWERED, "deadline", surely_not=True)
-"""The time was up before anything was sent."""
 
 
 @dataclass(eq=False)

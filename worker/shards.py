@@ -38,17 +38,20 @@ class Shard:
     """A shard.
 
     Attributes:
-        keys: the hash keys that Kinesis maps to it.
+        keys: the hash keys that Kinesis maps to it; none if Kinesis only names it as the parent of a listed one.
         is_open: it still receives records.
-        start: its first possible sequence number.
         parents: the shards that it was split or merged from.
     """
 
-    shard_id: str
-    keys: range
-    is_open: bool
-    start: str
+    chain: ChainId
+    keys: range = range(0)
+    is_open: bool = False
     parents: tuple[str, ...] = ()
+
+    @property
+    def shard_id(self) -> str:
+        """Its name within the stream."""
+        return self.chain.shard
 
 
 class Shards:
@@ -78,7 +81,7 @@ class Shards:
         # `SequenceNumberRange` is documented as the range of a shard's possible sequence numbers, so its start identifies one shard.
         # A recreated stream may have lower numbers. `StreamCreationTimestamp` is documented as approximate, and `StreamId` as not
         # implemented.
-        self._chains = {one.shard_id: ChainId(self._stream, one.start, one.shard_id) for one in self.all()}
+        self._chains = {one.shard_id: one.chain for one in self.all()}
 
     def whole(self) -> list[Shard]:
         """Return all shards, from one listing whose open shards cover every key; raise UnprovenError if they do not, so that it lacks some."""
@@ -104,8 +107,8 @@ class Shards:
             return False
 
     def _has_lost(self, chain: ChainId, listed: Sequence[Shard]) -> bool:
-        is_newer = any(number(shard.start) > chain.lowest for shard in listed)
-        is_shown = any(chain == self.chain_of(shard) or chain.shard in shard.parents for shard in listed)
+        is_newer = any(shard.chain.lowest > chain.lowest for shard in listed)
+        is_shown = any(chain == shard.chain or chain.shard in shard.parents for shard in listed)
         return is_newer and not is_shown
 
     def descendants(self, chain: ChainId) -> Iterator[ChainId]:
@@ -114,11 +117,7 @@ class Shards:
         for shard in self.all():
             if not family.isdisjoint(shard.parents):
                 family.add(shard.shard_id)
-                yield self.chain_of(shard)
-
-    def chain_of(self, shard: Shard) -> ChainId:
-        """Return the chain of a listed shard."""
-        return ChainId(self._stream, shard.start, shard.shard_id)
+                yield shard.chain
 
     def retention_seconds(self) -> float:
         """Return how long the stream keeps records, as Kinesis says, not as a setting says. Looked up once an hour."""
@@ -152,10 +151,11 @@ class Shards:
                 keys = shard["HashKeyRange"]
                 hashes = range(int(keys["StartingHashKey"]), int(keys["EndingHashKey"]) + 1)
                 numbers = shard["SequenceNumberRange"]
+                chain = ChainId(self._stream, numbers["StartingSequenceNumber"], shard["ShardId"])
                 is_open = "EndingSequenceNumber" not in numbers
                 names = (shard.get("ParentShardId"), shard.get("AdjacentParentShardId"))
                 parents = tuple(name for name in names if name)
-                yield Shard(shard["ShardId"], hashes, is_open, numbers["StartingSequenceNumber"], parents)
+                yield Shard(chain, hashes, is_open, parents)
             if not answer.get("NextToken"):
                 return
             request = {"NextToken": answer["NextToken"]}

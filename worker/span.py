@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from copy import replace
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import NamedTuple, Self
 
 from worker.chain import FORCED, ChainId, Owner
@@ -223,21 +222,6 @@ def milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
 
 
-@lru_cache(maxsize=64)
-def _waiting(since: int | None, reason: str) -> Entry:
-    return Entry(since=since, reason=reason)
-
-
-@lru_cache(maxsize=64)
-def _dead(reason: str) -> Entry:
-    return Entry(State.DEAD, reason=reason)
-
-
-_DELIVERED = Entry(State.DELIVERED)
-_AGAIN = Entry(State.AGAIN)
-_REJECTED = Entry(State.REJECTED)
-
-
 @dataclass(frozen=True, slots=True)
 class Span:
     """A span of a chain.
@@ -308,15 +292,15 @@ class Span:
         """Return the entry of a chunk that the ledger says nothing about."""
         group = key.group
         if group.request_id:  # whatever its account is: later, an operator may have it sent
-            return _AGAIN
+            return Entry(State.AGAIN)
         if group.is_rejected:
-            return _REJECTED
+            return Entry(State.REJECTED)
         destination = self.destination(key)
         if destination.is_final:
-            return _dead(destination.reason)
+            return Entry(State.DEAD, reason=destination.reason)
         if self.settled:
-            return _DELIVERED
-        return _waiting(self.planned_at if destination.database else None, destination.reason)
+            return Entry(State.DELIVERED)
+        return Entry(since=self.planned_at if destination.database else None, reason=destination.reason)
 
     def destination(self, key: ChunkKey) -> Destination:
         """Return where the plan sends a chunk."""

@@ -59,11 +59,11 @@ class Chunk:
         """How many rows it has."""
         return sum(self.row_counts)
 
-    def add(self, block: bytes, rows: int, position: int) -> None:
-        """Add a block."""
+    def add(self, block: bytes, rows: int, *position: int) -> None:
+        """Add a block, and the position of its record if its rows come from one."""
         self.blocks.append(block)
         self.row_counts.append(rows)
-        self.positions.append(position)
+        self.positions.extend(position)
 
     def part(self, number: int, places: slice) -> "Chunk":
         """Return the blocks in these places as this part of the group."""

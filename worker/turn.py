@@ -14,7 +14,7 @@ from shared.clock import Clock
 from shared.errors import InvalidObjectError, ObjectGoneError, UnavailableError, WrongCountError
 from shared.telemetry import Telemetry
 from worker.account_cache import AccountCache
-from worker.again import Again, Times, event_of
+from worker.again import Again, Times
 from worker.claims import Claims
 from worker.executor import Executors, run_parallel
 from worker.forget.cut import Forgetting, has_person, others
@@ -23,10 +23,11 @@ from worker.inquiry import Doubt, Inquiries, Run, was_sent
 from worker.ledger import Ledger
 from worker.plan import obstacle_of
 from worker.rows import decompress, sample, spread
-from worker.settlement import TOO_LARGE, UNSENT, Outcome, Settlement
+from worker.settlement import TOO_LARGE, Settlement
 from worker.span import ChunkKey, Place, Span, milliseconds
 from worker.span_object import SpanObjects
 from worker.states import LEDGER_RESTORED, UNSETTLED, Action, Entry, Event, Happening, Rules, State, Step
+from worker.treasure_data.client import UNSENT, Outcome
 from worker.upload import Upload, Uploader
 
 UNSETTLED_SECONDS = 180.0
@@ -47,12 +48,12 @@ class Turn:
     Attributes:
         span: as it is in the ledger, once it was read.
         selected: the entries that were selected when its turn began.
+        ready: chunks that wait because of it: halves, and rows that had a doubt, were dead, or are no copy after all.
         waits_for: a database that others are sending to or probing; then it needs another turn in this run.
         closed: the databases that may get nothing, if all selected chunks are left for these; `?` and an account if Redis does not answer
             for it.
         asks: it has chunks that must be asked about; then it needs another turn once there are answers.
         wanted: envelopes whose copies to look for, by request id.
-        looked: copies of its envelopes that were put again have been looked for.
         complete: everything selected was tried.
     """
 
@@ -60,12 +61,12 @@ class Turn:
     place: Place
     span: Span = field(init=False)
     selected: dict[ChunkKey, Entry] = field(default_factory=dict)
+    ready: set[ChunkKey] = field(default_factory=set)
     waits_for: str = ""
     closed: frozenset[str] = frozenset()
     asks: bool = False
     doubts: dict[ChunkKey, Doubt] = field(default_factory=dict)
     wanted: dict[str, Times] = field(default_factory=dict)
-    looked: bool = False
     complete: bool = True
 
 
@@ -74,9 +75,7 @@ class _Work:
     """What a turn is about to do with its span: the entries to write first, then the chunks to send, each with its database and body.
 
     Attributes:
-        opened: chunks whose doubt it opens.
         admitted: databases that it counts against.
-        again: chunks whose envelope was put again.
         closed: the databases that may get nothing, by the chunks that are left for that.
         forgets: a chunk has rows of a person, and must be cut before it is sent.
     """
@@ -86,9 +85,7 @@ class _Work:
     persons: Persons
     changes: dict[ChunkKey, Entry] = field(default_factory=dict)
     sends: dict[ChunkKey, tuple[str, bytes]] = field(default_factory=dict)
-    opened: set[ChunkKey] = field(default_factory=set)
     admitted: set[str] = field(default_factory=set)
-    again: list[ChunkKey] = field(default_factory=list)
     closed: dict[ChunkKey, str] = field(default_factory=dict)
     forgets: bool = False
 
@@ -122,7 +119,7 @@ class Turns:
             if not span.settled and self._clock.now() - span.planned_at / 1000 < UNSETTLED_SECONDS:
                 break
             turn.span, turn.waits_for = span, ""
-            selected = dict(shuffled(run.selection.of(span), self._clock.now()))
+            selected = dict(shuffled(run.selection.of(span, turn.ready), self._clock.now()))
             turn.selected = turn.selected or selected
             if run.persons is None:
                 raise UnavailableError("nobody knows who is to be forgotten")
@@ -145,16 +142,11 @@ class Turns:
                 self._send(work)
             finally:
                 run.admission.release(work.admitted)
-            if not self._has_more(work, turn.span):
+            ready = _ready(work, turn.span)
+            if not ready:
                 return
+            turn.ready |= ready
         turn.complete = False
-
-    @staticmethod
-    def _has_more(work: _Work, span: Span) -> bool:
-        """Return whether a round has made chunks that can be sent at once: halves, or rows that are no copy after all."""
-        states = {span.entry(key).state for key in (*work.sends, *work.changes)}
-        decided = any(span.entry(key).state is State.WAITING for key in work.again)
-        return State.SPLIT in states or decided
 
     # Deciding
 
@@ -173,8 +165,6 @@ class Turns:
         )
         for key, (step, database, obstacle) in steps.items():
             self._do(work, key, step, database, obstacle)
-        if work.again:
-            self._decide_again(work)
 
     def _do(self, work: _Work, key: ChunkKey, step: Step, database: str, obstacle: str | None) -> None:
         """Do the next step for a chunk, or note it to be done with those of the others."""
@@ -183,18 +173,24 @@ class Turns:
             case Action.APPLY if step.event is not None:
                 self._apply(work, key, entry, step.event, step.reason)
             case Action.DECIDE:
-                work.again.append(key)
+                self._decide_again(work, key)
             case Action.ASK if _is_undecided(work.turn.run, key, entry):
-                work.again.append(key)
+                self._decide_again(work, key)
             case Action.ASK | Action.SEND if is_unaskable:
                 self._apply(work, key, entry, Event.NO_DATABASE, obstacle or "")
-            case Action.ASK | Action.SEND if self._may_send(work, key, database):
-                self._prepare(work, key, step, database)
+            case Action.ASK if self._may_send(work, key, database):
+                self._ask(work, key, database)
+            case Action.SEND if self._may_send(work, key, database):
+                if step.event is None:
+                    self._prepare(work, key, database)
+                else:
+                    self._renew(work, key, step.event)
             case Action.DROP if entry.state is State.DEAD and (is_unaskable or self._is_gone(work.span, key)):
                 self._apply(work, key, replace(entry, since=None), Event.DROPPED)
             case Action.WAIT if obstacle is None:
                 work.closed[key] = f"?{key.account}"
                 work.turn.run.admission.close(work.closed[key], step.reason)
+                work.turn.complete = False
 
     def _destination(
         self, span: Span, key: ChunkKey, entry: Entry, accounts: Mapping[str, Account | str]
@@ -229,52 +225,55 @@ class Turns:
         work.turn.complete = False
         return False
 
-    def _prepare(self, work: _Work, key: ChunkKey, step: Step, database: str) -> None:
-        """Read a chunk, and note it to be sent; or to be asked about, if that is due and there is no answer yet."""
-        run, span, entry, event = work.turn.run, work.span, work.span.entry(key), step.event
-        if step.action is Action.ASK:
-            event = run.answers.get((span.place, key, entry))
-            if not self._goes_on(work, key, event, database):
-                return
+    def _prepare(self, work: _Work, key: ChunkKey, database: str) -> None:
+        """Read a chunk, and note it to be sent."""
+        span, entry = work.span, work.span.entry(key)
+        body = self._read(work, key, entry)
+        if body is None or self._must_cut(work, key, entry, body):
+            return
+        is_planned = not entry.database and span.destination(key).database == database
+        work.changes[key] = self._follow(entry, Event.OPENED, database="" if is_planned else database)
+        work.sends[key] = database, body
+
+    def _ask(self, work: _Work, key: ChunkKey, database: str) -> None:
+        """Note the answer about a chunk in doubt, or that it is to be asked about if there is none yet."""
+        span, entry = work.span, work.span.entry(key)
+        answer = work.turn.run.answers.get((span.place, key, entry))
+        if answer is None and self._may_ask(work, key, entry):
+            answer = self._note_doubt(work, key, entry, database)
+        if answer is Event.ABSENT:
+            if not self._must_ask_elsewhere(work, key, entry, database):
+                self._renew(work, key, answer)
+        elif answer is not None:
+            if answer is Event.ACCEPTED and not span.database(key):
+                entry = replace(entry, database=database)  # only now the ledger learns where its rows are
+            self._apply(work, key, entry, answer)
+
+    def _note_doubt(self, work: _Work, key: ChunkKey, entry: Entry, database: str) -> Event | None:
+        """Note that a chunk is to be asked about; return what counts as the answer if it has no rows to ask for."""
         body = self._read(work, key, entry)
         if body is None:
-            return
-        if step.action is Action.ASK and event is None:
-            is_part = _may_be_there_in_part(span, entry)
-            payload = others(work.persons, span, key, decompress(body))
-            if payload:
-                rows = (spread if is_part else sample)(payload)
-                work.turn.doubts[key] = Doubt(span, key, entry, database, rows)
-                work.turn.asks = True
-                run.noted += len(rows) if is_part else 0
-            else:  # a search deletes what Treasure Data has of it, before the rows leave their object
-                self._goes_on(work, key, Event.ACCEPTED, database)
-            return
-        renewed = entry if event is None else self._follow(entry, event)
-        if self._must_cut(work, key, renewed, body):
-            return
-        if event is Event.ABSENT:
-            work.changes[key] = renewed
-            database = self._anew(work, key, renewed)
-            if not database:
-                return
-        is_planned = not renewed.database and span.destination(key).database == database
-        work.changes[key] = self._follow(renewed, Event.OPENED, database="" if is_planned else database)
-        work.sends[key] = database, body
-        if renewed.since is None:
-            work.opened.add(key)
+            return None
+        is_part = _may_be_there_in_part(work.span, entry)
+        payload = others(work.persons, work.span, key, decompress(body))
+        if not payload:  # a search deletes what Treasure Data has of it, before the rows leave their object
+            return Event.ACCEPTED
+        rows = (spread if is_part else sample)(payload)
+        work.turn.doubts[key] = Doubt(work.span, key, entry, database, rows)
+        work.turn.asks = True
+        work.turn.run.noted += len(rows) if is_part else 0
+        return None
 
-    def _goes_on(self, work: _Work, key: ChunkKey, answer: Event | None, asked: str) -> bool:
-        """Return whether a chunk can be asked about now, or sent because the database that was asked lacks it; else note what is to be done."""
-        entry = work.span.entry(key)
-        if answer is None:
-            return self._may_ask(work, key, entry)
-        if answer is Event.ABSENT:
-            return not self._must_ask_elsewhere(work, key, entry, asked)
-        if answer is Event.ACCEPTED and not work.span.database(key):
-            entry = replace(entry, database=asked)  # only now the ledger learns where its rows are
-        self._apply(work, key, entry, answer)
-        return False
+    def _renew(self, work: _Work, key: ChunkKey, event: Event) -> None:
+        """Note that a chunk waits without a doubt now, by its absence or an operator's decision: the next round sends it like any other."""
+        span, entry = work.span, work.span.entry(key)
+        renewed = self._follow(entry, event)
+        is_large = entry.reason == TOO_LARGE and span.rows(key) > 1 and span.can_split(key)
+        if event is Event.ABSENT and is_large:
+            # a proxy said so, or Treasure Data while there was a doubt
+            renewed = self._follow(renewed, Event.PARTLY_REFUSED, divisible=True)
+            work.changes |= dict.fromkeys(key.halves, self._rules.half(renewed))
+        work.changes[key] = renewed
 
     def _may_ask(self, work: _Work, key: ChunkKey, entry: Entry) -> bool:
         """Return whether a chunk can be asked about now; note why it cannot."""
@@ -304,18 +303,14 @@ class Turns:
         work.turn.asks = True
         return True
 
-    def _must_cut(self, work: _Work, key: ChunkKey, renewed: Entry, body: bytes) -> bool:
-        """Return whether a chunk has rows of persons, and no doubt any more, so that it is not sent before it is cut."""
+    def _must_cut(self, work: _Work, key: ChunkKey, entry: Entry, body: bytes) -> bool:
+        """Return whether a chunk without a doubt has rows of persons, so that it is not sent before it is cut."""
         try:
-            if renewed.since is not None or not has_person(work.persons, work.span, key, body):
+            if entry.since is not None or not has_person(work.persons, work.span, key, body):
                 return False
-        except InvalidObjectError:  # it cannot be cut
-            self._apply(work, key, renewed, Event.NOT_DELIVERABLE, _WRONG_COUNT)
-            return True
-        if work.span.entry(key).since is None:
             work.forgets = True
-        else:  # in a later run: first, the ledger must know that its doubt is over
-            work.changes[key], work.turn.complete = renewed, False
+        except InvalidObjectError:  # it cannot be cut
+            self._apply(work, key, entry, Event.NOT_DELIVERABLE, _WRONG_COUNT)
         return True
 
     def _read(self, work: _Work, key: ChunkKey, entry: Entry) -> bytes | None:
@@ -331,27 +326,6 @@ class Turns:
             work.turn.complete = False
         return None
 
-    def _anew(self, work: _Work, key: ChunkKey, renewed: Entry) -> str:
-        """Decide about a chunk whose doubt is over; return the database to send it to now, an empty string for none.
-
-        Its account is looked up again: it may have another database, or none.
-        """
-        span = work.span
-        if span.entry(key).reason == TOO_LARGE and span.rows(key) > 1 and span.can_split(key):
-            # a proxy said so, or Treasure Data while there was a doubt
-            halved = self._follow(renewed, Event.PARTLY_REFUSED, divisible=True)
-            work.changes[key] = halved
-            work.changes |= dict.fromkeys(key.halves, self._rules.half(halved))
-            return ""
-        accounts = self._accounts.resolve([key.account])
-        database, obstacle = self._destination(span, key, renewed, accounts)
-        if obstacle:
-            self._apply(work, key, renewed, Event.NOT_DELIVERABLE, obstacle)
-        if obstacle == "" and self._may_send(work, key, database):
-            return database
-        work.turn.complete &= bool(obstacle)
-        return ""
-
     def _apply(self, work: _Work, key: ChunkKey, entry: Entry, event: Event, reason: str = "") -> None:
         """Note an event that needs no send."""
         changed = self._follow(entry, event, reason=reason)
@@ -361,37 +335,32 @@ class Turns:
     def _follow(self, entry: Entry, event: Event, **details: Any) -> Entry:
         return self._rules.follow(entry, Happening(event, milliseconds(self._clock.now()), **details))
 
-    def _decide_again(self, work: _Work) -> None:
-        """Decide about envelopes that were put again, or note them: for all that a run finds, copies are looked for at once."""
-        run, turn, left = work.turn.run, work.turn, []
-        for key in work.again:
-            event = run.answers.get(key.group.request_id)
-            if event is None:
-                left.append(key)
-            else:
-                self._apply_again(work, key, event)
-        if not left or turn.asks:
+    def _decide_again(self, work: _Work, key: ChunkKey) -> None:
+        """Decide about rows that were put again, or note their envelope: for all that a run finds, copies are looked for at once."""
+        run, turn, request_id = work.turn.run, work.turn, key.group.request_id
+        found = run.answers.get(request_id)
+        if found is None and not run.is_full:
+            found = self._note_envelope(work, request_id)
+        if found is None or found is Event.UNANSWERED:
+            turn.complete &= request_id in turn.wanted
             return
-        if turn.looked or run.is_full:
-            turn.complete = False
-            return
-        try:
-            times = self._again.times(work.span)
-        except ObjectGoneError:
-            for key in left:
-                self._apply_again(work, key, Event.OBJECT_GONE)
-        except (UnavailableError, InvalidObjectError) as error:
-            turn.complete = False
-            self._telemetry.info("rows that were put again wait", reason=str(error))
-        else:
-            turn.wanted = {key.group.request_id: times[key.group.request_id] for key in left}
-            turn.asks = turn.looked = True
-            run.noted += len(left)
+        if key.group.is_rejected and found is not Event.COPY_COUNTS:
+            # they are never sent, so they are recorded unless a copy certainly counts
+            found = Event.NOT_RECORDED
+        is_kept = found in {Event.NO_COPY, Event.NOT_RECORDED}
+        self._apply(work, key, work.span.entry(key), found, "" if is_kept else found.name.lower())
 
-    def _apply_again(self, work: _Work, key: ChunkKey, found: Event) -> None:
-        event = event_of(key, found)
-        is_kept = event in {Event.NO_COPY, Event.NOT_RECORDED}
-        self._apply(work, key, work.span.entry(key), event, "" if is_kept else event.name.lower())
+    def _note_envelope(self, work: _Work, request_id: str) -> Event | None:
+        """Note that copies of an envelope are to be looked for; return what is known of it instead if its times are gone."""
+        try:
+            work.turn.wanted[request_id] = self._again.times(work.span, request_id)
+            work.turn.asks = True
+            work.turn.run.noted += 1
+        except ObjectGoneError:
+            return Event.OBJECT_GONE
+        except InvalidObjectError as error:
+            self._telemetry.error("a span object cannot be read", error)
+        return None
 
     # Sending
 
@@ -407,7 +376,8 @@ class Turns:
         # databases take turns, so that none waits for another's hundreds of chunks
         jobs = [job for some in zip_longest(*lanes.values()) for job in some if job is not None]
         outcomes = dict(run_parallel(self._executors, jobs, _SENDS_AT_ONCE))
-        turn.span = span = self._settlement.settle(span, work.opened, outcomes)
+        opened = {key for key in work.sends if work.span.entry(key).since is None}
+        turn.span = span = self._settlement.settle(span, opened, outcomes)
         turn.complete &= all(span.entry(key).state not in UNSETTLED for key in work.sends)
 
     def _attempt(self, run: Run, span: Span, upload: Upload) -> tuple[ChunkKey, Outcome]:
@@ -419,6 +389,12 @@ class Turns:
             outcome = self._uploader.attempt(upload, run.deadline)
         run.admission.note(upload.database, outcome)
         return upload.key, outcome
+
+
+def _ready(work: _Work, span: Span) -> set[ChunkKey]:
+    """Return the chunks that wait because of a round."""
+    made = {leaf for key in (*work.sends, *work.changes) for leaf in span.leaves(key)}
+    return {one for one in made - work.sends.keys() if span.entry(one).state is State.WAITING}
 
 
 def _is_undecided(run: Run, key: ChunkKey, entry: Entry) -> bool:

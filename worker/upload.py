@@ -20,11 +20,10 @@ from worker.account_cache import AccountCache
 from worker.deadline import LEAST_SEND_SECONDS, Deadline
 from worker.executor import Executors, run_parallel
 from worker.health import DatabaseHealth
-from worker.settlement import UNSENT, Outcome
 from worker.span import TOO_MANY_TABLES, ChunkKey
 from worker.states import Event
 from worker.tables import Tables
-from worker.treasure_data.client import READ_SECONDS, Meaning, Reply, TreasureDataClient
+from worker.treasure_data.client import READ_SECONDS, UNSENT, Outcome, TreasureDataClient
 from worker.treasure_data.explanation import kept
 
 LINGER_SECONDS = 2.0
@@ -36,16 +35,7 @@ OUTAGE_DATABASES = 8
 MOST_SENDS = 256
 """The most sends under way at once, and the most databases that are sent to at once. Lambda allows 1,024 threads and open files."""
 
-EVENTS = {
-    Meaning.ACCEPTED: Event.ACCEPTED,
-    Meaning.TOO_LARGE: Event.PARTLY_REFUSED,
-    Meaning.REFUSED: Event.REFUSED,
-    Meaning.ROWS_REFUSED: Event.PARTLY_REFUSED,
-}
-"""What each meaning of a reply is for the chunk; any other meaning leaves it unanswered."""
-
-_not_sent = partial(Reply, definitely_not_delivered=True)
-_NO_TIME = _not_sent(Meaning.TEMPORARY, UNSENT.reason)
+_not_sent = partial(Outcome, surely_not=True)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,41 +83,41 @@ class Uploader:
             return Outcome(Event.UNANSWERED, "unforeseen")
 
     def _attempt(self, upload: Upload, deadline: Deadline) -> Outcome:
-        reply = self._send(upload, deadline)
-        surely_not = reply.definitely_not_delivered
-        if reply.meaning is Meaning.KEY_REFUSED and self._treasure_data.key_changed(reply.key):
-            reply = self._send(upload, deadline)
-            surely_not &= reply.definitely_not_delivered
-        if reply.meaning is Meaning.KEY_REFUSED:
+        outcome = self._send(upload, deadline)
+        surely_not = outcome.surely_not
+        if outcome.refused_key is not None and self._treasure_data.key_changed(outcome.refused_key):
+            outcome = self._send(upload, deadline)
+            surely_not &= outcome.surely_not
+        if outcome.refused_key is not None:
             self._telemetry.count("KeyRefused")
-        if reply.meaning is Meaning.NO_TABLE and reply.definitely_not_delivered:
-            reply = self._create(upload, deadline) or self._send(upload, deadline)
-            surely_not &= reply.definitely_not_delivered
-        words = kept(reply.words, upload.body) if reply.words else ""
-        return Outcome(EVENTS.get(reply.meaning, Event.UNANSWERED), reply.reason, surely_not, words)
+        if outcome.lacks_table:
+            outcome = self._create(upload, deadline) or self._send(upload, deadline)
+            surely_not &= outcome.surely_not
+        words = kept(outcome.words, upload.body) if outcome.words else ""
+        return Outcome(outcome.event, outcome.reason, surely_not, words)
 
-    def _send(self, upload: Upload, deadline: Deadline) -> Reply:
+    def _send(self, upload: Upload, deadline: Deadline) -> Outcome:
         seconds = min(READ_SECONDS, deadline.left())
         if seconds < LEAST_SEND_SECONDS:
-            return _NO_TIME
-        group = upload.key.group
-        reply = self._treasure_data.send(upload.database, group.table, upload.unique_id, upload.body, seconds)
-        if reply.meaning is Meaning.ACCEPTED:
+            return UNSENT
+        group, td = upload.key.group, self._treasure_data
+        outcome = td.send(upload.database, group.table, upload.unique_id, upload.body, seconds)
+        if outcome.event is Event.ACCEPTED:
             self._tables.known[group.sender.account].add(group.table)
-        return reply
+        return outcome
 
-    def _create(self, upload: Upload, deadline: Deadline) -> Reply | None:
-        """Create the table, and the database if it is the account's; return None if the table exists now, else the reply that says why not."""
+    def _create(self, upload: Upload, deadline: Deadline) -> Outcome | None:
+        """Create the table, and the database if it is the account's; return None if the table exists now, else why it does not."""
         database, key, td = upload.database, upload.key, self._treasure_data
         if deadline.near:
-            return _NO_TIME
+            return UNSENT
         account = self._accounts.resolve([key.account]).get(key.account)
         limits = account.limits if isinstance(account, Account) else AccountLimits()
         try:
             if not self._tables.may_create(key.account, key.group.table, limits.tables):
-                return _not_sent(Meaning.REFUSED, TOO_MANY_TABLES)
+                return _not_sent(Event.REFUSED, TOO_MANY_TABLES)
         except LedgerUnavailableError:
-            return _not_sent(Meaning.TEMPORARY, "ledger_unavailable")
+            return _not_sent(Event.UNANSWERED, "ledger_unavailable")
 
         def seconds() -> float:
             return max(LEAST_SEND_SECONDS, min(READ_SECONDS, deadline.left()))
@@ -135,28 +125,28 @@ class Uploader:
         created = td.create_table(database, key.group.table, seconds())
         if created.status == 404:
             if account is None:
-                return _not_sent(Meaning.TEMPORARY, "account_unavailable")
+                return _not_sent(Event.UNANSWERED, "account_unavailable")
             if isinstance(account, Account) and account.database == database:
                 created = td.create_database(database, seconds())
                 if created.status in (200, 409):
                     created = td.create_table(database, key.group.table, seconds())
             elif td.missing_databases([database]):
-                return _not_sent(Meaning.REFUSED, "no_such_database")
+                return _not_sent(Event.REFUSED, "no_such_database")
         return _obstacle(*created)
 
 
-def _obstacle(status: int, words: str) -> Reply | None:
-    """Return the reply that a failed creation amounts to; None if the table exists now."""
+def _obstacle(status: int, words: str) -> Outcome | None:
+    """Return the outcome that a failed creation amounts to; None if the table exists now."""
     if status in (200, 409):
         return None
     if status == 401:
-        return _not_sent(Meaning.KEY_REFUSED, "http_401", words=words)
+        return _not_sent(Event.UNANSWERED, "http_401", words=words)
     if status == 403:
-        return _not_sent(Meaning.REFUSED, "may_not_create", words=words)
+        return _not_sent(Event.REFUSED, "may_not_create", words=words)
     if 400 <= status < 500 and status not in (404, 408, 429):
-        return _not_sent(Meaning.REFUSED, f"create_http_{status}", words=words)
+        return _not_sent(Event.REFUSED, f"create_http_{status}", words=words)
     return _not_sent(
-        Meaning.TEMPORARY, f"create_http_{status}" if status else "create_unanswered", words=words
+        Event.UNANSWERED, f"create_http_{status}" if status else "create_unanswered", words=words
     )
 
 

@@ -20,9 +20,9 @@ from shared.clock import Clock
 from shared.errors import ShardGoneError, UnprovenError
 from worker.chain import ChainId
 from worker.ledger import BEHIND_ALL, DRAINED, WORKLIST_KEYS, Ledger
-from worker.passing import MARGIN_SECONDS, Lineage, Passing
+from worker.passing import MARGIN_SECONDS, Passing
 from worker.record import NOBODY, START, Number
-from worker.shards import Shards
+from worker.shards import Shard, Shards
 from worker.span import Place, Span, digest_of_numbers
 from worker.states import UNSETTLED, State
 
@@ -49,8 +49,10 @@ _QUEUE_COUNTS: Final = (
 )
 
 Table = tuple[str, str]
-"""An account and one of its tables."""
-_End = tuple[Lineage, Span | None]  # a shard, and the last span of its chain
+"""An account and one of its tables, or ALL_TABLES."""
+ALL_TABLES = "*"
+"""Stands for all tables of an account."""
+_End = tuple[Shard, Span | None]  # a shard, and the last span of its chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +62,8 @@ class Completeness:
     Attributes:
         at: UNIX seconds at which this was found out.
         horizon: UNIX milliseconds; every row received before is delivered, dead or in `pending`. None if that cannot be proved.
-        pending: by account and table, the earliest `received_at` that a waiting row may have.
-        dead: by account and table, the number of dead rows.
+        pending: by account and table, and by account for ALL_TABLES, the earliest `received_at` that a waiting row may have.
+        dead: likewise, the number of dead rows.
         tables: the accounts and tables of all rows that were seen.
         obstacle: why the horizon cannot be proved.
     """
@@ -110,7 +112,7 @@ class Watermarks:
             return Completeness(self._clock.now(), None, obstacle=str(error))
 
     def _take(self, began: float, until: float) -> Completeness:
-        ends = [(lineage, self._ledger.end(lineage.chain)) for lineage in self._passing.lineages()]
+        ends = [(shard, self._ledger.end(shard.chain)) for shard in self._passing.shards()]
         passed = self._passed_by_all(ends, until)
         # all messages that were sent by then were on the stream at a time that every shard has passed
         proved = [sent for sent, at in self._drained() if (at + CLOCK_SECONDS) * 1000 <= passed]
@@ -158,20 +160,20 @@ class Watermarks:
         This raises UnprovenError if a shard has no span yet, or a closed one may hold records that are in none.
         """
         passed = float("inf")
-        for lineage, end in ends:
-            if lineage.is_open:
+        for shard, end in ends:
+            if shard.is_open:
                 if end is None or not end.latest:
-                    raise UnprovenError(f"the shard {lineage.chain.shard} has delivered no record yet")
+                    raise UnprovenError(f"the shard {shard.shard_id} has delivered no record yet")
                 passed = min(passed, end.latest - MARGIN_SECONDS * 1000)
                 continue
             try:
-                self._check_read_out(lineage, end, until)
+                self._check_read_out(shard, end, until)
             except ShardGoneError:
-                if lineage.shard is not None:
+                if shard.keys:
                     raise  # only a shard that is not listed may be gone
         return passed
 
-    def _check_read_out(self, lineage: Lineage, end: Span | None, until: float) -> None:
+    def _check_read_out(self, shard: Shard, end: Span | None, until: float) -> None:
         """Raise UnprovenError if a closed shard may hold a record behind the last one that is in a span of its chain.
 
         If the sender has closed the chain, records that the event source delivers later are in the chain of the gap before its end. That
@@ -180,12 +182,12 @@ class Watermarks:
         is_closed = end is not None and end.last == BEHIND_ALL
         last = START if end is None else end.after if is_closed else end.last
         left: set[Number] = set()
-        for numbers in self._shards.behind(lineage.chain.shard, last):
+        for numbers in self._shards.behind(shard.shard_id, last):
             if self._clock.now() >= until or (numbers and not is_closed):
-                raise UnprovenError(_unread(lineage))
+                raise UnprovenError(_unread(shard))
             left.update(numbers)
-        if left and len(left) != self._in_gap(lineage.chain.before(last), sorted(left)):
-            raise UnprovenError(_unread(lineage))
+        if left and len(left) != self._in_gap(shard.chain.before(last), sorted(left)):
+            raise UnprovenError(_unread(shard))
 
     def _in_gap(self, gap: ChainId, numbers: Sequence[Number]) -> int:
         """Return how many records are in spans of a gap, as far as these have no other records."""
@@ -232,14 +234,14 @@ def queue_counts(sqs: "SQSClient", url: str) -> tuple[int, int]:
 
 def _chains(ends: Iterable[_End]) -> Iterator[ChainId]:
     """Yield the chains that the event source may go on with: of all shards, and of the gaps before the ends of closed chains."""
-    for lineage, end in ends:
-        yield lineage.chain
+    for shard, end in ends:
+        yield shard.chain
         if end is not None and end.last == BEHIND_ALL:
-            yield lineage.chain.before(end.after)
+            yield shard.chain.before(end.after)
 
 
-def _unread(lineage: Lineage) -> str:
-    return f"the closed shard {lineage.chain.shard} has records that are in no span"
+def _unread(shard: Shard) -> str:
+    return f"the closed shard {shard.shard_id} has records that are in no span"
 
 
 def _unlisted_since(began: float) -> float:
@@ -253,12 +255,12 @@ def _judge(span: Span, found: _Found) -> None:
     if span.is_forced:
         return
     for key, entry in span.all_leaves():
-        table = key.group.table_of
         if not key.group.code:
-            found.tables.add(table)
-        if entry.state in UNSETTLED:
-            found.pending[table] = min(span.received_at, found.pending.get(table, span.received_at))
-        elif entry.state is State.DEAD:
-            found.dead[table] += span.rows(key)
+            found.tables.add(key.group.table_of)
+        for table in (key.group.table_of, (key.account, ALL_TABLES)):
+            if entry.state in UNSETTLED:
+                found.pending[table] = min(span.received_at, found.pending.get(table, span.received_at))
+            elif entry.state is State.DEAD:
+                found.dead[table] += span.rows(key)
     if span.copies:
         found.oldest_copy = min(span.received_at, found.oldest_copy or span.received_at)

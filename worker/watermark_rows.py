@@ -5,8 +5,8 @@ so readers take the greatest value, and a row that is lost, late or duplicated d
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from random import Random
 from typing import Any
@@ -25,11 +25,10 @@ from worker.executor import Executors, run_parallel
 from worker.ledger import Ledger
 from worker.rows import compress
 from worker.span import milliseconds
-from worker.treasure_data.client import READ_SECONDS, Meaning, TreasureDataClient
-from worker.watermark import Completeness, Table, Watermarks
+from worker.states import Event
+from worker.treasure_data.client import READ_SECONDS, TreasureDataClient
+from worker.watermark import ALL_TABLES, Completeness, Watermarks
 
-ALL_TABLES = "*"
-"""The table name in rows that cover all tables of an account."""
 MOST_TABLES = 200
 """The most tables of an account that get rows of their own."""
 PERIOD_SECONDS = 300
@@ -64,12 +63,10 @@ class WatermarkRows:
         if found.horizon is None:
             self._telemetry.info("no watermark", reason=found.obstacle)
             return {"written": 0, "unknown": found.obstacle}
-        pending, dead = _by_account(found.pending), _by_account(found.dead)
         jobs = []
         for account, destination in self._accounts.resolve(of_account).items():
             if isinstance(destination, Account):
-                own = replace(found, pending=pending.get(account, {}), dead=dead.get(account, {}))
-                rows = partial(rows_of, own, account, of_account[account])
+                rows = _rows_of(found, account, of_account[account])
                 jobs.append(partial(self._send, account, destination.database, rows, deadline))
         # if the time does not suffice for all, it is not for the same ones each time
         Random(self._clock.now()).shuffle(jobs)  # noqa: S311 -- the order is no secret
@@ -77,51 +74,35 @@ class WatermarkRows:
         self._telemetry.info("watermarks", written=written, accounts=len(of_account))
         return {"written": written}
 
-    def _send(
-        self, account: str, database: str, rows: Callable[[], Iterable[dict[str, Any]]], deadline: Deadline
-    ) -> bool:
+    def _send(self, account: str, database: str, rows: Iterable[dict[str, Any]], deadline: Deadline) -> bool:
         if deadline.near:
             return False
         period = int(self._clock.now()) // PERIOD_SECONDS
         unique_id = hashlib.sha256(
             f"sluice watermark of {account}\n{database}\n{period}".encode()
         ).hexdigest()[:32]
-        body = compress(b"".join(map(msgpack.packb, rows())))
+        body = compress(b"".join(map(msgpack.packb, rows)))
         for _ in range(2):
-            reply = self._treasure_data.send(database, self._table, unique_id, body, READ_SECONDS)
-            if reply.meaning is not Meaning.NO_TABLE:
+            outcome = self._treasure_data.send(database, self._table, unique_id, body, READ_SECONDS)
+            if not outcome.lacks_table:
                 break
             self._treasure_data.create_table(database, self._table, READ_SECONDS)
-        is_taken = reply.meaning is Meaning.ACCEPTED
+        is_taken = outcome.event is Event.ACCEPTED
         if not is_taken:
-            self._telemetry.warning("a watermark was not written", account=account, reason=reply.reason)
+            self._telemetry.warning("a watermark was not written", account=account, reason=outcome.reason)
         return is_taken
 
 
-def rows_of(found: Completeness, account: str, tables: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Yield the watermark rows of an account, of which alone `found` has rows: one for all its tables, and one for each."""
-    horizon = found.horizon or 0
-    dead = sum(found.dead.values())
-    yield _row(found, account, ALL_TABLES, min([horizon, *found.pending.values()]), dead)
-    for table in sorted(tables)[:MOST_TABLES]:
-        place: Table = account, table
-        yield _row(found, account, table, found.before(*place) or 0, found.dead.get(place, 0))
-
-
-def _by_account(numbers: Mapping[Table, int]) -> dict[str, dict[Table, int]]:
-    found: dict[str, dict[Table, int]] = {}
-    for table, number in numbers.items():
-        found.setdefault(table[0], {})[table] = number
-    return found
-
-
-def _row(found: Completeness, account: str, table: str, before: int, dead: int) -> dict[str, Any]:
-    return {
-        "time": int(found.at),
-        "received_at": milliseconds(found.at),
-        "event_id": f"{account}/{table}/{before}",
-        "account": account,
-        "table_name": table,
-        "complete_before": before,
-        "dead": dead,
-    }
+def _rows_of(found: Completeness, account: str, tables: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Yield the watermark rows of an account: one for all its tables, and one for each."""
+    for table in (ALL_TABLES, *sorted(tables)[:MOST_TABLES]):
+        before = found.before(account, table) or 0
+        yield {
+            "time": int(found.at),
+            "received_at": milliseconds(found.at),
+            "event_id": f"{account}/{table}/{before}",
+            "account": account,
+            "table_name": table,
+            "complete_before": before,
+            "dead": found.dead.get((account, table), 0),
+        }

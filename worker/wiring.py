@@ -7,9 +7,9 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore.client import BaseClient
@@ -267,20 +267,6 @@ class Wiring:
         return cls(settings, _lambda_effects(settings, environment))
 
 
-@dataclass(eq=False)
-class _OnFirstUse:
-    """A client that is created when it is first used."""
-
-    _create: Callable[[], BaseClient]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._client, name)
-
-    @cached_property
-    def _client(self) -> BaseClient:
-        return self._create()
-
-
 def _lambda_effects(settings: WorkerSettings, environment: Mapping[str, str]) -> Effects:
     bounded_http.bound_responses()
     clock = SystemClock()
@@ -303,19 +289,15 @@ def _lambda_effects(settings: WorkerSettings, environment: Mapping[str, str]) ->
 @makes_client
 def _aws(service: str, attempts: int = 2, read_seconds: float = 5) -> BaseClient:
     """Return a boto3 client whose calls succeed or fail within a few seconds."""
-
-    def create() -> BaseClient:
-        config = Config(
-            connect_timeout=1,
-            read_timeout=read_seconds,
-            tcp_keepalive=True,
-            max_pool_connections=AWS_CONNECTIONS,
-            retries={"mode": "standard", "total_max_attempts": attempts},
-        )
-        made: BaseClient = boto3.client(service, config=config)  # type: ignore[call-overload]  # the stub accepts only literals
-        return made
-
-    return cast("BaseClient", _OnFirstUse(create))
+    config = Config(
+        connect_timeout=1,
+        read_timeout=read_seconds,
+        tcp_keepalive=True,
+        max_pool_connections=AWS_CONNECTIONS,
+        retries={"mode": "standard", "total_max_attempts": attempts},
+    )
+    made: BaseClient = boto3.client(service, config=config)  # type: ignore[call-overload]  # the stub accepts only literals
+    return made
 
 
 def _redis(

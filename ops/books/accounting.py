@@ -232,9 +232,7 @@ class Accounting:
 
     def _ends(self) -> dict[ChainId, Number]:
         """Return the last sequence number in each shard's chain."""
-        ends = {
-            chain: last_planned(self.ledger, chain) for chain in map(self.shards.chain_of, self.shards.all())
-        }
+        ends = {one.chain: last_planned(self.ledger, one.chain) for one in self.shards.all()}
         return {chain: START if end is None else end.last for chain, end in ends.items()}
 
     def _doubtful(self, position: int, span: Span) -> tuple[Span, bool] | None:
@@ -275,7 +273,7 @@ def last_planned(ledger: Ledger, chain: ChainId) -> Span | None:
 def row_count(data: bytes) -> int:
     """Return the number of rows in a record: 0 if it only has rejected events, 1 if it cannot be decoded."""
     record = decode(data, "", START, 0.0)
-    return sum(count for _, count, _ in (*record.blocks, *record.refused))
+    return sum(count for _, count, _ in record.blocks)
 
 
 def by_group(span: Span) -> dict[Group, Counter[State]]:

@@ -120,7 +120,7 @@ class StreamCount:
         for shard in shards.all():
             first, unsure = count._border(shard.shard_id, begin)
             behind, more = count._border(shard.shard_id, end)
-            count._borders[shards.chain_of(shard)] = _Borders(first, behind, unsure + more)
+            count._borders[shard.chain] = _Borders(first, behind, unsure + more)
         return count
 
     def add(self, span: Span) -> None:

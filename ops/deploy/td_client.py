@@ -15,6 +15,7 @@ from shared.clock import Clock, SystemClock
 from worker.deadline import Deadline
 from worker.secret import Secret
 from worker.treasure_data.client import TreasureDataClient
+from worker.treasure_data.question import DATABASES
 from worker.treasure_data.statement import End
 
 _JOB_SECONDS = 300.0
@@ -29,14 +30,28 @@ class _KnownKey(Secret):
         return self.text
 
 
-def td_client(import_endpoint: str, api_endpoint: str, key: str) -> TreasureDataClient:
+class SiteClient(TreasureDataClient):
+    """A client that also tells whether it has the right site and key."""
+
+    def answers(self) -> bool:
+        """Return whether Treasure Data responds at all."""
+        answer = self._try("GET", "system", "server_status")
+        return answer.status == 200 and isinstance(answer.document.get("status"), str)
+
+    def knows_key(self) -> bool:
+        """Return whether Treasure Data knows the API key, whatever the key allows."""
+        answer = self._try("GET", *DATABASES)
+        return answer.names("databases") is not None or (answer.status == 403 and answer.is_refusal)
+
+
+def td_client(import_endpoint: str, api_endpoint: str, key: str) -> SiteClient:
     """Return a client with an API key; one endpoint is for imports, the other for everything else.
 
     Raises:
         Failure: the environment names a proxy that cannot be used.
     """
     clock = SystemClock()
-    return TreasureDataClient(_pool(api_endpoint), import_endpoint, api_endpoint, _KnownKey(key), clock)
+    return SiteClient(_pool(api_endpoint), import_endpoint, api_endpoint, _KnownKey(key), clock)
 
 
 def _pool(url: str) -> PoolManager:

@@ -71,7 +71,7 @@ class Finder:
         """Yield events as they are found."""
         # what is planned during the search is then found on the stream, if not in a span
         shards = self._shards
-        unplanned = [(one.shard_id, last_planned(self._ledger, shards.chain_of(one))) for one in shards.all()]
+        unplanned = [(one.shard_id, last_planned(self._ledger, one.chain)) for one in shards.all()]
         yield from self._in_spans()
         yield from self._on_stream(unplanned)
         yield from self.queued()

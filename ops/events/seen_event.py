@@ -99,16 +99,16 @@ def events_of(record: Record, shard: str) -> Iterator[SeenEvent]:
         shard=shard,
         sequence_number=sequence_number(record.number),
     )
-    for table, _, rows in record.blocks:
+    for table, _, data in record.blocks:
         try:
-            for row, _ in values(rows):
+            for row, _ in values(data):
                 columns = row if isinstance(row, dict) else {}
-                yield replace(common, table=table, event_id=str(columns.get("event_id", "")), row=columns)
+                if table.startswith("-"):
+                    yield rejected(common, table[1:], "", row)
+                else:
+                    yield replace(common, table=table, event_id=str(columns.get("event_id", "")), row=columns)
         except InvalidObjectError:
             yield rejected(common, "undecodable", table, "")
-    for code, _, originals in record.refused:
-        for original, _ in values(originals):
-            yield rejected(common, code, "", original)
     for event in record.rejected:
         yield rejected(common, event.code, event.table, event.original)
 

@@ -62,7 +62,7 @@ class DoctorEvent:
             for page in stream.pages(shard.shard_id, Position(moment=since), until):
                 for record in page.records:
                     if mark.encode() in record["Data"]:
-                        return stream.chain_of(shard), number(record["SequenceNumber"])
+                        return shard.chain, number(record["SequenceNumber"])
         return None
 
     def _settled(self, chain: ChainId, number: Number) -> Span | None:

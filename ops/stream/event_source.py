@@ -48,5 +48,5 @@ def unknown_shards(shards: ReadableShards, ledger: Ledger, now: float) -> Iterat
         ]
         if not arrivals or now - min(arrivals) < _KNOWN_AFTER_SECONDS:
             continue
-        if ledger.end(shards.chain_of(shard)) is None:
+        if ledger.end(shard.chain) is None:
             yield shard.shard_id

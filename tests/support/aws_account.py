@@ -15,7 +15,8 @@ from botocore.validate import ParamValidator
 from doubles.aws_errors import client_error
 from tests.support.modelled import answered
 from tests.support.sam import template
-from worker.treasure_data.client import Meaning, Reply
+from worker.states import Event
+from worker.treasure_data.client import ACCEPTED, Outcome
 
 REGION = "eu-central-1"
 ACCOUNT = "123456789012"
@@ -216,11 +217,11 @@ class TreasureDataSites:
     def site(self, _of_import: str, of_api: str, key: str) -> Any:
         """Return a client of the site with this API address and a key."""
         names = {one["Api"]: name for name, one in template()["Mappings"]["TdSites"].items()}
-        meanings = {True: Meaning.ACCEPTED, False: Meaning.KEY_REFUSED, None: Meaning.TEMPORARY}
+        failed = Outcome(Event.UNANSWERED, refused_key=None if self.may_import is None else key)
         return SimpleNamespace(
             answers=lambda: self.is_up and of_api in names,
             knows_key=lambda: key == TD_KEY and names[of_api] == self.home,
-            send=lambda *_: Reply(meanings[self.may_import]),
+            send=lambda *_: ACCEPTED if self.may_import else failed,
         )
 
 

@@ -115,7 +115,6 @@ def test_a_check_reports_what_the_key_may_do_and_writes_nothing() -> None:
     made = delivery()
     answer = ask(made, do="check")
     expected = {
-        "answers": True,
         "knows_key": True,
         "host": HOST,
         "status": 200,
@@ -131,7 +130,7 @@ def test_a_check_reports_what_the_key_may_do_and_writes_nothing() -> None:
     made.secrets.values["td"] = "1/other"
     made.start()
     assert "unknown_request" == ask(made, do="dance")["error"]
-    unknown = {"answers": True, "knows_key": False, "host": HOST, "status": 401, "error": ""}
+    unknown = {"knows_key": False, "host": HOST, "status": 401, "error": ""}
     assert unknown == ask(made, do="check")["treasure_data"]
 
 
@@ -171,7 +170,7 @@ def test_an_unreachable_redis_is_reported(problem: Exception, error: dict[str, s
 
     assert error == ask(made, do="accounts")
     checked = ask(made, do="check")
-    assert (error, True) == (checked["redis"], checked["treasure_data"]["answers"])
+    assert (error, True) == (checked["redis"], checked["treasure_data"]["knows_key"])
 
 
 @pytest.mark.parametrize(

@@ -90,8 +90,8 @@ def test_a_first_copy_may_arrive_before_its_receipt(ahead: int, queued: int) -> 
     """The ingest's clock may be ahead, and arrival times run back a little. The queue's clock says when the first put had ended."""
     made = delivery(first(at=AT + ahead))
     put(made, first("q", (AT + queued) * 1000, AT + ahead), first("q", 1, AT + ahead))
-    times = {"q": Times((AT + ahead) * 1000, (AT + queued) * 1000)}
-    assert times == made.sender_wiring.again.times(made.spans()[-1])
+    times = Times((AT + ahead) * 1000, (AT + queued) * 1000)
+    assert times == made.sender_wiring.again.times(made.spans()[-1], "q")
     wait(made, ahead + PASSED + 1)
 
     assert ["q"] == made.ids("shop_db", "views")

@@ -7,8 +7,8 @@ import pytest
 from doubles.treasure_data import Action, Fault, Kind
 from tests.support.delivery import Delivery
 from worker.health import AWAY, PROBE_EVERY_SECONDS, PROBE_TABLE, SLOW, SLOW_SECONDS
-from worker.settlement import Outcome
 from worker.states import Event
+from worker.treasure_data.client import Outcome
 
 DB = "shop_db"
 ACCEPTED, FAILED = Outcome(Event.ACCEPTED), Outcome(Event.UNANSWERED, "http_500")

@@ -76,7 +76,7 @@ def test_a_shard_that_a_child_names_counts_even_if_it_is_not_listed() -> None:
     made.split()
     list_only(made.kinesis, slice(1, None))
     made.clock.sleep(10)
-    shards = [lineage.chain.shard for lineage in made.sender_wiring.passing.lineages()]
+    shards = [shard.chain.shard for shard in made.sender_wiring.passing.shards()]
 
     assert [*CHILDREN, SHARD] == shards
     assert {*shards} == {chain.shard for chain in made.ledger.chains()}
@@ -130,7 +130,7 @@ def test_a_deleted_stream_with_higher_numbers_holds_nobody(ahead: int, late: int
     made.kinesis.delete_stream(StreamName=STREAM)
     made.kinesis.create_stream(StreamName=STREAM, ShardCount=1)
 
-    assert [SHARD] == [lineage.chain.shard for lineage in made.sender_wiring.passing.lineages()]
+    assert [SHARD] == [shard.chain.shard for shard in made.sender_wiring.passing.shards()]
 
 
 def test_without_a_whole_listing_nothing_has_passed() -> None:

@@ -46,7 +46,7 @@ def place(made: Delivery) -> Place:
 
 def edit(made: Delivery, payload: bytes = EDITED, key: ChunkKey = CHUNK) -> Place:
     """Edit a chunk's rows."""
-    return made.sender_wiring.replacements.edit(place(made), key, payload)
+    return made.sender_wiring.replacements.edit(place(made), key, payload).place
 
 
 def test_edited_rows_are_a_span_of_their_own() -> None:

@@ -37,9 +37,9 @@ from worker.inquiry import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, LONGEST_Q
 from worker.ledger import WORKLIST_KEYS
 from worker.selection import SCHEDULED, Selection
 from worker.sender import SPANS_AT_ONCE, Report, Sender
-from worker.settlement import Outcome
 from worker.span import ChunkKey, Span, milliseconds
 from worker.states import Decision, Entry, Event, State
+from worker.treasure_data.client import Outcome
 from worker.turn import UNSETTLED_SECONDS
 from worker.upload import Upload
 

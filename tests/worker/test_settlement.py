@@ -8,9 +8,10 @@ from tests.support.delivery import Delivery, once
 from tests.support.spans import CHAIN, KEY, key, span
 from worker.chain import Owner
 from worker.record import START
-from worker.settlement import MOST_HALVINGS, MOST_VAIN_HALVINGS, UNSENT, Outcome
+from worker.settlement import MOST_HALVINGS, MOST_VAIN_HALVINGS
 from worker.span import ChunkKey, Span
 from worker.states import Entry, Event, State
+from worker.treasure_data.client import UNSENT, Outcome
 
 CLICKS = key("shop/clicks/0")
 OK = Outcome(Event.ACCEPTED)

@@ -23,7 +23,7 @@ def one_shard() -> tuple[Any, Shards, ManualClock]:
 
 def start_of(kinesis: Any) -> str:
     """Return the first possible sequence number of the first shard."""
-    return next(Shards(kinesis.client, STREAM, ManualClock()).all()).start
+    return next(Shards(kinesis.client, STREAM, ManualClock()).all()).chain.start
 
 
 def test_a_recreated_stream_has_other_chains() -> None:

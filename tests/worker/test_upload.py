@@ -14,9 +14,9 @@ from tests.support.delivery import Delivery, lose_answer, row
 from tests.support.virtual_time import SideBySide, VirtualClock
 from worker.deadline import Deadline
 from worker.rows import compress
-from worker.settlement import UNSENT, Outcome
 from worker.span import ChunkKey, Group, RowSender
 from worker.states import Event
+from worker.treasure_data.client import UNSENT, Outcome
 from worker.upload import LINGER_SECONDS, OUTAGE_DATABASES, PATIENCE_SECONDS, Upload
 
 UNANSWERED = Event.UNANSWERED
@@ -271,7 +271,7 @@ def test_creations_end_with_the_time_for_sends() -> None:
 def test_a_rotated_key_needs_no_restart() -> None:
     """The new one is read as soon as the old one is refused; a refused one is counted."""
     made = Made(1)
-    made.delivery.wiring.treasure_data.knows_key()
+    made.delivery.wiring.treasure_data.try_key()
     key = made.delivery.secrets.values["td"]
     made.delivery.secrets.values["td"] = "1/0000"
     made.delivery.start()

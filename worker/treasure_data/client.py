@@ -7,7 +7,6 @@ means.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from email.utils import formatdate
-from enum import Enum
 from hashlib import md5
 from typing import NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
@@ -20,7 +19,7 @@ from shared.clock import Clock
 from shared.errors import SecretUnavailableError
 from worker.deadline import Deadline
 from worker.secret import Secret
-from worker.states import Presence
+from worker.states import Event, Presence
 from worker.treasure_data.answer import NO_ANSWER, TdAnswer
 from worker.treasure_data.explanation import explanation_of
 from worker.treasure_data.question import DATABASES, Question
@@ -34,34 +33,25 @@ _MAX_REPLY_BYTES = 1 << 16  # to an import: hundreds may be under way at once
 _USER_AGENT = "Sluice/0.1.0"
 
 
-class Meaning(Enum):
-    """What the reply to an import means for the rows."""
-
-    ACCEPTED = "accepted"
-    NO_TABLE = "no such database or table"
-    TOO_LARGE = "too large"
-    REFUSED = "refused permanently"
-    ROWS_REFUSED = "rows of it are refused permanently"
-    KEY_REFUSED = "our API key is refused"
-    TEMPORARY = "the failure may be temporary"
-
-
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """The reply to an import, or the lack of one.
+class Outcome:
+    """What came of an import, or of leaving it.
 
     Attributes:
+        event: what that is for the rows.
         reason: one word for logs and the ledger.
-        definitely_not_delivered: Treasure Data cannot have accepted the rows (meaningless for ACCEPTED).
-        key: the API key that was refused.
-        words: Treasure Data's own explanation; `explanation.kept` says what may be kept of it.
+        surely_not: Treasure Data cannot have accepted the rows (meaningless for ACCEPTED).
+        words: Treasure Data's own explanation of a refusal; `explanation.kept` says what may be kept of it.
+        refused_key: the API key that was refused, empty if there is none; None if it was not.
+        lacks_table: Treasure Data has no such table, or no such database.
     """
 
-    meaning: Meaning
+    event: Event
     reason: str = ""
-    definitely_not_delivered: bool = False
-    key: str = ""
+    surely_not: bool = False
     words: str = ""
+    refused_key: str | None = None
+    lacks_table: bool = False
 
 
 class Creation(NamedTuple):
@@ -74,44 +64,39 @@ class Creation(NamedTuple):
     words: str = ""
 
 
-ACCEPTED = Reply(Meaning.ACCEPTED)
-_MEANINGS = {
-    400: Meaning.ROWS_REFUSED,
-    401: Meaning.KEY_REFUSED,
-    403: Meaning.KEY_REFUSED,
-    404: Meaning.NO_TABLE,
-    408: Meaning.TEMPORARY,
-    413: Meaning.TOO_LARGE,
-    422: Meaning.ROWS_REFUSED,
-    425: Meaning.TEMPORARY,
-    429: Meaning.TEMPORARY,
-}
+ACCEPTED = Outcome(Event.ACCEPTED)
+UNSENT = Outcome(Event.UNANSWERED, "deadline", surely_not=True)
+"""The time was up before anything was sent."""
+
+_TEMPORARY = (401, 403, 404, 408, 425, 429)
+_KEY_REFUSED = (401, 403)
 
 
-def classify(answer: TdAnswer, sent: Mapping[str, str]) -> Reply:
+def classify(answer: TdAnswer, sent: Mapping[str, str]) -> Outcome:
     """Return what the answer to an import means.
 
     `sent` has the `md5_hex` of the request's body, and the `unique_id`, `database` and `table` that it was sent under.
     """
-    status, is_refusal = answer.status, answer.is_refusal
+    status = answer.status
     if status == 200:
         told = {name: value for name, value in answer.document.items() if name in sent}
         if "md5_hex" in told and told.items() <= sent.items():
             return ACCEPTED
         if told.get("md5_hex", sent["md5_hex"]) != sent["md5_hex"]:
-            return Reply(Meaning.TEMPORARY, "md5_mismatch")
-        return Reply(Meaning.TEMPORARY, "undocumented_answer")
-    if status == 409 and is_refusal:  # Treasure Data already has this unique_id
+            return Outcome(Event.UNANSWERED, "md5_mismatch")
+        return Outcome(Event.UNANSWERED, "undocumented_answer")
+    if status == 409 and answer.is_refusal:  # Treasure Data already has this unique_id
         return ACCEPTED
-    is_refusal &= 400 <= status < 500
-    meaning = _MEANINGS.get(status, Meaning.REFUSED) if 400 <= status < 500 else Meaning.TEMPORARY
-    if not is_refusal and meaning in (Meaning.REFUSED, Meaning.ROWS_REFUSED):
-        meaning = Meaning.TEMPORARY
-    return Reply(
-        meaning,
+    is_refusal = 400 <= status < 500 and answer.is_refusal
+    event = Event.REFUSED if is_refusal and status not in _TEMPORARY else Event.UNANSWERED
+    if status == 413 or (is_refusal and status in (400, 422)):
+        event = Event.PARTLY_REFUSED
+    return Outcome(
+        event,
         f"http_{status}",
-        definitely_not_delivered=is_refusal and status != 408,
+        surely_not=is_refusal and status != 408,
         words=explanation_of(answer) if is_refusal else "",
+        lacks_table=is_refusal and status == 404,
     )
 
 
@@ -125,13 +110,13 @@ class TreasureDataClient:
     _key: Secret
     _clock: Clock
 
-    def send(self, database: str, table: str, unique_id: str, body: bytes, seconds: float) -> Reply:
+    def send(self, database: str, table: str, unique_id: str, body: bytes, seconds: float) -> Outcome:
         """Import rows (gzip of MessagePack maps) under a unique_id, and wait up to `seconds` for the answer."""
         path = _path("table", "import_with_id", database, table, unique_id, "msgpack.gz")
         try:
             key = self._key.get()
         except SecretUnavailableError:
-            return Reply(Meaning.KEY_REFUSED, "no_key", definitely_not_delivered=True)
+            return Outcome(Event.UNANSWERED, "no_key", surely_not=True, refused_key="")
         headers = {**self._headers(key), "Content-Type": "application/octet-stream"}
         url = self._import_endpoint.rstrip("/") + path
         try:
@@ -140,8 +125,8 @@ class TreasureDataClient:
             return _lost(error)
         checksum = md5(body, usedforsecurity=False).hexdigest()
         sent = {"md5_hex": checksum, "unique_id": unique_id, "database": database, "table": table}
-        reply = classify(answer, sent)
-        return replace(reply, key=key) if reply.meaning is Meaning.KEY_REFUSED else reply
+        outcome = classify(answer, sent)
+        return replace(outcome, refused_key=key) if answer.status in _KEY_REFUSED else outcome
 
     def key_changed(self, refused: str) -> bool:
         """Return whether the API key has changed since it was refused."""
@@ -161,16 +146,6 @@ class TreasureDataClient:
         if answer.is_refusal:
             return Creation(answer.status, explanation_of(answer))
         return Creation(answer.status if answer.confirms(created) else 0)
-
-    def answers(self) -> bool:
-        """Return whether Treasure Data responds at all."""
-        answer = self._try("GET", "system", "server_status")
-        return answer.status == 200 and isinstance(answer.document.get("status"), str)
-
-    def knows_key(self) -> bool:
-        """Return whether Treasure Data knows our API key, whatever the key allows."""
-        answer = self._try("GET", *DATABASES)
-        return answer.names("databases") is not None or (answer.status == 403 and answer.is_refusal)
 
     def try_key(self) -> tuple[str, int, str]:
         """Try our API key; return the API's host, the response's status (0 if there was none), and the type of the error or an empty string."""
@@ -270,10 +245,10 @@ def _path(*parts: str) -> str:
     return "/v3/" + "/".join([quote(part, safe="") for part in parts])
 
 
-def _lost(error: HTTPError) -> Reply:
-    """Return the reply for an exchange without an answer: rows were definitely not delivered only if no connection was made."""
+def _lost(error: HTTPError) -> Outcome:
+    """Return the outcome of an exchange without an answer: rows were definitely not delivered only if no connection was made."""
     if isinstance(error, NewConnectionError):
-        return Reply(Meaning.TEMPORARY, "connection_refused", definitely_not_delivered=True)
+        return Outcome(Event.UNANSWERED, "connection_refused", surely_not=True)
     if isinstance(error, ConnectTimeoutError):
-        return Reply(Meaning.TEMPORARY, "connect_timeout", definitely_not_delivered=True)
-    return Reply(Meaning.TEMPORARY, "timeout" if isinstance(error, ReadTimeoutError) else "connection_lost")
+        return Outcome(Event.UNANSWERED, "connect_timeout", surely_not=True)
+    return Outcome(Event.UNANSWERED, "timeout" if isinstance(error, ReadTimeoutError) else "connection_lost")

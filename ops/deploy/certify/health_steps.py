@@ -13,8 +13,7 @@ from ops.deploy.certify.step import Impossible, StepFinding, Untried
 from ops.failure import Failure
 from worker.deadline import Deadline
 from worker.rows import compress
-from worker.states import DEFAULT_MEMORY_SECONDS, Presence
-from worker.treasure_data.client import Meaning
+from worker.states import DEFAULT_MEMORY_SECONDS, Event, Presence
 
 _MEASURE_TABLE = "sluice_measure"
 _SEND_SECONDS = 15.0
@@ -100,14 +99,14 @@ def _imported(stage: DeployedStage, name: str, of_id: str) -> float:
         compress(msgpack.packb(_row(stage, name))),
         _SEND_SECONDS,
     )
-    answer = td.send(*arguments)
-    if answer.meaning is Meaning.NO_TABLE:
+    outcome = td.send(*arguments)
+    if outcome.lacks_table:
         if td.create_table(database, _MEASURE_TABLE, _SEND_SECONDS).status == 404:
             td.create_database(database, _SEND_SECONDS)
             td.create_table(database, _MEASURE_TABLE, _SEND_SECONDS)
-        answer = td.send(*arguments)
-    if answer.meaning is not Meaning.ACCEPTED:
-        raise Failure(f"Treasure Data did not accept a test row ({answer.reason})")
+        outcome = td.send(*arguments)
+    if outcome.event is not Event.ACCEPTED:
+        raise Failure(f"Treasure Data did not accept a test row ({outcome.reason})")
     return stage.clock.now()
 
 

@@ -222,7 +222,7 @@ def foreign_traffic(stack: Stack, clock: Clock) -> str:
 def _foreign(data: bytes) -> str:
     """Return the sender of a record; empty if it is one of Sluice's checks."""
     found = decode(data, "", START, 0.0)
-    if not found.refused and all(table.startswith(OUR_PREFIX) for table, *_ in found.blocks):
+    if all(table.startswith(OUR_PREFIX) for table, *_ in found.blocks):
         return ""
     return "somebody unknown" if found.account == NOBODY else f"the account {found.account}"
 

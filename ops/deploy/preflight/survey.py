@@ -6,10 +6,10 @@ from pathlib import Path
 
 from botocore.client import BaseClient
 
+from ops.deploy.td_client import SiteClient
 from ops.failure import if_there
 from ops.template import Template, sluice_template
 from shared.aws_clients import MakesClient, method_makes_client
-from worker.treasure_data.client import TreasureDataClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Survey:
     make_client: MakesClient
     regions: Callable[[str], list[str]]
     lookup: Callable[[str, str], list[str] | None]
-    site: Callable[[str, str, str], TreasureDataClient]
+    site: Callable[[str, str, str], SiteClient]
     td_api_key: str = ""
     database: str = ""
     template: Template = field(default_factory=sluice_template)

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from botocore.exceptions import ClientError
 
 from ops.deploy.preflight.survey import Survey
+from ops.deploy.td_client import SiteClient
 from ops.state.finding import Finding, fault, ok, unknown
 from worker.rows import compress
-from worker.treasure_data.client import Meaning, TreasureDataClient
+from worker.states import Event
 
 PROBE_TABLE = "sluice_probe"
 """The target of an empty import, whose response shows whether the key may import. The table need not exist."""
@@ -83,12 +84,12 @@ def _elsewhere(survey: Survey, here: tuple[str, str], key: str) -> Finding:
     )
 
 
-def _import_right(site: TreasureDataClient, database: str) -> Finding:
-    reply = site.send(database, PROBE_TABLE, "0" * 32, compress(b""), _PROBE_SECONDS)
-    if reply.meaning is Meaning.TEMPORARY:
-        return unknown("import permission", "Treasure Data's response does not say. Try again later.")
-    if reply.meaning is Meaning.KEY_REFUSED:
+def _import_right(site: SiteClient, database: str) -> Finding:
+    outcome = site.send(database, PROBE_TABLE, "0" * 32, compress(b""), _PROBE_SECONDS)
+    if outcome.refused_key is not None:
         return fault(
             "import permission", f"The key may not import into {database}.", "Give its user this permission."
         )
+    if outcome.event is Event.UNANSWERED and not outcome.lacks_table:
+        return unknown("import permission", "Treasure Data's response does not say. Try again later.")
     return ok("import permission", database)

@@ -143,7 +143,7 @@ def test_an_event_that_was_sent_again_is_found_in_each_place() -> None:
     wiring = found.delivery.sender_wiring
     edited = wiring.replacements.edit(span.place, key, payload)
     found.delivery.send()
-    wiring.forced_replays.run(Wanted("t"), [edited], found.delivery.deadline())
+    wiring.forced_replays.run(Wanted("t"), [edited.place], found.delivery.deadline())
     found.delivery.send()
 
     assert {(State.REPLACED, "x", False), (State.DELIVERED, "y", False), (State.DELIVERED, "y", True)} == {
