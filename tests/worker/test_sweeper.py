@@ -224,7 +224,9 @@ def test_without_the_ledger_nothing_is_deleted() -> None:
     made.clock.sleep(ROWS_SECONDS)
     for answered, left in ((0, 30), (24, 14)):
         answers = iter(range(answered))
-        made.dynamodb.before["query"] = lambda _, answers=answers: next(answers, None) is None and lose_answer()
+        made.dynamodb.before["query"] = lambda _, answers=answers: (
+            next(answers, None) is None and lose_answer()
+        )
         with pytest.raises(LedgerUnavailableError):
             made.invoke_sender({"sweep": True})
         assert left == len(made.span_objects())
