@@ -25,6 +25,7 @@ from shared.errors import (
 
 _PIECE = 64 * 1024  # larger than a TLS record, so no decrypted bytes stay where poll cannot see them
 _MAX_HEAD = 64 * 1024
+_MAX_ANSWER = 16 * 1024 * 1024  # twice the largest edge policy: more would take the function's memory
 
 
 class Address(NamedTuple):
@@ -76,6 +77,7 @@ class Connection:
         self._now = now
         self._deadline = now() + connect_timeout
         self._rest = b""  # bytes after the last response; normally empty
+        self._left = 0  # how many more bytes may be received
         self.is_reusable = True
         try:
             self._socket = self._open(address, self._resolve(address, resolve))
@@ -158,7 +160,7 @@ class Connection:
             UnreadableAnswerError: the response is not valid HTTP.
         """
         try:
-            self._deadline = self._now() + self._read_timeout
+            self._deadline, self._left = self._now() + self._read_timeout, _MAX_ANSWER
             self._send(request)
             return self._answer()
         except TimeoutError as error:
@@ -254,6 +256,10 @@ class Connection:
         while True:
             self._wait(self._readable)
             try:
-                return self._socket.recv(_PIECE)
+                piece = self._socket.recv(_PIECE)
             except (BlockingIOError, ssl.SSLWantReadError):  # not a whole TLS record yet
                 continue
+            self._left -= len(piece)
+            if self._left < 0:
+                raise ValueError("the response is too large")
+            return piece

@@ -154,7 +154,7 @@ class Admin:
         return answer if "error" in answer else answer | {"seconds": seconds}
 
     def _check_td(self, deadline: Deadline) -> dict[str, Any]:
-        """Return what Treasure Data responds to our key, and what it may do there. This writes no rows."""
+        """Return what Treasure Data responds to our key, and what it may do there, as far as there is time to find out. This writes no rows."""
         td = self._treasure_data
         host, status, error = td.try_key()
         answers: dict[str, Any] = {"knows_key": status in (200, 403)}
@@ -164,13 +164,16 @@ class Admin:
         if not databases or not answers["knows_key"]:
             return answers
         [presence] = td.ask(databases[0], PROBE_TABLE, [[_NO_ROW]], deadline.within(_PROBE_SECONDS))
-        jobs = [partial(self._probe, database) for database in databases]
+        missing = td.missing_databases(databases)
+        jobs = [partial(self._probe, database, deadline) for database in databases]
         return answers | {
-            "databases": dict(run_parallel(self._executors, jobs, _PROBES_AT_ONCE)),
-            "missing": td.missing_databases(databases),
+            "databases": dict(filter(None, run_parallel(self._executors, jobs, _PROBES_AT_ONCE))),
+            "missing": missing,
             "may_query": None if presence is Presence.UNDECIDED else presence is not Presence.UNASKABLE,
         }
 
-    def _probe(self, database: str) -> tuple[str, str]:
-        """Return a database, and why it would not take rows now; empty if it would."""
-        return database, self._health.probe(database, _PROBE_SECONDS)
+    def _probe(self, database: str, deadline: Deadline) -> tuple[str, str] | None:
+        """Return a database, and why it would not take rows now, empty if it would; None if there is no time to find out."""
+        if deadline.near:  # others have hung: what they have shown must still be told
+            return None
+        return database, self._health.probe(database, min(_PROBE_SECONDS, deadline.left()))

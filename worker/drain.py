@@ -103,7 +103,8 @@ class Drain:
         }
         left = [message for message in messages if message.message_id not in done]
         for message in left:
-            self._show_again(message, deadline)
+            if deadline.near or not self._show_again(message):
+                break  # a queue that hangs for each message would outlast this invocation
         if overdue := sum(self._clock.now() - message.sent_at >= _OVERDUE_SECONDS for message in left):
             self._telemetry.count("EnvelopesOverdue", overdue)
         oldest = min((message.sent_at for message in messages), default=self._clock.now())
@@ -145,13 +146,14 @@ class Drain:
                 report_dead(self._telemetry, span, key, span.entry(key))
         return True
 
-    def _show_again(self, message: Message, deadline: Deadline) -> None:
-        """Have the queue deliver a message again soon."""
-        if deadline.near:
-            return
+    def _show_again(self, message: Message) -> bool:
+        """Have the queue deliver a message again soon; return whether it answers. If it does not do so, its visibility timeout applies instead."""
         try:
             self._sqs.change_message_visibility(
                 QueueUrl=self._queue_url, ReceiptHandle=message.receipt, VisibilityTimeout=_RETRY_SECONDS
             )
-        except (ClientError, BotoCoreError):
-            return  # the queue's visibility timeout applies instead
+        except ClientError:
+            return True
+        except BotoCoreError:
+            return False
+        return True

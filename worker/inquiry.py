@@ -36,6 +36,7 @@ _MOST_ASKED = 32  # chunks in one query
 _MOST_NOTED = 16 * MOST_SPREAD  # rows and envelopes, about
 _RARER = 3  # of chunks that were asked about in vain, a query has an eighth, then one
 _QUERIES_AT_ONCE = 8
+_SHARE = 0.75  # of the time that is left, for one query: the rest is for what its answer decides
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,11 @@ class Run:
     def is_full(self) -> bool:
         """Whether no more envelopes, and no more chunks of which many rows must be asked for, can be asked about at once."""
         return self.noted >= _MOST_NOTED
+
+    @property
+    def is_late(self) -> bool:
+        """Whether no time is left to wait for the answer to another query, and to act on it."""
+        return self.deadline.left() < LONGEST_QUERY_SECONDS
 
 
 @dataclass(eq=False)
@@ -128,6 +134,8 @@ class Inquiries:
 
     def _ask(self, run: Run, database: str, table: str, doubts: Sequence[Doubt]) -> Answers:
         """Query Treasure Data for chunks of one table; return the events that its answer is, as far as it settles anything."""
+        if run.is_late:  # other questions have taken the time; the next run asks this one
+            return {}
         try:
             found = self._presences(run, database, table, doubts)
             if Presence.ABSENT in found and self._forgetting.persons(0.0) != run.persons:
@@ -152,7 +160,7 @@ class Inquiries:
         not_before = max(self._rules.askable_from(one.entry.since or 0) for one in doubts)
 
         def ask() -> list[Presence]:
-            patience = run.deadline.within(LONGEST_QUERY_SECONDS)
+            patience = run.deadline.within(min(LONGEST_QUERY_SECONDS, _SHARE * run.deadline.left()))
             rows = [one.rows for one in doubts]
             return self._treasure_data.ask(database, table, rows, patience, not_before)
 

@@ -14,7 +14,7 @@ from functools import partial
 from itertools import batched, takewhile
 
 from shared.clock import Clock
-from shared.errors import BucketUnavailableError, InvalidObjectError, ObjectGoneError
+from shared.errors import BucketUnavailableError, InvalidObjectError, ObjectGoneError, UnavailableError
 from shared.telemetry import Telemetry
 from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
@@ -68,18 +68,21 @@ class Sweeper:
 
     def run(self, deadline: Deadline) -> Sweep:
         """Sweep, as far as the time allows; the next run goes on where this one stops."""
-        after, counts, complete = self._ledger.noted(SWEPT) or "", Counter[str](), True
+        after, counts, complete = self._ledger.noted(SWEPT) or "", Counter[str](), False
         last, index_seconds = after, self._index_seconds(deadline.within(deadline.left() / 2))
-        for some in batched(self._old(after), _AT_ONCE, strict=False):
-            jobs = [partial(self._sweep, one, index_seconds, deadline) for one in some]
-            found = run_parallel(self._executors, jobs, _AT_ONCE)
-            counts.update(filter(None, found))
-            done = list(takewhile(lambda one: one is not None, found))
-            last = some[len(done) - 1].name if done else last
-            complete = len(done) == len(some)
-            if not complete:
-                break
-        self._ledger.note(SWEPT, "" if complete else last)
+        try:
+            for some in batched(self._old(after), _AT_ONCE, strict=False):
+                jobs = [partial(self._sweep, one, index_seconds, deadline) for one in some]
+                found = run_parallel(self._executors, jobs, _AT_ONCE)
+                counts.update(filter(None, found))
+                done = list(takewhile(lambda one: one is not None, found))
+                last = some[len(done) - 1].name if done else last
+                if len(done) < len(some):
+                    break
+            else:
+                complete = True
+        finally:  # whatever fails, the next run does not begin with the same objects
+            self._ledger.note(SWEPT, "" if complete else last)
         sweep = Sweep(**counts, complete=complete)
         self._telemetry.info("sweep", **asdict(sweep))
         return sweep
@@ -118,6 +121,12 @@ class Sweeper:
             self._telemetry.warning(
                 "an object cannot be swept", object=stored.name, error=type(error).__name__
             )
+            return "failed"
+        except UnavailableError:
+            raise  # without the ledger, no object can be judged
+        except Exception as error:  # noqa: BLE001 -- one object's surprise must not keep the others from their sweep
+            self._telemetry.count("UnforeseenErrors")
+            self._telemetry.error("an object cannot be swept", error, object=stored.name)
             return "failed"
 
     def _judge(self, stored: Stored, index_seconds: float) -> str:

@@ -277,7 +277,7 @@ class Turns:
 
     def _may_ask(self, work: _Work, key: ChunkKey, entry: Entry) -> bool:
         """Return whether a chunk can be asked about now; note why it cannot."""
-        if self._inquiries.is_paused(work.span.place, key):
+        if work.turn.run.is_late or self._inquiries.is_paused(work.span.place, key):
             work.turn.complete = False
             return False
         if work.turn.run.is_full and _may_be_there_in_part(work.span, entry):

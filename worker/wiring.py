@@ -231,6 +231,7 @@ class Wiring:
             statements,
             executors,
             clock,
+            telemetry,
             max(SHOWN_SECONDS, rules.query_delay_seconds),
         )
         self.forget = make(Forget)(

@@ -125,8 +125,9 @@ def test_a_truncated_response_is_a_closed_connection(end: int) -> None:
         CHUNKED + b"five\r\nhello\r\n",
         CHUNKED + b"2\r\nhello\r\n0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nx: " + b"y" * 300_000,
+        b"HTTP/1.1 200 OK\r\n\r\n" + bytes(18_000_000),  # without end, as far as anybody knows
     ],
-    ids=range(6),
+    ids=range(7),
 )
 def test_an_invalid_response_is_unreadable(data: bytes) -> None:
     """The outcome of the request is unknown: the error does not say that it was not sent."""

@@ -10,6 +10,7 @@ from doubles.iam import Authorized
 from doubles.s3 import MemoryS3
 from local.functions import SCALE
 from local.roles import role_of
+from scaler import app
 from scaler.backlog import MOST_LEVEL, MOST_MESSAGES, VALID_SECONDS, Backlog, decide
 from shared import policy
 from shared.policy import EdgePolicy, OverflowLimit, PolicyEntry
@@ -83,3 +84,11 @@ def test_the_backlog_is_published_beside_the_accounts() -> None:
     limit = OverflowLimit(UNTIL, 0, MOST_MESSAGES + 1)
     assert [None, limit, limit, None] == [one.overflow for one in found]
     assert [PolicyEntry("disabled")] * 4 == [one.account("shop") for one in found]
+
+
+def test_a_service_that_hangs_does_not_keep_later_runs_from_starting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is one each minute, four may run at once, and each ends after four minutes."""
+    monkeypatch.setattr("scaler.app.boto3.client", lambda _, config: config)
+    config: Any = app._aws("sqs")
+    assert 3 * (config.connect_timeout + config.read_timeout) < 30
+    assert {"mode": "standard", "total_max_attempts": 3} == config.retries

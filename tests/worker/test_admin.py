@@ -190,3 +190,17 @@ def test_a_check_reports_missing_rights(action: Action, status: int, expected: d
     rights = ask(made, do="check")["treasure_data"]
 
     assert expected == {name: rights[name] for name in expected}
+
+
+def test_a_check_ends_in_time_although_imports_hang() -> None:
+    """Else nobody would learn that they hang, nor anything about Redis, as soon as a stack has many databases."""
+    made = delivery()
+    accounts = {f"shop{n}": SHOP | {"database": f"db_{n}"} for n in range(9)}
+    ask(made, do="apply", accounts=accounts)
+    made.td.faults.add(Fault(kind=Kind.HANG, action=Action.IMPORT))
+    began = made.clock.now()
+    checked = ask(made, do="check")
+
+    assert made.clock.now() - began < 60
+    assert {"timeout"} == set(checked["treasure_data"]["databases"].values())
+    assert accounts == checked["redis"]["accounts"]

@@ -96,6 +96,11 @@ def test_a_throttled_put_stays_on_the_queue(way: Way) -> None:
     assert (0, 3) == (way.drain(), way.waiting())
     assert {30.0} == {message.visible_at - way.clock.now() for message in way.sqs.messages(way.queue_url)}
     way.wait(31)
+    way.kinesis.faults["put_records"] = throttled(1)
+    way.sqs.change_message_visibility = lambda **_: (way.clock.sleep(12), lose_answer())
+    began = way.clock.now()
+    assert (0, 12) == (way.drain(), way.clock.now() - began)  # not for each of them
+    way.wait(721)
     assert (3, 3) == (way.drain(), way.records())
 
 

@@ -494,9 +494,9 @@ def test_rows_with_a_wrong_count_do_not_end_a_search(counted: int) -> None:
     assert (1, {"": 1}, {"delivered": 1}) == (found["objects"], found["left"], receipt(made)["forgotten"])
 
 
-@pytest.mark.parametrize("trouble", ["full", "gone", "away"])
+@pytest.mark.parametrize("trouble", ["full", "gone", "denied", "odd", "away"])
 def test_a_span_that_cannot_be_cut_does_not_end_a_search(trouble: str) -> None:
-    """Without room in its item, or its object, it is left, and reported; if the ledger is away, the search notes what it has done, and ends."""
+    """Without room in its item, or a readable object, it is left, and reported; if the ledger is away, the search notes what it did, and ends."""
     made = shops()
     made.deliver_each(*(envelope("shop", {"views": rows(f"a{n}", f"p{n}")}) for n in range(3)))
     made.clock.sleep(2 * HOUR)
@@ -509,8 +509,10 @@ def test_a_span_that_cannot_be_cut_does_not_end_a_search(trouble: str) -> None:
     def lose() -> None:
         made.s3.client.delete_object(Bucket=BUCKET, Key=name_of(made.spans()[-1]))
 
-    troubles = {"full": refuse, "gone": lose, "away": lose_answer}
-    made.dynamodb.before["update_item"] = once(troubles[trouble])
+    act = {"full": refuse, "gone": lose, "odd": [].pop}.get(trouble, lose_answer)
+    in_s3 = trouble in {"denied", "odd"}
+    hooks = made.s3.before if in_s3 else made.dynamodb.before
+    hooks["get_object" if in_s3 else "update_item"] = once(act, lambda asked: asked["Key"] != KEY)
     found = made.invoke_sender({"forget": {"do": "forget", "prefix": "spans/", "after": ""}})
 
     assert (None if trouble == "away" else {"": 1}) == found.get("left")
@@ -641,15 +643,24 @@ def test_a_run_that_goes_on_after_its_search_has_ended_does_not_move_the_next_on
     assert (3.0, "", {}) == (document.began, document.after, document.left)
 
 
-@pytest.mark.parametrize(("left", "ends"), [({}, True), ({"": 1}, False), ({"1": 2}, False)])
-def test_a_request_is_done_once_its_last_search_left_nothing(left: dict[str, int], ends: bool) -> None:
+@pytest.mark.parametrize(
+    ("left", "day", "ends"),
+    [
+        ({}, 10, True),
+        ({"": 1}, 20, False),
+        ({"1": 2}, 20, False),
+        ({"-": 1}, 10, False),
+        ({"-": 1}, 20, True),
+    ],
+)
+def test_a_request_is_done_once_its_last_search_left_nothing(left: Any, day: int, ends: bool) -> None:
     """Until then it is known when rows were first seen that no statement may find yet; a request that was made meanwhile stays due."""
     document = RequestDocument(seen={"span/chunk": 1.0})
-    for one, before in (("1", 1), ("2", 10 * milliseconds(DAY) + 1)):
+    for one, before in (("1", 1), ("2", day * milliseconds(DAY) + 1)):
         document.requests[one] = ForgetRequest(one, "shop", "email", ["00"], before, until=5.0, next=7.0)
-    document.begin(10 * DAY)
-    document.reach(10 * DAY, "", left)
-    document.finish(10 * DAY, 11 * DAY)
+    document.begin(day * DAY)
+    document.reach(day * DAY, "", left)
+    document.finish(day * DAY, (day + 1) * DAY)
 
     assert (ends, "1" in left) == (bool(document.requests["1"].done), bool(document.seen))
     assert ["00"] == document.requests["1"].hashes  # as long as no query has counted 0 rows

@@ -34,6 +34,7 @@ def persons(*values: Any, column: str = "email", before: int = 10) -> Persons:
 @example([{"email": "åemail"}], "åemail")
 @example([{"a": "\u0165email"}, {"email": 5}, {"email": "x"}], "x")
 @example([{"a": "\u0165emai", "b": b"\xa5email\xa1x"}], "x")
+@example([{"a": f"åemail\u0780\x01\u0700\x01{'a' * (1 << 16)}"}], "x")  # a map with an array as a key
 def test_no_row_is_missed_by_the_look_at_the_bytes(rows: list[dict[str, Any]], value: Any) -> None:
     """Whatever the values are, also if one contains the bytes of the column's name, or even of the column."""
     matcher = persons(value).of("shop")

@@ -832,6 +832,18 @@ def test_a_query_that_takes_too_long_is_repeated_by_a_later_run() -> None:
     assert Report(delivered=2) == made.send()
 
 
+def test_questions_that_there_is_no_time_for_are_asked_by_the_next_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody would wait for their answers. So they do not become rarer, and what was answered in time is settled."""
+    monkeypatch.setattr("worker.inquiry._MOST_ASKED", 1)
+    made = in_doubt(9, lands=0.0)
+    made.td.settings = replace(made.td.settings, job_seconds=50.0)
+
+    assert [1] * 9 == [made.send().delivered for _ in range(9)]
+    assert 9 == made.td.queries
+
+
 def test_questions_without_an_answer_become_rarer() -> None:
     """A chunk that cannot be asked about costs a few queries a day, not one a minute."""
     made = failed(DOUBTED)

@@ -1,5 +1,6 @@
 """The sweep: what it deletes, what it keeps, and how it goes on."""
 
+from collections.abc import Callable
 from copy import replace
 from typing import Any
 
@@ -152,13 +153,14 @@ def test_a_sweep_may_be_killed_at_any_time(service: str, call: str, moment: str)
     assert ["e1"] == made.ids("shop_db", "views")
 
 
-def test_an_object_that_cannot_be_swept_delays_no_other() -> None:
-    """S3 refuses it, or it is damaged. The next sweep tries again."""
+@pytest.mark.parametrize("trouble", [lose_answer, [].pop])
+def test_an_object_that_cannot_be_swept_delays_no_other(trouble: Callable[[], Any]) -> None:
+    """S3 refuses it, it is damaged, or there is a surprise. The next sweep tries again."""
     made = delivery(415)
     made.put(envelope("blog", {"views": [row("e3")]}))
     made.deliver(2)
     made.start()
-    made.s3.before["get_object"] = lambda request: request["Key"].startswith("spans/") and lose_answer()
+    made.s3.before["get_object"] = lambda request: request["Key"].startswith("spans/") and trouble()
 
     assert {"deleted": 1, "failed": 1} == sweep(made, ROWS_SECONDS)
     made.s3.before.clear()
@@ -216,14 +218,17 @@ def test_many_old_spans_that_wait_do_not_stop_the_sweep() -> None:
 
 
 def test_without_the_ledger_nothing_is_deleted() -> None:
-    """A missing answer never means that nobody needs an object."""
+    """A missing answer never means that nobody needs an object. What was swept before is not looked at again first."""
     made = delivery()
+    add(made, 29)
     made.clock.sleep(ROWS_SECONDS)
-    made.dynamodb.before["query"] = lambda _: lose_answer()
-
-    with pytest.raises(LedgerUnavailableError):
-        made.invoke_sender({"sweep": True})
-    assert 1 == len(made.span_objects())
+    for answered, left in ((0, 30), (24, 14)):
+        answers = [lambda: None] * answered
+        made.dynamodb.before["query"] = lambda _, left=answers: (left.pop() if left else lose_answer)()
+        with pytest.raises(LedgerUnavailableError):
+            made.invoke_sender({"sweep": True})
+        assert left == len(made.span_objects())
+    assert made.ledger.noted(SWEPT)
 
 
 def test_an_index_stays_while_an_envelope_that_was_put_again_waits_for_it() -> None:

@@ -195,7 +195,7 @@ def _text(payload: bytes, start: int) -> bytes:
     unpacker.feed(payload[start : start + _LONGEST_VALUE])
     try:
         value = unpacker.unpack()
-    except (ValueError, msgpack.UnpackException):
+    except (ValueError, TypeError, msgpack.UnpackException):
         return b""
     return value if isinstance(value, bytes) else text_of(value)
 

@@ -35,6 +35,9 @@ VERSIONS_SECONDS = 9 * DAY
 """How long after rows were removed from S3 nothing of them can be left: objects that nobody names go within a day, and old versions a week
 later."""
 
+UNREAD, STRAY = "", "-"
+"""What is left counts under these beside the requests: objects that could not be read, and objects that no span refers to."""
+
 _VERSION = 1
 _ATTEMPTS = 8
 _ABSENT = ("NoSuchKey", "404")
@@ -182,10 +185,12 @@ class RequestDocument:
                 continue
             one.left = self.left.get(one.id, 0)
             settled = max(one.until, one.touched + VERSIONS_SECONDS)
-            if began < settled:
-                one.next = now + DAY if one.left else settled
-            elif one.left or self.left.get("", 0):
+            # a busy bucket always has stray objects: after daily searches for so long, each was searched before it was stray
+            strays = STRAY in self.left and settled <= began < settled + VERSIONS_SECONDS
+            if one.left or UNREAD in self.left or strays:
                 one.next = now + DAY
+            elif began < settled:
+                one.next = settled
             else:
                 one.done = now
                 one.drop_hashes()

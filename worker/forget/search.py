@@ -15,13 +15,20 @@ import msgpack
 from urllib3.exceptions import HTTPError
 
 from shared.clock import Clock
-from shared.errors import InvalidObjectError, ItemTooLargeError, SecretUnavailableError, UnavailableError
+from shared.errors import (
+    BucketUnavailableError,
+    InvalidObjectError,
+    ItemTooLargeError,
+    SecretUnavailableError,
+    UnavailableError,
+)
+from shared.telemetry import Telemetry
 from worker.bucket import Bucket
 from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
 from worker.forget.cut import Delivered, Forgetting, PersonRows
 from worker.forget.person import Persons
-from worker.forget.requests import ForgetRequests, RequestDocument
+from worker.forget.requests import STRAY, UNREAD, ForgetRequests, RequestDocument
 from worker.forget.sql import by_id, count_of, counting, deleting
 from worker.ledger import Ledger
 from worker.rejected_events import PREFIX as REJECTED
@@ -48,7 +55,7 @@ class Findings:
         objects: how many span objects it has looked at.
         rows: of persons that it found, by state; rejected events among them.
         forgotten: those of them that are gone now, by request and state.
-        left: those of them that it had to leave, by request. What it could not read counts under "".
+        left: those of them that it had to leave, by request. What it could not read counts under UNREAD, what no span refers to under STRAY.
         deleted: rows that Treasure Data has deleted, by request and `database.table`.
         fresh: chunks with rows that a statement may not find yet.
         places: the spans that have rows of persons, each as its chain and the number that it follows.
@@ -72,10 +79,11 @@ class Findings:
 
     def told(self) -> dict[str, Any]:
         """Return it as a JSON object for the command."""
+        unread = self.left[UNREAD] + self.left[STRAY]
         return {
             "after": self.after,
             "objects": self.objects,
-            "left": self.left,
+            "left": {one: number for one, number in self.left.items() if one != STRAY} | {UNREAD: unread},
             "rows": self.rows,
             "places": self.places,
         }
@@ -95,6 +103,7 @@ class ForgetSearch:
     _statements: Statements
     _executors: Executors
     _clock: Clock
+    _telemetry: Telemetry
     _shown_seconds: float
 
     def look(self, prefix: str, after: str, persons: Persons, deadline: Deadline) -> Findings:
@@ -152,22 +161,31 @@ class ForgetSearch:
         """Return the spans with rows of persons, of those that these objects belong to."""
         looks = [partial(self._look, one, persons) for one in map(parse, names) if one is not None]
         found = run_parallel(self._executors, looks, _AT_ONCE)
-        searched.left[""] += found.count(None)
+        searched.left.update(one for one in found if isinstance(one, str))
         searched.objects += len(looks)
-        return [one for some in found for one in some or ()]
+        return [one for some in found if not isinstance(some, str) for one in some]
 
-    def _look(self, stored: Stored, persons: Persons) -> list[PersonRows] | None:
-        """Return what an object has of persons, if any; None if it must be looked at again. An object that nobody needs is deleted."""
-        span, is_left = referring(self._ledger, stored, self._clock.now())
-        if span is None:
-            if not is_left:
-                return None
-            self._bucket.erase(stored.name)
-            return []
+    def _look(self, stored: Stored, persons: Persons) -> list[PersonRows] | str:
+        """Return what an object has of persons, if any, or as what it is left if it must be looked at again.
+
+        An object that nobody needs is deleted.
+        """
         try:
+            span, is_left = referring(self._ledger, stored, self._clock.now())
+            if span is None:
+                if not is_left:
+                    return STRAY
+                self._bucket.erase(stored.name)
+                return []
             found = self._forgetting.look(span, persons)
-        except InvalidObjectError:
-            return None
+        except (InvalidObjectError, BucketUnavailableError):  # others may be readable
+            return UNREAD
+        except UnavailableError:
+            raise  # without the ledger, no object can be judged
+        except Exception as error:  # noqa: BLE001 -- one object's surprise must not end each search for everybody
+            self._telemetry.count("UnforeseenErrors")
+            self._telemetry.error("an object cannot be searched", error, object=stored.name)
+            return UNREAD
         return [found] if found.rows or found.left else []
 
     def _forget(
