@@ -8,8 +8,8 @@ from doubles.treasure_data import Action, Fault, Kind, Settings
 from tests.support.delivery import Delivery, envelope, row
 from tests.support.virtual_time import SideBySide, VirtualClock
 from worker.health import PROBE_EVERY_SECONDS
-from worker.settlement import Outcome
 from worker.states import Event
+from worker.treasure_data.client import Outcome
 
 SICK = "sick_db"
 READ_SECONDS = 10.0
