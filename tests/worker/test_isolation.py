@@ -122,6 +122,20 @@ def test_no_database_of_a_waiting_span_waits_for_each_other_that_hangs() -> None
     assert max(map(max, sent)) < 3 * READ_SECONDS
 
 
+def test_a_slow_span_delays_no_others_of_its_database() -> None:
+    """While it is sent, those that waited for the database have their turns one after another, not when all that began have ended."""
+    made = delivery(1)
+    fault(made, Kind.STATUS, database=None, status=429)
+    tables = ["slow", *["views"] * 99]
+    made.deliver_each(*(envelope("acct_0", {one: [row(f"{n}")]}) for n, one in enumerate(tables)))
+    made.start().td.faults.clear()
+    fault(made, Kind.SLOW, database=None, table="slow", seconds=9.0)
+    began = made.clock.now()
+
+    assert 100 == made.send().delivered
+    assert 99 == sum(one.at - began < 5 for one in made.td.imports() if one.rows)
+
+
 @pytest.mark.parametrize("others", [200, 0])
 def test_a_slow_database_delays_no_others_that_wait(others: int) -> None:
     """It takes neither all turns of a run of the sender nor all sends of a span."""
