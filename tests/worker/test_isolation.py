@@ -136,6 +136,24 @@ def test_a_slow_span_delays_no_others_of_its_database() -> None:
     assert 99 == sum(one.at - began < 5 for one in made.td.imports() if one.rows)
 
 
+def test_a_span_that_sends_keeps_its_place_until_its_turn_ends() -> None:
+    """It writes several times. If others took its place after each, very many would wait, and be kept in memory with what they wrote."""
+    made, lost = delivery(1), list[str]()
+    fault(made, Kind.STATUS, database=None, status=500)
+    for number in range(60):
+        made.start().deliver_each(envelope("acct_0", {"views": [row(f"{number}")]}))
+    made.start().td.faults.clear()
+    made.clock.sleep(2 * 3600)
+    for call in ("get_item", "update_item"):
+        made.dynamodb.before[call] = lambda _: made.clock.sleep(0.01)
+    turns = made.sender_wiring.sender._turns
+    take = turns.take
+    turns.take = lambda turn: (take(turn), turn.ready and lost.append(turn.waits_for))[0]  # type: ignore[method-assign]  # observed
+
+    assert 60 == made.send().delivered
+    assert {""} == set(lost)
+
+
 @pytest.mark.parametrize("others", [200, 0])
 def test_a_slow_database_delays_no_others_that_wait(others: int) -> None:
     """It takes neither all turns of a run of the sender nor all sends of a span."""
