@@ -102,7 +102,12 @@ class Admission:
             for name in failing:
                 self._databases[name].is_probed = True
         jobs = [partial(self._try, name, is_ours=name in failing) for name in untried]
-        run_parallel(self._executors, jobs, _PROBES_AT_ONCE)
+        try:
+            run_parallel(self._executors, jobs, _PROBES_AT_ONCE)
+        finally:  # a surprise may have kept some from being probed: another span does that
+            with self._lock:
+                for name in failing:
+                    self._databases[name].is_probed = False
 
     def admit(self, database: str, admitted: set[str]) -> bool:
         """Admit a span to a database, and add it to those that the span is `admitted` to; return whether it may send to it now.

@@ -261,7 +261,7 @@ def _from_json(data: bytes, shard: str, empty: Record) -> Record | None:
         except rows.Rejected as rejected:
             originals = originals or json_codec.items(data, "events")
             blocks.setdefault(f"-{rejected.code}", []).append(packed(originals[index]))
-    if len(blocks) > MAX_BLOCKS:
+    if sum(not label.startswith("-") for label in blocks) > MAX_BLOCKS:
         return None
     return empty._replace(
         account=account,

@@ -71,10 +71,14 @@ class Selection:
             yield from ledger.rejected(max(self.since or 0.0, now - REJECTED_SECONDS), now)
 
     def of(self, span: Span, ready: Collection[ChunkKey] = ()) -> Iterator[tuple[ChunkKey, Entry]]:
-        """Yield the selected chunks of a span, and what was selected, and is `ready` because it waits without a doubt now; each with its entry."""
+        """Yield the selected chunks of a span, and what was selected, and is `ready` because it waits without a doubt now; each with its entry.
+
+        What was ready and is dead has died since, and would die again.
+        """
         for key, entry in span.all_leaves():
+            is_tried = key in ready and entry.state is State.DEAD
             is_ready = key in ready and entry.state is State.WAITING and entry.since is None
-            if is_ready or self._has(span, key, entry):
+            if is_ready or (self._has(span, key, entry) and not is_tried):
                 yield key, entry
 
     def _has(self, span: Span, key: ChunkKey, entry: Entry) -> bool:

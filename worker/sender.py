@@ -4,6 +4,7 @@ It finds spans through the ledger's worklist, and has many take their turns in p
 answered a probe, or accepted rows of this function instance; one import that fails closes it again for the rest of the run.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -120,7 +121,7 @@ class Sender:
 
     def _pass(self, progress: _Progress, turns: Iterator[Turn]) -> list[Turn]:
         """Run turns in parallel; return those that must wait for their database."""
-        waiting: list[Turn] = []
+        waiting, ready = deque[Turn](), deque[Turn]()
         under_way = 0
 
         def end(turn: Turn) -> None:
@@ -136,18 +137,20 @@ class Sender:
         with self._executors() as executor:
             while True:
                 while under_way < SPANS_AT_ONCE and (
-                    job := self._next_job(progress, turns, end, not under_way)
+                    job := self._next_job(progress, chain(_popped(ready), turns), end, not under_way)
                 ):
                     executor.submit(job)
                     under_way += 1
                 if not under_way:
-                    return waiting
+                    return [*ready, *waiting]
                 done = executor.wait(1.0)
                 under_way -= done is not None
                 if isinstance(done, Turn):
                     end(done)
+                    if waiting and not done.waits_for:  # a database may have room now
+                        ready.append(waiting.popleft())
                 elif done is not None:
-                    turns = chain(done, turns)
+                    ready.extend(done)
 
     def _next_job(
         self,
@@ -216,6 +219,11 @@ class Sender:
             if len(self._left) >= _MOST_LEFT:
                 self._left.clear()
             self._left[turn.place] = self._clock.now() + LEFT_SECONDS, turn.closed
+
+
+def _popped(turns: deque[Turn]) -> Iterator[Turn]:
+    while turns:
+        yield turns.popleft()
 
 
 _COUNTED = {

@@ -75,7 +75,7 @@ class _Work:
     """What a turn is about to do with its span: the entries to write first, then the chunks to send, each with its database and body.
 
     Attributes:
-        admitted: databases that it counts against.
+        admitted: databases that its turn counts against, in all its rounds.
         closed: the databases that may get nothing, by the chunks that are left for that.
         forgets: a chunk has rows of a person, and must be cut before it is sent.
     """
@@ -83,9 +83,9 @@ class _Work:
     turn: Turn
     span: Span
     persons: Persons
+    admitted: set[str]
     changes: dict[ChunkKey, Entry] = field(default_factory=dict)
     sends: dict[ChunkKey, tuple[str, bytes]] = field(default_factory=dict)
-    admitted: set[str] = field(default_factory=set)
     closed: dict[ChunkKey, str] = field(default_factory=dict)
     forgets: bool = False
 
@@ -110,6 +110,13 @@ class Turns:
 
     def take(self, turn: Turn) -> None:
         """Handle what is selected of a span, and note in the turn what became of it; raise UnavailableError or HeldError if it has to wait."""
+        admitted: set[str] = set()
+        try:
+            self._take(turn, admitted)
+        finally:
+            turn.run.admission.release(admitted)
+
+    def _take(self, turn: Turn, admitted: set[str]) -> None:
         run = turn.run
         turn.waits_for, turn.asks, turn.closed = "", False, frozenset()
         for _ in range(_ROUNDS):
@@ -124,24 +131,21 @@ class Turns:
             if run.persons is None:
                 raise UnavailableError("nobody knows who is to be forgotten")
             awaited = self._claims.awaited(span)
-            work = _Work(turn, replace(span, copies=awaited), run.persons)
-            try:
-                self._decide_all(work, selected)
-                if work.forgets:
-                    self._forgetting.forget_unsent(span, run.persons)
-                    turn.selected = {}
-                    continue  # with other chunks
-                is_left = work.closed.keys() == selected.keys()
-                turn.closed = frozenset(work.closed.values() if is_left else ())
-                if awaited == span.copies and not work.changes:
-                    return
-                won, turn.span = self._ledger.update(work.span.with_entries(work.changes, settled=True))
-                if not won:
-                    continue  # another invocation has written the span: decide again
-                self._settlement.report(work.span, work.changes)
-                self._send(work)
-            finally:
-                run.admission.release(work.admitted)
+            work = _Work(turn, replace(span, copies=awaited), run.persons, admitted)
+            self._decide_all(work, selected)
+            if work.forgets:
+                self._forgetting.forget_unsent(span, run.persons)
+                turn.selected = {}
+                continue  # with other chunks
+            is_left = work.closed.keys() == selected.keys()
+            turn.closed = frozenset(work.closed.values() if is_left else ())
+            if awaited == span.copies and not work.changes:
+                return
+            won, turn.span = self._ledger.update(work.span.with_entries(work.changes, settled=True))
+            if not won:
+                continue  # another invocation has written the span: decide again
+            self._settlement.report(work.span, work.changes)
+            self._send(work)
             ready = _ready(work, turn.span)
             if not ready:
                 return

@@ -26,6 +26,7 @@ _PATIENCE_SECONDS = 3600.0
 _ROUNDS = 5
 _BUCKET, _FUNCTION = "AWS::S3::Bucket", "AWS::Lambda::Function"
 _STREAM, _TABLE = "AWS::Kinesis::Stream", "AWS::DynamoDB::Table"
+_VERSION = "AWS::Lambda::Version"  # CloudFormation retains it, and it goes with its function
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +252,7 @@ class Removal:
         found = Removed(total, {}, {})
         until = self.clock.now() + 300
         for one in retained:
-            if one.kind not in RETAINED and one.physical_id:
+            if one.kind not in (*RETAINED, _VERSION) and one.physical_id:
                 found.left[one.logical_id] = one.physical_id
             try:
                 while self._is_there(one):

@@ -8,8 +8,8 @@ from doubles.treasure_data import Action, Fault, Kind, Settings
 from tests.support.delivery import Delivery, envelope, row
 from tests.support.virtual_time import SideBySide, VirtualClock
 from worker.health import PROBE_EVERY_SECONDS
-from worker.settlement import Outcome
 from worker.states import Event
+from worker.treasure_data.client import Outcome
 
 SICK = "sick_db"
 READ_SECONDS = 10.0
@@ -120,6 +120,38 @@ def test_no_database_of_a_waiting_span_waits_for_each_other_that_hangs() -> None
     sent = [[one.at - began for one in made.td.imports(f"db_{n}") if one.rows] for n in range(30, 40)]
     assert max(map(min, sent)) < 1
     assert max(map(max, sent)) < 3 * READ_SECONDS
+
+
+def test_a_slow_span_delays_no_others_of_its_database() -> None:
+    """While it is sent, those that waited for the database have their turns one after another, not when all that began have ended."""
+    made = delivery(1)
+    fault(made, Kind.STATUS, database=None, status=429)
+    tables = ["slow", *["views"] * 99]
+    made.deliver_each(*(envelope("acct_0", {one: [row(f"{n}")]}) for n, one in enumerate(tables)))
+    made.start().td.faults.clear()
+    fault(made, Kind.SLOW, database=None, table="slow", seconds=9.0)
+    began = made.clock.now()
+
+    assert 100 == made.send().delivered
+    assert 99 == sum(one.at - began < 5 for one in made.td.imports() if one.rows)
+
+
+def test_a_span_that_sends_keeps_its_place_until_its_turn_ends() -> None:
+    """It writes several times. If others took its place after each, very many would wait, and be kept in memory with what they wrote."""
+    made, lost = delivery(1), list[str]()
+    fault(made, Kind.STATUS, database=None, status=500)
+    for number in range(60):
+        made.start().deliver_each(envelope("acct_0", {"views": [row(f"{number}")]}))
+    made.start().td.faults.clear()
+    made.clock.sleep(2 * 3600)
+    for call in ("get_item", "update_item"):
+        made.dynamodb.before[call] = lambda _: made.clock.sleep(0.01)
+    turns = made.sender_wiring.sender._turns
+    take = turns.take
+    turns.take = lambda turn: (take(turn), turn.ready and lost.append(turn.waits_for))[0]  # type: ignore[method-assign]  # observed
+
+    assert 60 == made.send().delivered
+    assert {""} == set(lost)
 
 
 @pytest.mark.parametrize("others", [200, 0])

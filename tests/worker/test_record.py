@@ -15,7 +15,7 @@ from shared import envelope as envelopes
 from shared.event_id import derived_event_id
 from tests.support import json_values
 from tests.support.delivery import envelope, member, row
-from worker.record import NOBODY, Record, decode, from_event, number, packed, sequence_number
+from worker.record import MAX_BLOCKS, NOBODY, Record, decode, from_event, number, packed, sequence_number
 
 SHARD = "shardId-000000000003"
 ONE = {"views": [row("e")]}
@@ -115,6 +115,9 @@ def test_a_bad_json_event_does_not_affect_its_neighbours() -> None:
         block[:2] for block in record.blocks
     ]
     assert b'{"table": "No!", "n":1.50}' == msgpack.unpackb(record.blocks[1][2])
+
+    most: list[Any] = [{"table": f"t_{number}"} for number in range(MAX_BLOCKS)]
+    assert "shop" == decode(json.dumps({"account": "shop", "events": [*most, 1]}).encode(), *PLACE).account
 
 
 @given(st.binary(max_size=200))

@@ -29,7 +29,7 @@ from tests.support.delivery import (
     stored,
 )
 from tests.support.inline_executor import InlineExecutor
-from worker.admission import MOST_VAIN_PROBES
+from worker.admission import MOST_VAIN_PROBES, Admission
 from worker.deadline import Deadline
 from worker.executor import Threads
 from worker.health import PROBE_TABLE
@@ -595,6 +595,17 @@ def test_a_chunk_that_is_too_large_is_halved_within_one_run() -> None:
     assert [1, 1, 1, 1, 2, 2] == sorted(len(one.rows) for one in made.td.imports() if one.rows)
 
 
+def test_rows_that_die_again_are_tried_once_in_a_run() -> None:
+    """While others of their span are halved, they would be sent in every second round, until the run gives up."""
+    rows = {"buys": [row("b1", n=8)], "views": [row(f"e{n}", n=n) for n in range(8)]}
+    made = failed(DEAD, envelope("shop", rows))
+    made.td.settings = replace(made.td.settings, rejects=lambda one: one.get("n") in (0, 5, 8))
+    attempted = around_attempts(made)
+
+    assert Report(delivered=6, kept=3) == made.send(State.DEAD)
+    assert 12 == len(attempted) == len(set(attempted))
+
+
 def test_an_unaskable_chunk_is_sent_and_reported_or_kept() -> None:
     """The key may not query. By setting, the chunk waits for an operator, or is sent under a new id, and the log says so."""
     kept, made = unaskable("keep"), unaskable("send")
@@ -785,6 +796,20 @@ def test_an_unforeseen_error_of_a_probe_closes_its_database() -> None:
 
     assert (0, 2, False) == _shown(made.send())
     assert made.clock.now() - began < 1
+
+
+def test_an_unforeseen_error_of_a_probe_keeps_no_database_busy() -> None:
+    """Another span probes those that were not probed because of it."""
+    made, names = many(1), [f"db_{number}" for number in range(20)]
+    health = made.sender_wiring.health
+    for name in names:
+        health.note(name, Outcome(Event.UNANSWERED, "http_503"))
+    health.probe = None  # type: ignore[method-assign,assignment]  # so that a call fails
+    admission = Admission(health, Threads, made.deadline())
+
+    with pytest.raises(TypeError):
+        admission.probe_untried(names)
+    assert not any(map(admission.is_busy, names))
 
 
 def test_a_run_stops_when_its_time_is_up() -> None:

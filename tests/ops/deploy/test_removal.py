@@ -233,6 +233,8 @@ def test_a_bucket_that_cannot_be_emptied_is_a_failure() -> None:
 def test_what_is_left_is_named() -> None:
     """What CloudFormation has retained and Sluice does not delete is left. A second attempt finishes the first."""
     assert (4, {"Role": "role"}, {}) == Aws(retained={"Role"}).removed()
+    version = {**RESOURCES, "Version": "AWS::Lambda::Version"}  # it goes with its function
+    assert (5, {}, {}) == Aws(version, retained={"Version"}).removed()
     again = Aws(
         {**RESOURCES, "Worker": FUNCTION},
         stubborn={"Role", "Worker"},
