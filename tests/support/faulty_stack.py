@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from email.utils import formatdate
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import boto3
 import requests
@@ -160,8 +161,4 @@ def _paged(**page: Any) -> Any:
 
 def gone(code: str = "ResourceNotFoundException") -> Callable[[Any], None]:
     """Return a hook for calls to something that does not exist."""
-
-    def fail(_: Any) -> None:
-        raise client_error(code, "Describe", "not found")
-
-    return fail
+    return Mock(side_effect=client_error(code, "Describe", "not found"))

@@ -7,14 +7,15 @@ from copy import replace
 from functools import partial
 from operator import itemgetter
 from typing import Any
+from unittest.mock import Mock
 
 import msgpack
 import pytest
 from boto3.dynamodb.types import TypeDeserializer
-from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from doubles.aws_errors import client_error
 from doubles.clock import START as BEGAN
 from doubles.clock import ManualClock
 from doubles.dynamodb import MemoryDynamoDB
@@ -396,14 +397,9 @@ def test_a_claim_is_taken_over_only_from_an_owner_that_no_append_has_fixed(
 @pytest.mark.parametrize("code", ["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"])
 def test_a_transaction_that_failed_for_another_reason_proves_nothing(code: str) -> None:
     """Another transaction is under way, or DynamoDB throttles."""
-    meddled = Meddled(memory())
-
-    def refuse(_: Any) -> None:
-        error = ClientError({"Error": {"Code": "TransactionCanceledException"}}, "TransactWriteItems")
-        error.response["CancellationReasons"] = [{"Code": "ConditionalCheckFailed"}, {"Code": code}]  # type: ignore[typeddict-unknown-key]
-        raise error
-
-    meddled.before["transact_write_items"] = refuse
+    meddled, reasons = Meddled(memory()), [{"Code": "ConditionalCheckFailed"}, {"Code": code}]
+    error = client_error("TransactionCanceledException", "TransactWriteItems", CancellationReasons=reasons)
+    meddled.before["transact_write_items"] = Mock(side_effect=error)
 
     with pytest.raises(LedgerUnavailableError):
         ledger(meddled).append_with(span(), Q, 60)
@@ -422,12 +418,10 @@ def test_tags_chains_and_the_sweep_s_progress_are_remembered(client: Any) -> Non
     assert ("spans/x", None) == (one.noted(SWEPT), one.noted(WRITTEN_IN))
 
 
-def throttle(_: Any) -> None:
-    """Make DynamoDB throttle."""
-    raise ClientError({"Error": {"Code": "ProvisionedThroughputExceededException"}}, "Query")
+THROTTLED = client_error("ProvisionedThroughputExceededException", "Query")
 
 
-@pytest.mark.parametrize("failure", [throttle, lambda _: lose_answer()])
+@pytest.mark.parametrize("failure", [Mock(side_effect=THROTTLED), lambda _: lose_answer()])
 @pytest.mark.parametrize(
     "act",
     [

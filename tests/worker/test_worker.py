@@ -4,6 +4,7 @@ import gc
 import json
 from contextlib import suppress
 from typing import Any
+from unittest.mock import Mock
 
 import msgpack
 import pytest
@@ -267,12 +268,8 @@ def test_an_unforeseen_error_or_too_little_time_holds_the_rest_of_the_batch() ->
     made = shops()
     numbers = made.put(*ROWS)
     made.deliver(0, 1)
-
-    def break_down(_: Any) -> None:
-        raise ZeroDivisionError
-
     made.start()
-    made.dynamodb.before = {"put_item": break_down}
+    made.dynamodb.before = {"put_item": Mock(side_effect=ZeroDivisionError)}
     assert numbers[1] == made.deliver()
     assert {"UnforeseenErrors": 1, "Holds": 1} == made.telemetry.counts
     made.dynamodb.before = {}

@@ -1,6 +1,7 @@
 """The reads of a shard: where they begin, what an answer means, and how they wait."""
 
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from botocore.exceptions import ReadTimeoutError
@@ -43,7 +44,7 @@ class Kinesis:
     def __init__(self, *script: dict[str, Any] | Exception) -> None:
         self.clock = ManualClock()
         self.shards = ReadableShards(self, STREAM, self.clock)  # type: ignore[arg-type]  # two calls are made
-        self._script = list(script)
+        self._answer = Mock(side_effect=script)
         self.calls: list[Any] = []
         self.times: list[float] = []
 
@@ -58,10 +59,7 @@ class Kinesis:
         assert Limit == 10_000
         self.calls.append(ShardIterator)
         self.times.append(self.clock.now())
-        answer = self._script.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        return self._answer()
 
 
 def cursor(*script: dict[str, Any] | Exception) -> Cursor:
