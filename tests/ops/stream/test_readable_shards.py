@@ -10,7 +10,7 @@ from botocore.parsers import ResponseParserError
 from doubles.aws_errors import client_error
 from doubles.clock import START as BEGAN
 from doubles.clock import ManualClock
-from ops.stream.readable_shards import Cursor, NoSuchRecordError, Page, Position, ReadableShards
+from ops.stream.readable_shards import NoSuchRecordError, Page, Position, ReadableShards
 from shared.errors import ShardGoneError, ShardUnreadableError
 from tests.support.delivery import SHARD, STREAM
 from worker.record import number
@@ -62,11 +62,6 @@ class Kinesis:
         return self._answer()
 
 
-def cursor(*script: dict[str, Any] | Exception) -> Cursor:
-    """Return a cursor whose reads follow the script."""
-    return Kinesis(*script).shards.cursor(SHARD, OLDEST)
-
-
 def numbers_of(read: Page | None) -> list[str] | None:
     """Return the sequence numbers in a page."""
     return read and [record["SequenceNumber"] for record in read.records]
@@ -103,7 +98,7 @@ def test_a_read_begins_at_its_position(position: Position, kind: str, place: dic
 )
 def test_the_tip_is_what_kinesis_says_it_is(answer: dict[str, Any], at_tip: bool, ended: bool) -> None:
     """An empty answer alone is not the tip. A missing iterator means that no record will follow."""
-    read = cursor(answer).read()
+    read = Kinesis(answer).shards.cursor(SHARD, OLDEST).read()
 
     assert (at_tip, ended) == (read.at_tip, read.ended)
 
@@ -139,7 +134,8 @@ def test_throttled_reads_back_off(error: Exception) -> None:
 @pytest.mark.parametrize("error", FAILING)
 def test_a_read_that_keeps_failing_is_an_error(error: Exception) -> None:
     """The fourth consecutive failure raises. A successful read restarts the count."""
-    one = cursor(error, error, error, page(1, behind=9), error, error, error, error)
+    kinesis = Kinesis(error, error, error, page(1, behind=9), error, error, error, error)
+    one = kinesis.shards.cursor(SHARD, OLDEST)
     for _ in range(7):
         one.read()
 
