@@ -67,10 +67,8 @@ def client() -> MemoryDynamoDB:
 
 def ledger(client: Any, first: int = 1) -> Ledger:
     """Return a sandbox's ledger that numbers its writers from `first`."""
-    counter = itertools.count(first)
-    return Ledger(
-        client, TABLE, ManualClock(), lambda n: next(counter).to_bytes(n, "big"), CollectedTelemetry()
-    )
+    counter, telemetry = itertools.count(first), CollectedTelemetry()
+    return Ledger(client, TABLE, ManualClock(), lambda n: next(counter).to_bytes(n, "big"), telemetry)
 
 
 def appended(one: Ledger, wanted: Span) -> Span:
@@ -87,9 +85,8 @@ def stretch(after: Number, first: Number, last: Number, chain: ChainId = CHAIN) 
 
 def stored(client: Any, after: Number = START, chain: ChainId = CHAIN) -> dict[str, Any]:
     """Return a span's item."""
-    item: dict[str, Any] = client.get_item(
-        TableName=TABLE, Key={"pk": {"S": chain.name}, "sk": {"S": after}}
-    )["Item"]
+    key = {"pk": {"S": chain.name}, "sk": {"S": after}}
+    item: dict[str, Any] = client.get_item(TableName=TABLE, Key=key)["Item"]
     return item
 
 
@@ -241,10 +238,8 @@ def test_a_replacement_is_one_transaction(client: Any) -> None:
     assert written == one.get(old.place)
     assert one.get(Place(EDIT, N[9])) is None
 
-    repeating = Meddled(client)
-    repeating.before["transact_write_items"] = lambda request: client.transact_write_items(
-        **without_token(request)
-    )
+    repeating, repeat = Meddled(client), client.transact_write_items
+    repeating.before["transact_write_items"] = lambda request: repeat(**without_token(request))
     assert ledger(repeating, 200).replace(written.with_entries({}), replace(new, after=N[9]))
 
 
