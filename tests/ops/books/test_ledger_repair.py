@@ -44,9 +44,8 @@ def put(*ids: str, account: str = "shop", claim: int = 0, request_id: str = "") 
     def step(made: Delivery) -> None:
         now = int(made.clock.now())
         rows = {"views": [row(one, now) for one in ids]}
-        made.put(
-            envelope(account, rows, request_id=request_id or ids[0], claim=claim, received_at=now * 1000)
-        )
+        named = request_id or ids[0]
+        made.put(envelope(account, rows, request_id=named, claim=claim, received_at=now * 1000))
         made.deliver(-1)
 
     return step
