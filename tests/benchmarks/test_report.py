@@ -37,9 +37,8 @@ def test_each_benchmark_has_a_section() -> None:
 
 def test_bars_are_proportional_to_their_values() -> None:
     """Within a group, the lengths of bars are proportional to their values; labels are escaped."""
-    drawn = ET.fromstring(
-        bars("T", [Group("A & B", [Bar("<us>", 1, "1 ms", ours=True), Bar("them", 4, "4 ms")])])
-    )
+    both = [Bar("<us>", 1, "1 ms", ours=True), Bar("them", 4, "4 ms")]
+    drawn = ET.fromstring(bars("T", [Group("A & B", both)]))
 
     ours, theirs = [one for one in drawn.iter(f"{SVG}rect") if one.get("class") in {"ours", "other"}]
     assert 4.0 == pytest.approx(float(theirs.attrib["width"]) / float(ours.attrib["width"]), rel=0.01)

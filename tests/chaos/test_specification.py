@@ -69,9 +69,8 @@ def planned(
 
 def sent(at: float, by: str = WORKER, key: str = "a", call: int = 1, **more: object) -> Event:
     """Return an import that begins."""
-    return replace(
-        Event("sent", at, by, place=HERE, key=key, call=call, database="db", digest=f"bytes of {key}"), **more
-    )
+    begun = Event("sent", at, by, place=HERE, key=key, call=call, database="db", digest=f"bytes of {key}")
+    return replace(begun, **more)
 
 
 def imported(at: float, by: str, answer: str, key: str = "a", call: int = 1, **more: object) -> list[Event]:

@@ -113,9 +113,8 @@ class Killer:
         """Send everything that earlier victims have left; return whether nothing is."""
         deadline = time.monotonic() + DRAIN_SECONDS
         while time.monotonic() < deadline:
-            with Client(
-                self._ingest.url, KEY, spool=spool, batch_events=20, retry_seconds=(0.005, 0.04)
-            ) as one:
+            options = {"batch_events": 20, "retry_seconds": (0.005, 0.04)}
+            with Client(self._ingest.url, KEY, spool=spool, **options) as one:
                 one.resume()
             if not any(path.is_file() for path in spool.rglob("*")):
                 return True

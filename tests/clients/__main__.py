@@ -36,9 +36,8 @@ def main() -> int:
     newest = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     # CI: a test that lacks a package or the browser fails, instead of being skipped
     environment = os.environ | {"SLUICE_CLIENTS": str(FOLDER), "CI": "true"}
-    tested = subprocess.run(
-        [sys.executable, "-m", "pytest", "-v", *TESTS], cwd=ROOT, env=environment, check=False
-    )
+    command = [sys.executable, "-m", "pytest", "-v", *TESTS]
+    tested = subprocess.run(command, cwd=ROOT, env=environment, check=False)
     remark = "tested" if newest in versions else "NOT TESTED: add its major version to MAJORS"
     sys.stdout.write(f"\n{PACKAGE} {', '.join(versions)}; npm's newest is {newest}: {remark}\n")
     return int(bool(tested.returncode) or newest not in versions)

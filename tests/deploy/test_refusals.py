@@ -110,10 +110,9 @@ def test_what_aws_refuses_to_change_or_delete_fails_the_stack(stack: Stack) -> N
     assert "" == outcome(cloudformation, "stack_create_complete", name)
     cloudformation.update_stack(StackName=name, TemplateBody=json.dumps({"Resources": more}))
     assert "beyond double or half" in outcome(cloudformation, "stack_update_complete", name)
+    resize = {"StreamName": stack.outputs["StreamName"], "ScalingType": "UNIFORM_SCALING"}
     with pytest.raises(ClientError, match="beyond double or half"):
-        kinesis.update_shard_count(
-            StreamName=stack.outputs["StreamName"], TargetShardCount=3, ScalingType="UNIFORM_SCALING"
-        )
+        kinesis.update_shard_count(**resize, TargetShardCount=3)
 
     found = cloudformation.describe_stack_resource(StackName=name, LogicalResourceId="Bucket")
     bucket = found["StackResourceDetail"]["PhysicalResourceId"]

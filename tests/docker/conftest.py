@@ -57,11 +57,8 @@ def lambda_image(
     if shutil.which("debootstrap") is None or os.geteuid():
         lacking("building the image needs root and debootstrap")
     root = tmp_path_factory.mktemp("image") / "root"
-    subprocess.run(
-        ["debootstrap", "--variant=minbase", "--include=python3", "trixie", str(root)],
-        check=True,
-        capture_output=True,
-    )
+    command = ["debootstrap", "--variant=minbase", "--include=python3", "trixie", str(root)]
+    subprocess.run(command, check=True, capture_output=True)
     runtime = root / "var" / "runtime"
     shutil.copytree(runtime_libraries, runtime, ignore=shutil.ignore_patterns("__pycache__"))
     bootstrap = runtime / "bootstrap"
@@ -69,9 +66,8 @@ def lambda_image(
     bootstrap.chmod(0o755)
     changes = [word for change in _CHANGES for word in ("--change", change)]
     with subprocess.Popen(["tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE) as tar:
-        made = subprocess.run(
-            ["docker", "import", *changes, "-", IMAGE], stdin=tar.stdout, check=False, capture_output=True
-        )
+        command = ["docker", "import", *changes, "-", IMAGE]
+        made = subprocess.run(command, stdin=tar.stdout, check=False, capture_output=True)
     assert made.returncode == 0, made.stderr
     shutil.rmtree(root)
     return IMAGE

@@ -307,9 +307,8 @@ def test_an_item_larger_than_400_kb_is_rejected(excess: int, codes: list[str]) -
     body = "x" * (MAX_ITEM_BYTES - item_size(_item("a", "1", x="")) + excess)
     insert = _insert("""INSERT INTO "ledger" VALUE {'pk': ?, 'sk': ?, 'x': ?}""", "a", "1", body)
     [inserted] = _double().batch_execute_statement(Statements=[insert])["Responses"]
-    outcomes = [
-        _outcome(_double(), call) for call in (_put(_item("a", "1", x=body)), _update("SET x = :x", x=body))
-    ]
+    calls = _put(_item("a", "1", x=body)), _update("SET x = :x", x=body)
+    outcomes = [_outcome(_double(), call) for call in calls]
 
     assert codes == [*(code for code, _ in outcomes), inserted.get("Error", {}).get("Code", "ok")]
 

@@ -1,6 +1,7 @@
 """The in-memory SQS behaves like moto's and follows its clock, and its event source behaves like Lambda's."""
 
 from typing import Any
+from unittest.mock import Mock
 
 import boto3
 import pytest
@@ -22,9 +23,8 @@ def _behaviour(client: Any) -> list[Any]:
     """Send, receive, hide, show and delete messages, and return the results."""
     url = client.create_queue(QueueName="overflow")["QueueUrl"]
     sent = [client.send_message(QueueUrl=url, MessageBody=body) for body in ("one", "two")]
-    received = client.receive_message(
-        QueueUrl=url, MaxNumberOfMessages=10, AttributeNames=["All"], VisibilityTimeout=60
-    )
+    asked = {"MaxNumberOfMessages": 10, "AttributeNames": ["All"], "VisibilityTimeout": 60}
+    received = client.receive_message(QueueUrl=url, **asked)
     first, second = sorted(received["Messages"], key=lambda message: message["Body"])
     hidden = _bodies(client, url)
     client.change_message_visibility(QueueUrl=url, ReceiptHandle=second["ReceiptHandle"], VisibilityTimeout=0)
@@ -98,23 +98,15 @@ def test_settled_messages_are_deleted(result: Any, left: list[str]) -> None:
     for number in range(1, 16):
         attributes = {"n": {"DataType": "String", "StringValue": str(number)}}
         sqs.send_message(QueueUrl=url, MessageBody=str(number), MessageAttributes=attributes)
-    events: list[dict[str, Any]] = []
-
-    def function(event: dict[str, Any]) -> Any:
-        events.append(event)
-        if isinstance(result, Exception):
-            raise result
-        return result
-
+    function = Mock(side_effect=[result])
     deleted = [pass_on(sqs, url, ARN, function, batch_size=100) for _ in range(2)]
+    told = {"stringValue": "1", "stringListValues": [], "binaryListValues": [], "dataType": "String"}
     expected = {
         "messageId": f"{1:032x}",
         "receiptHandle": f"{1:032x}/1",
         "body": "1",
         "attributes": {"SentTimestamp": "1764000000000", "ApproximateReceiveCount": "1"},
-        "messageAttributes": {
-            "n": {"stringValue": "1", "stringListValues": [], "binaryListValues": [], "dataType": "String"}
-        },
+        "messageAttributes": {"n": told},
         "md5OfBody": "c4ca4238a0b923820dcc509a6f75849b",
         "eventSource": "aws:sqs",
         "eventSourceARN": ARN,
@@ -122,4 +114,5 @@ def test_settled_messages_are_deleted(result: Any, left: list[str]) -> None:
     }
 
     assert ([15 - len(left), 0], left) == (deleted, [message.body for message in sqs.messages(url)])
-    assert ([15], expected) == ([len(event["Records"]) for event in events], events[0]["Records"][0])
+    [event] = [call.args[0] for call in function.mock_calls]
+    assert (15, expected) == (len(event["Records"]), event["Records"][0])

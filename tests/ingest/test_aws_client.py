@@ -225,9 +225,8 @@ def test_endpoints_match_botocore(kind: type[AwsClient], monkeypatch: pytest.Mon
     regions = [*session.get_available_regions(kind.SERVICE), "cn-north-1", "us-gov-west-1", "eusc-de-east-1"]
     clients = [session.create_client(kind.SERVICE, region_name=region) for region in regions]
 
-    assert [client.meta.endpoint_url for client in clients] == [
-        aws_client.endpoint_of(kind, {}, region) for region in regions
-    ]
+    ours = [aws_client.endpoint_of(kind, {}, region) for region in regions]
+    assert [client.meta.endpoint_url for client in clients] == ours
     assert len(regions) > 20
 
 

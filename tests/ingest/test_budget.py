@@ -134,11 +134,8 @@ def test_refused_requests_are_counted() -> None:
     made.clock.sleep(PAUSE_SECONDS)
     made.spends(PER_SECOND, events=100)
 
-    totals = [
-        sum(int(item[f"refused_{what}"]["N"]) for item in made.table.items("counters"))
-        for what in ("requests", "events")
-    ]
-    assert [7, 502] == totals
+    items, names = list(made.table.items("counters")), ("refused_requests", "refused_events")
+    assert [7, 502] == [sum(int(item[name]["N"]) for item in items) for name in names]
 
 
 def counted(small: str, large: str, last: str) -> dict[str, Any]:

@@ -197,10 +197,8 @@ def test_requests_without_a_visitor_spread_over_partition_keys(event: dict[str, 
 @pytest.mark.parametrize(("shards", "most"), [(2, 1.05), (16, 1.2), (256, 1.75)])
 def test_an_accounts_partition_keys_spread_over_all_shards(shards: int, most: float) -> None:
     """The busiest shard gets at most this many times its share of the keys."""
-    hashes = (
-        int.from_bytes(md5(f"shop/{key}".encode(), usedforsecurity=False).digest())
-        for key in range(PARTITION_KEYS)
-    )
+    keys = (f"shop/{number}".encode() for number in range(PARTITION_KEYS))
+    hashes = (int.from_bytes(md5(key, usedforsecurity=False).digest()) for key in keys)
     counts = Counter(hashed * shards >> 128 for hashed in hashes)  # as Kinesis maps keys to shards
 
     assert shards == len(counts)

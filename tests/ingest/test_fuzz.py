@@ -44,9 +44,8 @@ headers = st.dictionaries(st.sampled_from(HEADERS.split()) | texts, values, max_
 queries = st.lists(pairs, max_size=6).map("&".join) | raw | escaped | texts
 
 events = json_values.events | json_values.values
-said = st.dictionaries(
-    st.sampled_from(["table", "write_key", "sent_at", "batch_id"]), values | json_values.values
-)
+members = st.sampled_from(["table", "write_key", "sent_at", "batch_id"])
+said = st.dictionaries(members, values | json_values.values)
 batches = st.builds(lambda some, members: {"events": some} | members, st.lists(events, max_size=4), said)
 tables = st.dictionaries(st.sampled_from(["shop.pageviews", "shop.x", "other.pageviews"]), st.lists(events))
 documents = (json_values.events | st.lists(events, max_size=4) | batches | tables | json_values.values).map(

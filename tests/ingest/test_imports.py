@@ -24,9 +24,8 @@ def test_only_what_is_needed_is_loaded() -> None:
     path = os.pathsep.join(path for path in sys.path if path)
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": path}
 
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, "-c", SCRIPT]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
 
     modules = json.loads(done.stdout)
     assert [] == [name for name in modules if name in OUTSIDE or name.startswith(COSTLY)]

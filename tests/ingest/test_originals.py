@@ -102,11 +102,8 @@ def test_an_event_of_no_planned_table_has_no_planned_personal_data() -> None:
 
 MEMBERS = ["table", "TABLE", "events", "records", "td_ip", "td_os", "uuid", "#UUID", "a", "A"]
 VALUES = json_values.finite | st.sampled_from(["td_ip", "td_os", "views"])
-EVENTS = st.lists(
-    st.dictionaries(st.sampled_from(MEMBERS) | st.text(max_size=4), VALUES, max_size=6),
-    min_size=1,
-    max_size=4,
-)
+EVENT = st.dictionaries(st.sampled_from(MEMBERS) | st.text(max_size=4), VALUES, max_size=6)
+EVENTS = st.lists(EVENT, min_size=1, max_size=4)
 
 
 def request_of(route: str, table: str, events: list[Any]) -> dict[str, Any]:

@@ -97,10 +97,8 @@ def test_addresses_are_truncated_wherever_they_come_from(path: str, placeholder:
         f"k={KEY}&td_write_key={KEY}&t=pageviews&td_ip=td_ip&TD_IP=2001:db8:1:2::3&td_ip_7=text&td_ip_8=::ffff:192.0.2.9",
     )
 
-    found = site.row()
-    assert [placeholder, "2001:db8:1::", None, "192.0.2.0"] == [
-        found[name] for name in ("td_ip", "td_ip_2", "td_ip_7", "td_ip_8")
-    ]
+    found, names = site.row(), ("td_ip", "td_ip_2", "td_ip_7", "td_ip_8")
+    assert [placeholder, "2001:db8:1::", None, "192.0.2.0"] == [found[name] for name in names]
 
 
 def test_addresses_and_columns_can_be_dropped() -> None:

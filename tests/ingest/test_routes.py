@@ -134,9 +134,8 @@ def test_an_internal_error_is_answered_and_logged() -> None:
     answers = [site.pixel("", origin=ORIGIN)]
     answers += [site.send(event) for event in ({}, {"requestContext": {}}, {"requestContext": None})]
 
-    assert [(500, "internal_error", "5")] * 4 == [
-        (answer.status, answer.code, answer.headers["retry-after"]) for answer in answers
-    ]
+    told = [(answer.status, answer.code, answer.headers["retry-after"]) for answer in answers]
+    assert [(500, "internal_error", "5")] * 4 == told
     assert ORIGIN == answers[0].headers["access-control-allow-origin"]
     assert {"RequestsFailed": 4, "UnforeseenErrors": 4} == site.telemetry.counts
     assert ("unexpected exception", "RuntimeError") in site.telemetry.codes()

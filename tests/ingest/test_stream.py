@@ -27,10 +27,8 @@ QUEUE_DOWN = client_error("InternalFailure", "SendMessage", status=500)
 
 def envelopes(count: int, size: int = 10) -> list[Envelope]:
     """Return this many envelopes with one row each."""
-    return [
-        Envelope("shop", "k1", 1, f"r{number}", 0, (TableRows("pageviews", 1, bytes(size)),))
-        for number in range(count)
-    ]
+    rows = (TableRows("pageviews", 1, bytes(size)),)
+    return [Envelope("shop", "k1", 1, f"r{number}", 0, rows) for number in range(count)]
 
 
 def entries(*codes: str | None) -> dict[str, Any]:
@@ -278,9 +276,8 @@ def test_a_request_may_be_stored_in_part() -> None:
     assert (200, 6) == (answer.status, answer.json["accepted"])
     assert [3, 4, 5, 6] == [index for index, one in enumerate(answer.json["event_ids"]) if one is None]
     lost = [(index, "stream_unavailable") for index in (3, 5, 6)]
-    assert sorted([*lost, (4, "not_an_object")]) == [
-        (item["index"], item["code"]) for item in answer.json["rejected"]
-    ]
+    rejected = [(item["index"], item["code"]) for item in answer.json["rejected"]]
+    assert sorted([*lost, (4, "not_an_object")]) == rejected
     assert {"EventsRejected": 4, "EnvelopesNotStored": 1} == site.telemetry.counts
 
 
@@ -306,9 +303,8 @@ def test_a_new_sandbox_describes_the_stream() -> None:
     site.clock.sleep(5)
     answers.append(ready(site))
 
-    assert [(200, {"status": "ready"}, "no-store")] * 4 == [
-        (one.status, one.json, one.headers["cache-control"]) for one in answers
-    ]
+    told = [(one.status, one.json, one.headers["cache-control"]) for one in answers]
+    assert [(200, {"status": "ready"}, "no-store")] * 4 == told
     assert ["describe_stream_summary"] * 2 == [operation for operation, _ in site.kinesis.calls]
     assert {} == site.telemetry.counts
 

@@ -21,9 +21,8 @@ from tests.support.event_source import STREAM_ARN
 def running(client: MemoryKinesis, function: Callable[..., Any], **options: Any) -> Iterator[None]:
     """Run an event source of the stream `s` with minimal waiting."""
     mapping = EventSourceMapping(event_source_arn=STREAM_ARN, batch_size=10, backoff=lambda _: 0.0)
-    source = EventSource(
-        StreamPoller(client, mapping), function, **{"clock": SystemClock(), "poll_seconds": 0.01} | options
-    )
+    options = {"clock": SystemClock(), "poll_seconds": 0.01} | options
+    source = EventSource(StreamPoller(client, mapping), function, **options)
     stop = threading.Event()
     thread = threading.Thread(target=source.run, args=(stop,))
     thread.start()

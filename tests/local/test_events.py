@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -62,15 +63,11 @@ def delivered(name: str) -> Delivery:
     event = load(KINESIS / f"{name}.json")
     delivery.clock.time = event["Records"][-1]["kinesis"]["approximateArrivalTimestamp"]
     delivery.kinesis.list_shards = lambda **_: {"Shards": [_SHARD]}
-    delivery.kinesis.before["get_shard_iterator"] = _refuse
+    refused = client_error("InvalidArgumentException", "GetShardIterator")  # of another stream's record
+    delivery.kinesis.before["get_shard_iterator"] = Mock(side_effect=refused)
     account_store.apply(delivery.redis, REDIS_KEYS, ACCOUNTS, 0)
     assert delivery.run(event, 120_000) == {"batchItemFailures": []}
     return delivery
-
-
-def _refuse(_request: Mapping[str, Any]) -> None:
-    """Raise the error that Kinesis returns for a record of another stream."""
-    raise client_error("InvalidArgumentException", "GetShardIterator", status=400)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -76,10 +76,7 @@ def test_an_error_becomes_one_line(error: Exception, said: str) -> None:
 
 def test_a_failing_function_is_reported(tmp_path: Path) -> None:
     """The message has the exception's name and text, without a traceback."""
-
-    def fail(_: object) -> object:
-        raise AttributeError("it broke")
-
+    fail = Mock(side_effect=AttributeError("it broke"))
     session = boto3.Session("key", "secret", region_name="us-east-1")
     with InvocationApi("AdminFunction", fail) as api:
         outputs, functions = {"AdminFunction": "AdminFunction"}, {"AdminFunction": api.url}

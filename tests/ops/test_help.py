@@ -37,9 +37,8 @@ def test_each_command_is_shown_once_by_its_purpose() -> None:
 @pytest.mark.parametrize("line", ["remove", "certify", "sdk publish"])
 def test_what_needs_a_deployed_stack_does_not_offer_the_local_one(line: str) -> None:
     """Neither its help nor its error names --local."""
-    helped, unnamed = (
-        CliRunner().invoke(main, words.split(), env={"SLUICE_STACK": ""}) for words in (f"{line} -h", line)
-    )
+    runner = CliRunner(env={"SLUICE_STACK": ""})
+    helped, unnamed = (runner.invoke(main, words.split()) for words in (f"{line} -h", line))
 
     assert (0, 2) == (helped.exit_code, unnamed.exit_code)
     assert "--stack NAME" in unnamed.output

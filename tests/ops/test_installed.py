@@ -117,9 +117,8 @@ def test_the_local_stack_runs_outside_the_repository(wheel: Path, tmp_path: Path
     pixel = next(request for request in recording.read() if request.method == "GET")
     recording.write([pixel], tmp_path / "pixel.jsonl")
 
-    done = Installation(tmp_path / "local", wheel, "local").run(
-        "-m", "local.demo", "--requests", str(tmp_path / "pixel.jsonl")
-    )
+    installed = Installation(tmp_path / "local", wheel, "local")
+    done = installed.run("-m", "local.demo", "--requests", str(tmp_path / "pixel.jsonl"))
 
     assert (0, "") == (done.returncode, done.stderr), done.stdout
     assert "accepted 1 = delivered 1 + dead 0" in done.stdout

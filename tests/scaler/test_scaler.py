@@ -113,10 +113,8 @@ def test_a_quiet_day_halves_the_stream(records: int, minutes_ago: int, steps: li
 def test_incomplete_metrics_change_nothing(codes: list[str], more: dict[str, str]) -> None:
     """Missing data does not prove that the stream is idle."""
     made = Scaled(8)
-    results = [
-        {"Id": name, "StatusCode": code, "Timestamps": [], "Values": []}
-        for name, code in zip(("records", "size", "throttled"), codes, strict=False)
-    ]
+    found = zip(("records", "size", "throttled"), codes, strict=False)
+    results = [{"Id": name, "StatusCode": code, "Timestamps": [], "Values": []} for name, code in found]
     with Stubber(made.cloudwatch) as stubber:
         stubber.add_response("get_metric_data", {"MetricDataResults": results, **more})
 

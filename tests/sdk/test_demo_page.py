@@ -76,6 +76,5 @@ def test_the_page_records_a_visit(site: Site, tab: Tab) -> None:
 
 def test_without_a_build_the_page_says_what_to_do(tmp_path: Path) -> None:
     """If `make sdk` was not run, the page names the command and sends nothing."""
-    assert re.search(
-        "This page cannot send events: .*`make sdk`", snippet("http://127.0.0.1:1", KEY, tmp_path)
-    )
+    said = snippet("http://127.0.0.1:1", KEY, tmp_path)
+    assert re.search("This page cannot send events: .*`make sdk`", said)

@@ -64,9 +64,8 @@ def test_the_puppeteer_example_passes(page: str, tmp_path: Path, build: str) -> 
 def test_the_pytest_example_passes(page: str, tmp_path: Path) -> None:
     """It runs on the demo site."""
     arguments = f"executable_path={chromium.path()!r}, args={list(BROWSER_ARGUMENTS)}"
-    (tmp_path / "test_events.py").write_text(
-        example("test_events.py", **{"launch()": f"launch({arguments})"})
-    )
+    text = example("test_events.py", **{"launch()": f"launch({arguments})"})
+    (tmp_path / "test_events.py").write_text(text)
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -p no:cacheprovider\n")
 
     run(page, tmp_path, sys.executable, "-m", "pytest", "-q", "test_events.py")

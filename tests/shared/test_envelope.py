@@ -12,12 +12,8 @@ from shared.envelope import Envelope, RejectedEvent, TableRows
 from shared.errors import EnvelopeError
 
 accounts = st.from_regex(r"[a-z0-9_]{3,64}", fullmatch=True)
-tables = st.builds(
-    TableRows,
-    st.from_regex(r"[a-z0-9_]{3,128}", fullmatch=True),
-    st.integers(1, 500),
-    st.binary(min_size=1, max_size=50),
-)
+table_names = st.from_regex(r"[a-z0-9_]{3,128}", fullmatch=True)
+tables = st.builds(TableRows, table_names, st.integers(1, 500), st.binary(min_size=1, max_size=50))
 rejected = st.builds(
     RejectedEvent,
     st.integers(0, 499),

@@ -93,9 +93,8 @@ def test_an_unforeseen_error_is_logged_by_type_and_stack(output: Output) -> None
     [line] = output.log()
     places = [frame.rpartition("/")[2] for frame in line["frames"]]
     frames = [(invoke.__code__, 2), (_look_up.__code__, 4)]
-    assert [
-        f"test_telemetry.py:{code.co_firstlineno + lines} {code.co_name}" for code, lines in frames
-    ] == places[-2:]
+    ours = [f"test_telemetry.py:{code.co_firstlineno + lines} {code.co_name}" for code, lines in frames]
+    assert ours == places[-2:]
     assert ("ERROR", "1") == (line["level"], line["function_request_id"])
     assert "ValueError" == line["exception_name"]
     assert [1] == [line["UnforeseenErrors"] for line in output.metrics()]
@@ -195,6 +194,5 @@ def test_lines_say_what_they_are_about(output: Output) -> None:
         output.telemetry.warning("two", shard="t")
     output.telemetry.info("three")
 
-    assert [("b", "s"), ("a", "t"), (None, None)] == [
-        (line.get("span"), line.get("shard")) for line in output.log()
-    ]
+    subjects = [(line.get("span"), line.get("shard")) for line in output.log()]
+    assert [("b", "s"), ("a", "t"), (None, None)] == subjects

@@ -56,11 +56,9 @@ def test_plans_round_trip(wanted: TrackingPlan) -> None:
 @given(st.dictionaries(names, scalars, max_size=6))
 def test_a_plan_derived_from_a_row_fits_it(row: dict[str, Any]) -> None:
     """Each value has the type that `type_of` returns for it."""
-    fitting = PlannedTable(
-        {name: PlannedColumn(type_of(value), required=True, values=(value,)) for name, value in row.items()}
-    )
+    made = {name: PlannedColumn(type_of(one), required=True, values=(one,)) for name, one in row.items()}
 
-    assert [] == list(fitting.violations(row))
+    assert [] == list(PlannedTable(made).violations(row))
 
 
 @pytest.mark.parametrize(

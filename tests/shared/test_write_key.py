@@ -34,9 +34,8 @@ def forged(draw: st.DrawFn) -> str:
     key = write_key.sign(draw(accounts), key_id, SECRETS[write_key.secret_id(key_id)])
     place = draw(st.integers(0, len(key) - 1))
     other = draw(st.sampled_from("abcxyz019_-.AZ=é ")).replace(key[place], "~")
-    return draw(
-        st.sampled_from([key[:place] + other + key[place + 1 :], key[:place] + key[place + 1 :], key + other])
-    )
+    before, after = key[:place], key[place + 1 :]
+    return draw(st.sampled_from([before + other + after, before + after, key + other]))
 
 
 @given(forged() | st.text(st.characters(exclude_categories=()), max_size=200))

@@ -68,9 +68,8 @@ class Deployed(HttpServer):
     def run(self, line: list[str], answer: str = "", stack: str = NAME) -> Result:
         """Run a command line on the stack, answering its prompt."""
         arguments = [*line, "--stack", stack, "--region", REGION]
-        return CliRunner(mix_stderr=False).invoke(
-            main, arguments, input=answer, env=self.environment, prog_name="sluice"
-        )
+        terminal = CliRunner(mix_stderr=False, env=self.environment)
+        return terminal.invoke(main, arguments, input=answer, prog_name="sluice")
 
     def refusing(self, what: str, status: int, code: str) -> AbstractContextManager[Any]:
         """Reject calls of an action or service for the duration of the block."""

@@ -123,10 +123,8 @@ def _check_rights(kind: str, operation: str, properties: Properties, otherwise: 
             "iam:PermissionsBoundary": properties.get("PermissionsBoundary"),
         }
         context = {key: value for key, value in context.items() if value}
-        service = action.partition(":")[0]
-        denied = iam_evaluator.enforce(
-            _caller.get(), action, service, _REGION, resource_arn=place, service_context=context
-        )
+        asked = _caller.get(), action, action.partition(":")[0], _REGION
+        denied = iam_evaluator.enforce(*asked, resource_arn=place, service_context=context)
         if denied:
             raise RefusedError(f"not authorized to perform: {action} on resource: {place}")
 

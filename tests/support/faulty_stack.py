@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from email.utils import formatdate
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import boto3
 import requests
@@ -24,7 +25,6 @@ from ops.cli import main
 from ops.stack import Stack
 from ops.template import sluice_template
 from shared.clock import SystemClock
-from shared.errors import SecretUnavailableError
 from tests.support.delivery import BUCKET, KEYS, RESOURCES, STREAM, TABLE, Delivery, Meddled
 from tests.support.event_source import worker_mapping
 
@@ -112,11 +112,10 @@ class FaultyStack(Stack):
         others = {"eu-SenderFunctionSchedule", "SenderFunctionWatermarks"}  # without WatermarkTable
         rules = sluice_template().schedules({}) | others
         states = {rule: "DISABLED" if rule in self.off | others else "ENABLED" for rule in rules}
+        named = [{"Name": f"{NAME}-{rule}-1ABC", "State": state} for rule, state in states.items()]
         return {
             "cloudwatch": _paged(MetricAlarms=shown, MetricDataResults=[]),
-            "events": _paged(
-                Rules=[{"Name": f"{NAME}-{rule}-1ABC", "State": states[rule]} for rule in rules]
-            ),
+            "events": _paged(Rules=named),
             "sns": _paged(Subscriptions=[{"SubscriptionArn": "arn"}]),
             "secretsmanager": self.made.secrets,
             "logs": SimpleNamespace(filter_log_events=lambda **_: {"events": list(self._log())}),
@@ -147,11 +146,8 @@ class FaultyStack(Stack):
         assert output == "AdminFunction"
         wiring = self.made.wiring_of(ADMIN)
         if self.redis_failure is not None:
-            wiring.admin._connect = self._fail
+            wiring.admin._connect = Mock(side_effect=self.redis_failure)
         return wiring.admin.run(event, self.made.deadline())
-
-    def _fail(self) -> Any:
-        raise self.redis_failure or SecretUnavailableError
 
 
 def _paged(**page: Any) -> Any:
@@ -160,8 +156,4 @@ def _paged(**page: Any) -> Any:
 
 def gone(code: str = "ResourceNotFoundException") -> Callable[[Any], None]:
     """Return a hook for calls to something that does not exist."""
-
-    def fail(_: Any) -> None:
-        raise client_error(code, "Describe", "not found")
-
-    return fail
+    return Mock(side_effect=client_error(code, "Describe", "not found"))

@@ -34,9 +34,7 @@ START = 1_764_000_000.0
 STREAM = "events"
 QUEUE_URL = "https://queue.invalid/overflow"
 BUCKET = "aside"
-_RESOURCES = Resources(
-    endpoint="", queue_url=QUEUE_URL, stream=STREAM, data_bucket=BUCKET, write_key_secret="keys"
-)
+_RESOURCES = Resources("", QUEUE_URL, stream=STREAM, data_bucket=BUCKET, write_key_secret="keys")
 NOTICES_URL = _RESOURCES.notices_url
 COUNTERS = _RESOURCES.counters_table
 SECRETS = {"k1": "first secret", "k2": "second secret"}

@@ -65,10 +65,8 @@ class Installation:
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         """Start the environment's Python as `run` does."""
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.home)} | variables
-        command, streams = (
-            [self.python, "-P", *arguments],
-            dict.fromkeys(("stdout", "stderr"), subprocess.PIPE),
-        )
+        command = [self.python, "-P", *arguments]
+        streams = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
         return subprocess.Popen(command, cwd=self.home, env=environment, text=True, **streams)
 
 

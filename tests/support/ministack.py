@@ -101,7 +101,6 @@ class Ministack:
     def client(self, service: str) -> Any:
         """Return a boto3 client of the emulator."""
         if service not in self._clients:
-            self._clients[service] = self._session.client(
-                service, endpoint_url=self.url, verify=str(self.certificate)
-            )
+            place = {"endpoint_url": self.url, "verify": str(self.certificate)}
+            self._clients[service] = self._session.client(service, **place)
         return self._clients[service]

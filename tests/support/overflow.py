@@ -43,10 +43,8 @@ def an_envelope(
     """Return an envelope with rows of one table. Their ids are the request's id and a number."""
     stamp = int(at * 1000)
     made = [delivery.row(f"{request_id}-{number}", int(at), received_at=stamp) for number in range(rows)]
-    tables = {"pageviews": made}
-    return envelope.decode(
-        delivery.envelope(account, tables, request_id=request_id, claim=claim, received_at=stamp)
-    )
+    named = {"request_id": request_id, "claim": claim, "received_at": stamp}
+    return envelope.decode(delivery.envelope(account, {"pageviews": made}, **named))
 
 
 class Way:

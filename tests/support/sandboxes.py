@@ -69,9 +69,8 @@ def aws_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def aws(aws_endpoint: str, redis_url: str) -> Resources:
     """The resources that the template creates, in a local AWS that contains nothing else."""
     requests.post(f"{aws_endpoint}/moto-api/reset", timeout=60).raise_for_status()
-    return resources.create(
-        aws_endpoint, shards=1, signing_secrets=SIGNING_SECRETS, td_api_key=API_KEY, redis_url=redis_url
-    )
+    secrets = {"signing_secrets": SIGNING_SECRETS, "td_api_key": API_KEY, "redis_url": redis_url}
+    return resources.create(aws_endpoint, shards=1, **secrets)
 
 
 @pytest.fixture

@@ -50,9 +50,8 @@ class Sluice:
     def run(self, line: str, answer: str = "") -> Result:
         """Run a command line, given without the word `sluice`, answering its prompt."""
         environment = {"SLUICE_HOME": str(self.home), "SLUICE_STACK": ""}
-        return CliRunner(mix_stderr=False).invoke(
-            main, shlex.split(line), input=answer, env=environment, prog_name="sluice"
-        )
+        terminal = CliRunner(mix_stderr=False, env=environment)
+        return terminal.invoke(main, shlex.split(line), input=answer, prog_name="sluice")
 
     def json(self, line: str) -> Any:
         """Run a command line with --json and return what it prints."""
@@ -89,8 +88,7 @@ class Sluice:
     def mark_shards(self) -> None:
         """Put a marker on each shard, as the sender does every five minutes."""
         made = self.stack.resources
-        place = made.client("kinesis"), made.stream, SystemClock()
-        shards = Shards(*place)
+        shards = Shards(made.client("kinesis"), made.stream, SystemClock())
         for shard in shards.all():
             shards.mark(shard)
 

@@ -13,12 +13,8 @@ EXISTING = {"Network": "existing", "SubnetIds": "subnet-0a,subnet-1a", "Security
 EXTERNAL = {"Network": "external"}
 DOMAIN = {"DomainName": "events.example.com", "HostedZoneId": "Z0123456789ABC"}
 SDK = {"SdkHosting": "on"}
-MODES = [
-    network | domain | sdk
-    for network, domain, sdk in product(
-        (MANAGED, EXISTING, EXTERNAL), (DOMAIN, {}), (SDK, {"SdkHosting": "off"})
-    )
-]
+CHOICES = product((MANAGED, EXISTING, EXTERNAL), (DOMAIN, {}), (SDK, {"SdkHosting": "off"}))
+MODES = [network | domain | sdk for network, domain, sdk in CHOICES]
 
 ARN = "arn:aws:secretsmanager:us-east-1:123456789012:secret:redis-a1b2c3"
 IN_MANAGED = {"Redis", "RedisUserGroup", "RedisReader", "RedisWriter"}

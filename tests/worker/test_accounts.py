@@ -1,6 +1,7 @@
 """Accounts in Redis: how they are written, and the worker's cache of them."""
 
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import redis
@@ -24,11 +25,6 @@ def filled() -> Any:
     account_store.apply(client, KEYS, {"shop": SHOP, "blog": BLOG}, now=0)
     client.hset(KEYS.of("odd"), mapping={"database": "No!"})
     return client
-
-
-def unreachable(**_: Any) -> Any:
-    """Fail as a client that does not reach Redis."""
-    raise redis.ConnectionError
 
 
 def cache(client: Any, clock: ManualClock | None = None) -> AccountCache:
@@ -57,7 +53,7 @@ def test_an_answer_from_before_the_clock_was_set_back_is_not_fresh() -> None:
     made, connect = cache(client, clock), client.pipeline
     made.resolve(["shop"])
     client.hset(KEYS.of("shop"), mapping=Account("new_db").to_fields())
-    client.pipeline = unreachable
+    client.pipeline = Mock(side_effect=redis.ConnectionError)
     clock.time -= 3600
     assert {"shop": SHOP} == made.resolve(["shop"])
     client.pipeline = connect
@@ -101,7 +97,7 @@ def test_a_removed_account_is_not_served_while_redis_fails() -> None:
     client.delete(KEYS.of("shop"))
     clock.sleep(61)
     assert {"shop": UNKNOWN} == made.resolve(["shop"])
-    client.pipeline = unreachable
+    client.pipeline = Mock(side_effect=redis.ConnectionError)
 
     assert {} == made.resolve(["shop"])
 

@@ -2,6 +2,7 @@
 
 from copy import replace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import redis
@@ -161,12 +162,8 @@ def test_reports_whether_a_table_shows_our_columns(account: str, table: str, sho
 def test_an_unreachable_redis_is_reported(problem: Exception, error: dict[str, str]) -> None:
     """A check reports it too, and checks Treasure Data all the same."""
     made = delivery()
-
-    def fail(*_: Any, **__: Any) -> Any:
-        raise problem
-
     for call in ("hset", "hmget", "hget", "scan_iter"):
-        setattr(made.redis, call, fail)
+        setattr(made.redis, call, Mock(side_effect=problem))
 
     assert error == ask(made, do="accounts")
     checked = ask(made, do="check")

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from unittest.mock import Mock
 
 import pytest
 
@@ -21,10 +22,7 @@ def test_wait_returns_the_results_of_all_jobs() -> None:
 def test_errors_are_raised_by_wait() -> None:
     """A job's error is raised where its result is awaited, after all jobs have ended."""
     done = []
-
-    def fail() -> int:
-        raise ZeroDivisionError
-
+    fail = Mock(side_effect=ZeroDivisionError)
     with pytest.raises(ZeroDivisionError):
         run_parallel(Threads, [fail, lambda: done.append(time.sleep(0.05)) or 1])
 

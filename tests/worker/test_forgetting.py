@@ -10,13 +10,14 @@ from io import BytesIO
 from itertools import islice
 from types import SimpleNamespace
 from typing import Any, cast, override
+from unittest.mock import Mock
 
 import msgpack
 import pytest
-from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from doubles.aws_errors import client_error
 from doubles.treasure_data import Action, Fault, Kind
 from ops.persons.person_search import WantedPersons, in_objects
 from ops.stack import Stack
@@ -470,10 +471,7 @@ def test_a_search_does_not_undo_a_refusal_that_was_asked_for_meanwhile() -> None
 def test_a_put_that_is_repeated_after_it_succeeded_counts_nothing_twice() -> None:
     """If a response is lost, S3's client repeats the put, and its condition fails."""
     made = delivered(envelope("shop", {"views": rows("p1", "a")}))
-
-    def repeat() -> None:
-        raise ClientError({"Error": {"Code": "PreconditionFailed"}}, "PutObject")
-
+    repeat = Mock(side_effect=client_error("PreconditionFailed", "PutObject"))
     notes = lambda request: request["Key"] == KEY and "forgotten" in books(made)  # noqa: E731 -- a condition
     made.s3.after["put_object"] = once(repeat, notes)
 
@@ -485,9 +483,7 @@ def test_a_put_that_is_repeated_after_it_succeeded_counts_nothing_twice() -> Non
 def test_rows_with_a_wrong_count_do_not_end_a_search(counted: int) -> None:
     """Which of them would stay is unknown. Their chunk is left, and reported; others of the same object are cut."""
     wrong = envelope("shop", {"views": rows("a", "p1")}, counted=counted, request_id="w")
-    made = shops(wrong, envelope("shop", {"carts": rows("b", "p2")}))
-    made.deliver()
-    made.clock.sleep(2 * HOUR)
+    made = delivered(wrong, envelope("shop", {"carts": rows("b", "p2")}))
     ask(made, "note")
     found = ask(made, "forget", prefix="spans/", after="")
 
@@ -502,9 +498,7 @@ def test_a_span_that_cannot_be_cut_does_not_end_a_search(trouble: str) -> None:
     made.clock.sleep(2 * HOUR)
     ask(made, "note")
     said = "Item size to update has exceeded the maximum allowed size"
-
-    def refuse() -> None:
-        raise ClientError({"Error": {"Code": "ValidationException", "Message": said}}, "UpdateItem")
+    refuse = Mock(side_effect=client_error("ValidationException", "UpdateItem", said))
 
     def lose() -> None:
         made.s3.client.delete_object(Bucket=BUCKET, Key=name_of(made.spans()[-1]))

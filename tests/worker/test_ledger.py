@@ -7,14 +7,15 @@ from copy import replace
 from functools import partial
 from operator import itemgetter
 from typing import Any
+from unittest.mock import Mock
 
 import msgpack
 import pytest
 from boto3.dynamodb.types import TypeDeserializer
-from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from doubles.aws_errors import client_error
 from doubles.clock import START as BEGAN
 from doubles.clock import ManualClock
 from doubles.dynamodb import MemoryDynamoDB
@@ -66,10 +67,8 @@ def client() -> MemoryDynamoDB:
 
 def ledger(client: Any, first: int = 1) -> Ledger:
     """Return a sandbox's ledger that numbers its writers from `first`."""
-    counter = itertools.count(first)
-    return Ledger(
-        client, TABLE, ManualClock(), lambda n: next(counter).to_bytes(n, "big"), CollectedTelemetry()
-    )
+    counter, telemetry = itertools.count(first), CollectedTelemetry()
+    return Ledger(client, TABLE, ManualClock(), lambda n: next(counter).to_bytes(n, "big"), telemetry)
 
 
 def appended(one: Ledger, wanted: Span) -> Span:
@@ -86,9 +85,8 @@ def stretch(after: Number, first: Number, last: Number, chain: ChainId = CHAIN) 
 
 def stored(client: Any, after: Number = START, chain: ChainId = CHAIN) -> dict[str, Any]:
     """Return a span's item."""
-    item: dict[str, Any] = client.get_item(
-        TableName=TABLE, Key={"pk": {"S": chain.name}, "sk": {"S": after}}
-    )["Item"]
+    key = {"pk": {"S": chain.name}, "sk": {"S": after}}
+    item: dict[str, Any] = client.get_item(TableName=TABLE, Key=key)["Item"]
     return item
 
 
@@ -240,10 +238,8 @@ def test_a_replacement_is_one_transaction(client: Any) -> None:
     assert written == one.get(old.place)
     assert one.get(Place(EDIT, N[9])) is None
 
-    repeating = Meddled(client)
-    repeating.before["transact_write_items"] = lambda request: client.transact_write_items(
-        **without_token(request)
-    )
+    repeating, repeat = Meddled(client), client.transact_write_items
+    repeating.before["transact_write_items"] = lambda request: repeat(**without_token(request))
     assert ledger(repeating, 200).replace(written.with_entries({}), replace(new, after=N[9]))
 
 
@@ -396,14 +392,9 @@ def test_a_claim_is_taken_over_only_from_an_owner_that_no_append_has_fixed(
 @pytest.mark.parametrize("code", ["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"])
 def test_a_transaction_that_failed_for_another_reason_proves_nothing(code: str) -> None:
     """Another transaction is under way, or DynamoDB throttles."""
-    meddled = Meddled(memory())
-
-    def refuse(_: Any) -> None:
-        error = ClientError({"Error": {"Code": "TransactionCanceledException"}}, "TransactWriteItems")
-        error.response["CancellationReasons"] = [{"Code": "ConditionalCheckFailed"}, {"Code": code}]  # type: ignore[typeddict-unknown-key]
-        raise error
-
-    meddled.before["transact_write_items"] = refuse
+    meddled, reasons = Meddled(memory()), [{"Code": "ConditionalCheckFailed"}, {"Code": code}]
+    error = client_error("TransactionCanceledException", "TransactWriteItems", CancellationReasons=reasons)
+    meddled.before["transact_write_items"] = Mock(side_effect=error)
 
     with pytest.raises(LedgerUnavailableError):
         ledger(meddled).append_with(span(), Q, 60)
@@ -422,12 +413,10 @@ def test_tags_chains_and_the_sweep_s_progress_are_remembered(client: Any) -> Non
     assert ("spans/x", None) == (one.noted(SWEPT), one.noted(WRITTEN_IN))
 
 
-def throttle(_: Any) -> None:
-    """Make DynamoDB throttle."""
-    raise ClientError({"Error": {"Code": "ProvisionedThroughputExceededException"}}, "Query")
+THROTTLED = client_error("ProvisionedThroughputExceededException", "Query")
 
 
-@pytest.mark.parametrize("failure", [throttle, lambda _: lose_answer()])
+@pytest.mark.parametrize("failure", [Mock(side_effect=THROTTLED), lambda _: lose_answer()])
 @pytest.mark.parametrize(
     "act",
     [

@@ -174,12 +174,10 @@ def test_a_shard_gets_one_marker_a_minute() -> None:
 def test_a_marker_reaches_its_shard_however_few_keys_that_has() -> None:
     """A shard that was split off for one busy key has only that key: no search finds a text with its hash."""
     made = Delivery()
-    busy = str(HASH_KEYS // 3)
-    made.kinesis.split_shard(StreamName=STREAM, ShardToSplit=SHARD, NewStartingHashKey=busy)
+    busy = HASH_KEYS // 3
+    made.kinesis.split_shard(StreamName=STREAM, ShardToSplit=SHARD, NewStartingHashKey=str(busy))
     upper = open_shards(made)[1].shard_id
-    made.kinesis.split_shard(
-        StreamName=STREAM, ShardToSplit=upper, NewStartingHashKey=str(HASH_KEYS // 3 + 1)
-    )
+    made.kinesis.split_shard(StreamName=STREAM, ShardToSplit=upper, NewStartingHashKey=str(busy + 1))
     put: list[dict[str, str]] = []
     made.kinesis.before["put_record"] = put.append
     mark(made)

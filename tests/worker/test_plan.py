@@ -46,9 +46,7 @@ def counts(planned: Plan) -> dict[str, int]:
 def test_cutting_keeps_to_the_limits(sizes: list[tuple[int, int]], most_rows: int, most_bytes: int) -> None:
     """Chunks keep the blocks in order and are as full as whole blocks allow; only a single block may exceed a limit."""
     blocks = [("views", count, bytes([n]) * size) for n, (count, size) in enumerate(sizes)]
-    data = [
-        Record(number(str(n)), STAMP, "shop", "k", 1, "r", 0, (block,)) for n, block in enumerate(blocks, 1)
-    ]
+    data = [Record(number(str(n)), STAMP, "shop", "k", 1, "r", 0, (one,)) for n, one in enumerate(blocks, 1)]
     chunks = plan(Decided(Records.of(data)), END, SHOP_DB, Cut(most_rows, most_bytes), STAMP).chunks
 
     assert [block[2] for block in blocks] == [part for chunk in chunks for part in chunk.blocks]

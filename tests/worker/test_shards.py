@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -62,12 +63,9 @@ def test_a_shard_that_is_not_listed_has_no_chain() -> None:
 )
 def test_a_stream_that_does_not_answer_is_an_error(act: Callable[[Shards], Any], error: Exception) -> None:
     """The stream's state is never guessed."""
-
-    def fail(_: Any) -> None:
-        raise error
-
     kinesis, shards, _ = one_shard()
-    kinesis.before = dict.fromkeys(("describe_stream_summary", "get_records", "list_shards"), fail)
+    calls = "describe_stream_summary", "get_records", "list_shards"
+    kinesis.before = dict.fromkeys(calls, Mock(side_effect=error))
 
     with pytest.raises(ShardUnreadableError):
         act(shards)

@@ -225,9 +225,8 @@ def test_settling_changes_no_state(states: dict[ChunkKey, State], named: bool) -
     """Whatever is known of a span's chunks before, the same is known after."""
     before = span(chunks={KEY: 2, CLICKS: 1, AGAIN: 1})
     if named:
-        before = before.with_entries(
-            {one: Entry(state) for one, state in states.items() if state is not SPLIT.state}
-        )
+        known = {one: Entry(state) for one, state in states.items() if state is not SPLIT.state}
+        before = before.with_entries(known)
     after = before.with_entries({}, settled=True)
 
     was, now = ({key: entry.state for key, entry in one.all_leaves()} for one in (before, after))
@@ -339,12 +338,9 @@ def test_an_item_has_room_for_splits() -> None:
         depth = depth.halves[1]
     half, owner = HALVES[0], Owner(CHAIN, number("9"))
     used = plan_bytes({KEY: 2}, span().destinations) + 280 + 14 + len(owner.name) + 48 + 2 * (280 + 12 + 2)
-    assert [True, False] == [
-        span(entries={KEY: SPLIT, half: WAITING}, copies={"c" * (360_000 - used + more): owner}).can_split(
-            KEY
-        )
-        for more in (0, 1)
-    ]
+    halved = {KEY: SPLIT, half: WAITING}
+    full = [span(entries=halved, copies={"c" * (360_000 - used + more): owner}) for more in (0, 1)]
+    assert [True, False] == [one.can_split(KEY) for one in full]
 
 
 @pytest.mark.parametrize(

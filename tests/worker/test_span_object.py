@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable
 from copy import replace
 from typing import Any
+from unittest.mock import Mock
 
 import msgpack
 import pytest
@@ -139,15 +140,10 @@ def test_a_deleted_object_is_gone(made: Made) -> None:
         made.objects.index(replace(made.span, object=None))
 
 
-def refuse(code: str) -> None:
-    """Fail as S3 does with this error."""
-    raise client_error(code, "x", status=403)
-
-
 @pytest.mark.parametrize("code", ["AccessDenied", "SlowDown", "NoSuchBucket", "InternalError"])
 def test_an_object_that_cannot_be_read_is_not_gone(made: Made, code: str) -> None:
     """A refusal proves nothing."""
-    made.s3.before["get_object"] = lambda _: refuse(code)
+    made.s3.before["get_object"] = Mock(side_effect=client_error(code, "x", status=403))
 
     with pytest.raises(BucketUnavailableError):
         made.fresh().index(made.span)
@@ -243,9 +239,8 @@ def test_a_failed_put_is_tried_once_more(made: Made) -> None:
     put(made, InlineExecutor())
     assert ["put_object"] * 2 == made.s3.calls
     made.s3.after.clear()
-    made.s3.before = dict.fromkeys(
-        ("put_object", "delete_object", "list_objects_v2"), lambda _: refuse("AccessDenied")
-    )
+    refused = Mock(side_effect=client_error("AccessDenied", "x", status=403))
+    made.s3.before = dict.fromkeys(("put_object", "delete_object", "list_objects_v2"), refused)
 
     with pytest.raises(BucketUnavailableError):
         put(made, InlineExecutor())

@@ -276,12 +276,10 @@ def test_the_next_step_with_a_doubt(
 ) -> None:
     """The same id until minute 45, nothing until 70, then a question; an operator may send without one. A drop sends nothing."""
     assert expected == step(Entry(state, since=SINCE), obstacle, decision, after)
-    old = (
-        Step(Action.SEND, Event.ABSENT) if decision else TOO_EARLY
-    )  # not under an id of which a restored ledger knows nothing
-    assert (old if expected == SEND else expected) == step(
-        Entry(state, SINCE, reason=LEDGER_RESTORED), obstacle, decision, after
-    )
+    # not under an id of which a restored ledger knows nothing
+    old = Step(Action.SEND, Event.ABSENT) if decision else TOO_EARLY
+    restored = Entry(state, SINCE, reason=LEDGER_RESTORED)
+    assert (old if expected == SEND else expected) == step(restored, obstacle, decision, after)
 
 
 @pytest.mark.parametrize(

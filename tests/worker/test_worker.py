@@ -4,6 +4,7 @@ import gc
 import json
 from contextlib import suppress
 from typing import Any
+from unittest.mock import Mock
 
 import msgpack
 import pytest
@@ -243,9 +244,8 @@ def test_dead_chunks_do_not_affect_their_neighbours() -> None:
         b'{"account":"shop","events":[{"table":"?"},{"table":"views","event_id":"e7"}]}',
     )
     made.map(shop=Account("shop_db", "active", frozenset({"k2"})), blog=Account("blog_db", "disabled"))
-    made.dynamodb.before["put_item"] = lambda put: made.dynamodb.client.put_item(
-        **put
-    )  # as if an answer was lost
+    put = made.dynamodb.client.put_item
+    made.dynamodb.before["put_item"] = lambda request: put(**request)  # as if an answer was lost
 
     assert made.deliver() is None
     assert ["e1", "e7"] == made.ids("shop_db", "views")
@@ -267,12 +267,8 @@ def test_an_unforeseen_error_or_too_little_time_holds_the_rest_of_the_batch() ->
     made = shops()
     numbers = made.put(*ROWS)
     made.deliver(0, 1)
-
-    def break_down(_: Any) -> None:
-        raise ZeroDivisionError
-
     made.start()
-    made.dynamodb.before = {"put_item": break_down}
+    made.dynamodb.before = {"put_item": Mock(side_effect=ZeroDivisionError)}
     assert numbers[1] == made.deliver()
     assert {"UnforeseenErrors": 1, "Holds": 1} == made.telemetry.counts
     made.dynamodb.before = {}

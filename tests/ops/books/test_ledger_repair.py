@@ -44,9 +44,8 @@ def put(*ids: str, account: str = "shop", claim: int = 0, request_id: str = "") 
     def step(made: Delivery) -> None:
         now = int(made.clock.now())
         rows = {"views": [row(one, now) for one in ids]}
-        made.put(
-            envelope(account, rows, request_id=request_id or ids[0], claim=claim, received_at=now * 1000)
-        )
+        named = request_id or ids[0]
+        made.put(envelope(account, rows, request_id=named, claim=claim, received_at=now * 1000))
         made.deliver(-1)
 
     return step
@@ -60,40 +59,28 @@ def interrupt(made: Delivery, act: Callable[[], object], call: str = "put_item")
     made.start()
 
 
-def killed(*ids: str) -> Step:
-    """Return a step whose worker is killed between the put of the object and the append; another one takes the record."""
-
-    def step(made: Delivery) -> None:
-        interrupt(made, lambda: put(*ids)(made))
-        made.clock.sleep(60)
-        made.deliver(-1)
-
-    return step
+def killed(made: Delivery) -> None:
+    """Have a worker killed between the put of the object and the append; another one takes the record."""
+    interrupt(made, lambda: put("g")(made))
+    made.clock.sleep(60)
+    made.deliver(-1)
 
 
-def outage(*ids: str) -> Step:
-    """Return a step in which Treasure Data is away: the rows wait, and are delivered much later."""
-
-    def step(made: Delivery) -> None:
-        made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=503))
-        put(*ids)(made)
-        made.td.faults.clear()
-        made.clock.sleep(5000)
-        made.start().send()
-
-    return step
+def outage(made: Delivery) -> None:
+    """Have rows wait while Treasure Data is away; they are delivered much later."""
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=503))
+    put("c", "d")(made)
+    made.td.faults.clear()
+    made.clock.sleep(5000)
+    made.start().send()
 
 
-def unknown_at_first(*ids: str) -> Step:
-    """Return a step with rows of an account that is added only later, when an operator has its dead rows sent."""
-
-    def step(made: Delivery) -> None:
-        put(*ids, account="late")(made)
-        made.map(late="shop_db")
-        made.clock.sleep(5000)
-        made.start().send(State.DEAD)
-
-    return step
+def unknown_at_first(made: Delivery) -> None:
+    """Receive a row of an account that is added only later, when an operator has its dead rows sent."""
+    put("e", account="late")(made)
+    made.map(late="shop_db")
+    made.clock.sleep(5000)
+    made.start().send(State.DEAD)
 
 
 def edit(made: Delivery, later: int = 1) -> None:
@@ -104,42 +91,34 @@ def edit(made: Delivery, later: int = 1) -> None:
     made.sender_wiring.replacements.edit(span.place, key, b"".join(map(msgpack.packb, rows)))
 
 
-def edited(event_id: str) -> Step:
-    """Return a step in which an operator edits a dead row: the new one has a chain whose name follows from the chunk's."""
-
-    def step(made: Delivery) -> None:
-        made.map(edited="shop_db")
-        made.fail(415)
-        put(event_id, account="edited")(made)
-        made.td.faults.clear()
-        made.clock.sleep(5000)
-        edit(made.start())
-        made.send()
-
-    return step
+def edited(made: Delivery) -> None:
+    """Have an operator edit a dead row: the new one has a chain whose name follows from the chunk's."""
+    made.map(edited="shop_db")
+    made.fail(415)
+    put("l", account="edited")(made)
+    made.td.faults.clear()
+    made.clock.sleep(5000)
+    edit(made.start())
+    made.send()
 
 
-def passed_over(*ids: str) -> Step:
-    """Return a step in which the event source passes a record over, which is recovered later: it is in a gap."""
-
-    def step(made: Delivery) -> None:
-        rows = {"views": [row(ids[0])]}
-        made.put(envelope("shop", rows, request_id=ids[0]), marker(0).encode(), marker(0).encode())
-        made.deliver(-2)  # a span without an object, before the one that the gap's name comes from
-        put(*ids[1:])(made)
-        made.run(made.event(-4, -3) | {"replay": True})
-
-    return step
+def passed_over(made: Delivery) -> None:
+    """Have the event source pass a record over, which is recovered later: it is in a gap."""
+    passed = envelope("shop", {"views": [row("h")]}, request_id="h")
+    made.put(passed, marker(0).encode(), marker(0).encode())
+    made.deliver(-2)  # a span without an object, before the one that the gap's name comes from
+    put("i")(made)
+    made.run(made.event(-4, -3) | {"replay": True})
 
 
 HISTORY: dict[str, Step] = {
     "delivered": put("a", "b"),
-    "waited": outage("c", "d"),
-    "dead": unknown_at_first("e"),
-    "edited": edited("l"),
+    "waited": outage,
+    "dead": unknown_at_first,
+    "edited": edited,
     "claimed": put("f", claim=1, request_id="f"),
-    "killed": killed("g"),
-    "gap": passed_over("h", "i"),
+    "killed": killed,
+    "gap": passed_over,
     "copy": put("f", claim=1, request_id="f"),
     "again": put("j", claim=1_700_000_000_000, request_id="j"),
     "more": put("k"),

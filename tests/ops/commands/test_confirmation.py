@@ -109,10 +109,8 @@ def test_what_another_operator_changes_meanwhile_stays(tmp_path: Path, line: str
     stack.break_(invoke=invoke)
     result = stack.run(f"{line.format(file=file)} --yes")
 
-    assert (1, "Error: Others have changed the accounts meanwhile. Try again\n") == (
-        result.exit_code,
-        result.stderr,
-    )
+    said = "Error: Others have changed the accounts meanwhile. Try again\n"
+    assert (1, said) == (result.exit_code, result.stderr)
     assert "right_db" == stack.made.redis.hget(KEYS.of("shop"), "database")
 
 

@@ -26,11 +26,6 @@ def send(sluice: Sluice, table: str, **emails: str) -> None:
     sluice.post("app", [{"table": table, "event_id": one, "email": email} for one, email in emails.items()])
 
 
-def refuse(sluice: Sluice, table: str) -> None:
-    """Have Treasure Data refuse imports into a table."""
-    sluice.td("faults", {"kind": "status", "action": "import", "table": table, "status": 415})
-
-
 def states(sluice: Sluice, table: str) -> dict[str, int]:
     """Return the table's line in the books, without zeros."""
     tables = sluice.json("status --local --all")["balance"]["tables"]
@@ -47,7 +42,7 @@ def lines_of(text: str) -> list[dict[str, Any]]:
 def test_persons_are_forgotten_everywhere_and_nobody_else(sluice: Sluice, tmp_path: Path) -> None:
     """The books count the rows on a line of their own; each receipt says what was deleted of its person, also of many in a file."""
     persons = {name: f"{name}@example.com" for name in ("p", "q", "m", "n")}
-    refuse(sluice, "forget_dead")
+    sluice.td("faults", {"kind": "status", "action": "import", "table": "forget_dead", "status": 415})
     send(sluice, "forget_dead", **{f"d{name}": email for name, email in persons.items()})
     send(sluice, "forget_sent", **{f"s{name}": email for name, email in persons.items()}, sm2=persons["m"])
     until(lambda: len(sluice.rows("field_app", "forget_sent")) == 5)
@@ -84,11 +79,8 @@ def test_persons_are_forgotten_everywhere_and_nobody_else(sluice: Sluice, tmp_pa
     ]
     assert ["sq"] == sluice.rows("field_app", "forget_sent")
     assert {"received": 4, "dead": 1, "forgotten": 3} == states(sluice, "forget_dead")
-    assert ["dq"] == [
-        one["row"]["event_id"]
-        for one in lines_of(sluice.run("export email=q@example.com --account app --local").stdout)
-        if one.get("table") == "forget_dead"
-    ]
+    exported = lines_of(sluice.run("export email=q@example.com --account app --local").stdout)
+    assert ["dq"] == [one["row"]["event_id"] for one in exported if one.get("table") == "forget_dead"]
     since, now = (screen.utc(int(time.time()) - ago) for ago in (600, 0))
     forced = f"replay --force --from {since} --to {now} --account app --table forget_sent --local --yes"
     assert 0 == sluice.json(forced)["rows"]["passed_over"]  # nothing was sent before under this tag
@@ -169,9 +161,8 @@ def test_events_in_the_overflow_queue_are_found_as_they_are_kept() -> None:
     stack.made.map(shop="shop_db")
     hashed = hashed_column("p@example.com", HASH_KEY.encode())
     rows = [row("plain", email="p@example.com"), row("hashed", email=hashed), row("other", email="q")]
-    rejected = RejectedEvent(
-        1, "invalid_table", "", b'{"event_id": "rejected", "Email": "p@example.com", "EMAIL": 1}'
-    )
+    original = b'{"event_id": "rejected", "Email": "p@example.com", "EMAIL": 1}'
+    rejected = RejectedEvent(1, "invalid_table", "", original)
     data = decode(envelope("shop", {"views": rows}))._replace(rejected=(rejected,)).encode()
     message = {"QueueUrl": RESOURCES.queue_url, "MessageBody": b64encode(data).decode()}
     stack.sqs.send_message(**message)

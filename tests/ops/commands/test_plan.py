@@ -20,12 +20,8 @@ NOW = 1_764_000_000.0
 names = st.from_regex(r"[a-z_][a-z0-9_]{2,12}", fullmatch=True) | st.sampled_from(["on", "null", "y"])
 numbers = st.integers(-(2**53), 2**53) | st.floats(allow_nan=False)
 scalars = st.none() | st.text(max_size=8) | numbers | st.booleans()
-rows = st.lists(
-    st.tuples(
-        st.sampled_from(["pageviews", "off", "123", "null"]), st.dictionaries(names, scalars, max_size=5)
-    ),
-    min_size=1,
-)
+tables = st.sampled_from(["pageviews", "off", "123", "null"])
+rows = st.lists(st.tuples(tables, st.dictionaries(names, scalars, max_size=5)), min_size=1)
 
 
 def profile(*found: dict[str, Any], table: str = "orders") -> Profile:

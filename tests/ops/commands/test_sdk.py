@@ -25,10 +25,8 @@ SNIPPET = "<script>\nsluice('init',{endpoint:'{{endpoint}}',key:'{{key}}',auto:t
 
 def built(folder: Path, script: str = "first") -> Build:
     """Write the files of a build and return it."""
-    files = {
-        name: {"path": f"0.1.0/{name}", "bytes": 5, "gzip": 5, "integrity": "sha384-x"}
-        for name in ("sluice.js", "sluice.mjs")
-    }
+    same = {"bytes": 5, "gzip": 5, "integrity": "sha384-x"}
+    files = {name: {"path": f"0.1.0/{name}", **same} for name in ("sluice.js", "sluice.mjs")}
     folder.mkdir(exist_ok=True)
     (folder / "manifest.json").write_text(json.dumps({"version": "0.1.0", "files": files}))
     (folder / "snippet.html").write_text(SNIPPET)

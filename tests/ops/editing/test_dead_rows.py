@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from gzip import decompress
 from pathlib import Path
-from unittest.mock import ANY
+from unittest.mock import ANY, Mock
 from urllib.error import HTTPError
 
 import click
@@ -96,19 +96,13 @@ def test_a_mistake_can_be_corrected(monkeypatch: pytest.MonkeyPatch) -> None:
     """The editor opens again with the text as it was saved; giving up changes nothing."""
     editable = shown()
     good = text_of(editable).replace('"b"', '"b", "n": 1', 1)
-    texts, opened = ["nonsense", good, "nonsense", None], list[str]()
-
-    def edit(text: str, extension: str) -> str | None:  # noqa: ARG001 -- click's signature
-        opened.append(text)
-        return texts.pop(0)
-
+    edit = Mock(side_effect=["nonsense", good, "nonsense", None])
     monkeypatch.setattr(click, "edit", edit)
-    answers = iter([True, False])
-    monkeypatch.setattr(click, "confirm", lambda *_, **__: next(answers))
+    monkeypatch.setattr(click, "confirm", Mock(side_effect=[True, False]))
     ask = partial(Editor().ask, text_of(editable), partial(read, editable))
 
     assert [editable[0].title] == [one.title for one in ask()]
-    assert [text_of(editable), "nonsense"] == opened
+    assert [text_of(editable), "nonsense"] == [opened.args[0] for opened in edit.mock_calls]
     with pytest.raises(Failure, match=r"the text has 1 instead of 4 rows: .*; nothing was changed"):
         ask()
     assert [] == ask()

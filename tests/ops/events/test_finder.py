@@ -35,9 +35,8 @@ class Found:
     def __init__(self, **options: Any) -> None:
         self.delivery = shops(**options)
         self.queue: Any = MemorySQS(self.delivery.clock.now)
-        self.url = self.queue.create_queue(QueueName="overflow", Attributes={"VisibilityTimeout": "1800"})[
-            "QueueUrl"
-        ]
+        hidden = {"VisibilityTimeout": "1800"}
+        self.url = self.queue.create_queue(QueueName="overflow", Attributes=hidden)["QueueUrl"]
         self.searched = Searched()
 
     def finder(self, query: EventQuery, since: float, seconds: float) -> Finder:

@@ -1,6 +1,7 @@
 """The reads of a shard: where they begin, what an answer means, and how they wait."""
 
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from botocore.exceptions import ReadTimeoutError
@@ -9,7 +10,7 @@ from botocore.parsers import ResponseParserError
 from doubles.aws_errors import client_error
 from doubles.clock import START as BEGAN
 from doubles.clock import ManualClock
-from ops.stream.readable_shards import Cursor, NoSuchRecordError, Page, Position, ReadableShards
+from ops.stream.readable_shards import NoSuchRecordError, Page, Position, ReadableShards
 from shared.errors import ShardGoneError, ShardUnreadableError
 from tests.support.delivery import SHARD, STREAM
 from worker.record import number
@@ -43,7 +44,7 @@ class Kinesis:
     def __init__(self, *script: dict[str, Any] | Exception) -> None:
         self.clock = ManualClock()
         self.shards = ReadableShards(self, STREAM, self.clock)  # type: ignore[arg-type]  # two calls are made
-        self._script = list(script)
+        self._answer = Mock(side_effect=script)
         self.calls: list[Any] = []
         self.times: list[float] = []
 
@@ -58,15 +59,7 @@ class Kinesis:
         assert Limit == 10_000
         self.calls.append(ShardIterator)
         self.times.append(self.clock.now())
-        answer = self._script.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-
-def cursor(*script: dict[str, Any] | Exception) -> Cursor:
-    """Return a cursor whose reads follow the script."""
-    return Kinesis(*script).shards.cursor(SHARD, OLDEST)
+        return self._answer()
 
 
 def numbers_of(read: Page | None) -> list[str] | None:
@@ -105,7 +98,7 @@ def test_a_read_begins_at_its_position(position: Position, kind: str, place: dic
 )
 def test_the_tip_is_what_kinesis_says_it_is(answer: dict[str, Any], at_tip: bool, ended: bool) -> None:
     """An empty answer alone is not the tip. A missing iterator means that no record will follow."""
-    read = cursor(answer).read()
+    read = Kinesis(answer).shards.cursor(SHARD, OLDEST).read()
 
     assert (at_tip, ended) == (read.at_tip, read.ended)
 
@@ -141,7 +134,8 @@ def test_throttled_reads_back_off(error: Exception) -> None:
 @pytest.mark.parametrize("error", FAILING)
 def test_a_read_that_keeps_failing_is_an_error(error: Exception) -> None:
     """The fourth consecutive failure raises. A successful read restarts the count."""
-    one = cursor(error, error, error, page(1, behind=9), error, error, error, error)
+    kinesis = Kinesis(error, error, error, page(1, behind=9), error, error, error, error)
+    one = kinesis.shards.cursor(SHARD, OLDEST)
     for _ in range(7):
         one.read()
 

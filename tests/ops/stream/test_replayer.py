@@ -4,6 +4,7 @@ import tracemalloc
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -202,10 +203,7 @@ def test_ctrl_c_says_how_to_continue(capsys: pytest.CaptureFixture[str]) -> None
     """The same command again skips what is in a span."""
     delivery = put(delivered("x"), "a", seconds=1)
 
-    def invoke(*_: Any) -> dict[str, Any]:
-        raise KeyboardInterrupt
-
-    assert INTERRUPTED == run(delivery, invoke)
+    assert INTERRUPTED == run(delivery, Mock(side_effect=KeyboardInterrupt))
     said = "interrupted; 1 record read. 0 rows sent, 2 skipped. To continue, run the same command again"
     assert said in capsys.readouterr().err
 
