@@ -364,8 +364,7 @@ def main(
     """Simulate, print the results, and exit with status 1 if a promise is broken."""
     kinds = ["" if one == "none" else one for one in outage or OUTAGES]
     cases = [Case(*one, hours, shards) for one in itertools.product(kinds, sorted(rate), chunks)]
-    # what a simulation holds is needed to its end, and collecting garbage looks at all of it, again and again
-    with Pool(max_tasks_per_child=1, initializer=gc.disable) as pool:
+    with Pool(max_tasks_per_child=1, initializer=gc.disable) as pool:  # it needs all it has
         results = list(pool.map(simulate, cases))
     for is_outage, some in itertools.groupby(results, lambda one: bool(one.case.kind)):
         told = [_told(one) for one in some]

@@ -152,11 +152,12 @@ class Pipeline:
         """End all faults, let everything settle, replay everything twice days later, and send late copies of requests."""
         until = self.heal()
         self._wait(SENDER.timeout)
-        self._note_forced()
         while self._simulation.now < until:
+            self._note_forced()
             self.sender.invoke({"sweep": True})
             self._pause_sender(min(until, self._simulation.now + _DAY))
         self.rest(hours=72)
+        self._note_forced()  # perhaps a restored ledger has been repaired only now
         if self.restoring.take_out():
             self.rest(hours=24)
         self.missing = self._missing()
