@@ -1,5 +1,7 @@
 """Reads secrets from Secrets Manager and keeps them in memory."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
 _SECONDS_BETWEEN_READS = 30.0
+_LOOK_SECONDS = 0.01
 
 
 @dataclass(eq=False)
@@ -33,7 +36,7 @@ class Secret:
         now, reads = self._clock.now(), self._reads
         if self.text and now - self._read_at <= max_age:
             return self.text  # even while another thread reads it
-        with self._lock:
+        with self._alone():
             if self._reads == reads:  # no other thread has read it meanwhile
                 self._read(now)
             if not self.text:
@@ -43,10 +46,20 @@ class Secret:
     def changed(self, used: str) -> bool:
         """Return whether the text differs from `used`. If it does not, read it again first, but at most every 30 s."""
         now = self._clock.now()
-        with self._lock:
+        with self._alone():
             if self.text == used and now - self._read_at >= _SECONDS_BETWEEN_READS:
                 self._read(now)
             return self.text != used
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Wait, by the clock that was passed in, until no other thread reads the secret."""
+        while not self._lock.acquire(blocking=False):
+            self._clock.sleep(_LOOK_SECONDS)
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def _read(self, now: float) -> None:
         """Read the text, or note why it cannot be read."""
