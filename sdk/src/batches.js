@@ -17,16 +17,8 @@ export const GATHER_MS = 1000;
 /** How long only one page may send a batch. */
 export const LEASE_MS = 15000;
 
-/**
- * The batches that only this page may send.
- *
- * @type {Record<string, boolean>}
- */
-const unsent = {};
-
-/** The open batch, which accepts events: its key, its events as JSON joined by commas, and their number. */
+/** The open batch, which accepts events: its key, and their number. */
 let open = '';
-let events = '';
 let count = 0;
 /** Number of dropped events that no event has reported yet, in `sluice_dropped`. */
 let dropped = 0;
@@ -42,42 +34,30 @@ export const batchId = (key) => key.split('.')[3];
 const age = (key) => Math.abs(Date.now() - parseInt(batchId(key), 36));
 
 /**
- * Returns whether only this page may send a batch: it made the batch and has not sent it, and the lease has not ended. Once
- * any page may send it, that stays so, however the clock jumps.
+ * Returns when any page may send a batch (UNIX ms); when it was first sent if its outcome is unknown (UNIX ms), 0 if it is not,
+ * or nothing if no page has tried; and its events as JSON, joined by commas. If there is no such batch, all are empty.
  *
  * @param {string} key
+ * @returns {string[]}
  */
-export const isOwn = (key) => {
-  if (age(key) >= LEASE_MS) delete unsent[key];
-  return unsent[key];
-};
+export const load = (key) => ((read(key) || '') + '\n\n').split('\n'); // JSON has none
 
 /**
- * Returns when any page may send a batch (UNIX ms), when it was first sent if its outcome is unknown (UNIX ms, else 0), and
- * its events as JSON, joined by commas. If there is no such batch, the events are empty.
+ * Returns whether only this page may send a batch: it has made it within LEASE_MS, and no page has tried to send it.
  *
  * @param {string} key
- * @returns {[due: number, sent: number, events: string]}
  */
-export const load = (key) => {
-  const [due, sent, text] = ((isOwn(key) ? memory[key] : read(key)) || '').split('\n'); // JSON has none
-  return [+due, +sent, text || ''];
-};
+export const isOwn = (key) => memory[key] && age(key) < LEASE_MS && !load(key)[1];
 
 /**
  * Stores a batch.
  *
  * @param {string} key
  * @param {number} wait ms until any page may send it.
- * @param {number} sent When it was first sent, as in `load`.
+ * @param {string | number} sent When it was first sent, as in `load`.
  * @param {string} text Its events.
- * @param {boolean} own Whether only this page may send it until then, because it has not sent it. By default, only the open one.
  */
-export const store = (key, wait, sent, text, own = key == open) => {
-  if (own) unsent[key] = own;
-  else delete unsent[key];
-  write(key, [Date.now() + wait, sent, text].join('\n'), true);
-};
+export const store = (key, wait, sent, text) => write(key, [Date.now() + wait, sent, text].join('\n'), true);
 
 /** Returns the keys of all pages' batches except the open one, oldest first. */
 export const closed = () =>
@@ -143,7 +123,8 @@ export const add = (event) => {
     return tell(true, 'too_large', event);
   }
   dropped = 0;
-  if (open && events.length + text.length < MAX_CHARACTERS && age(open) < GATHER_MS) {
+  let [, , events] = load(open); // empty if another page has erased it
+  if (events && events.length + text.length < MAX_CHARACTERS && age(open) < GATHER_MS) {
     events += ',' + text;
   } else {
     guard(trim)(); // another script may have written what it reads
@@ -151,6 +132,6 @@ export const add = (event) => {
     count = 0;
     events = text;
   }
-  store(open, LEASE_MS, 0, events);
+  store(open, LEASE_MS, '', events);
   return ++count >= MAX_EVENTS;
 };

@@ -33,7 +33,8 @@ export const commands = {
   init(options) {
     if (settings.key) return;
     Object.assign(settings, options);
-    tell(!settings.key || !settings.endpoint, 'init', options);
+    if (!settings.endpoint) settings.key = ''; // nothing is recorded without a key
+    tell(!settings.key, 'init', options);
     onLast(window, 'pagehide', () => {
       if (FULL) start();
       release();

@@ -44,7 +44,7 @@ const ahead = (time) => {
 
 const pause = () => ahead(/** @type {any} */ (read(keyOf('pause'))));
 /** @param {string} key */
-const lease = (key) => ahead(load(key)[0]);
+const lease = (key) => ahead(+load(key)[0]);
 const url = () => ('' + settings.endpoint).replace(/\/$/, '') + '/v1/events';
 
 /**
@@ -62,13 +62,14 @@ const body = (key, events) =>
  */
 const send = async (key) => {
   let [, sent, events] = load(key);
-  if (!events) return remove(key); // not a batch
+  const all = guard(JSON.parse)(`[${events}]`) || [];
+  if (!all[0]) return remove(key); // not a batch
   let wait = 0;
   // A batch with an unknown outcome that the server may no longer recognise counts as delivered.
-  let done = sent && Date.now() - sent > MEMORY_MS;
+  let done = +sent && Date.now() - +sent > MEMORY_MS;
   if (!done) {
     const text = body(key, events);
-    store(key, LEASE_MS, sent || Date.now(), events);
+    store(key, LEASE_MS, +sent || Date.now(), events);
     try {
       const controller = new AbortController();
       setTimeout(() => controller.abort(), PATIENCE_MS);
@@ -78,15 +79,18 @@ const send = async (key) => {
         keepalive: text.length < MAX_CHARACTERS,
         signal: controller.signal,
       });
-      const { ok, status } = answer;
-      wait = 1000 * /** @type {any} */ (answer.headers.get('retry-after')) || 0;
-      // Only Sluice's answers have one of them: other servers' errors have codes, too.
-      const { error, rejected = answer.headers.get('x-sluice-error') } = await answer.json();
-      // A batch that is unreadable, unwanted or too large stays so; an operator can fix the cause of other refusals.
-      done = rejected && (ok || status == 400 || status == 403 || status == 413);
-      const all = JSON.parse(`[${events}]`);
-      tell(ok ? rejected[0] : status < 500 && status != 429, 'answer', status, error || rejected, all, done);
-      if (done) drop(ok ? rejected.map((/** @type {{index: number}} */ one) => all[one.index]) : all);
+      const { status, headers } = answer;
+      wait = 1000 * /** @type {any} */ (headers.get('retry-after')) || 0;
+      const { error, accepted, rejected = [] } = await answer.json();
+      // Only Sluice's responses account for every event, or name their error in a header. A batch that is unreadable, unwanted or
+      // too large stays so; an operator can fix the cause of other refusals.
+      const lost =
+        status <= 400 && accepted + rejected.length == all.length
+          ? rejected.map((/** @type {{index: number}} */ one) => all[one.index])
+          : headers.get('x-sluice-error') && (status == 400 || status == 403 || status == 413) && all;
+      tell(lost ? lost[0] : status < 500 && status != 429, 'answer', status, error || rejected, all, lost);
+      if (lost) drop(lost);
+      done = lost;
     } catch (error) {
       tell(false, 'no_answer', error);
     }
@@ -100,7 +104,7 @@ const send = async (key) => {
   if (load(key)[2]) {
     // It was not deleted meanwhile.
     write(keyOf('pause'), Date.now() + wait);
-    store(key, wait, sent, events);
+    store(key, wait, +sent, events);
   }
 };
 
@@ -154,12 +158,11 @@ export const leave = () => {
   close();
   for (const key of closed()) {
     const [, sent, events] = load(key);
-    const own = isOwn(key);
-    if (isGranted() && key != underway && (own || !stored(key))) {
+    if (isGranted() && key != underway && (isOwn(key) || !stored(key))) {
       const text = body(key, events);
       // Before the beacon, because a browser may stop the script of a page that is left at any step, and later run it again.
-      store(key, LEASE_MS, sent || Date.now(), events);
-      if (!guard(() => navigator.sendBeacon(url(), text))()) store(key, LEASE_MS, sent, events, own);
+      store(key, LEASE_MS, +sent || Date.now(), events);
+      if (!guard(() => navigator.sendBeacon(url(), text))()) store(key, LEASE_MS, sent, events);
     }
   }
 };

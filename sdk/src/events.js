@@ -1,4 +1,4 @@
-import { close, serialize } from './batches.js';
+import { serialize } from './batches.js';
 import { authorColumns, browserColumns, pageColumns } from './columns.js';
 import { enqueue } from './delivery.js';
 import { isGranted } from './permission.js';
@@ -51,7 +51,6 @@ export const release = guard(() => {
   } else if (granted == null) {
     held = events.filter(([, change], index) => change || index >= events.length - MAX_HELD);
   } else {
-    close();
     forget();
     keys().forEach((key) => key.startsWith(keyOf('')) && remove(key));
   }

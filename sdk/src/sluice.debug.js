@@ -32,6 +32,7 @@ const ADVICE = {
   invalid_key: 'Issue a key with "sluice keys issue", or check that it belongs to this endpoint.',
   unwanted_bot: 'This stack does not accept bots, and this browser says that it is one.',
   invalid_table: 'The table is the name passed to "track", or the option pageTable or eventTable.',
+  200: 'This response is not from Sluice. Check the option endpoint.',
   404: 'There is no Sluice at this URL. Check the option endpoint.',
 };
 

@@ -180,6 +180,19 @@ test('a second init or a second script has no effect', async () => {
   assert.equal(browser.server.requests[0].url, 'https://collect.example/v1/events');
 });
 
+test('nothing is sent or stored without a key or an endpoint', async () => {
+  for (const options of [{ key: '' }, { endpoint: '' }]) {
+    const browser = new Browser();
+    const page = browser.open({ ...options, auto: true });
+    page.sluice('identify', 'u');
+    page.sluice('page');
+    await browser.clock.advance(2000);
+    page.leave();
+    await browser.clock.advance(2000);
+    assert.deepEqual([browser.server.requests, [...browser.stored]], [[], []]);
+  }
+});
+
 test('the core script has the same commands', async () => {
   const browser = new Browser({ script: 'sluice.core.js' });
   const page = browser.open({ auto: true });

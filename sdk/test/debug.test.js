@@ -72,6 +72,7 @@ test('each rejection is logged with its code', async () => {
     { status: 503, body: { error: { code: 'stream_unavailable', message: 'later' } } },
     { status: 400, body: { accepted: 0, rejected: [{ index: 0, code: 'invalid_table', message: 'no such name' }] } },
     { status: 403, body: { message: 'Forbidden' } },
+    { status: 200, body: { status: 'ok' } },
     { status: 403, headers: { 'x-sluice-error': 'revoked_key' }, body: { error: { code: 'revoked_key', message: 'no' } } },
   ];
   browser.server.decide = () => fates.shift() || 'take';
@@ -87,6 +88,7 @@ test('each rejection is logged with its code', async () => {
     'invalid_table: event rejected: no such name. ',
     '0 events delivered',
     '403: 1 events are kept and sent again.',
+    '200: This response is not from Sluice. Check the option endpoint. 1 events are kept and sent again.',
     'revoked_key: no. 1 events are dropped.',
   ])
     assert.ok(says(told(), line), `${line}: ${told().join('\n')}`);

@@ -211,6 +211,17 @@ test('events of other pages are erased by denied consent too', async () => {
   assert.deepEqual(visit.sent(), []);
 });
 
+test('denied consent erases events that another page is about to send, even if that page records more', async () => {
+  const visit = open();
+  visit.page.sluice('track', 'visits', { n: 1 });
+  await visit.browser.clock.advance(100);
+  visit.browser.open().sluice('consent', 'denied');
+  await visit.browser.clock.advance(100);
+  visit.page.sluice('track', 'visits', { n: 2 });
+  await visit.browser.clock.advance(60_000);
+  assert.deepEqual(visit.sent(), [2]);
+});
+
 const id = async (options, cookie) => {
   const visit = open(options, {}, cookie);
   visit.page.sluice('page');
