@@ -192,7 +192,6 @@ class Intake:
             {**batch.columns, "bot": visitor.bot} if visitor.bot else batch.columns,
             drift=rows.clock_drift(batch.sent_at, now // 1000),
             table_is_column=batch.single_table,
-            is_small=request.is_small,
         )
         key = sender.key
         check = PlanCheck(sender.plan, partial(self.privacy.screen, visitor))

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote, unquote_to_bytes
 
 from ingest.refusal import Refused
-from shared import rows
 from shared.json_codec import without_surrogates
 
 MAX_RAW_BYTES = 1024 * 1024
@@ -26,7 +25,6 @@ FIRST_PARTY = "/c"
 
 _FIRST_PARTY_PATHS = f"{FIRST_PARTY}/"
 _GZIP_MAGIC = b"\x1f\x8b"
-_GZIP_IN_BASE64 = ("H4", "SD")  # once and twice; the third character depends on what follows the magic bytes
 _JSON_OR_GZIP_IN_BASE64 = (b"e", b"W", b"H4", b"I", b"C", b"D")  # the last three begin with white space
 _GZIP_WINDOW = 31  # tells zlib to accept only gzip
 _ZLIB_WINDOW = 15  # the zlib format, which HTTP calls deflate (RFC 9110)
@@ -50,7 +48,6 @@ class Request(NamedTuple):
         cookies: each `name=value`.
         path_parameters: values for the names in braces in the route's path.
         deadline: when the response must be ready, UNIX seconds.
-        raw_query: the query string as sent.
     """
 
     method: str
@@ -64,7 +61,6 @@ class Request(NamedTuple):
     cookies: Sequence[str] = ()
     path_parameters: Mapping[str, str] = MappingProxyType({})
     deadline: float = math.inf
-    raw_query: str = ""
 
     @classmethod
     def from_event(cls, event: Mapping[str, Any], deadline: float = math.inf) -> "Request":
@@ -75,14 +71,14 @@ class Request(NamedTuple):
         """
         context = event["requestContext"]
         http = context["http"]
-        path, raw_query = event["rawPath"], event.get("rawQueryString") or ""
+        path = event["rawPath"]
         path = _SLASHES.sub("/", path) if "//" in path else path
         if path.startswith(_FIRST_PARTY_PATHS):
             path = path.removeprefix(FIRST_PARTY)
         return cls(
             method=http["method"],
             path=path,
-            query=parse_query(raw_query),
+            query=parse_query(event.get("rawQueryString") or ""),
             headers=event.get("headers") or {},
             ip=http.get("sourceIp") or "",
             id=context.get("requestId") or "",
@@ -90,15 +86,7 @@ class Request(NamedTuple):
             is_base64=bool(event.get("isBase64Encoded")),
             cookies=(event.get("cookies") or ())[:_MAX_COOKIES],
             deadline=deadline,
-            raw_query=raw_query,
         )
-
-    @property
-    def is_small(self) -> bool:
-        """Whether the query and the uncompressed body take at most `rows.SMALL_BYTES`, so that no event can be too large."""
-        body = self.raw_body or ""
-        is_compressed = "content-encoding" in self.headers or body.startswith(_GZIP_IN_BASE64)
-        return len(self.raw_query) + len(body) <= rows.SMALL_BYTES and not is_compressed
 
     def parameter(self, name: str) -> str | None:
         """Return the first non-empty value of a query parameter, else None."""

@@ -20,8 +20,6 @@ from shared.errors import TooDeepError
 
 MAX_EVENT_BYTES = 256 * 1024
 """Maximum size of an event as compact JSON."""
-SMALL_BYTES = MAX_EVENT_BYTES // 8
-"""An event of this size cannot exceed MAX_EVENT_BYTES: compact JSON is at most eight times as long (`1e9`: `1000000000.0`)."""
 MAX_COLUMNS = 512
 """Maximum columns per row, including Sluice's own: Treasure Data's limit for a streamed record."""
 COLUMN_GROWTH = 40
@@ -82,14 +80,12 @@ class Arrival(NamedTuple):
         columns: added to each row that does not have them, as far as MAX_COLUMNS allows.
         drift: seconds that the sender's clock is behind; added to each event's time.
         table_is_column: an event's member `table` is an ordinary column.
-        is_small: the request has at most SMALL_BYTES, so no event can be too large.
     """
 
     received_at: int
     columns: Mapping[str, Any] = MappingProxyType({})
     drift: int = 0
     table_is_column: bool = False
-    is_small: bool = False
 
 
 def table_of(event: object, default: object = None) -> str:
@@ -170,7 +166,7 @@ def encode(
     if event_id is None and event.get("event_id") is not None:
         row[_unused_name("event_id", row, numbers)] = _column_value(event["event_id"])
     _check_column_count(len(row) - len(time_columns))
-    size = 0 if arrival.is_small else len(text_of(event).encode(errors="replace"))
+    size = len(text_of(event).encode(errors="replace"))
     if size > MAX_EVENT_BYTES:
         raise Rejected(
             "event_too_large", f"the event is {size} bytes as JSON; at most {MAX_EVENT_BYTES} are allowed"

@@ -297,14 +297,6 @@ def test_a_column_is_at_most_slightly_larger_than_its_member(name: str, value: A
     assert growth <= len(rows.text_of(event).encode(errors="replace")) + rows.COLUMN_GROWTH
 
 
-def test_an_event_of_a_small_request_cannot_be_too_large() -> None:
-    """This holds however compactly the sender wrote its numbers."""
-    text = f'{{"a":[{",".join(["1e9"] * (rows.SMALL_BYTES // 4 - 2))}]}}'
-
-    assert len(text) <= rows.SMALL_BYTES
-    rows.encode(json_codec.parse(text.encode()), rows.Arrival(NOW * 1000), lambda: "new")
-
-
 @pytest.fixture
 def tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Set the process's time zone to one other than UTC."""
