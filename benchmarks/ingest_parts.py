@@ -11,9 +11,8 @@ from benchmarks.measure import cpu_seconds
 from doubles.background import at_once, never
 from ingest.app import Ingest, IngestEffects
 from ingest.aws_client import KinesisClient, ca_bundle_from
-from ingest.credentials import Credentials
 from ingest.request import parse_query
-from ingest.signature import Signer
+from ingest.signature import Credentials, Signer
 from ingest.stream import CLIENT_OPTIONS
 from shared.clock import SystemClock
 from shared.settings import IngestSettings
@@ -58,13 +57,11 @@ def parts(event: dict[str, Any]) -> dict[str, float]:
     """Return the CPU seconds of each part of a request, given as API Gateway's event."""
     clock = SystemClock()
     names = {SERVICE: "ingest", NAMESPACE: "Sluice"}
-    signer = Signer("kinesis", "us-east-1", "127.0.0.1:8080", "application/x-amz-json-1.1")
+    signer = Signer(_CREDENTIALS, "kinesis", "us-east-1", "127.0.0.1:8080", "application/x-amz-json-1.1")
     body = bytes(600)
     with services.running() as url, Path(os.devnull).open("w") as nowhere:
         telemetry = PowertoolsTelemetry.from_environment(names, clock, nowhere)
-        client = KinesisClient(
-            url, "us-east-1", lambda: _CREDENTIALS, ca_bundle=ca_bundle_from({}), **CLIENT_OPTIONS
-        )
+        client = KinesisClient(url, "us-east-1", _CREDENTIALS, ca_bundle=ca_bundle_from({}), **CLIENT_OPTIONS)
         columns = [name for name, _ in parse_query(event["rawQueryString"]) if name not in ("k", "t")]
         handler, planned = _handler(clock), _handler(clock, columns)
         if planned(event, None)["statusCode"] != 200:
@@ -78,7 +75,7 @@ def parts(event: dict[str, Any]) -> dict[str, float]:
             {
                 "rest": lambda: handler(event, None),
                 "planned": lambda: planned(event, None),
-                "sign": lambda: signer.lines("Kinesis_20131202.PutRecord", body, _CREDENTIALS, clock.now()),
+                "sign": lambda: signer.lines("Kinesis_20131202.PutRecord", body, clock.now()),
                 "put": lambda: client.put_record(StreamName="events", Data=body[:420], PartitionKey="shop/1"),
                 "reporting": report,
             },

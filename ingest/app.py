@@ -34,7 +34,6 @@ from ingest.aws_client import (
 )
 from ingest.budget import Budgets
 from ingest.cors import Cors
-from ingest.credentials import credentials_from
 from ingest.intake import Intake
 from ingest.keyring import Keyring
 from ingest.overflow import Overflow
@@ -289,7 +288,7 @@ def build(environment: Mapping[str, str]) -> Handler:
     clock = SystemClock()
     telemetry = PowertoolsTelemetry.from_environment(environment, clock)
     region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or ""
-    credentials = credentials_from(environment)
+    credentials = aws_client.credentials_from(environment)
     ca_bundle = aws_client.ca_bundle_from(environment)
 
     def client[Client: AwsClient](kind: type[Client], options: Mapping[str, Any]) -> Client:

@@ -22,8 +22,7 @@ from urllib.parse import quote, urlsplit
 import orjson
 
 from ingest.connection import Address, AwsResponse, Connection
-from ingest.credentials import Credentials
-from ingest.signature import Signer
+from ingest.signature import Credentials, Signer
 from shared.errors import AwsError, ErrorAnswerError, SettingsError, UnreadableAnswerError
 
 MAX_IDLE_SECONDS = 15
@@ -45,7 +44,7 @@ class AwsClient:
     Args:
         endpoint: its URL; only scheme, host and port are used.
         region: the service's region.
-        credentials: called for each request.
+        credentials: the function's.
         ca_bundle: file with trusted CA certificates, for HTTPS.
         connect_timeout: seconds for name resolution, TCP and TLS together.
         read_timeout: seconds from sending a request to the end of its response.
@@ -65,7 +64,7 @@ class AwsClient:
         self,
         endpoint: str,
         region: str,
-        credentials: Callable[[], Credentials],
+        credentials: Credentials,
         *,
         ca_bundle: str,
         connect_timeout: float,
@@ -82,8 +81,7 @@ class AwsClient:
         host = f"[{host}]" if ":" in host else host
         if self._address.port != (443 if self._address.tls else 80):
             host = f"{host}:{self._address.port}"
-        self._signer = Signer(self.SERVICE, region, host, self.CONTENT_TYPE)
-        self._credentials = credentials
+        self._signer = Signer(credentials, self.SERVICE, region, host, self.CONTENT_TYPE)
         self._timeouts = connect_timeout, read_timeout
         self._attempts = attempts
         self._now = now
@@ -110,7 +108,7 @@ class AwsClient:
         return self._call(operation, body)
 
     def _call(self, operation: str, body: bytes) -> dict[str, Any]:
-        signed = self._signer.lines(f"{self.TARGET}.{operation}", body, self._credentials(), self._now())
+        signed = self._signer.lines(f"{self.TARGET}.{operation}", body, self._now())
         answer = self._exchange(_head("POST /", f"{signed}content-length:{len(body)}\n") + body)
         if answer.status != 200:
             raise _error_of(answer, operation)
@@ -209,7 +207,7 @@ class S3Client(AwsClient):
     def get_object(self, **arguments: Any) -> dict[str, Any]:
         """Read an object: `Bucket`, `Key`, `IfNoneMatch`; both names must consist of characters that URLs need not escape."""
         path = f"/{arguments['Bucket']}/{arguments['Key']}"
-        lines = self._signer.lines_of_get(path, self._credentials(), self._now())
+        lines = self._signer.lines_of_get(path, self._now())
         if "IfNoneMatch" in arguments:
             lines += f"if-none-match:{arguments['IfNoneMatch']}\n"
         answer = self._exchange(_head(f"GET {path}", lines))
@@ -227,6 +225,18 @@ def endpoint_of(kind: type[AwsClient], environment: Mapping[str, str], region: s
                 return environment[name]
     suffix = _SUFFIXES.get(region.partition("-")[0], "amazonaws.com")
     return f"https://{kind.SERVICE}.{region}.{suffix}"
+
+
+def credentials_from(environment: Mapping[str, str]) -> Credentials:
+    """Return the credentials that Lambda sets in the environment.
+
+    Raises:
+        SettingsError: there are none.
+    """
+    key, secret = environment.get("AWS_ACCESS_KEY_ID"), environment.get("AWS_SECRET_ACCESS_KEY")
+    if not key or not secret:
+        raise SettingsError("there are no AWS credentials in the environment")
+    return Credentials(key, secret, environment.get("AWS_SESSION_TOKEN") or None)
 
 
 def ca_bundle_from(environment: Mapping[str, str]) -> str:

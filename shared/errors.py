@@ -145,10 +145,6 @@ class ErrorAnswerError(AwsError):
         self.operation_name = operation_name
 
 
-class NoCredentialsError(AwsError):
-    """There are no credentials to sign a call with, or they cannot be renewed."""
-
-
 class InvalidError(SluiceError, ValueError):
     """Data is invalid; the message says why."""
 

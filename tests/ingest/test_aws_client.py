@@ -26,9 +26,8 @@ from ingest.aws_client import (
     SecretsManagerClient,
     SqsClient,
 )
-from ingest.credentials import Credentials
-from ingest.signature import Signer
-from shared.errors import ErrorAnswerError, TlsError
+from ingest.signature import Credentials, Signer
+from shared.errors import ErrorAnswerError, SettingsError, TlsError
 from tests.support import aws_server
 from tests.support.tls_front import TlsFront
 
@@ -66,7 +65,7 @@ def aws() -> Iterator[Any]:
 def ours(kind: type[AwsClient], url: str, **options: Any) -> Any:
     """Return the ingest's client for a service."""
     waits = {"ca_bundle": "", "connect_timeout": 5, "read_timeout": 5}
-    return kind(url, REGION, lambda: KEYS, **waits | options)
+    return kind(url, REGION, KEYS, **waits | options)
 
 
 def botocores(kind: type[AwsClient], url: str) -> Any:
@@ -138,22 +137,21 @@ def authorization(request: Any, auth: Any) -> tuple[str, float]:
 def test_a_signature_matches_botocore(
     *, service: str, region: str, target: str, body: bytes, token: str | None, secret: str, path: str
 ) -> None:
-    """It does for a POST of any service, body and credentials, whatever was signed before, and for a read of any object."""
+    """It does for a POST of any service, body and credentials, also after a day, and for a read of any object."""
     kind, host = "application/x-amz-json-1.1", "127.0.0.1:8080"
     headers = {"Content-Type": kind, "X-Amz-Target": target}
     credentials, theirs = Credentials("AKID", secret, token), BotocoreCredentials("AKID", secret, token)
     request = AWSRequest("POST", f"http://{host}/", headers, body)  # type: ignore[no-untyped-call]
     expected, now = authorization(request, SigV4Auth(theirs, service, region))  # type: ignore[no-untyped-call]
 
-    for before in ((Credentials("AKID", "another"), now), (credentials, now - 86_400)):
-        signer = Signer(service, region, host, kind)
-        signer.lines(target, body, *before)
-        assert expected == signer.lines(target, body, credentials, now).splitlines()[-1]
+    signer = Signer(credentials, service, region, host, kind)
+    signer.lines(target, body, now - 86_400)
+    assert expected == signer.lines(target, body, now).splitlines()[-1]
 
     read = AWSRequest("GET", f"http://{host}{path}")  # type: ignore[no-untyped-call]
     expected, now = authorization(read, S3SigV4Auth(theirs, "s3", region))  # type: ignore[no-untyped-call]
-    signer = Signer("s3", region, host, "")
-    assert expected == signer.lines_of_get(path, credentials, now).splitlines()[-1]
+    signer = Signer(credentials, "s3", region, host, "")
+    assert expected == signer.lines_of_get(path, now).splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -238,3 +236,13 @@ def test_the_environment_can_set_endpoints() -> None:
     assert "http://secrets" == aws_client.endpoint_of(SecretsManagerClient, named, REGION)
     named["AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"] = "true"
     assert "https://sqs.eu-west-1.amazonaws.com" == aws_client.endpoint_of(SqsClient, named, REGION)
+
+
+def test_credentials_come_from_the_environment() -> None:
+    """Lambda sets the variables; an empty session token counts as none."""
+    given = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_SESSION_TOKEN": "c"}
+
+    assert Credentials("a", "b", "c") == aws_client.credentials_from(given)
+    assert Credentials("a", "b") == aws_client.credentials_from(given | {"AWS_SESSION_TOKEN": ""})
+    with pytest.raises(SettingsError, match="no AWS credentials"):
+        aws_client.credentials_from({"AWS_ACCESS_KEY_ID": "a"})

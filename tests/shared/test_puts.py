@@ -48,8 +48,10 @@ DOUBTFUL = [
     *[kind(endpoint_url=URL) for kind in (ReadTimeoutError, ConnectionClosedError)],
     HTTPClientError(error="anything"),
     NoCredentialsError(),
-    *[error(URL) for error in (errors.ReadTimeoutError, errors.ConnectionClosedError)],
-    *[error(URL) for error in (errors.UnreadableAnswerError, errors.NoCredentialsError)],
+    *[
+        error(URL)
+        for error in (errors.ReadTimeoutError, errors.ConnectionClosedError, errors.UnreadableAnswerError)
+    ],
     {},
     {"message": "<html>", "ResponseMetadata": {"HTTPStatusCode": 200}},
     {"SequenceNumber": "a page"},
