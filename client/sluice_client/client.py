@@ -333,7 +333,7 @@ def spool_folder(path: str | os.PathLike[str] | None) -> Path:
         state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
     except RuntimeError:  # the user has no home directory
         state = "/var/tmp"  # noqa: S108 -- the directory in it is readable only by this user
-    return Path(state) / "sluice"
+    return Path(state).absolute() / "sluice"
 
 
 def _before_fork() -> None:

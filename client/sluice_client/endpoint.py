@@ -21,6 +21,8 @@ MAX_BATCH_BYTES = 900 * 1024
 _MAX_ANSWER_BYTES = 1024 * 1024
 _MAX_RETRY_AFTER_SECONDS = 3600.0
 _BROKEN = (OSError, HTTPException)
+_CAUSED_ON_THE_WAY = ("unreadable_body", "unsupported_encoding")
+"""Codes for what only a proxy can do to a request of this client."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Unknown:
         reason: Sluice's error code, `http_STATUS`, or the name of a network error.
         message: for a person.
         after: minimum seconds to wait.
-        needs_operator: retries will fail until somebody changes the key or the endpoint.
+        needs_operator: retries will fail until somebody changes the key, the endpoint, or what is on the way to it.
     """
 
     reason: str
@@ -161,11 +163,18 @@ def meaning(status: int, headers: Mapping[str, str], body: bytes, events: int, n
     if status in (200, 400) and (refused := _refused(body, events)) is not None:
         return Settled(refused)
     code = headers.get("x-sluice-error", "")
-    message = _message(body) or f"HTTP status {status}"
-    if code and status in (400, 413):
+    needs_operator = status < 500 and status not in (408, 425, 429)
+    if code:
+        message = _message(body)
+    elif needs_operator:
+        message = (
+            f"the response is not from Sluice: HTTP status {status} {headers.get('location', '')}".rstrip()
+        )
+    else:
+        message = f"HTTP status {status}"
+    if code not in ("", *_CAUSED_ON_THE_WAY) and status in (400, 413):
         return Unacceptable(code, message)
     after = _retry_after(headers.get("retry-after", ""), now)
-    needs_operator = 400 <= status < 500 and status not in (408, 425, 429)
     return Unknown(code or f"http_{status}", message, after, needs_operator)
 
 

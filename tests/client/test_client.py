@@ -29,6 +29,7 @@ from sluice_client import (
     SpoolFullError,
     command,
 )
+from sluice_client.client import spool_folder
 from sluice_client.event import encode
 from sluice_client.spool_directory import SpoolDirectory
 from sluice_client.spool_file import Limits
@@ -199,6 +200,20 @@ def test_a_client_that_cannot_start_its_threads_holds_nothing(
 
     assert one.close(PATIENCE)
     assert ([1, 3], []) == (sorted(row["n"] for row in ingest.rows()), files(tmp_path))
+
+
+@pytest.mark.parametrize("variable", ["SLUICE_SPOOL", "XDG_STATE_HOME"])
+def test_a_change_of_the_working_directory_does_not_move_the_spool(
+    variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Daemons change to `/` once they have started, and fork, after which the spool is opened again."""
+    monkeypatch.delenv("SLUICE_SPOOL", raising=False)
+    monkeypatch.setenv(variable, "state")
+    monkeypatch.chdir(tmp_path)
+
+    folder = spool_folder(None)
+
+    assert tmp_path / "state" in (folder, folder.parent)
 
 
 @pytest.mark.parametrize(

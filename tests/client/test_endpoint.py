@@ -7,12 +7,19 @@ import pytest
 from sluice_client.endpoint import Answer, Refused, Settled, Unacceptable, Unknown, meaning
 
 NOW = 1_764_000_000.0
+ELSEWHERE = "https://collect.example.com/v1/events"
 ERROR = b'{"error": {"code": "c", "message": "text"}}'
 
 
 def accepted(count: int, *rejected: object) -> bytes:
     """Return the body of a response of the events API."""
     return json.dumps({"accepted": count, "rejected": rejected}).encode()
+
+
+def foreign(status: int, more: str = "") -> Unknown:
+    """Return what a response means that is not from Sluice."""
+    message = f"the response is not from Sluice: HTTP status {status}{more}"
+    return Unknown(f"http_{status}", message, needs_operator=True)
 
 
 REJECTED = {"index": 1, "code": "too_deep", "message": "m"}
@@ -25,19 +32,21 @@ REJECTED = {"index": 1, "code": "too_deep", "message": "m"}
         (200, {}, accepted(1, REJECTED), Settled([Refused(1, "too_deep", "m")])),
         (400, {}, accepted(0, {**REJECTED, "index": 0}, REJECTED), Settled([Refused(0, "too_deep", "m"), Refused(1, "too_deep", "m")])),
         # not every event is accounted for, or one is accounted for twice
-        (200, {}, accepted(1), Unknown("http_200", "HTTP status 200")),
-        (200, {}, accepted(0, REJECTED, REJECTED), Unknown("http_200", "HTTP status 200")),
-        (200, {}, accepted(1, {**REJECTED, "index": 2}), Unknown("http_200", "HTTP status 200")),
+        (200, {}, accepted(1), foreign(200)),
+        (200, {}, accepted(0, REJECTED, REJECTED), foreign(200)),
+        (200, {}, accepted(1, {**REJECTED, "index": 2}), foreign(200)),
         # not from Sluice
-        (200, {}, b"<html>", Unknown("http_200", "HTTP status 200")),
-        (200, {}, b"", Unknown("http_200", "HTTP status 200")),
-        (202, {}, accepted(2), Unknown("http_202", "HTTP status 202")),
-        (302, {}, b"", Unknown("http_302", "HTTP status 302")),
-        (413, {}, b"<html>", Unknown("http_413", "HTTP status 413", needs_operator=True)),
+        (200, {}, b"<html>", foreign(200)),
+        (200, {}, b"", foreign(200)),
+        (202, {}, accepted(2), foreign(202)),
+        (301, {"location": ELSEWHERE}, b"", foreign(301, f" {ELSEWHERE}")),
+        (413, {}, b"<html>", foreign(413)),
         # rejected as a whole
         (400, {"x-sluice-error": "invalid_json"}, ERROR, Unacceptable("invalid_json", "text")),
         (413, {"x-sluice-error": "body_too_large"}, ERROR, Unacceptable("body_too_large", "text")),
-        # until an operator changes something
+        # until an operator changes something, perhaps a proxy
+        (400, {"x-sluice-error": "unreadable_body"}, ERROR, Unknown("unreadable_body", "text", needs_operator=True)),
+        (400, {"x-sluice-error": "unsupported_encoding"}, ERROR, Unknown("unsupported_encoding", "text", needs_operator=True)),
         (401, {"x-sluice-error": "invalid_key"}, ERROR, Unknown("invalid_key", "text", needs_operator=True)),
         (403, {"x-sluice-error": "unwanted_bot"}, ERROR, Unknown("unwanted_bot", "text", needs_operator=True)),
         (404, {"x-sluice-error": "not_found"}, ERROR, Unknown("not_found", "text", needs_operator=True)),
