@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from sluice_client import event
+from sluice_client.bell import Bell
 from sluice_client.endpoint import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, Endpoint
 from sluice_client.errors import ClosedError, SpoolError
 from sluice_client.sender import Counts, Rejection, Retries, Sender
@@ -24,6 +25,8 @@ from sluice_client.spool_file import Limits, SpoolFile
 
 _SYNC_SECONDS = 0.5
 """How long an event waits to be flushed to the disk. A power failure before that may lose it."""
+_IDLE_SECONDS = 3600.0
+"""How often the thread that flushes looks whether there is anything, even if nobody wakes it."""
 _EXIT_SECONDS = 5.0
 _LONGEST_SECONDS = threading.TIMEOUT_MAX / 2
 """How long threads can wait at once. Callers may wait for ever (`math.inf`)."""
@@ -65,7 +68,10 @@ class _Running:
         self.file = file
         self.sender = sender
         self.tracked = 0
-        self._written = threading.Event()
+        self._unsynced = False
+        self._bell = (
+            Bell()
+        )  # a signal handler could not set an event whose lock the code that it interrupts holds
         self._stopping = False
         self._thread = threading.Thread(target=sender.run, name="sluice-sender", daemon=True)
         self._thread.start()
@@ -75,22 +81,23 @@ class _Running:
         """Store an event."""
         open_events = self.file.append(body)
         self.tracked += 1
-        if not self._written.is_set():
-            self._written.set()
+        if not self._unsynced:
+            self._unsynced = True
+            self._bell.ring()
         if open_events in (1, MAX_BATCH_EVENTS):
             self.sender.ring()
 
     def stop(self, seconds: float) -> None:
         """Stop the threads; wait at most this long for the current attempt."""
         self._stopping = True
-        self._written.set()
+        self._bell.ring()
         self.sender.stop()
         self._thread.join(min(seconds, _LONGEST_SECONDS))
 
     def _sync(self) -> None:
         while not self._stopping:
-            self._written.wait()
-            self._written.clear()
+            self._bell.wait(_IDLE_SECONDS)
+            self._unsynced = False
             time.sleep(_SYNC_SECONDS)
             self.file.sync()
 

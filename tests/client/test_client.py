@@ -13,9 +13,10 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from types import FrameType, SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -29,10 +30,12 @@ from sluice_client import (
     SpoolFullError,
     command,
 )
+from sluice_client.client import _Running as Running
 from sluice_client.client import spool_folder
 from sluice_client.event import encode
+from sluice_client.sender import Sender
 from sluice_client.spool_directory import SpoolDirectory
-from sluice_client.spool_file import Limits
+from sluice_client.spool_file import Limits, SpoolFile
 from tests.support.flaky_ingest import Fault, FlakyIngest
 from tests.support.ingest import KEY
 
@@ -249,6 +252,43 @@ def test_threads_and_signal_handlers_share_a_client(ingest: FlakyIngest, client:
 
     assert one.flush(PATIENCE)
     assert sorted(ids) == sorted(str(row["event_id"]) for row in ingest.rows())
+
+
+def test_a_signal_handler_may_interrupt_track_anywhere() -> None:
+    """Nothing that `track` does after an event is stored holds a lock that the handler's own `track` then waits for."""
+    instructions = count(1)
+    while (appended := appended_with_interruption(next(instructions))) == 2:
+        pass
+
+    assert (1, True) == (appended, next(instructions) > 20)
+
+
+def appended_with_interruption(at: int) -> int:
+    """Store an event, and another one when as many instructions are executed, if there are as many; return how many were stored."""
+    stored: list[bytes] = []
+    spool = SimpleNamespace(append=stored.append, sync=bool)
+    sender = SimpleNamespace(run=bool, stop=bool)
+    running = Running(cast("SpoolFile", spool), cast("Sender", sender))
+
+    def trace(frame: FrameType, _event: str, _argument: object) -> Any:
+        nonlocal at
+        frame.f_trace_opcodes = True
+        at -= 1
+        if at == 0:
+            running.append(b"of the handler")
+        return trace
+
+    def append() -> None:
+        sys.settrace(trace)
+        running.append(b"interrupted")
+        sys.settrace(None)
+
+    thread = threading.Thread(target=append, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+    running.stop(0)
+    return len(stored)
 
 
 @pytest.fixture
