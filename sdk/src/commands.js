@@ -40,7 +40,7 @@ export const commands = {
       release();
       leave();
     });
-    onLast(document, 'visibilitychange', send);
+    onLast(document, 'visibilitychange', () => document.hidden && send()); // for a page that is shown again: `resume`
     onLast(window, 'pageshow', resume);
     onLast(window, 'online', pump);
     onLast(window, 'storage', forgetDeleted);

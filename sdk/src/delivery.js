@@ -61,44 +61,43 @@ const body = (key, events) =>
  * @returns {Promise<true | void>} Whether the next one may be sent.
  */
 const send = async (key) => {
-  let [, sent, events] = load(key);
+  const [, sent, events] = load(key);
   const all = guard(JSON.parse)(`[${events}]`) || [];
-  if (!all[0]) return remove(key); // not a batch
-  let wait = 0;
-  // A batch with an unknown outcome that the server may no longer recognise counts as delivered.
-  let done = +sent && Date.now() - +sent > MEMORY_MS;
-  if (!done) {
-    const text = body(key, events);
-    store(key, LEASE_MS, +sent || Date.now(), events);
-    try {
-      const controller = new AbortController();
-      setTimeout(() => controller.abort(), PATIENCE_MS);
-      const answer = await fetch(url(), {
-        method: 'POST',
-        body: text,
-        keepalive: text.length < MAX_CHARACTERS,
-        signal: controller.signal,
-      });
-      const { status, headers } = answer;
-      wait = 1000 * /** @type {any} */ (headers.get('retry-after')) || 0;
-      const { error, accepted, rejected = [] } = await answer.json();
-      // Only Sluice's responses account for every event, or name their error in a header. A batch that is unreadable, unwanted or
-      // too large stays so; an operator can fix the cause of other refusals.
-      const lost =
-        status <= 400 && accepted + rejected.length == all.length
-          ? rejected.map((/** @type {{index: number}} */ one) => all[one.index])
-          : headers.get('x-sluice-error') && (status == 400 || status == 403 || status == 413) && all;
-      tell(lost ? lost[0] : status < 500 && status != 429, 'answer', status, error || rejected, all, lost);
-      if (lost) drop(lost);
-      done = lost;
-    } catch (error) {
-      tell(false, 'no_answer', error);
-    }
-  }
-  if (done) {
-    failures = 0;
+  // What is not a batch is deleted, and so is one with an unknown outcome that the server may no longer recognise.
+  if (!all[0] || (+sent && Date.now() - +sent > MEMORY_MS)) {
     remove(key);
     return true;
+  }
+  let wait = 0;
+  const text = body(key, events);
+  store(key, LEASE_MS, +sent || Date.now(), events);
+  try {
+    const controller = new AbortController();
+    setTimeout(() => controller.abort(), PATIENCE_MS);
+    const answer = await fetch(url(), {
+      method: 'POST',
+      body: text,
+      keepalive: text.length < MAX_CHARACTERS,
+      signal: controller.signal,
+    });
+    const { status, headers } = answer;
+    wait = 1000 * /** @type {any} */ (headers.get('retry-after')) || 0;
+    const { error, accepted, rejected = [] } = await answer.json();
+    // Only Sluice's responses account for every event, or name their error in a header. A batch that is unreadable, unwanted or
+    // too large stays so; an operator can fix the cause of other refusals.
+    const lost =
+      status < 500 && accepted + rejected.length == all.length
+        ? rejected.map((/** @type {{index: number}} */ one) => all[one.index])
+        : headers.get('x-sluice-error') && (status == 400 || status == 403 || status == 413) && all;
+    tell(lost ? lost[0] : status < 500 && status != 429, 'answer', status, error || rejected, all, lost);
+    if (lost) {
+      drop(lost);
+      failures = 0;
+      remove(key);
+      return true;
+    }
+  } catch (error) {
+    tell(false, 'no_answer', error);
   }
   wait = Math.min(wait, HOUR_MS / 2) + Math.random() * Math.min(1000 * 2 ** failures++, LONGEST_PAUSE_MS);
   if (load(key)[2]) {
@@ -126,13 +125,14 @@ export const pump = async () => {
 };
 
 /**
- * Sends what waits when the page is shown. Firefox never ends a request of a page that it froze in the back/forward cache.
+ * Sends what waits when the page is shown, once the page's own handlers have run, which may deny consent. Firefox never ends a
+ * request of a page that it froze in the back/forward cache.
  *
  * @param {PageTransitionEvent} event
  */
 export const resume = ({ persisted }) => {
   if (persisted) underway = '';
-  return pump();
+  setTimeout(pump);
 };
 
 /** Closes the open batch and sends it. */

@@ -222,6 +222,19 @@ test('denied consent erases events that another page is about to send, even if t
   assert.deepEqual(visit.sent(), [2]);
 });
 
+test('consent denied when a page is restored from the back/forward cache is in time', async () => {
+  const visit = open();
+  visit.browser.setOnline(false);
+  visit.page.sluice('track', 'visits', { n: 1 });
+  await visit.browser.clock.advance(1000);
+  visit.page.window.addEventListener('pageshow', () => visit.page.sluice('consent', 'denied'));
+  visit.browser.online = true;
+  visit.page.fire(visit.page.document, 'visibilitychange'); // browsers say first that it is visible
+  visit.page.fire(visit.page.window, 'pageshow', { persisted: true });
+  await visit.browser.clock.advance(60_000);
+  assert.deepEqual([visit.sent(), kept(visit)], [[], []]);
+});
+
 const id = async (options, cookie) => {
   const visit = open(options, {}, cookie);
   visit.page.sluice('page');
