@@ -112,8 +112,8 @@ class Functions:
         access: Callable[[str, Any], Any] = partial(Limited, INGEST, world.effects)
         effects = IngestEffects(
             kinesis=access("kinesis", world.kinesis),
-            sqs=lambda: access("sqs", world.sqs),
-            dynamodb=lambda: access("dynamodb", world.dynamodb),
+            sqs=access("sqs", world.sqs),
+            dynamodb=access("dynamodb", world.dynamodb),
             secrets=access("secretsmanager", world.secrets),
             s3=access("s3", world.s3),
             clock=SandboxClock(world.effects),

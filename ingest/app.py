@@ -5,7 +5,6 @@
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -158,14 +157,12 @@ class IngestEffects(NamedTuple):
 
     Attributes:
         kinesis: a client that must not retry, because a repeated put could be on the stream twice.
-        sqs: returns the overflow queue's client; called on first use, because most function instances never need it.
-        dynamodb: returns the client for the counters; likewise.
         start: starts a read of the edge policy.
     """
 
     kinesis: KinesisClient
-    sqs: Callable[[], SqsClient]
-    dynamodb: Callable[[], DynamoDbClient]
+    sqs: SqsClient
+    dynamodb: DynamoDbClient
     secrets: SecretsManagerClient
     s3: S3Client
     clock: Clock
@@ -297,8 +294,8 @@ def build(environment: Mapping[str, str]) -> Handler:
 
     effects = IngestEffects(
         kinesis=client(KinesisClient, stream.CLIENT_OPTIONS),
-        sqs=partial(client, SqsClient, overflow.CLIENT_OPTIONS),
-        dynamodb=partial(client, DynamoDbClient, budget.CLIENT_OPTIONS),
+        sqs=client(SqsClient, overflow.CLIENT_OPTIONS),
+        dynamodb=client(DynamoDbClient, budget.CLIENT_OPTIONS),
         secrets=client(SecretsManagerClient, keyring.CLIENT_OPTIONS),
         s3=client(S3Client, policy.CLIENT_OPTIONS),
         clock=clock,

@@ -9,7 +9,7 @@ DynamoDB, and the response is what all instances have spent in this minute and t
 no call. If DynamoDB fails, is slow or returns nonsense, the instance decides by its own count.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ingest.refusal import Refused
@@ -200,7 +200,7 @@ class Budgets:
     """What each account has spent.
 
     Args:
-        make_client: returns a boto3-like DynamoDB client; called for the first call, because most function instances never need one.
+        client: a boto3-like DynamoDB client.
         table: the table of counters.
         clock: tells the minute.
         telemetry: logs failures.
@@ -208,13 +208,12 @@ class Budgets:
 
     def __init__(
         self,
-        make_client: Callable[[], "DynamoDbClient"],
+        client: "DynamoDbClient",
         table: str,
         clock: Clock,
         telemetry: Telemetry,
     ) -> None:
-        self._make_client = make_client
-        self._client: DynamoDbClient | None = None
+        self._client = client
         self._table = table
         self._clock = clock
         self.now = clock.now
@@ -244,7 +243,6 @@ class Budgets:
         if _is_ahead(self._no_call_before, now):
             return None
         try:
-            self._client = self._client or self._make_client()
             answer = self._client.update_item(**counters.update(self._table, account))
             return totals(answer, counters.minute)
         except aws_errors(ValueError) as error:

@@ -10,7 +10,7 @@ to a second queue before it sends an envelope. Notices stay there for minutes: i
 """
 
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from shared.clock import Clock
@@ -33,7 +33,7 @@ class Overflow:
     """Sends envelopes to the queue.
 
     Args:
-        make_client: returns a boto3-like SQS client; called for the first envelope, because most function instances never need one.
+        client: a boto3-like SQS client.
         queue_url: the queue.
         notices_url: the queue of notices.
         clock: measures the last notice's age.
@@ -42,14 +42,13 @@ class Overflow:
 
     def __init__(
         self,
-        make_client: Callable[[], "SqsClient"],
+        client: "SqsClient",
         queue_url: str,
         notices_url: str,
         clock: Clock,
         telemetry: Telemetry,
     ) -> None:
-        self._make_client = make_client
-        self._client: SqsClient | None = None
+        self._client = client
         self._queue_url = queue_url
         self._notices_url = notices_url
         self._clock = clock
@@ -85,7 +84,6 @@ class Overflow:
 
     def _send(self, **message: Any) -> bool:
         try:
-            self._client = self._client or self._make_client()
             answer = self._client.send_message(**message)
         except aws_errors() as error:
             self._telemetry.warning("the overflow queue did not store an envelope", code=error_code(error))

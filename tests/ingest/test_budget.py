@@ -35,7 +35,7 @@ class Instances:
         self.table.create_table(TableName="counters", **COUNTERS)
         self.dynamodb: Any = Faults(self.table, self.clock)
         telemetry = CollectedTelemetry()
-        self.all = [Budgets(lambda: self.dynamodb, "counters", self.clock, telemetry) for _ in range(count)]
+        self.all = [Budgets(self.dynamodb, "counters", self.clock, telemetry) for _ in range(count)]
 
     def spends(self, size: int, instance: int = 0, events: int = 1) -> bool:
         """Send a request and return whether it is accepted."""

@@ -2,13 +2,12 @@
 
 from base64 import b64encode
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 from botocore.exceptions import ClientError, NoCredentialsError, ReadTimeoutError
 
 from doubles.aws_errors import client_error
-from ingest.overflow import CLIENT_OPTIONS, LONGEST_SECONDS, Overflow
+from ingest.overflow import CLIENT_OPTIONS, LONGEST_SECONDS
 from shared.envelope import Envelope, TableRows
 from tests.support.ingest import NOTICES_URL, QUEUE_URL, Site
 
@@ -75,19 +74,6 @@ def test_a_failure_is_not_counted_and_logged_if_the_client_raises(fault: Any, co
     assert not send(made)
     assert [("WARNING", NOT_STORED, {"code": code})] * (code is not None) == made.telemetry.lines
     assert {} == made.telemetry.counts
-
-
-def test_the_client_is_created_on_demand_and_kept() -> None:
-    """Most sandboxes never need one. If it cannot be created, only this envelope fails; the next one tries again."""
-    made = Site()
-    create = Mock(side_effect=[NoCredentialsError(), made.sqs])
-    made.stream._overflow = Overflow(create, QUEUE_URL, NOTICES_URL, made.clock, made.telemetry)
-
-    assert not create.called
-    assert [False, True, True] == [send(made) for _ in range(3)]
-    assert 2 == create.call_count
-    assert 2 == len(made.queue.messages)
-    assert [{"code": "NoCredentialsError"}] == made.telemetry.said(NOT_STORED)
 
 
 def test_the_client_times_out_quickly_and_tries_twice() -> None:

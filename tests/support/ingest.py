@@ -134,13 +134,11 @@ class Site:
         self.dynamodb = Faults(self.counters, self.clock)
         self.telemetry = CollectedTelemetry()
         role = role_of(INGEST, _RESOURCES)
-        sqs = Authorized("sqs", self.sqs, role)
-        counters = Authorized("dynamodb", self.dynamodb, role)
         numbers = count(1)  # so that bytes never repeat within a run, and are the same in every run
         effects = IngestEffects(
             kinesis=Authorized("kinesis", self.kinesis, role),
-            sqs=lambda: sqs,
-            dynamodb=lambda: counters,
+            sqs=Authorized("sqs", self.sqs, role),
+            dynamodb=Authorized("dynamodb", self.dynamodb, role),
             secrets=Authorized("secretsmanager", self.secrets, role),
             s3=Authorized("s3", self.s3, role),
             clock=self.clock,

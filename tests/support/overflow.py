@@ -68,7 +68,7 @@ class Way:
         role, told = role_of(INGEST, delivery.RESOURCES), CollectedTelemetry()
         queue: Any = Authorized("sqs", self.sqs, role)
         client: Any = Authorized("kinesis", self.kinesis, role)
-        overflow = Overflow(lambda: queue, self.queue_url, self.notices_url, self.clock, told)
+        overflow = Overflow(queue, self.queue_url, self.notices_url, self.clock, told)
         self.stream = Stream(client, STREAM, overflow, clock=self.clock, entropy=os.urandom, telemetry=told)
 
     def collect(self, *request_ids: str, key: str = KEY, rows: int = 1, claim: int = 0) -> bool:
