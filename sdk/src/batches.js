@@ -120,7 +120,7 @@ export const add = (event) => {
     .map((name) => JSON.stringify(name) + ':' + event[name])}}`;
   if (text.length > MAX_EVENT_CHARACTERS) {
     dropped++;
-    return tell(true, 'too_large', event);
+    return tell(true, 'too_large', event.table);
   }
   dropped = 0;
   let [, , events] = load(open); // empty if another page has erased it

@@ -2,21 +2,11 @@ import { automatic } from './auto/automatic.js';
 import { flush, leave, pump, resume } from './delivery.js';
 import { hold, page, release, set, track, unset } from './events.js';
 import { decide } from './permission.js';
-import { guard, onLast } from './safe.js';
+import { onLast } from './safe.js';
 import { keyOf, settings } from './settings.js';
 import { forgetDeleted, write } from './storage.js';
 import { tell } from './tell.js';
 import { forget } from './visitor.js';
-
-let started = false;
-
-/** Starts automatic recording; the core script has none. */
-const start = /* @__PURE__ */ guard(() => {
-  if (!started) {
-    started = true;
-    automatic();
-  }
-});
 
 /** Sends everything recorded so far. */
 const send = () => {
@@ -36,7 +26,7 @@ export const commands = {
     if (!settings.endpoint) settings.key = ''; // nothing is recorded without a key
     tell(!settings.key, 'init', options);
     onLast(window, 'pagehide', () => {
-      if (FULL) start();
+      if (FULL) automatic(); // the core script has none
       release();
       leave();
     });
@@ -45,7 +35,7 @@ export const commands = {
     onLast(window, 'online', pump);
     onLast(window, 'storage', forgetDeleted);
     // Each in its own task, so that the page is never blocked for long.
-    if (FULL) setTimeout(start);
+    if (FULL) setTimeout(automatic);
     setTimeout(release);
     setTimeout(pump);
   },

@@ -70,8 +70,8 @@ const PRINT = {
     if (['granted', 'denied'].includes(state)) console.info(`sluice: consent ${state}`);
     else console.error('sluice: odd_consent: the consent is "granted" or "denied". This value counts as "denied":', state);
   },
-  too_large(event) {
-    console.error('sluice: too_large: an event over 256 KiB is dropped.', event);
+  too_large(table) {
+    console.error(`sluice: too_large: an event for the table ${table} is over 256 KiB, and dropped.`);
   },
   no_answer(error) {
     console.warn(

@@ -30,6 +30,6 @@ export const tell = guard((/** @type {unknown} */ isMistake, /** @type {unknown[
     log.push(what);
   } else if ((!FULL && debugs) || (isMistake && !warned)) {
     warned = isMistake;
-    console.warn('sluice', ...what);
+    console.warn('sluice', ...what.slice(0, 3)); // not the events, which come last: services for monitoring record what pages print
   }
 });

@@ -166,6 +166,17 @@ test('without debug mode only the first permanent error is logged, and temporary
   assert.deepEqual(loaded, []);
 });
 
+test('without debug mode no column of an event is printed', async () => {
+  for (const text of ['secret', 'secret'.repeat(50_000)]) {
+    const { browser, page } = open({});
+    browser.server.decide = () => REFUSED;
+    page.sluice('track', 'visits', { text });
+    await browser.clock.advance(3000);
+    assert.equal(page.warnings.length, 1);
+    assert.doesNotMatch(JSON.stringify(page.warnings), /secret/);
+  }
+});
+
 test('without debug mode an unknown command or a missing key is logged', async () => {
   for (const [options, command, code] of [
     [{}, 'trak', 'unknown_command'],
