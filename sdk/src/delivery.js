@@ -112,7 +112,8 @@ export const pump = async () => {
   if (underway) return;
   try {
     clearTimeout(retrying);
-    while (!pause() && navigator.onLine !== false && isGranted()) {
+    if (navigator.onLine === false) return; // the event `online` calls it again
+    while (!pause() && isGranted()) {
       underway = closed().find(isOwn) || closed().find((key) => !lease(key));
       if (!underway || !(await send(underway))) break;
     }

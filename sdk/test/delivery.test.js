@@ -161,13 +161,13 @@ test('a request without a response is aborted after ten seconds and retried', as
   assert.deepEqual(numbers(browser), [1]);
 });
 
-test('an offline page sends nothing, and sends everything once it is online', async () => {
+test('an offline page sends nothing and sets no timers, and sends everything once it is online', async () => {
   const browser = new Browser();
   const page = browser.open();
   browser.setOnline(false);
   make(page, 1, 15);
   await browser.clock.advance(30 * MINUTE);
-  assert.equal(browser.server.requests.length, 0);
+  assert.deepEqual([browser.server.requests.length, browser.clock.timers.size], [0, 0]);
   browser.setOnline(true);
   await browser.clock.advance(2000);
   assert.equal(browser.server.rows.length, 15);
