@@ -69,9 +69,8 @@ class _Running:
         self.sender = sender
         self.tracked = 0
         self._unsynced = False
-        self._bell = (
-            Bell()
-        )  # a signal handler could not set an event whose lock the code that it interrupts holds
+        # a signal handler could not set a threading.Event whose lock the code that it interrupts holds
+        self._bell = Bell()
         self._stopping = False
         self._thread = threading.Thread(target=sender.run, name="sluice-sender", daemon=True)
         self._thread.start()
