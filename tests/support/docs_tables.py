@@ -33,7 +33,7 @@ _MARKED = re.compile(r"<!-- (?P<name>[a-z]+: \w+|(?!end )[a-z]+) -->\n.*?<!-- en
 
 
 def parameters_list() -> str:
-    """Return the template's parameters by group, each with its default and, unless it is the same as above, with who needs it."""
+    """Return the template's parameters by group, each with its default and, unless it is the same as above, when to set it."""
     metadata = template()["Metadata"]
     groups = []
     for group in metadata["AWS::CloudFormation::Interface"]["ParameterGroups"]:
