@@ -173,7 +173,7 @@ client-faults: .venv/installed ## kill POINTS programs that use the server clien
 
 ARCH ?= arm64
 .PHONY: build
-build: .venv/installed ## build the functions for Lambda: ARCH=arm64 (default) or x86_64
+build: .venv/installed ## build the functions for Lambda with `sam build --parallel`: ARCH=arm64 (default) or x86_64
 	@$(START) release.build --arch $(ARCH)
 
 .PHONY: package

@@ -43,7 +43,7 @@ class Report:
         self.ratios: dict[str, float] = {}
         versions = ", ".join(f"{package} {version(package)}" for package in packages)
         self._parts = [
-            f"Measured {datetime.now(UTC):%Y-%m-%d} by `make bench ONLY={name}` on {machine()}"
+            f"{datetime.now(UTC):%Y-%m-%d}, `make bench ONLY={name}`, {machine()}"
             + (f"; {versions}." if versions else ".")
         ]
 

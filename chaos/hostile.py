@@ -59,7 +59,6 @@ _EXCEEDED = "ProvisionedThroughputExceededException"
 _STORED_CPU, _REFUSED_CPU, _SMALL_CPU = 0.012, 0.0003, 0.00015
 """Seconds of a core for a large body that is stored, one that is refused, and a small request, as measured."""
 
-
 type Body = tuple[bytes, tuple[tuple[str, str], ...]]
 """A request's body and its headers."""
 

@@ -100,6 +100,10 @@ def tell(story: Story, say: Callable[[str], None]) -> bool:
     def note(what: str) -> None:
         say(f"{screen.utc(world.simulation.now)}  {what}")
 
+    def tally() -> None:
+        n, done, waits = len(sent), len(story.delivered), balance().total.waiting
+        say(f"  {n:,} rows accepted, {done:,} delivered, {waits:,} waiting, {n - done - waits:,} in flight")
+
     def check(what: str, *, right: bool) -> None:
         verdicts.append(right)
         say(f"  {'✓' if right else '✗'} {what}")
@@ -107,19 +111,18 @@ def tell(story: Story, say: Callable[[str], None]) -> bool:
     world.open(Window(Kind.TD_OUTAGE, START + _HOUR, START + 4 * _HOUR))
     note("Events are arriving.")
     story.wait_until(_HOUR)
-    left = f"{len(sent) - len(story.delivered):,} on the way"
-    note(f"Treasure Data goes down. {len(sent):,} rows accepted, {len(story.delivered):,} delivered, {left}.")
+    note("Treasure Data goes down.")
+    tally()
     story.wait_until(4 * _HOUR)
-    books = balance()
-    waiting, behind = books.total.waiting, books.unread.behind_seconds
-    left = f"{waiting:,} wait, {len(sent) - len(story.delivered) - waiting:,} on the way"
-    note(f"It is back. {len(sent):,} rows accepted, {len(story.delivered):,} delivered, {left}.")
-    text = f"the stream is behind by {screen.lasting(behind)}: the outage has not held it"
-    check(text, right=behind <= _BEHIND)
+    note("Treasure Data is back.")
+    tally()
+    behind = balance().unread.behind_seconds
+    check(f"the stream was not held: it is behind by {screen.lasting(behind)}", right=behind <= _BEHIND)
     while balance().total.waiting:
         story.wait_until(world.simulation.now - START + 60)
     note("All rows that waited have been delivered.")
     story.wait_until(7 * _HOUR)
+    note("No event has arrived for two hours.")
     check(f"{len(sent):,} rows accepted, each delivered once", right=story.is_complete)
     books = balance()
     text = f"reconciled: {books.total.received:,} received, {books.total.delivered:,} delivered"
@@ -128,21 +131,19 @@ def tell(story: Story, say: Callable[[str], None]) -> bool:
     world.open(Window(Kind.FILTERED, START + 7 * _HOUR, START + 7 * _HOUR + _FILTER))
     story.wait_until(7 * _HOUR + 3 * _FILTER)
     left_out = len(sent) - len(story.delivered)
-    note(f"A filter of the event source has left out records: {left_out:,} rows.")
+    note(f"A filter of the event source has left out {left_out:,} rows.")
     replayed = story.replay()
     say(f"  sluice replay --wait: {replayed.sent:,} rows sent, {replayed.passed_over:,} skipped")
-    text = f"exactly the {left_out:,} rows that were left out are delivered"
-    check(text, right=story.is_complete and 0 < left_out == replayed.sent)
+    check("exactly these rows are delivered", right=story.is_complete and 0 < left_out == replayed.sent)
 
     story.wait_until(36 * _HOUR)
     since, until = (START + _HOUR / 2, START + _HOUR * 3 / 2)
     lost = sum(world.td.lose(one, TABLES[0], int(since), int(until)) for one in ACCOUNTS.values())
-    begin, end = screen.utc(since), screen.utc(until)
-    note(f"Treasure Data loses {begin} to {end}: {lost:,} rows.")
-    for again in ("", " again"):
+    note(f"Treasure Data loses the {lost:,} rows of one hour.")
+    say(f"  sluice replay --force --from {screen.utc(since)} --to {screen.utc(until)}")
+    for again in ("", "the same command again: "):
         forced, before = story.force(since, until)
-        command = f"sluice replay --force --from {begin} --to {end}{again}"
-        say(f"  {command}: {forced:,} rows sent, {before:,} sent before")
+        say(f"  {again}{forced:,} rows sent, {before:,} sent before")
         text = "nothing changes" if again else f"exactly the {lost:,} lost rows are restored"
         check(f"{text}: {len(story.delivered):,} in total", right=story.is_complete and lost > 0)
     books = balance()

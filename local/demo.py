@@ -13,11 +13,11 @@ from pathlib import Path
 from rich.console import Console
 
 from local import outcomes
-from local.accounts import ACCOUNTS
+from local.accounts import ACCOUNTS, KEYS
 from local.interrupt import exit_on_signals
 from local.reconciliation import Reconciliation
 from local.recording import REQUESTS, RecordedRequest, RecordingError, read
-from local.report import meter, show
+from local.report import meter, print_table, show
 from local.sender import Exchange, send
 from local.stack import LocalStack, PartError
 from ops import screen
@@ -32,6 +32,22 @@ from worker.span_object import SpanObjects
 _CONNECTIONS = 6
 _PATIENCE_SECONDS = 30.0
 _POLL_SECONDS = 0.3
+_UNKNOWN_ACCOUNT = RecordedRequest(
+    "POST", "/v1/events", (("x-write-key", KEYS["unknown account"]),), b'{"events": []}'
+)
+
+
+def wait_until_refused(stack: LocalStack, patience: float = _PATIENCE_SECONDS) -> None:
+    """Return when the ingest refuses keys of unknown accounts, or after so many seconds.
+
+    In the first second after its start it still accepts them, and their rows become dead, so that the counts would vary.
+    """
+    deadline, answers = time.monotonic() + patience, list[Exchange]()
+    while time.monotonic() < deadline:
+        send(stack.addresses.gateway, [_UNKNOWN_ACCOUNT], 1, answers.append)
+        if answers[-1].refused == "unknown_account":
+            return
+        time.sleep(_POLL_SECONDS)
 
 
 def send_recording(
@@ -87,7 +103,7 @@ def wait_for_outcomes(
         stack.check()
         count_outcomes(stack, books, reconciliation)
         updated(reconciliation.accepted.total() - reconciliation.outstanding)
-        now = reconciliation.outstanding, reconciliation.on_the_way
+        now = reconciliation.outstanding, reconciliation.unsettled
         if now != before:
             before, changed = now, time.monotonic()
         if is_over(reconciliation) or time.monotonic() - changed > patience:
@@ -105,15 +121,16 @@ def drifts_of(stack: LocalStack, account: str) -> Drifts:
 
 def show_drifts(drifts: Drifts, console: Console) -> None:
     """Print how events differ from the news site's plan, which is in observe mode."""
-    console.print(f"\nThe account news has a tracking plan in observe mode. {drifts.summary()}")
+    database = ACCOUNTS["news"].database
+    console.print(f"\nThe account news (database {database}) has a tracking plan in observe mode:")
+    console.print(drifts.summary())
     columns = ("table", "column", "differs", "found", "events")
     found = [
         (drift.table, drift.column, drift.code, drift.found, extent.events)
         for drift, extent in drifts.sorted()
     ]
     if found:
-        console.print(screen.table(columns, found))
-    console.print("`sluice plan diff news` shows this on a running stack, with pages and times.")
+        print_table(screen.table(columns, found), console)
 
 
 def run(
@@ -139,14 +156,13 @@ def run(
     started = time.monotonic()
     console.print("Starting the pipeline on this machine …")
     with LocalStack(folder, parameters=parameters or {}) as stack:
-        console.print(
-            f"Ready after {time.monotonic() - started:.1f} s. The gateway is {stack.addresses.gateway}"
-        )
+        wait_until_refused(stack)
+        console.print(f"Ready after {time.monotonic() - started:.1f} s.")
         console.print(f"Sending {len(requests):,} requests that were recorded from a browser …")
-        with meter(console, "sent", len(requests)) as update:
+        with meter(console, "requests sent", len(requests)) as update:
             sent = count(1)
             reconciliation = send_recording(stack, requests, lambda _: update(next(sent)))
-        with meter(console, "accounted for", reconciliation.accepted.total()) as update:
+        with meter(console, "accepted events accounted for", reconciliation.accepted.total()) as update:
             wait_for_outcomes(stack, reconciliation, update, patience)
         drifts = drifts_of(stack, "news")
     show(reconciliation, console)
@@ -179,7 +195,7 @@ def main() -> None:
     else:
         shutil.rmtree(folder)
     if status == 0:
-        console.print("[bold]make up[/] keeps the pipeline running and serves a page that shows it at work.")
+        console.print("[bold]make up[/] keeps the pipeline running, with a page to send events.")
     sys.exit(status)
 
 

@@ -74,7 +74,7 @@ def run(
 
 
 def adds_up(count: Reconciliation) -> bool:
-    """Return whether every accepted event has one row, no other event has two, and nothing is on the way."""
+    """Return whether every accepted event has one row, no other event has two, and nothing waits or is in flight."""
     return count.settled and not count.mismatched_ids and not count.repeated_ids
 
 

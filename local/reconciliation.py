@@ -54,7 +54,7 @@ class Reconciliation:
         delivered: rows in Treasure Data by place.
         undelivered: rows that wait or are dead, by place.
         dead: of these, dead ones by reason.
-        on_the_way: what is not settled yet, by kind: records, messages, and rows that wait.
+        unsettled: what is not settled yet, by kind: records, messages, and rows that wait.
     """
 
     requests: int = 0
@@ -66,7 +66,7 @@ class Reconciliation:
     delivered: Counter[TablePlace] = field(default_factory=Counter)
     undelivered: Counter[TablePlace] = field(default_factory=Counter)
     dead: Counter[str] = field(default_factory=Counter)
-    on_the_way: dict[str, int] = field(default_factory=dict)
+    unsettled: dict[str, int] = field(default_factory=dict)
     _accepted_ids: Counter[tuple[TablePlace, str]] = field(default_factory=Counter)
     _outcome_ids: Counter[tuple[TablePlace, str]] = field(default_factory=Counter)
 
@@ -92,12 +92,12 @@ class Reconciliation:
         self,
         delivered: Iterable[TableOutcome],
         undelivered: Iterable[TableOutcome],
-        on_the_way: Mapping[str, int],
+        unsettled: Mapping[str, int],
     ) -> None:
         """Replace the outcomes that were counted before."""
         self.delivered, self.undelivered, self.dead = Counter(), Counter(), Counter()
         self._outcome_ids = Counter()
-        coming = Counter(on_the_way)
+        coming = Counter(unsettled)
         for rows, counts in ((delivered, self.delivered), (undelivered, self.undelivered)):
             for outcome in rows:
                 counts[outcome.place] += len(outcome.event_ids)
@@ -106,7 +106,7 @@ class Reconciliation:
                     self.dead[outcome.reason] += len(outcome.event_ids)
                 elif outcome.kind:
                     coming[f"rows {outcome.kind}"] += len(outcome.event_ids)
-        self.on_the_way = dict(coming)
+        self.unsettled = dict(coming)
 
     @property
     def places(self) -> list[TablePlace]:
@@ -134,12 +134,12 @@ class Reconciliation:
 
     @property
     def settled(self) -> bool:
-        """Whether nothing is on the way."""
-        return not any(self.on_the_way.values())
+        """Whether nothing waits or is in flight."""
+        return not any(self.unsettled.values())
 
     @property
     def adds_up(self) -> bool:
-        """Whether every accepted event is exactly one row, delivered or dead, and nothing is on the way."""
+        """Whether every accepted event is exactly one row, delivered or dead, and nothing waits or is in flight."""
         return not self.errors and not self.differences and self.settled and not self.mismatched_ids
 
     @property

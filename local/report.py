@@ -22,7 +22,7 @@ def meter(console: Console, name: str, total: int) -> Iterator[Callable[[int], N
         name: what is counted, printed after the numbers.
         total: the count at the end.
     """
-    columns = TextColumn("{task.description:>13}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(name, total=total)
         yield lambda count: progress.update(task, completed=count)
@@ -34,11 +34,21 @@ def meter(console: Console, name: str, total: int) -> Iterator[Callable[[int], N
 def show(reconciliation: Reconciliation, console: Console) -> None:
     """Print the tables: rows by database and table, then the totals."""
     console.print()
-    console.print(_places(reconciliation))
-    console.print()
-    console.print(_totals(reconciliation))
+    print_table(_places(reconciliation), console)
+    print_table(_totals(reconciliation), console)
     for line in _conclusion(reconciliation):
         console.print(line, soft_wrap=True)
+
+
+def print_table(table: Table, console: Console) -> None:
+    """Print a table; in a pipe or a file, without the blanks that fill its lines."""
+    if console.is_terminal:
+        console.print(table)
+        return
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        console.out(line.rstrip())
 
 
 def _places(reconciliation: Reconciliation) -> Table:
@@ -59,7 +69,7 @@ def _places(reconciliation: Reconciliation) -> Table:
                 f"{count[place]:,}"
                 for count in (reconciliation.accepted, reconciliation.delivered, reconciliation.undelivered)
             ),
-            f"[red]{missing:,}[/]" if missing else "",
+            f"[red]{missing:,}[/]" if missing else "0",
         )
         before = place.database
     return table
@@ -89,10 +99,10 @@ def _totals(reconciliation: Reconciliation) -> Table:
     table.add_row("rejected", f"{rejected:,}", _codes(reconciliation.rejected))
     table.add_row("accepted", f"{accepted:,}", "according to the gateway's responses")
     table.add_section()
-    table.add_row("delivered", f"{reconciliation.delivered.total():,}", "rows in the Treasure Data double")
+    table.add_row("delivered", f"{reconciliation.delivered.total():,}", "rows in the simulated Treasure Data")
     table.add_row("dead rows", f"{reconciliation.dead.total():,}", _codes(reconciliation.dead))
-    waiting = {name: count for name, count in reconciliation.on_the_way.items() if count}
-    table.add_row("on the way", f"{sum(waiting.values()):,}", _codes(waiting))
+    unsettled = {name: count for name, count in reconciliation.unsettled.items() if count}
+    table.add_row("waiting, in flight", f"{sum(unsettled.values()):,}", _codes(unsettled))
     return table
 
 
@@ -112,8 +122,8 @@ def _conclusion(reconciliation: Reconciliation) -> list[str]:
     if len(reconciliation.mismatched_ids) > _SHOWN:
         lines.append(f"… and {len(reconciliation.mismatched_ids) - _SHOWN:,} more events")
     if not reconciliation.settled:
-        waiting = {name: count for name, count in reconciliation.on_the_way.items() if count}
-        lines.append(f"Still on the way: {_codes(waiting)}")
+        unsettled = {name: count for name, count in reconciliation.unsettled.items() if count}
+        lines.append(f"Still waiting or in flight: {_codes(unsettled)}")
     return lines
 
 

@@ -5,6 +5,8 @@ A part that dies is restarted. Ports are the same at every start, so that snippe
 
 import argparse
 import fcntl
+import json
+import os
 import shutil
 import socket
 import sys
@@ -95,15 +97,26 @@ def exclusive(home: Path) -> Iterator[None]:
     """
     try:
         home.mkdir(parents=True, exist_ok=True)
-        lock = (home / "lock").open("a")
+        lock = (home / "lock").open("a+")
     except OSError as error:
         raise NotStartedError(f"{home}: {error.strerror}. Set SLUICE_HOME to another folder.") from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise NotStartedError(f"The stack is already running, as {home / DESCRIPTION} says.") from None
+            lock.seek(0)
+            raise NotStartedError(_running(home, lock.read())) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
         yield
+
+
+def _running(home: Path, pid: str) -> str:
+    """Return how to use and how to stop the stack that is running in a folder."""
+    description = home / DESCRIPTION
+    page = f" (its page: {json.loads(description.read_text())['page']})" if description.exists() else ""
+    return f"The stack is already running{page}. To stop it, press Ctrl-C where it runs, or: kill {pid}"
 
 
 def run(home: Path, console: Console, options: argparse.Namespace) -> None:
@@ -114,9 +127,9 @@ def run(home: Path, console: Console, options: argparse.Namespace) -> None:
         PartError: a part did not start.
     """
     started = time.monotonic()
-    console.print("Starting the pipeline on this machine …")
     description = home / DESCRIPTION
     with exclusive(home):
+        console.print("Starting the pipeline on this machine …")
         port = base_port(home, options.port)
         page_port = port + PORTS.index("page")
         parameters = {"LogLevel": options.log_level} if options.log_level else {}

@@ -76,7 +76,7 @@ INGEST_COUNTERS: Mapping[str, Counter] = {
 DELIVERY_COUNTERS: Mapping[str, Counter] = {
     "Holds": Counter(
         DEPENDENCY,
-        "batches that stopped before their last record, because S3, the ledger or Kinesis failed; Lambda delivers the rest again",
+        "batches that stopped before their last record, for the reason in the log; Lambda delivers the rest again",
     ),
     "KeyRefused": Counter(DEPENDENCY, "imports that Treasure Data rejected because of the API key"),
     "AccountsStale": Counter(DEPENDENCY, "accounts answered from memory because Redis failed"),
@@ -89,15 +89,12 @@ DELIVERY_COUNTERS: Mapping[str, Counter] = {
         ATTENTION, "rows sent again although Treasure Data may have them: they may be duplicated"
     ),
     "LedgerRestored": Counter(
-        ATTENTION,
-        "invocations that did nothing, because the ledger was restored from a backup and has not been compared with the bucket",
+        ATTENTION, "invocations that did nothing, because the ledger was restored and has not been repaired"
     ),
     "ShardsExhausted": Counter(DEPENDENCY, "runs of the scaler that found MaxShards shards too few"),
-    "ScalerFailures": Counter(
-        DEPENDENCY, "runs of the scaler in which AWS refused or failed what it asked for"
-    ),
+    "ScalerFailures": Counter(DEPENDENCY, "runs of the scaler in which AWS refused or failed a call"),
     "EnvelopesOverdue": Counter(
-        DEPENDENCY, "envelopes of the overflow queue that are still not on the stream after half an hour"
+        DEPENDENCY, "envelopes that are in the overflow queue for more than half an hour"
     ),
     "UnforeseenErrors": INGEST_COUNTERS["UnforeseenErrors"],
 }

@@ -76,7 +76,7 @@ class Event(Enum):
     OPENED = "it is about to be sent"
     ACCEPTED = "Treasure Data has it"
     REFUSED = "Treasure Data refuses it permanently"
-    PARTLY_REFUSED = "Treasure Data refuses it, because it is too large or has bad rows"
+    PARTLY_REFUSED = "Treasure Data refuses its size, or some rows"
     UNANSWERED = "it was not sent, or no answer settles it"
     ABSENT = "Treasure Data proves not to have it, or an operator or a setting has it sent without proof"
     NOT_DELIVERABLE = "its account cannot have it delivered"

@@ -70,30 +70,30 @@ WAITING = TableOutcome(ORDERS, ("a",), "waiting", "http_503")
 
 
 @pytest.mark.parametrize(
-    ("exchanges", "rows", "undelivered", "on_the_way", "found"),
+    ("exchanges", "rows", "undelivered", "unsettled", "found"),
     [
         ([TAKEN_A, TAKEN_B, TAKEN_C, ILLEGAL], "ab", [UNKNOWN], {"records": 0}, {"adds_up": True, "dead": {"unknown": 1}}),
         ([TAKEN_A, TAKEN_B], "a", [], {}, {"differences": {ORDERS: 1}, "mismatched_ids": {(ORDERS, "b"): 1}}),
         ([TAKEN_A, TAKEN_B], "abb", [], {}, {"differences": {ORDERS: -1}, "mismatched_ids": {(ORDERS, "b"): -1}}),
         ([TAKEN_A, TAKEN_B], "aa", [], {}, {"mismatched_ids": {(ORDERS, "a"): -1, (ORDERS, "b"): 1}}),
         ([Exchange(post([]), "shop", (EventResult(0, {}, "orders"),))], "", [], {}, {"differences": {ORDERS: 1}}),
-        ([], "", [], {"records": 1}, {"on_the_way": {"records": 1}}),
-        ([], "", [], {"messages": 2}, {"on_the_way": {"messages": 2}}),
-        ([TAKEN_A], "", [WAITING], {"records": 0}, {"on_the_way": {"records": 0, "rows waiting": 1}}),
+        ([], "", [], {"records": 1}, {"unsettled": {"records": 1}}),
+        ([], "", [], {"messages": 2}, {"unsettled": {"messages": 2}}),
+        ([TAKEN_A], "", [WAITING], {"records": 0}, {"unsettled": {"records": 0, "rows waiting": 1}}),
         ([answered(error="no response")], "", [], {}, {"errors": ["step: no response"]}),
     ],
     ids=["all", "lost", "duplicated", "lost and duplicated", "no id", "record", "messages", "rows wait", "no response"],
 )  # fmt: skip
 def test_it_adds_up_if_each_accepted_event_has_one_outcome(
-    exchanges: Sequence[Exchange], rows: str, undelivered: Sequence[TableOutcome], on_the_way: Any, found: Any
+    exchanges: Sequence[Exchange], rows: str, undelivered: Sequence[TableOutcome], unsettled: Any, found: Any
 ) -> None:
     """Even if the totals are right, lost and duplicated rows are reported by id; counting the outcomes again changes nothing."""
     count = Reconciliation()
     for exchange in exchanges:
         count.count_exchange(exchange, ACCOUNTS)
     for _ in range(2):
-        count.count_outcomes([TableOutcome(ORDERS, tuple(rows))], undelivered, on_the_way)
+        count.count_outcomes([TableOutcome(ORDERS, tuple(rows))], undelivered, unsettled)
 
     default = {"adds_up": False, "differences": {}, "mismatched_ids": {}, "errors": []}
-    default |= {"on_the_way": on_the_way}
+    default |= {"unsettled": unsettled}
     assert default | found == {name: getattr(count, name) for name in default | found}

@@ -131,7 +131,8 @@ def test_up_serves_its_page_until_ctrl_c(tmp_path: Path) -> None:
         with pytest.raises(HTTPError, match="404"):
             urlopen(Request(f"{gateway}/new/a/b?c=d", b"{}", {"X-Key": "e"}), timeout=60)
         second = Up(tmp_path)
-        second.wait_for("already running")
+        stop = f"To stop it, press Ctrl-C where it runs, or: kill {up.process.pid}"
+        second.wait_for(f"already running (its page: {page}). {stop}")
         assert 1 == second.end()
     finally:
         ended = up.end(signal.SIGINT)

@@ -33,16 +33,23 @@ _MARKED = re.compile(r"<!-- (?P<name>[a-z]+: \w+|(?!end )[a-z]+) -->\n.*?<!-- en
 
 
 def parameters_list() -> str:
-    """Return a list of the template's parameters, each with its default and with who needs it."""
-    lines = []
-    needed = template()["Metadata"]["Needed"]
-    for name, parameter in template()["Parameters"].items():
-        default = f"`{parameter['Default']}`" if parameter["Default"] != "" else "none"
-        others = [one for one in parameter.get("AllowedValues", ()) if one != parameter["Default"]]
-        values = ", ".join(f"`{one}`" for one in others) if parameter["Type"] == "String" else ""
-        shown = f"{default}; {values}" if values else default
-        lines.append(f"`{name}` ({shown}): {parameter['Description']} *{needed[name]}*")
-    return _list(lines)
+    """Return the template's parameters by group, each with its default and, unless it is the same as above, when to set it."""
+    metadata = template()["Metadata"]
+    groups = []
+    for group in metadata["AWS::CloudFormation::Interface"]["ParameterGroups"]:
+        lines = [_parameter(name, metadata["Needed"][name]) for name in group["Parameters"]]
+        groups.append(f"**{group['Label']['default']}**\n\n{_list(lines)}")
+    return "\n".join(groups)
+
+
+def _parameter(name: str, needed: str) -> str:
+    parameter = template()["Parameters"][name]
+    default = f"`{parameter['Default']}`" if parameter["Default"] != "" else "none"
+    others = [one for one in parameter.get("AllowedValues", ()) if one != parameter["Default"]]
+    values = ", ".join(f"`{one}`" for one in others) if parameter["Type"] == "String" else ""
+    shown = f"{default}; {values}" if values else default
+    said = "" if needed == "The same." else f" *{needed}*"
+    return f"`{name}` ({shown}): {parameter['Description']}{said}"
 
 
 def _alarm_name(alarm: dict[str, Any]) -> str:
