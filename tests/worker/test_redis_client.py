@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -108,6 +109,18 @@ def test_an_account_that_is_no_text_is_invalid_and_fails_no_others(sign_in: Any)
     cache = AccountCache(lambda: sign_in("Reader"), keys, ManualClock(), CollectedTelemetry())
 
     assert {"shop": SHOP, "odd": "invalid_account"} == cache.resolve(["shop", "odd"])
+
+
+def test_thousands_of_accounts_take_few_round_trips(tmp_path: Path) -> None:
+    """One for each would outlast the admin function. The server counts what it reads: each command that is sent alone, or a part of many."""
+    server, port = valkey.start(tmp_path, is_quiet=True)
+    with ExitStack() as ended, connect(f"redis://127.0.0.1:{port}") as client:
+        ended.callback(server.kill)
+        for number in (4000, 2000):
+            account_store.apply(client, ACCOUNT_KEYS, {f"shop{n}": SHOP for n in range(number)}, 0)
+        assert 2000 == len(account_store.applied(client, ACCOUNT_KEYS))
+        assert client.info("stats")["total_reads_processed"] < 400
+    server.wait()
 
 
 @pytest.mark.parametrize(
