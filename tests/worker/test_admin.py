@@ -111,6 +111,24 @@ def test_an_incomplete_redis_is_never_published() -> None:
     assert PolicyEntry() == published(made).account("shop")
 
 
+def test_a_damaged_account_stays_published_until_it_is_repaired_or_removed() -> None:
+    """The edge policy would otherwise refuse its events. If that has lost it too, it must be repaired first."""
+    made = delivery()
+    made.redis.hset(KEYS.of("closed"), mapping={"plan": "{"})
+    applied: dict[str, Any] = {"do": "apply", "accounts": {"shop": SHOP}}
+    for event in ({"do": "publish"}, {"do": "change", "account": "shop", "fields": SHOP}, applied):
+        answer = ask(made, **event)
+        assert ({"shop"}, {"closed"}) == (answer["accounts"].keys(), answer["damaged"].keys())
+        assert PolicyEntry("disabled") == published(made).account("closed")
+    made.s3.delete_object(Bucket=BUCKET, Key=policy.KEY)
+    assert ["accounts_incomplete"] * 2 == [
+        ask(made, **event)["error"] for event in ({"do": "publish"}, applied)
+    ]
+    assert {} == ask(made, **applied, removes_damaged=True)["damaged"]
+
+    assert {"shop"} == published(made).entries.keys()
+
+
 def test_a_check_reports_what_the_key_may_do_and_writes_nothing() -> None:
     """It tests the right to write with an import of no rows. With an unknown key, it says nothing about databases."""
     made = delivery()

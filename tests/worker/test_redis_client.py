@@ -93,7 +93,7 @@ def test_the_admin_function_writes_and_the_worker_reads(sign_in: Any) -> None:
     writer = sign_in("Writer")
     account_store.apply(writer, ACCOUNT_KEYS, {"gone": SHOP}, 0)
     account_store.apply(writer, ACCOUNT_KEYS, {"shop": SHOP}, 60)
-    account_store.change(writer, ACCOUNT_KEYS, {"shop": SHOP, "blog": Account("blog_db", "disabled")}, "blog")
+    account_store.change(writer, ACCOUNT_KEYS, "blog", Account("blog_db", "disabled"), 2)
     cache = AccountCache(lambda: sign_in("Reader"), ACCOUNT_KEYS, ManualClock(), CollectedTelemetry())
 
     assert {"blog", "shop"} == account_store.applied(writer, ACCOUNT_KEYS).keys()
@@ -111,16 +111,49 @@ def test_an_account_that_is_no_text_is_invalid_and_fails_no_others(sign_in: Any)
     assert {"shop": SHOP, "odd": "invalid_account"} == cache.resolve(["shop", "odd"])
 
 
-def test_thousands_of_accounts_take_few_round_trips(tmp_path: Path) -> None:
-    """One for each would outlast the admin function. The server counts what it reads: each command that is sent alone, or a part of many."""
+@pytest.fixture
+def owner(tmp_path: Path) -> Iterator[Any]:
+    """A client of a new Valkey that may do anything."""
     server, port = valkey.start(tmp_path, is_quiet=True)
-    with ExitStack() as ended, connect(f"redis://127.0.0.1:{port}") as client:
-        ended.callback(server.kill)
-        for number in (4000, 2000):
-            account_store.apply(client, ACCOUNT_KEYS, {f"shop{n}": SHOP for n in range(number)}, 0)
-        assert 2000 == len(account_store.applied(client, ACCOUNT_KEYS))
-        assert client.info("stats")["total_reads_processed"] < 400
+    with connect(f"redis://127.0.0.1:{port}") as client:
+        yield client
+    server.kill()
     server.wait()
+
+
+def test_thousands_of_accounts_take_few_round_trips(owner: Any) -> None:
+    """One for each would outlast the admin function. The server counts what it reads: each command that is sent alone, or a part of many."""
+    for number in (4000, 2000):
+        account_store.apply(owner, ACCOUNT_KEYS, {f"shop{n}": SHOP for n in range(number)}, 0)
+
+    assert 2000 == len(account_store.applied(owner, ACCOUNT_KEYS))
+    assert owner.info("stats")["total_reads_processed"] < 400
+
+
+def test_a_damaged_account_hides_no_others_and_is_repaired_by_applying(owner: Any) -> None:
+    """Whatever its key holds, and that of the sentinel. Until then it stays as it is, if others are applied."""
+    damage = {
+        "bytes": {"database": b"\xff"},
+        "limits": {"limits": "[]"},
+        "json": {"plan": "{"},
+        "plan": {"plan": "{}"},
+    }
+    wanted = dict.fromkeys(("shop", "text", "bare", *damage), SHOP)
+    account_store.apply(owner, ACCOUNT_KEYS, wanted, 0)
+    for key in (ACCOUNT_KEYS.of("text"), ACCOUNT_KEYS.sentinel):
+        owner.set(key, "text")
+    owner.hdel(ACCOUNT_KEYS.of("bare"), "database")
+    for name, fields in damage.items():
+        owner.hset(ACCOUNT_KEYS.of(name), mapping=fields)
+    found = account_store.applied(owner, ACCOUNT_KEYS)
+    assert ["shop"] == [name for name, one in found.items() if one == SHOP]
+    assert (wanted.keys(), None) == (found.keys(), account_store.applied_at(owner, ACCOUNT_KEYS))
+    account_store.apply(owner, ACCOUNT_KEYS, found, 0)
+    assert found == account_store.applied(owner, ACCOUNT_KEYS)
+    assert 7 == account_store.count(owner, ACCOUNT_KEYS)
+    account_store.apply(owner, ACCOUNT_KEYS, wanted, 0)
+
+    assert wanted == account_store.applied(owner, ACCOUNT_KEYS)
 
 
 @pytest.mark.parametrize(
