@@ -28,9 +28,10 @@ from shared.accounts import Account
 _DONE = {"+": "added", "~": "changed", "-": "removed"}
 
 
-@click.group("accounts", cls=CommandGroup)
-def group() -> None:
-    """Map accounts to databases. accounts.yaml is the source of truth; Redis holds a copy of it."""
+group = CommandGroup(
+    "accounts",
+    help="Map accounts to databases. accounts.yaml is the source of truth; Redis holds a copy of it.",
+)
 
 
 @group.command("apply")

@@ -11,7 +11,6 @@ from ops import browser_sdk, known_accounts, screen
 from ops.browser_sdk import Build
 from ops.command_group import CommandGroup
 from ops.failure import FORESEEN, UNFINISHED, Failure, explained
-from ops.known_accounts import found_in, known
 from ops.signing_secrets import (
     TAKES_EFFECT,
     next_secret_id,
@@ -28,9 +27,9 @@ _ELSEWHERE = "https://YOUR-HOST"
 _SECRET_BYTES = 48
 
 
-@click.group("keys", cls=CommandGroup)
-def group() -> None:
-    """Issue, verify and revoke write keys, and rotate the secrets that sign them."""
+group = CommandGroup(
+    "keys", help="Issue, verify and revoke write keys, and rotate the secrets that sign them."
+)
 
 
 @group.command("issue")
@@ -208,7 +207,7 @@ def verify(stack: Stack, key: str, *, as_json: bool) -> None:
         raise Failure(f"invalid key: {error}") from error
     shown = {"account": found.account, "key_id": found.key_id}
     try:
-        accounts = known(stack)
+        accounts = known_accounts.known(stack)
     except (Failure, *FORESEEN) as error:
         why = explained(error).message
         if as_json:
@@ -219,7 +218,7 @@ def verify(stack: Stack, key: str, *, as_json: bool) -> None:
                 f"revoked, could not be checked: {why}"
             )
         raise click.exceptions.Exit(UNFINISHED) from None
-    account = found_in(stack, accounts, found.account)
+    account = known_accounts.found_in(stack, accounts, found.account)
     if account.status != "active":
         raise Failure(
             f"the signature is valid, but the account {found.account} is disabled: its events are refused"
