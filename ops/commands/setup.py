@@ -156,8 +156,8 @@ def offer_certification(stack: Stack) -> None:
     question = (
         "\nTest every promise on this stage now? That takes about an hour and a half and costs a few cents"
     )
-    if not click.confirm(question, default=False, err=True):
+    if not screen.agrees(question):
         return
     certify.command.main(["--yes", "--despite-traffic"], standalone_mode=False, obj=stack)
-    if not click.confirm("Keep this stage", default=True, err=True):
+    if screen.agrees("Keep this stage", default=True) is False:
         remove.command.main([], standalone_mode=False, obj=stack)
