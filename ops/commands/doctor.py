@@ -71,7 +71,7 @@ def command(
 def _state(reader: StateReader) -> StackState:
     """Return the state; if it cannot be read, what the checks found."""
     try:
-        return reader.state(None, None, balanced=False)
+        return reader.state()
     except FORESEEN as error:
         checks = [*reader.check(), unknown("rows", explained(error).message)]
         return StackState(checks=checks)
