@@ -58,21 +58,21 @@ class MemoryPipeline:
 
     def __init__(self, redis: MemoryRedis) -> None:
         self._redis = redis
-        self._commands: list[tuple[str, tuple[Any, ...]]] = []
+        self._commands: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
 
     def __getattr__(self, command: str) -> Callable[..., None]:
         """Return a function that queues a command."""
         if command.startswith("_"):
             raise AttributeError(command)
-        return lambda *arguments: self._commands.append((command, arguments))
+        return lambda *arguments, **options: self._commands.append((command, arguments, options))
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:  # noqa: FBT001, FBT002 -- redis-py's signature
         """Return each command's response. Raise the first error response, or return errors among the responses."""
         commands, self._commands = self._commands, []
         responses: list[Any] = []
-        for command, arguments in commands:
+        for command, arguments, options in commands:
             try:
-                responses.append(getattr(self._redis, command)(*arguments))
+                responses.append(getattr(self._redis, command)(*arguments, **options))
             except ResponseError as error:
                 if raise_on_error:
                     raise

@@ -11,7 +11,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 from redis import Redis, RedisError
 
 from local.stack import LocalStack
-from shared.accounts import AccountKeys
+from shared.accounts import Account, AccountKeys
 from shared.errors import InvalidError
 from worker.account_store import applied
 
@@ -77,7 +77,8 @@ class Outages:
         """List the accounts' databases; nothing while Redis is down."""
         address, keys = self._stack.addresses.redis, AccountKeys(self._stack.resources.ledger_table)
         with suppress(RedisError), Redis.from_url(address, decode_responses=True, socket_timeout=9) as redis:
-            return sorted({account.database for account in applied(redis, keys).values()})
+            found = applied(redis, keys).values()
+            return sorted({one.database for one in found if isinstance(one, Account)})
         return []
 
     def _set_faults(self) -> None:

@@ -1,7 +1,7 @@
 """The accounts that a stack's Redis holds."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -23,32 +23,48 @@ def misnamed(account: str, table: str | None = None) -> str:
     return ""
 
 
-def known(stack: Stack) -> tuple[dict[str, Account], str | None]:
-    """Return the accounts in a stack's Redis, and when they were applied: None if Redis was never filled or lost its data."""
+@dataclass(frozen=True, slots=True)
+class KnownAccounts:
+    """The accounts in a stack's Redis.
+
+    Attributes:
+        accounts: those that are valid, by name.
+        damaged: why others are not, by name.
+        applied_at: when they were applied; None if Redis was never filled or lost its data.
+    """
+
+    accounts: dict[str, Account]
+    damaged: dict[str, str]
+    applied_at: str | None
+
+
+def known(stack: Stack) -> KnownAccounts:
+    """Return the accounts in a stack's Redis."""
     return parsed(stack.administer(do="accounts"))
 
 
-def parsed(answer: Mapping[str, Any]) -> tuple[dict[str, Account], str | None]:
-    """Return what AdminFunction's answer says of the accounts, as `known`."""
+def parsed(answer: Mapping[str, Any]) -> KnownAccounts:
+    """Return what AdminFunction's answer says of the accounts."""
     accounts = {name: Account.from_fields(fields) for name, fields in answer["accounts"].items()}
-    return accounts, answer["applied_at"]
+    return KnownAccounts(accounts, answer.get("damaged", {}), answer["applied_at"])
 
 
 def one(stack: Stack, name: str) -> Account:
     """Return one account.
 
     Raises:
-        Failure: Redis does not have it.
+        Failure: Redis does not have it, or it is damaged.
     """
     return found_in(stack, known(stack), name)
 
 
-def found_in(stack: Stack, accounts: tuple[Mapping[str, Account], str | None], name: str) -> Account:
+def found_in(stack: Stack, found: KnownAccounts, name: str) -> Account:
     """Return one of the accounts that `known` has returned; otherwise as `one`."""
-    found, applied_at = accounts
-    if name in found:
-        return found[name]
-    if applied_at is None:
+    if name in found.accounts:
+        return found.accounts[name]
+    if name in found.damaged:
+        raise Failure(is_damaged(stack, name, found.damaged[name]))
+    if found.applied_at is None:
         raise Failure(is_empty(stack))
     raise Failure(f"there is no account {name}: add it to accounts.yaml and run {_apply(stack)}")
 
@@ -62,12 +78,13 @@ def check(stack: Stack, name: str | None) -> None:
     if not name:
         return
     try:
-        accounts, applied_at = known(stack)
+        found = known(stack)
     except (Failure, *FORESEEN):
         return  # without Redis, or the right to ask it, nobody can tell
-    if applied_at is None or not accounts or name in accounts:
+    existing = sorted(found.accounts.keys() | found.damaged.keys())
+    if found.applied_at is None or not existing or name in existing:
         return
-    similar = ", ".join(get_close_matches(name, sorted(accounts), _MOST_NAMES, cutoff=0.0))
+    similar = ", ".join(get_close_matches(name, existing, _MOST_NAMES, cutoff=0.0))
     raise Failure(
         f"there is no account {name}: the names most like it are {similar}. `sluice accounts list {stack.option}` lists all"
     )
@@ -88,16 +105,31 @@ def is_empty(stack: Stack) -> str:
     return f"Redis is empty: fill it with {_apply(stack)}"
 
 
+def is_damaged(stack: Stack, name: str, why: str) -> str:
+    """Return what to say about a damaged account."""
+    return f"the account {name} is damaged ({why}): {_apply(stack)} repairs it if the file has it"
+
+
+def note_damaged(stack: Stack, found: KnownAccounts) -> None:
+    """Print a note for each damaged account."""
+    for name, why in found.damaged.items():
+        screen.note(f"Note: {is_damaged(stack, name, why)}.")
+
+
 def _apply(stack: Stack) -> str:
     return f"`sluice accounts apply accounts.yaml {stack.option}`"
 
 
-def differences(old: Mapping[str, Account], new: Mapping[str, Account]) -> Iterator[tuple[str, str, str]]:
-    """Yield what applying changes: `+`, `-` or `~`, the account, and its new, old or changed fields."""
-    for name in sorted(old.keys() | new.keys()):
+def differences(
+    old: Mapping[str, Account], new: Mapping[str, Account], damaged: Collection[str] = ()
+) -> Iterator[tuple[str, str, str]]:
+    """Yield what applying changes: `+`, `-` or `~`, the account, and its new, old or changed fields. Some of the old are `damaged`."""
+    for name in sorted({*old, *new, *damaged}):
         before, after = old.get(name), new.get(name)
         if after is None:
-            yield "-", name, _text(old[name])
+            yield "-", name, _text(before) if before else "damaged"
+        elif name in damaged:
+            yield "~", name, f"damaged → {_text(after)}"
         elif before is None:
             yield "+", name, _text(after)
         elif before != after:

@@ -17,7 +17,7 @@ from shared import json_codec, policy
 from shared.accounts import Account, AccountKeys
 from shared.clock import Clock
 from shared.errors import InvalidAccountError, PolicyContestedError, SecretUnavailableError, UnavailableError
-from shared.policy import EdgePolicy
+from shared.policy import EdgePolicy, PolicyEntry
 from shared.published_policy import PublishedPolicy
 from shared.settings import WorkerSettings
 from worker import account_store
@@ -53,11 +53,12 @@ class Admin:
     def run(self, event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
         """Answer a request. The deadline is for queries to Treasure Data.
 
-        The event's `do` is one of `accounts` (return them, and their digest), `apply` (`accounts`: fields by name), `change` (`account`,
-        `fields`), `publish` (the edge policy, from the accounts in Redis), `check` (return the state of Redis and Treasure Data), `columns`
-        (return whether the `table` of an `account` shows the columns by which rows in doubt are queried; null if that is unknown), `missing`
-        (return which of some `databases` do not exist; null if that is unknown). With `seen`, `apply` and `change` do nothing if others have
-        changed what was seen: the digest, or the account's fields.
+        The event's `do` is one of `accounts` (return them, why others are damaged, and a digest), `apply` (`accounts`: fields by name; the
+        others are removed, damaged ones only with `removes_damaged`), `change` (`account`, `fields`), `publish` (the edge policy, from the
+        accounts in Redis), `check` (return the state of Redis and Treasure Data), `columns` (return whether the `table` of an `account` shows
+        the columns by which rows in doubt are queried; null if that is unknown), `missing` (return which of some `databases` do not exist;
+        null if that is unknown). With `seen`, `apply` and `change` do nothing if others have changed what was seen: the digest, or the
+        account's fields.
         """
         try:
             return self._answer(event, deadline)
@@ -85,15 +86,21 @@ class Admin:
             case {"do": "accounts"}:
                 pass
             case {"do": "apply", "accounts": accounts}:
-                found = {name: Account.from_fields(fields) for name, fields in accounts.items()}
-                account_store.check(found)
-                self._publish(lambda: found, event)
-                account_store.apply(self._connect(), self._keys, found, self._clock.now())
+                given = {name: Account.from_fields(fields) for name, fields in accounts.items()}
+                account_store.check(given)
+
+                def wanted() -> dict[str, Account | str]:
+                    kept = {} if event.get("removes_damaged") else self._read()
+                    return {name: one for name, one in kept.items() if isinstance(one, str)} | given
+
+                self._publish(wanted, event)
+                account_store.apply(self._connect(), self._keys, wanted(), self._clock.now())
             case {"do": "change", "account": name, "fields": fields}:
                 changed = {name: Account.from_fields(fields)}
                 account_store.check(changed)
                 self._publish(lambda: self._complete() | changed, event)
-                account_store.change(self._connect(), self._keys, self._complete() | changed, name)
+                count = len(self._complete() | changed)
+                account_store.change(self._connect(), self._keys, name, changed[name], count)
             case {"do": "publish"}:
                 self._publish(self._complete, event)
             case {"do": "check"}:
@@ -114,17 +121,20 @@ class Admin:
                 return _UNKNOWN
         return self._accounts()
 
-    def _complete(self) -> dict[str, Account]:
+    def _read(self) -> dict[str, Account | str]:
+        """Return the accounts in Redis, or why one is damaged."""
+        return account_store.applied(self._connect(), self._keys)
+
+    def _complete(self) -> dict[str, Account | str]:
         """Return all accounts, because the ingest would refuse one that the edge policy lacks; raise UnavailableError if Redis lacks some."""
-        client = self._connect()
-        found = account_store.applied(client, self._keys)
-        count = account_store.count(client, self._keys)
+        found = self._read()
+        count = account_store.count(self._connect(), self._keys)
         if count is None or len(found) < count:
             raise UnavailableError("Redis has lost accounts. Run `sluice accounts apply accounts.yaml`.")
         return found
 
-    def _publish(self, wanted: Callable[[], Mapping[str, Account]], event: Mapping[str, Any]) -> None:
-        """Publish the edge policy, before Redis is changed: the ingest must never refuse an account that Redis has.
+    def _publish(self, wanted: Callable[[], Mapping[str, Account | str]], event: Mapping[str, Any]) -> None:
+        """Publish the edge policy, before Redis is changed: the ingest must never refuse an account that Redis has. It keeps damaged ones.
 
         Redis is read again whenever others have written the policy since it was read. They publish first, too, so nobody undoes the other. If
         they keep writing it, or Redis differs from what was seen according to the event, this raises PolicyContestedError.
@@ -135,17 +145,19 @@ class Admin:
             known = {} if seen is None else self._accounts()
             if known and seen not in (known["digest"], known["accounts"].get(event.get("account"))):
                 raise PolicyContestedError("Others have changed the accounts meanwhile. Try again.")
-            return policy.encode({name: one.to_entry() for name, one in wanted().items()}, now, current)
+            return policy.encode(
+                {name: _entry(name, one, current) for name, one in wanted().items()}, now, current
+            )
 
         PublishedPolicy(self._s3, self._settings.data_bucket).change(encoded)
 
     def _accounts(self) -> dict[str, Any]:
-        client = self._connect()
-        found = account_store.applied(client, self._keys)
-        fields = {name: account.to_fields() for name, account in found.items()}
-        at = account_store.applied_at(client, self._keys)
-        digest = sha256(json_codec.dump([fields, at]).encode()).hexdigest()
-        return {"accounts": fields, "applied_at": at, "digest": digest}
+        found = self._read()
+        fields = {name: one.to_fields() for name, one in found.items() if isinstance(one, Account)}
+        damaged = {name: one for name, one in found.items() if isinstance(one, str)}
+        at = account_store.applied_at(self._connect(), self._keys)
+        digest = sha256(json_codec.dump([fields, damaged, at]).encode()).hexdigest()
+        return {"accounts": fields, "damaged": damaged, "applied_at": at, "digest": digest}
 
     def _check_redis(self, deadline: Deadline) -> dict[str, Any]:
         before = self._clock.now()
@@ -177,3 +189,14 @@ class Admin:
         if deadline.near:  # others have hung: what they have shown must still be told
             return None
         return database, self._health.probe(database, min(_PROBE_SECONDS, deadline.left()))
+
+
+def _entry(name: str, account: Account | str, current: EdgePolicy | None) -> PolicyEntry:
+    """Return an account's entry: if it is damaged, the one that is published; raise UnavailableError if there is none."""
+    if isinstance(account, Account):
+        return account.to_entry()
+    if current is None or (entry := current.account(name)) is None:
+        raise UnavailableError(
+            f"The account {name} is damaged. Add it to accounts.yaml and run `sluice accounts apply accounts.yaml`."
+        )
+    return entry

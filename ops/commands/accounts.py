@@ -11,16 +11,27 @@ import click
 from ops import accounts_file, screen
 from ops.command_group import CommandGroup
 from ops.failure import Failure
-from ops.known_accounts import differences, is_empty, known, one, parsed, shown_fields, update
+from ops.known_accounts import (
+    differences,
+    is_damaged,
+    is_empty,
+    known,
+    note_damaged,
+    one,
+    parsed,
+    shown_fields,
+    update,
+)
 from ops.stack import Stack, works_on_stack
 from shared.accounts import Account
 
 _DONE = {"+": "added", "~": "changed", "-": "removed"}
 
 
-@click.group("accounts", cls=CommandGroup)
-def group() -> None:
-    """Map accounts to databases. accounts.yaml is the source of truth; Redis holds a copy of it."""
+group = CommandGroup(
+    "accounts",
+    help="Map accounts to databases. accounts.yaml is the source of truth; Redis holds a copy of it.",
+)
 
 
 @group.command("apply")
@@ -33,34 +44,38 @@ def group() -> None:
 def apply(stack: Stack, file: Path, *, prune: bool, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Write the accounts of FILE to Redis, after showing the changes. With --prune, Redis then matches FILE exactly.
 
-    This also restores a Redis that has lost its data, and publishes the edge policy. The worker and the ingest see changes
-    within a minute.
+    This also restores a Redis that has lost its data, repairs damaged accounts, and publishes the edge policy. The worker and the ingest
+    see changes within a minute.
     """
     wanted = accounts_file.read(file)
     seen = stack.administer(do="accounts")
-    current, applied_at = parsed(seen)
-    others = {name: account for name, account in current.items() if name not in wanted}
-    result = wanted if prune else others | wanted
-    changes = list(differences(current, result))
+    found = parsed(seen)
+    current, restores = found.accounts, found.applied_at is None
+    result = wanted if prune else current | wanted
+    others = sorted((current.keys() | found.damaged.keys()) - wanted.keys())
+    left = {} if prune else {name: why for name, why in found.damaged.items() if name not in wanted}
+    changes = list(differences(current, result, found.damaged.keys() - left.keys()))
     missing = _missing(stack, current, result)
-    shown = list(_lines(changes, others, missing, restores=applied_at is None, prunes=prune))
-    must_ask = bool(changes) or applied_at is None
+    shown = list(_lines(changes, others, missing, restores=restores, prunes=prune))
+    shown += [f"Warning: {is_damaged(stack, name, why)}." for name, why in left.items()]
+    must_ask = bool(changes) or restores
     if not as_json or (must_ask and not yes and not dry_run):
         for line in shown:
             click.echo(line, err=as_json)
     if not dry_run and must_ask:
         screen.confirm("Apply these changes?", yes=yes)
         fields = {name: account.to_fields() for name, account in result.items()}
-        stack.administer(do="apply", accounts=fields, seen=seen.get("digest"))
+        stack.administer(do="apply", accounts=fields, removes_damaged=prune, seen=seen.get("digest"))
     elif not dry_run:
         stack.administer(do="publish")  # an older version of Sluice may not have published the edge policy
     if as_json:
         screen.show_json(
             {
                 "changes": [{"change": sign, "account": name, "what": what} for sign, name, what in changes],
-                "not_in_file": sorted(others),
+                "not_in_file": others,
+                "damaged": left,
                 "missing_databases": missing,
-                "restores": applied_at is None,
+                "restores": restores,
                 "applied": not dry_run,
                 "dry_run": dry_run,
             }
@@ -99,7 +114,7 @@ def _missing(stack: Stack, current: Mapping[str, Account], result: Mapping[str, 
 
 def _lines(
     changes: list[tuple[str, str, str]],
-    others: Mapping[str, Account],
+    others: list[str],
     missing: list[str] | None,
     *,
     restores: bool,
@@ -123,7 +138,7 @@ def _lines(
         )
     elif others:
         stay = "stays" if len(others) == 1 else "stay"
-        yield f"{', '.join(sorted(others))} {stay}, although not in the file: --prune removes."
+        yield f"{', '.join(others)} {stay}, although not in the file: --prune removes."
 
 
 @group.command("disable")
@@ -155,11 +170,12 @@ def enable(stack: Stack, account: str, *, dry_run: bool) -> None:
 @works_on_stack
 def export(stack: Stack, *, file: Path | None) -> None:
     """Print the accounts in Redis in the form of accounts.yaml, for `accounts apply`."""
-    accounts, applied_at = known(stack)
-    if applied_at is None:
+    found = known(stack)
+    if found.applied_at is None:
         raise Failure(is_empty(stack))
-    said = f"{screen.plural(len(accounts), 'account')} in {file}."
-    screen.put(accounts_file.text_of(accounts), file, said)
+    note_damaged(stack, found)
+    said = f"{screen.plural(len(found.accounts), 'account')} in {file}."
+    screen.put(accounts_file.text_of(found.accounts), file, said)
 
 
 @group.command("list")
@@ -167,18 +183,20 @@ def export(stack: Stack, *, file: Path | None) -> None:
 @screen.json_option
 def list_(stack: Stack, *, as_json: bool) -> None:
     """List the accounts in Redis."""
-    accounts, applied_at = known(stack)
+    found = known(stack)
     if as_json:
-        fields = {name: account.to_fields() for name, account in accounts.items()}
-        screen.show_json({"accounts": fields, "applied_at": applied_at})
+        fields = {name: account.to_fields() for name, account in found.accounts.items()}
+        screen.show_json({"accounts": fields, "damaged": found.damaged, "applied_at": found.applied_at})
         return
-    if applied_at is None:
+    if found.applied_at is None:
         screen.say(f"{is_empty(stack)}.")
-    rows = (
-        (name, account.database, account.status, ",".join(sorted(account.revoked_key_ids)))
-        for name, account in accounts.items()
-    )
-    screen.show_table(("account", "database", "status", "revoked key ids"), rows)
+    rows = {
+        name: (account.database, account.status, ",".join(sorted(account.revoked_key_ids)))
+        for name, account in found.accounts.items()
+    } | dict.fromkeys(found.damaged, ("", "damaged", ""))
+    shown = [(name, *row) for name, row in sorted(rows.items())]
+    screen.show_table(("account", "database", "status", "revoked key ids"), shown)
+    note_damaged(stack, found)
 
 
 @group.command("show")

@@ -19,10 +19,9 @@ from worker.rows import values
 from worker.selection import Selection
 from worker.states import State
 
-
-@click.group("dead", cls=CommandGroup)
-def group() -> None:
-    """List dead rows, show them, or drop them. `sluice redrive --kind dead` sends them."""
+group = CommandGroup(
+    "dead", help="List dead rows, show them, or drop them. `sluice redrive --kind dead` sends them."
+)
 
 
 @group.command("drop")

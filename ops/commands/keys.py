@@ -11,7 +11,6 @@ from ops import browser_sdk, known_accounts, screen
 from ops.browser_sdk import Build
 from ops.command_group import CommandGroup
 from ops.failure import FORESEEN, UNFINISHED, Failure, explained
-from ops.known_accounts import found_in, known
 from ops.signing_secrets import (
     TAKES_EFFECT,
     next_secret_id,
@@ -28,9 +27,9 @@ _ELSEWHERE = "https://YOUR-HOST"
 _SECRET_BYTES = 48
 
 
-@click.group("keys", cls=CommandGroup)
-def group() -> None:
-    """Issue, verify and revoke write keys, and rotate the secrets that sign them."""
+group = CommandGroup(
+    "keys", help="Issue, verify and revoke write keys, and rotate the secrets that sign them."
+)
 
 
 @group.command("issue")
@@ -41,22 +40,17 @@ def group() -> None:
     type=click.IntRange(0, 9999),
     help="Serial number, to issue another key under the same secret.",
 )
-@click.option("--secret", "secret_id", metavar="ID", help="Sign with this secret. Default: the newest.")
 @click.option("--table", default="pageviews", show_default=True, help="Table to use in the code to paste.")
 @screen.json_option
-def issue(
-    stack: Stack, account: str, *, serial: int | None, secret_id: str | None, table: str, as_json: bool
-) -> None:
+def issue(stack: Stack, account: str, *, serial: int | None, table: str, as_json: bool) -> None:
     """Print a write key for ACCOUNT, with code to paste.
 
-    The same account, secret and serial number always give the same key. Nothing is stored.
+    The newest secret signs it. The same account, secret and serial number always give the same key. Nothing is stored.
     """
     if said := known_accounts.misnamed(account, table):
         raise Failure(said)
     signing = signing_secrets(stack)
-    secret_id = secret_id or next(reversed(signing))
-    if secret_id not in signing:
-        raise Failure(f"there is no secret {secret_id}: the valid ones are {', '.join(signing)}")
+    secret_id = next(reversed(signing))
     key_id = secret_id if serial is None else f"{secret_id}-{serial}"
     key = write_key.sign(account, key_id, signing[secret_id])
     script, about_script = _script(stack, key, table)
@@ -208,7 +202,7 @@ def verify(stack: Stack, key: str, *, as_json: bool) -> None:
         raise Failure(f"invalid key: {error}") from error
     shown = {"account": found.account, "key_id": found.key_id}
     try:
-        accounts = known(stack)
+        accounts = known_accounts.known(stack)
     except (Failure, *FORESEEN) as error:
         why = explained(error).message
         if as_json:
@@ -219,7 +213,7 @@ def verify(stack: Stack, key: str, *, as_json: bool) -> None:
                 f"revoked, could not be checked: {why}"
             )
         raise click.exceptions.Exit(UNFINISHED) from None
-    account = found_in(stack, accounts, found.account)
+    account = known_accounts.found_in(stack, accounts, found.account)
     if account.status != "active":
         raise Failure(
             f"the signature is valid, but the account {found.account} is disabled: its events are refused"

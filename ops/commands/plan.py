@@ -8,7 +8,6 @@ import click
 from ops import accounts_file, known_accounts, screen
 from ops.command_group import CommandGroup
 from ops.failure import UNFINISHED, Failure
-from ops.known_accounts import one
 from ops.plans.arrived_events import events_since
 from ops.plans.plan_profile import Drifts, Profile, changed_columns
 from ops.plans.plan_text import inferred
@@ -16,10 +15,9 @@ from ops.selecting import since_option
 from ops.stack import Stack, works_on_stack
 from shared.tracking_plan import TrackingPlan
 
-
-@click.group("plan", cls=CommandGroup)
-def group() -> None:
-    """Make tracking plans from the events that arrive, and compare plans with events."""
+group = CommandGroup(
+    "plan", help="Make tracking plans from the events that arrive, and compare plans with events."
+)
 
 
 @group.command("diff")
@@ -50,7 +48,7 @@ def diff(stack: Stack, account: str, *, file: Path | None, since: float, as_json
 
 
 def _plan(stack: Stack, account: str) -> TrackingPlan:
-    plan = one(stack, account).plan
+    plan = known_accounts.one(stack, account).plan
     if plan is None:
         raise Failure(
             f"{account} has no tracking plan: write one with `sluice plan infer {account} {stack.option}`, name it in accounts.yaml, and run "

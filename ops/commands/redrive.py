@@ -168,7 +168,10 @@ def _code(totals: Mapping[str, int]) -> int:
 def _edit(stack: Stack, opened: list[ListedChunk], *, rejected: bool, yes: bool) -> int:
     """Open dead rows or rejected events in an editor, and send what was changed; return the exit code."""
     if rejected:
-        plans = {name: account.plan for name, account in known_accounts.known(stack)[0].items()}
+        known = known_accounts.known(stack)
+        for name in known.damaged.keys() & {one.key.account for one in opened}:
+            raise Failure(known_accounts.is_damaged(stack, name, known.damaged[name]))
+        plans = {name: account.plan for name, account in known.accounts.items()}
         found: Sequence[Any] = rejected_events.batches_of(stack, opened, plans)
         text, read = rejected_events.text_of(found), partial(rejected_events.read, found)
         none = "there are no copies of these events: they have expired, or exceeded the number that is kept"

@@ -1,4 +1,4 @@
-"""`sluice remove`: removes a stack and its data, and checks that nothing is left."""
+"""`sluice remove`: removes a stack and its data, and checks that nothing retained is left."""
 
 from functools import partial
 
@@ -18,10 +18,11 @@ _POLL_SECONDS = 10.0
 @screen.yes_option
 @screen.json_option
 def command(stack: Stack, *, yes: bool, as_json: bool) -> None:
-    """Remove a stack and its data, in every stage, and check that nothing is left.
+    """Remove a stack and its data, in every stage, and check that nothing retained is left.
 
-    It stops the functions, deletes the stack, and then empties and deletes the buckets and whatever else the stack retains. If
-    CloudFormation does not delete the stack, no bucket is emptied. Secrets can be restored for 30 days. If it was interrupted, run it again.
+    It stops the functions, deletes the stack, and then empties and deletes the buckets and whatever else the stack retains. It
+    looks for these, not for what CloudFormation reports as deleted. If CloudFormation does not delete the stack, no bucket is emptied.
+    Secrets can be restored for 30 days. If it was interrupted, run it again.
     """
     if stack.is_local:
         raise Failure("`sluice remove` needs a deployed stack. Ctrl-C ends the local one")

@@ -10,10 +10,7 @@ from ops.command_group import CommandGroup
 from ops.failure import Failure
 from ops.stack import Stack, works_on_deployed_stack
 
-
-@click.group("sdk", cls=CommandGroup)
-def group() -> None:
-    """Publish the browser SDK."""
+group = CommandGroup("sdk", help="Publish the browser SDK.")
 
 
 @group.command("publish")

@@ -7,12 +7,12 @@ from ops import known_accounts
 from ops.books.accounting import Balance
 from ops.books.table_history import RECENT_SECONDS, History
 from ops.console.refreshed import Reading, Refreshed
+from ops.known_accounts import KnownAccounts
 from ops.stack import Stack
 from ops.state import state_document
 from ops.state.checks import Checks
 from ops.state.faults import findings, summary
 from ops.state.stack_state import StackState, StateReader, accounting
-from shared.accounts import Account
 from shared.clock import Clock, SystemClock
 from shared.tracking_plan import TrackingPlan
 
@@ -43,7 +43,7 @@ class ConsoleView:
         stack, clock = self.stack, self.clock
         # A key tried every minute would show among the events as a refused request.
         look = StateReader(stack, checks=Checks(stack, tries_key=False))
-        self._look = Refreshed(lambda: look.state(None, None, balanced=False), self.look_seconds, clock)
+        self._look = Refreshed(look.state, self.look_seconds, clock)
         self._counted = Refreshed(self._count, self.count_seconds, clock, share=self.count_share)
         self._accounts = Refreshed(lambda: known_accounts.known(stack), self.account_seconds, clock)
 
@@ -65,7 +65,7 @@ class ConsoleView:
     def plan(self, account: str) -> TrackingPlan | None:
         """Return the tracking plan of an account; None if it has none or it is not known yet."""
         known = self._accounts.latest().value
-        found = known[0].get(account) if known else None
+        found = known.accounts.get(account) if known else None
         return found.plan if found else None
 
     def state(self) -> dict[str, Any]:
@@ -133,21 +133,24 @@ def _history(history: History, account: str, table: str) -> dict[str, Any]:
     return {"first": found.first, "last": found.last, "per_minute": rate, "hours": found.hours}
 
 
-def _accounts(reading: Reading[tuple[dict[str, Account], str | None]]) -> dict[str, Any]:
+def _accounts(reading: Reading[KnownAccounts]) -> dict[str, Any]:
     shown = _dated(reading)
     if reading.value is None:
         return shown
-    known, applied_at = reading.value
+    known = reading.value
+    accounts = [
+        {
+            "account": name,
+            "database": one.database,
+            "status": one.status,
+            "revoked_key_ids": sorted(one.revoked_key_ids),
+            "plan": {"mode": one.plan.mode, "tables": len(one.plan.tables)} if one.plan else None,
+        }
+        for name, one in known.accounts.items()
+    ]
+    nothing: dict[str, Any] = {"database": "", "status": "damaged", "revoked_key_ids": [], "plan": None}
+    accounts += [{"account": name} | nothing for name in known.damaged]
     return shown | {
-        "applied_at": applied_at,
-        "accounts": [
-            {
-                "account": name,
-                "database": one.database,
-                "status": one.status,
-                "revoked_key_ids": sorted(one.revoked_key_ids),
-                "plan": {"mode": one.plan.mode, "tables": len(one.plan.tables)} if one.plan else None,
-            }
-            for name, one in sorted(known.items())
-        ],
+        "applied_at": known.applied_at,
+        "accounts": sorted(accounts, key=lambda one: str(one["account"])),
     }

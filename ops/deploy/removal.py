@@ -1,9 +1,9 @@
-"""Removes a stack and its data, and looks whether anything is left.
+"""Removes a stack and its data, and looks whether anything retained is left.
 
 The order decides what a failure costs. First the functions stop, so that nothing is accepted or written any more. Then CloudFormation
 deletes the stack. Only when all that is left of it is its buckets, which CloudFormation does not delete while they have objects, are they
 emptied. If the stack survives, its objects are there and its functions run again. What CloudFormation says that it has retained is deleted
-and looked for here.
+and looked for here; what it says that it has deleted is not.
 """
 
 from collections.abc import Mapping
@@ -75,7 +75,7 @@ class Removal:
     poll_seconds: float
 
     def run(self) -> Removed:
-        """Remove everything, and look whether anything is left.
+        """Remove everything, and look whether anything retained is left.
 
         Raises:
             Failure: the removal has failed.

@@ -102,8 +102,9 @@ class StackSetup:
         file, said = self.answers.accounts, "read"
         if not file.exists():
             said = "written"
-            found, _ = known_accounts.known(self.stack)
-            screen.write(file, accounts_file.text_of(found or self._first_account()))
+            found = known_accounts.known(self.stack)
+            known_accounts.note_damaged(self.stack, found)
+            screen.write(file, accounts_file.text_of(found.accounts or self._first_account()))
         self._wanted = accounts_file.read(file)
         active = [name for name, one in sorted(self._wanted.items()) if one.status == "active"]
         wanted, database = self.answers.account, self.answers.database
@@ -186,9 +187,12 @@ class StackSetup:
 
     def _apply(self) -> Finding:
         """Apply accounts.yaml, unless the stack has all of it."""
-        current, applied_at = known_accounts.known(self.stack)
+        found = known_accounts.known(self.stack)
+        result, damaged = found.accounts | self._wanted, found.damaged.keys() & self._wanted.keys()
         count = screen.plural(len(self._wanted), "account")
-        if applied_at is not None and not list(known_accounts.differences(current, current | self._wanted)):
+        if found.applied_at is not None and not list(
+            known_accounts.differences(found.accounts, result, damaged)
+        ):
             return ok("accounts", f"{count}, applied before")
         words = [str(self.answers.accounts), *(["--yes"] if self.answers.yes else [])]
         accounts.apply.main(words, standalone_mode=False, obj=self.stack)

@@ -12,6 +12,7 @@ from ops import screen
 from ops.books.ledger_repair import is_restored
 from ops.failure import FORESEEN, Failure, explained, is_down, is_gone
 from ops.help_page import DEPLOY
+from ops.known_accounts import parsed
 from ops.signing_secrets import newest_key, signing_secrets
 from ops.stack import Stack, advised
 from ops.state.causes import log_of, restored_cause, td_cause
@@ -29,6 +30,7 @@ _HOLDING = {"stream", "ledger", "bucket"}
 _PASSES = "No action needed, unless it lasts: AWS' health page may say more."
 _HTTP_SECONDS = 10
 _CLOCK_SECONDS = 30.0
+_NAMED = 5
 _PENDING = "PendingConfirmation"
 
 
@@ -191,17 +193,26 @@ class Checks:
         answer = self.stack.administer(do="check")
         redis = answer["redis"]
         if "error" in redis:
-            said, advice = advised(redis)
-            advice = advice or "Correct it: `sluice accounts apply accounts.yaml`."
-            yield fault("Redis", said, advice, fault=redis["error"])
+            yield fault("Redis", *advised(redis), fault=redis["error"])
         elif redis["applied_at"] is None:
             advice = "Run `sluice accounts apply accounts.yaml`."
             yield fault("Redis", "it is empty, so all rows wait in S3", advice, fault="redis_empty")
         else:
-            self._accounts = {name: Account.from_fields(one) for name, one in redis["accounts"].items()}
-            self._without_account = "there is no active account"
+            known = parsed(redis)
+            self._accounts = known.accounts
+            is_damaged = self.account in known.damaged
+            self._without_account = (
+                f"{self.account} is damaged" if is_damaged else "there is no active account"
+            )
             count = screen.plural(len(self._accounts), "account")
-            yield ok("Redis", f"{count}, applied {redis['applied_at']}")
+            yield ok("Redis", f"{count}, applied {known.applied_at}")
+            if known.damaged:
+                names, more = list(known.damaged)[:_NAMED], len(known.damaged) - _NAMED
+                count = screen.plural(len(known.damaged), "account is", "accounts are")
+                said = f"{count} damaged: {', '.join(names)}{f' and {more:,} more' if more > 0 else ''}"
+                option = self.stack.option
+                advice = f"`sluice accounts apply accounts.yaml {option}` repairs what the file has; `sluice accounts list {option}` says more."
+                yield fault("accounts", said, advice, fault="invalid_account")
             active = sorted(name for name, one in self._accounts.items() if one.status == "active")
             self.account = self.account or (active[0] if active else None)
         yield from self._treasure_data(answer["treasure_data"])

@@ -56,6 +56,8 @@ def test_any_sequence_of_calls_matches_valkey(server: int, calls: list[Call]) ->
             pipeline: Any = client.pipeline(transaction=False)
             pipeline.hget("account:one", "at")
             pipeline.hmget("account:two", ["at", "status"])
+            pipeline.hset("account:two", mapping={"at": 5})
+            pipeline.delete("account:two")
             answers.append(pipeline.execute(raise_on_error=False))
 
         assert answers[0] == answers[1]

@@ -1,9 +1,12 @@
 """What commands say of an account that does not exist."""
 
+from pathlib import Path
+
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from tests.support.delivery import envelope, row
+from ops.console.view import ConsoleView
+from tests.support.delivery import KEYS, envelope, row
 from tests.support.faulty_stack import FaultyStack
 
 DAY = "--from 2025-01-01T00:00 --to 2025-01-02T00:00"
@@ -60,6 +63,24 @@ def test_rows_of_a_removed_account_are_within_reach(stack: FaultyStack, line: st
 
     assert said in result.stdout, result.output
     assert "there is no account" not in result.stderr
+
+
+def test_a_damaged_account_is_shown_until_it_is_applied(stack: FaultyStack, tmp_path: Path) -> None:
+    """It ends no command about others. Applying accounts that do not include it leaves it as it is."""
+    stack.made.redis.hset(KEYS.of("app"), mapping={"plan": "{"})
+    file, view = tmp_path / "accounts.yaml", ConsoleView(stack)
+    file.write_text("shop: {database: shop_db, status: disabled}")
+    for command in ("list", "export", f"apply {file} --yes", "enable shop", "show app"):
+        result = stack.run(f"accounts {command}")
+        assert (command == "show app") is (result.exit_code == 1)
+        assert (command == "enable shop") is (
+            "app is damaged (its plan cannot be read)" not in result.stdout + result.stderr
+        )
+    view.first()
+    assert ["damaged", "active"] == [one["status"] for one in view.state()["accounts"]["accounts"]]
+    file.write_text("app: {database: app_db}")
+    assert "~ app  damaged → app_db" in stack.run(f"accounts apply {file} --yes").stdout
+    assert {} == stack.json("accounts list")["damaged"]
 
 
 @pytest.mark.parametrize(("account", "is_noted"), [("shp", True), ("shop", False)])

@@ -148,7 +148,7 @@ def test_applying_replaces_the_accounts_of_its_own_stack() -> None:
     account_store.apply(client, KEYS, {"shop": SHOP, "blog": BLOG}, now=0)
     assert ({}, None) == (account_store.applied(client, other), account_store.applied_at(client, other))
     account_store.apply(client, other, {"blog": BLOG}, now=0)
-    account_store.change(client, other, {"blog": BLOG, "shop": BLOG}, "shop")
+    account_store.change(client, other, "shop", BLOG, 2)
     account_store.apply(client, KEYS, {"blog": SHOP}, now=0)
 
     assert {"blog": SHOP} == account_store.applied(client, KEYS)

@@ -233,7 +233,7 @@ def account_of(stack: Stack, named: str | None) -> tuple[str, Account]:
     Raises:
         Failure: there is no such active account.
     """
-    known, _ = known_accounts.known(stack)
+    known = known_accounts.known(stack).accounts
     names: Sequence[str] = [
         name for name, one in sorted(known.items()) if one.status == "active" and named in (None, name)
     ]

@@ -154,7 +154,7 @@ def _restore_parameter(change: ChangeSet, how: Mapping[str, str]) -> None:
 
 def _restore_account(stack: Stack, how: Mapping[str, str]) -> None:
     """Remove an account that a step has added."""
-    known, _ = known_accounts.known(stack)
+    known = known_accounts.known(stack).accounts
     if how["name"] in known:
         rest = {name: one.to_fields() for name, one in known.items() if name != how["name"]}
         stack.administer(do="apply", accounts=rest)

@@ -213,7 +213,7 @@ CASES = (
     Case("redis_unreachable", of(redis_failure=RedisConnectionError("refused")), "docs/deploying.md#network", "redis", REDIS),
     Case("no_redis_url", of(redis_failure=SecretUnavailableError("no URL")), "`aws secretsmanager put-secret-value", "redis", REDIS),
     Case("redis_empty", lambda stack: stack.made.redis.flushall(), "`sluice accounts apply accounts.yaml`", "redis", REDIS, 7),
-    Case("invalid_account", lambda stack: stack.made.redis.hset(KEYS.of("x"), mapping={"database": "!"}), "`sluice accounts apply", "redis", REDIS, 7),
+    Case("invalid_account", lambda stack: stack.made.redis.hset(KEYS.of("odd"), mapping={"database": "!"}), "`sluice accounts apply", "redis", order=7),
     Case("redis_empty:forgotten", unanswered_account, "`sluice accounts apply accounts.yaml`", "redis", REDIS, 4, blind="redis_empty"),
     # Treasure Data and its databases
     Case("td_no_key", secret(TD_KEY_SECRET, ""), "`sluice setup --stack sluice-dev --region us-east-1`", "td", ("quiet",), 4),
@@ -236,7 +236,7 @@ CASES = (
     Case("ledger_gone", of_client("dynamodb", gone(), *LEDGER_CALLS), "`sam deploy`", "ledger", hides=("worker",), order=9, blinds=True),
     Case("ledger_inactive", answered("dynamodb", "describe_table", "Table", TableStatus="CREATING"), "`aws dynamodb describe-table", "ledger", order=9),
     Case("ledger_restored", restored, "--repair-ledger`", "ledger", ("worker",), 5, before=lambda stack: take(stack, "shop")),
-    Case("bucket_gone", of_client("s3", gone("NoSuchBucket"), "head_bucket"), "`sam deploy`", "bucket"),
+    Case("bucket_gone", of_client("s3", gone("404"), "head_bucket"), "`sam deploy`", "bucket"),
     Case("queue_gone", of_client("sqs", gone(NO_QUEUE), "get_queue_attributes"), "`sam deploy`", "queue", blinds=True),
     Case("alarm:overflow-volume", lambda stack: stack.alarms.append("overflow-volume"), "docs/operations.md#alarms", "alarm"),
 )
