@@ -65,7 +65,7 @@ class Story(Pipeline):
         return Counter(self.delivered) == Counter(self.sent.keys())
 
     def replay(self) -> Replayed:
-        """Replay the whole stream as `sluice replay` does, until nothing waits."""
+        """Replay the whole stream as `sluice replay --wait` does."""
         clock, audit = ManualClock(self.world.simulation.now), self.audit  # nothing runs while it reads
         stream = StreamReader(ReadableShards(self.world.stream, STREAM, clock), clock)  # type: ignore[arg-type]  # a double
         planned = Planned(Membership(audit.ledger, audit.objects))
