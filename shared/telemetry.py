@@ -159,6 +159,10 @@ class Telemetry(Protocol):
         """Log a fault, with an exception's type and stack, never its message."""
         ...
 
+    def unforeseen(self, message: str, error: Exception, **fields: Any) -> None:
+        """Count an unforeseen error, and log it as a fault: what the caller does goes on without it."""
+        ...
+
     def invocation(self, context: object) -> AbstractContextManager[None]:
         """Add the invocation's request id to every line inside the `with`, and flush the counters at its end.
 
@@ -179,6 +183,11 @@ class NullTelemetry:
         """Do nothing."""
 
     gauge = info = warning = error = flush = count
+
+    def unforeseen(self, message: str, error: Exception, **fields: Any) -> None:
+        """Count and log it like others."""
+        self.count("UnforeseenErrors")
+        self.error(message, error, **fields)
 
     def invocation(self, context: object) -> AbstractContextManager[None]:  # noqa: ARG002 -- the port's signature
         """Do nothing."""
@@ -288,12 +297,20 @@ class PowertoolsTelemetry(Telemetry):
     @override
     def error(self, message: str, error: BaseException | None = None, **fields: Any) -> None:
         """Log a fault, with an exception's type (`exception_name`) and stack (`frames`), never its message."""
+        self._error(message, error, fields)
+
+    @override
+    def unforeseen(self, message: str, error: Exception, **fields: Any) -> None:
+        self.count("UnforeseenErrors")
+        self._error(message, error, fields)
+
+    def _error(self, message: str, error: BaseException | None, fields: dict[str, Any]) -> None:
         if (line := self._line(message, fields)) is not None:
             if error is not None:
                 frames = traceback.extract_tb(error.__traceback__)
                 line["exception_name"] = type(error).__name__
                 line["frames"] = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
-            self._logger.error(message, extra=line, stacklevel=3)
+            self._logger.error(message, extra=line, stacklevel=4)
 
     @override
     def flush(self) -> None:
@@ -371,12 +388,11 @@ class _Invocation:
         self._telemetry.latest_request_id = self._request_id
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        unforeseen = isinstance(error, Exception) and not isinstance(error, SluiceError)
-        if unforeseen:
-            self._telemetry.count("UnforeseenErrors")
-            self._telemetry.error("an unforeseen error", error)
+        unforeseen = error if isinstance(error, Exception) and not isinstance(error, SluiceError) else None
+        if unforeseen is not None:
+            self._telemetry.unforeseen("an unforeseen error", unforeseen)
         self._telemetry.flush()
         self._telemetry.latest_request_id = None
         _request_id.reset(self._token)
-        if unforeseen:
-            raise UnforeseenError(f"{type(error).__name__}: the function's log has its stack") from None
+        if unforeseen is not None:
+            raise UnforeseenError(f"{type(unforeseen).__name__}: the function's log has its stack") from None

@@ -125,8 +125,7 @@ class Sweeper:
         except UnavailableError:
             raise  # without the ledger, no object can be judged
         except Exception as error:  # noqa: BLE001 -- one object's surprise must not keep the others from their sweep
-            self._telemetry.count("UnforeseenErrors")
-            self._telemetry.error("an object cannot be swept", error, object=stored.name)
+            self._telemetry.unforeseen("an object cannot be swept", error, object=stored.name)
             return "failed"
 
     def _judge(self, stored: Stored, index_seconds: float) -> str:

@@ -78,8 +78,7 @@ class Uploader:
         try:
             return self._attempt(upload, deadline)
         except Exception as error:  # noqa: BLE001 -- one chunk's surprise must not keep its span from being settled
-            self._telemetry.count("UnforeseenErrors")
-            self._telemetry.error("a chunk cannot be sent", error, database=upload.database)
+            self._telemetry.unforeseen("a chunk cannot be sent", error, database=upload.database)
             return Outcome(Event.UNANSWERED, "unforeseen")
 
     def _attempt(self, upload: Upload, deadline: Deadline) -> Outcome:

@@ -183,8 +183,7 @@ class ForgetSearch:
         except UnavailableError:
             raise  # without the ledger, no object can be judged
         except Exception as error:  # noqa: BLE001 -- one object's surprise must not end each search for everybody
-            self._telemetry.count("UnforeseenErrors")
-            self._telemetry.error("an object cannot be searched", error, object=stored.name)
+            self._telemetry.unforeseen("an object cannot be searched", error, object=stored.name)
             return UNREAD
         return [found] if found.rows or found.left else []
 
