@@ -7,7 +7,7 @@ some chunks of a span are final, or if rows go before their index does, the obje
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -115,18 +115,7 @@ class Sweeper:
         """Return what was done with an object, as Sweep names it; None if there was no time to look at it."""
         if deadline.near:
             return None
-        try:
-            return self._judge(stored, index_seconds)
-        except (BucketUnavailableError, InvalidObjectError, ValueError) as error:
-            self._telemetry.warning(
-                "an object cannot be swept", object=stored.name, error=type(error).__name__
-            )
-            return "failed"
-        except UnavailableError:
-            raise  # without the ledger, no object can be judged
-        except Exception as error:  # noqa: BLE001 -- one object's surprise must not keep the others from their sweep
-            self._telemetry.unforeseen("an object cannot be swept", error, object=stored.name)
-            return "failed"
+        return judged(stored, partial(self._judge, stored, index_seconds), "failed", self._telemetry)
 
     def _judge(self, stored: Stored, index_seconds: float) -> str:
         now = self._clock.now()
@@ -170,6 +159,22 @@ class Sweeper:
         self._objects.put(rewritten, encoded.data)
         won, _ = self._ledger.update(rewritten)
         return "reduced" if won else "needed"
+
+
+def judged[T, F](stored: Stored, judge: Callable[[], T], failure: F, telemetry: Telemetry) -> T | F:
+    """Return the judgement of an object, or `failure` if the object cannot be read, or is a surprise: others must have their turn, too.
+
+    Without the ledger no object can be judged, so this raises UnavailableError.
+    """
+    try:
+        return judge()
+    except (BucketUnavailableError, InvalidObjectError) as error:
+        telemetry.warning("an object cannot be judged", object=stored.name, error=type(error).__name__)
+    except UnavailableError:
+        raise
+    except Exception as error:  # noqa: BLE001 -- whatever it is, it concerns this object
+        telemetry.unforeseen("an object cannot be judged", error, object=stored.name)
+    return failure
 
 
 def span_there(ledger: Ledger, stored: Stored) -> Span | None:

@@ -16,7 +16,6 @@ from urllib3.exceptions import HTTPError
 
 from shared.clock import Clock
 from shared.errors import (
-    BucketUnavailableError,
     InvalidObjectError,
     ItemTooLargeError,
     SecretUnavailableError,
@@ -35,7 +34,7 @@ from worker.rejected_events import PREFIX as REJECTED
 from worker.rejected_events import events
 from worker.rows import compress, decompress
 from worker.span_object import Stored, parse
-from worker.sweeper import referring
+from worker.sweeper import judged, referring
 from worker.treasure_data.statement import End, Statements
 
 SHOWN_SECONDS = 3600.0
@@ -159,32 +158,28 @@ class ForgetSearch:
 
     def _looks(self, names: Iterable[str], persons: Persons, searched: Findings) -> list[PersonRows]:
         """Return the spans with rows of persons, of those that these objects belong to."""
-        looks = [partial(self._look, one, persons) for one in map(parse, names) if one is not None]
+        looks = [
+            partial(judged, one, partial(self._look, one, persons), UNREAD, self._telemetry)
+            for one in map(parse, names)
+            if one is not None
+        ]
         found = run_parallel(self._executors, looks, _AT_ONCE)
         searched.left.update(one for one in found if isinstance(one, str))
         searched.objects += len(looks)
         return [one for some in found if not isinstance(some, str) for one in some]
 
     def _look(self, stored: Stored, persons: Persons) -> list[PersonRows] | str:
-        """Return what an object has of persons, if any, or as what it is left if it must be looked at again.
+        """Return what an object has of persons, if any, or that no span refers to it, so that it must be looked at again.
 
         An object that nobody needs is deleted.
         """
-        try:
-            span, is_left = referring(self._ledger, stored, self._clock.now())
-            if span is None:
-                if not is_left:
-                    return STRAY
-                self._bucket.erase(stored.name)
-                return []
-            found = self._forgetting.look(span, persons)
-        except (InvalidObjectError, BucketUnavailableError):  # others may be readable
-            return UNREAD
-        except UnavailableError:
-            raise  # without the ledger, no object can be judged
-        except Exception as error:  # noqa: BLE001 -- one object's surprise must not end each search for everybody
-            self._telemetry.unforeseen("an object cannot be searched", error, object=stored.name)
-            return UNREAD
+        span, is_left = referring(self._ledger, stored, self._clock.now())
+        if span is None:
+            if not is_left:
+                return STRAY
+            self._bucket.erase(stored.name)
+            return []
+        found = self._forgetting.look(span, persons)
         return [found] if found.rows or found.left else []
 
     def _forget(
