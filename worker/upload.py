@@ -73,7 +73,7 @@ class Uploader:
     def attempt(self, upload: Upload, deadline: Deadline) -> Outcome:
         """Send a chunk; return what came of it, with the reason of UNSENT if there was no time to.
 
-        It is sent again at once if the API key has changed, or after creating a missing table. Safe to call from several threads.
+        It is sent again at once after creating a missing table. Safe to call from several threads.
         """
         try:
             return self._attempt(upload, deadline)
@@ -84,10 +84,7 @@ class Uploader:
     def _attempt(self, upload: Upload, deadline: Deadline) -> Outcome:
         outcome = self._send(upload, deadline)
         surely_not = outcome.surely_not
-        if outcome.refused_key is not None and self._treasure_data.key_changed(outcome.refused_key):
-            outcome = self._send(upload, deadline)
-            surely_not &= outcome.surely_not
-        if outcome.refused_key is not None:
+        if outcome.key_refused:
             self._telemetry.count("KeyRefused")
         if outcome.lacks_table:
             outcome = self._create(upload, deadline) or self._send(upload, deadline)

@@ -67,7 +67,8 @@ BY_OTHERS += [refusal(400, status_code="400"), refusal(400)[:-1], refusal(400, m
 def test_refusals_by_anyone_else_prove_nothing(status: int, body: bytes) -> None:
     """A proxy's page may come after the rows were accepted, so it neither rejects nor accepts them."""
     event = Event.PARTLY_REFUSED if status == 413 else Event.UNANSWERED
-    assert Outcome(event, f"http_{status}") == classify(TdAnswer(status, body), SENT)
+    expected = Outcome(event, f"http_{status}", key_refused=status in (401, 403))
+    assert expected == classify(TdAnswer(status, body), SENT)
 
 
 NO_PROOF = Outcome(Event.UNANSWERED, "undocumented_answer")
@@ -304,7 +305,7 @@ def test_a_secret_without_a_value_settles_nothing() -> None:
     handle = TreasureData().handle
     client = client_of(handle, key=" ")
 
-    assert Outcome(Event.UNANSWERED, "no_key", surely_not=True, refused_key="") == imported(client)
+    assert Outcome(Event.UNANSWERED, "no_key", surely_not=True, key_refused=True) == imported(client)
     assert [Presence.UNDECIDED] == asked(handle, [row("e1")], key=" ")
     created = client.create_table("shop_db", "views", 5), client.create_database("shop_db", 5)
     assert [0, 0] == [one.status for one in created]

@@ -287,7 +287,7 @@ def test_a_rotated_key_needs_no_restart() -> None:
 def test_an_attempt_is_surely_refused_only_if_each_of_its_sends_was() -> None:
     """A proxy refused the old key; then Treasure Data refused the rows, which it may have by then."""
     made = Made(1)
-    made.delivery.wiring.treasure_data.key_changed = lambda _: True  # type: ignore[method-assign]  # as after a rotation
+    made.delivery.wiring.treasure_data._key.changed = lambda _: True  # type: ignore[method-assign]  # as after a rotation
     made.fault(Kind.STATUS, status=403, body="<html>", count=1)
     made.fault(Kind.STATUS, status=415)
 

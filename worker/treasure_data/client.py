@@ -17,7 +17,7 @@ from urllib3.util import Timeout
 
 from shared.clock import Clock
 from shared.errors import SecretUnavailableError
-from worker.deadline import Deadline
+from worker.deadline import LEAST_SEND_SECONDS, Deadline
 from worker.secret import Secret
 from worker.states import Event, Presence
 from worker.treasure_data.answer import NO_ANSWER, TdAnswer
@@ -42,7 +42,7 @@ class Outcome:
         reason: one word for logs and the ledger.
         surely_not: Treasure Data cannot have accepted the rows (meaningless for ACCEPTED).
         words: Treasure Data's own explanation of a refusal; `explanation.kept` says what may be kept of it.
-        refused_key: the API key that was refused, empty if there is none; None if it was not.
+        key_refused: the API key was refused, or there is none.
         lacks_table: Treasure Data has no such table, or no such database.
     """
 
@@ -50,7 +50,7 @@ class Outcome:
     reason: str = ""
     surely_not: bool = False
     words: str = ""
-    refused_key: str | None = None
+    key_refused: bool = False
     lacks_table: bool = False
 
 
@@ -69,7 +69,6 @@ UNSENT = Outcome(Event.UNANSWERED, "deadline", surely_not=True)
 """The time was up before anything was sent."""
 
 _TEMPORARY = (401, 403, 404, 408, 425, 429)
-_KEY_REFUSED = (401, 403)
 
 
 def classify(answer: TdAnswer, sent: Mapping[str, str]) -> Outcome:
@@ -96,6 +95,7 @@ def classify(answer: TdAnswer, sent: Mapping[str, str]) -> Outcome:
         f"http_{status}",
         surely_not=is_refusal and status != 408,
         words=explanation_of(answer) if is_refusal else "",
+        key_refused=status in (401, 403),
         lacks_table=is_refusal and status == 404,
     )
 
@@ -111,26 +111,33 @@ class TreasureDataClient:
     _clock: Clock
 
     def send(self, database: str, table: str, unique_id: str, body: bytes, seconds: float) -> Outcome:
-        """Import rows (gzip of MessagePack maps) under a unique_id, and wait up to `seconds` for the answer."""
-        path = _path("table", "import_with_id", database, table, unique_id, "msgpack.gz")
+        """Import rows (gzip of MessagePack maps) under a unique_id, and wait up to `seconds` for the answer.
+
+        If the API key is refused, but there is another one by now, they are sent again at once.
+        """
+        url = self._import_endpoint.rstrip("/")
+        url += _path("table", "import_with_id", database, table, unique_id, "msgpack.gz")
+        checksum = md5(body, usedforsecurity=False).hexdigest()
+        sent = {"md5_hex": checksum, "unique_id": unique_id, "database": database, "table": table}
+        until = self._clock.now() + seconds
         try:
             key = self._key.get()
+            outcome = self._import(key, url, body, sent, seconds)
+            has_new_key = outcome.key_refused and self._key.changed(key)
+            if not has_new_key or (left := until - self._clock.now()) < LEAST_SEND_SECONDS:
+                return outcome
+            again = self._import(self._key.get(), url, body, sent, left)
         except SecretUnavailableError:
-            return Outcome(Event.UNANSWERED, "no_key", surely_not=True, refused_key="")
+            return Outcome(Event.UNANSWERED, "no_key", surely_not=True, key_refused=True)
+        return replace(again, surely_not=outcome.surely_not and again.surely_not)
+
+    def _import(self, key: str, url: str, body: bytes, sent: Mapping[str, str], seconds: float) -> Outcome:
         headers = {**self._headers(key), "Content-Type": "application/octet-stream"}
-        url = self._import_endpoint.rstrip("/") + path
         try:
             answer = self._exchange("PUT", url, headers, body, seconds, most_bytes=_MAX_REPLY_BYTES)
         except HTTPError as error:
             return _lost(error)
-        checksum = md5(body, usedforsecurity=False).hexdigest()
-        sent = {"md5_hex": checksum, "unique_id": unique_id, "database": database, "table": table}
-        outcome = classify(answer, sent)
-        return replace(outcome, refused_key=key) if answer.status in _KEY_REFUSED else outcome
-
-    def key_changed(self, refused: str) -> bool:
-        """Return whether the API key has changed since it was refused."""
-        return self._key.changed(refused)
+        return classify(answer, sent)
 
     def create_table(self, database: str, table: str, seconds: float) -> Creation:
         """Create a table; return the response's status (409: it exists; 404: no such database)."""
