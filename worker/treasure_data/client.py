@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from email.utils import formatdate
 from hashlib import md5
-from typing import NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
 from urllib3 import PoolManager
@@ -35,7 +34,7 @@ _USER_AGENT = "Sluice/0.1.0"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of an import, or of leaving it.
+    """What came of an import, of leaving it, or of creating a table or a database for it: ACCEPTED if that exists now.
 
     Attributes:
         event: what that is for the rows.
@@ -52,16 +51,6 @@ class Outcome:
     words: str = ""
     key_refused: bool = False
     lacks_table: bool = False
-
-
-class Creation(NamedTuple):
-    """The response to the creation of a table or a database.
-
-    Its status is 0 if no answer settles it; the words are Treasure Data's own explanation of a refusal.
-    """
-
-    status: int
-    words: str = ""
 
 
 ACCEPTED = Outcome(Event.ACCEPTED)
@@ -97,6 +86,23 @@ def classify(answer: TdAnswer, sent: Mapping[str, str]) -> Outcome:
         words=explanation_of(answer) if is_refusal else "",
         key_refused=status in (401, 403),
         lacks_table=is_refusal and status == 404,
+    )
+
+
+def classify_creation(answer: TdAnswer, created: Mapping[str, str]) -> Outcome:
+    """Return what the answer to a creation means, which names what is `created`."""
+    status = answer.status
+    if answer.confirms(created) or (status == 409 and answer.is_refusal):  # 409: it exists
+        return ACCEPTED
+    if not answer.is_refusal:
+        return Outcome(Event.UNANSWERED, "create_unanswered", surely_not=True)
+    is_final = 400 <= status < 500 and status not in (401, 404, 408, 429)
+    return Outcome(
+        Event.REFUSED if is_final else Event.UNANSWERED,
+        {401: "http_401", 403: "may_not_create"}.get(status, f"create_http_{status}"),
+        surely_not=True,
+        words=explanation_of(answer),
+        lacks_table=status == 404,
     )
 
 
@@ -139,20 +145,15 @@ class TreasureDataClient:
             return _lost(error)
         return classify(answer, sent)
 
-    def create_table(self, database: str, table: str, seconds: float) -> Creation:
-        """Create a table; return the response's status (409: it exists; 404: no such database)."""
-        path = ("table", "create", database, table, "log")
-        return self._create(path, {"database": database, "table": table}, seconds)
+    def create_table(self, database: str, table: str, seconds: float) -> Outcome:
+        """Create a table, unless it exists."""
+        answer = self._try("POST", "table", "create", database, table, "log", seconds=seconds)
+        return classify_creation(answer, {"database": database, "table": table})
 
-    def create_database(self, database: str, seconds: float) -> Creation:
-        """Create a database; return the response's status (409: it exists)."""
-        return self._create(("database", "create", database), {"database": database}, seconds)
-
-    def _create(self, path: Sequence[str], created: Mapping[str, str], seconds: float) -> Creation:
-        answer = self._try("POST", *path, seconds=seconds)
-        if answer.is_refusal:
-            return Creation(answer.status, explanation_of(answer))
-        return Creation(answer.status if answer.confirms(created) else 0)
+    def create_database(self, database: str, seconds: float) -> Outcome:
+        """Create a database, unless it exists."""
+        answer = self._try("POST", "database", "create", database, seconds=seconds)
+        return classify_creation(answer, {"database": database})
 
     def try_key(self) -> tuple[str, int, str]:
         """Try our API key; return the API's host, the response's status (0 if there was none), and the type of the error or an empty string."""
