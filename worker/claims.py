@@ -31,8 +31,9 @@ claim. It is part of the format of the data and must never change.
 
 MOST_LOOKUPS = 250
 """A span has at most this many records whose claims others own, so that looking for these takes seconds, and their names fit into its item."""
+QUEUED_SECONDS = 14 * 86_400
+"""How long an envelope may wait in the overflow queue."""
 _REPEATED_SECONDS = 30 * 86_400  # how long a sender may repeat a request
-_QUEUED_SECONDS = 14 * 86_400  # how long an envelope may wait in the overflow queue
 _LATEST_SECONDS = 86_400
 """How long after it left the stream a worker may still have a record, with ample room."""
 DAMAGED_SECONDS = 3600
@@ -115,7 +116,7 @@ class Claims:
 
     def seconds_kept(self) -> int:
         """Return how long a claim is kept: longer than a copy of its envelope can still be planned."""
-        return _REPEATED_SECONDS + round(self._shards.retention_seconds()) + _QUEUED_SECONDS
+        return _REPEATED_SECONDS + round(self._shards.retention_seconds()) + QUEUED_SECONDS
 
     def decide(self, records: Records, gap: Gap) -> Decided:
         """Decide which records count that are to be appended in a gap; raise HeldError if the first one cannot be decided now."""

@@ -16,6 +16,7 @@ from itertools import batched, takewhile
 from shared.clock import Clock
 from shared.errors import BucketUnavailableError, InvalidObjectError, ObjectGoneError, UnavailableError
 from shared.telemetry import Telemetry
+from worker.claims import QUEUED_SECONDS
 from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
 from worker.forget.cut import Forgetting
@@ -25,8 +26,8 @@ from worker.span import Place, Span
 from worker.span_object import SpanObjects, Stored, name_of
 from worker.states import State
 
-INDEX_SECONDS = 14 * 86_400.0
-"""How long an index stays after the stream's retention: as long as a message may wait in the overflow queue."""
+INDEX_SECONDS = QUEUED_SECONDS
+"""How long an index stays after the stream's retention: an envelope that was put again may come so late."""
 UNREFERENCED_SECONDS = 86_400.0
 """How long an object stays that no span refers to: its writer may be about to append the span, or somebody may still read it after a rewrite."""
 EARLIER_SECONDS = 3600.0

@@ -21,7 +21,7 @@ from shared.errors import ShardGoneError, UnprovenError
 from shared.queue_counts import queue_counts
 from worker.chain import ChainId
 from worker.ledger import BEHIND_ALL, DRAINED, WORKLIST_KEYS, Ledger
-from worker.passing import MARGIN_SECONDS, Passing
+from worker.passing import CLOCK_SECONDS, MARGIN_SECONDS, Passing
 from worker.record import NOBODY, START, Number
 from worker.shards import Shard, Shards
 from worker.span import Place, Span, digest_of_numbers
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 INGEST_SECONDS = 10.0
 """Lambda ends an invocation of the ingest after this time."""
-CLOCK_SECONDS = 20.0
-"""By how much the clock of a function, or of the machine that takes a watermark, may be wrong."""
 COUNTED_SECONDS = 200.0
 """How long the queue's counts may miss a message. SQS documents a minute or more. The notice of a message lasts longer."""
 INDEX_SECONDS = 600.0
