@@ -34,7 +34,6 @@ REFUSING_SECONDS = 300
 LOOK_AGAIN_SECONDS = 1
 """Minimum time between extra reads for accounts that the policy does not name."""
 
-_ABSENT = ("NoSuchKey", "AccessDenied")  # an absent object; the second if the caller may not list the bucket
 _UNCHANGED = "304"
 _UNNAMED = PolicyEntry()
 
@@ -135,10 +134,10 @@ class PolicyReader:
             self._etag = answer.get("ETag", "")
         except aws_errors(InvalidPolicyError) as error:
             code = error_code(error)
-            if code in _ABSENT:
+            if code in policy.ABSENT:
                 self._pause = FRESH_SECONDS
             if code != _UNCHANGED:
-                if code not in _ABSENT:
+                if code not in policy.ABSENT:
                     self._telemetry.warning("the edge policy cannot be read", code=code, reason=str(error))
                 return
         finally:
