@@ -91,16 +91,6 @@ def test_any_other_answer_keeps_it_closed(made: Delivery, fault: dict[str, objec
     assert made.clock.now() - began <= 2.0
 
 
-def test_a_probe_that_is_refused_reads_a_rotated_key(made: Delivery) -> None:
-    """Else an instance whose databases all failed would never try the new one."""
-    key, made.secrets.values["td"] = made.secrets.values["td"], "1/0000"
-    assert "http_401" == made.wiring.health.probe(DB, 1.0)
-    made.secrets.values["td"] = key
-    made.clock.sleep(PROBE_EVERY_SECONDS)
-
-    assert "" == made.wiring.health.probe(DB, 1.0)
-
-
 def test_a_slow_database_is_left_to_the_sender(made: Delivery) -> None:
     """If others have waited for it twice; it gets another chance later."""
     one = made.wiring.health
