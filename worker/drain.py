@@ -10,12 +10,10 @@ What is not an envelope becomes a dead span.
 
 from base64 import b64decode
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
-from botocore.parsers import ResponseParserError
 
 from shared import envelope
 from shared.clock import Clock
@@ -123,10 +121,9 @@ class Drain:
             if deadline.near:
                 break
             entries = [{"Data": one.data, "PartitionKey": one.partition_key} for one in batch]
-            with suppress(ResponseParserError):  # nobody knows what became of them
-                fates, _ = put(self._kinesis, self._stream_name, entries)
-                known = zip(batch, fates, strict=True)
-                done |= {message.message_id for message, fate in known if fate is Fate.ACKNOWLEDGED}
+            fates, _ = put(self._kinesis, self._stream_name, entries)
+            known = zip(batch, fates, strict=True)
+            done |= {message.message_id for message, fate in known if fate is Fate.ACKNOWLEDGED}
         return done
 
     def _bury(self, message: Message) -> bool:
