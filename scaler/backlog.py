@@ -6,11 +6,9 @@ without end, at a price, and genuine envelopes would wait behind the others.
 
 from typing import TYPE_CHECKING
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from shared import policy
 from shared.clock import Clock
-from shared.errors import PolicyContestedError, error_code
+from shared.errors import PolicyContestedError, aws_errors, error_code
 from shared.policy import EdgePolicy, OverflowLimit
 from shared.published_policy import PublishedPolicy
 from shared.queue_counts import queue_counts
@@ -73,7 +71,7 @@ class Backlog:
         try:
             messages = sum(queue_counts(self._sqs, self._queue_url))
             self._published.change(lambda current: self._changed(current, messages))
-        except (ClientError, BotoCoreError, PolicyContestedError) as error:
+        except aws_errors(PolicyContestedError) as error:
             self._telemetry.warning(
                 "the backlog could not be published; the next run tries again", reason=error_code(error)
             )

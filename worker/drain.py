@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from shared import envelope
 from shared.clock import Clock
-from shared.errors import EnvelopeError, UnavailableError
+from shared.errors import EnvelopeError, UnavailableError, aws_errors
 from shared.puts import Fate, batches, put
 from shared.telemetry import Telemetry, about
 from worker.chain import ChainId
@@ -151,6 +151,6 @@ class Drain:
             )
         except ClientError:
             return True
-        except BotoCoreError:
+        except aws_errors():
             return False
         return True

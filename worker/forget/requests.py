@@ -14,10 +14,8 @@ from dataclasses import asdict, dataclass, field
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from shared.clock import Clock
-from shared.errors import BucketUnavailableError, SecretUnavailableError, error_code
+from shared.errors import BucketUnavailableError, SecretUnavailableError, aws_errors, error_code
 from shared.person_hash import hashed_column, hasher
 from shared.write_key import FORGET_KEY, HASH_KEY
 from worker.forget.person import Person, Persons
@@ -271,7 +269,7 @@ class ForgetRequests:
             condition: Any = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
             try:
                 self._s3.put_object(Bucket=self._bucket, Key=KEY, Body=document.encode(), **condition)
-            except (ClientError, BotoCoreError) as error:
+            except aws_errors() as error:
                 if error_code(error) not in _CONTESTED:
                     raise BucketUnavailableError(str(error)) from error
             else:
@@ -287,7 +285,7 @@ class ForgetRequests:
         try:
             answer = self._s3.get_object(Bucket=self._bucket, Key=KEY, **condition)
             return RequestDocument.decode(answer["Body"].read()), answer["ETag"]
-        except (ClientError, BotoCoreError) as error:
+        except aws_errors() as error:
             code = error_code(error)
             if code in _ABSENT:
                 return RequestDocument() if known else None, ""

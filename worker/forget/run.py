@@ -13,13 +13,12 @@ from functools import partial
 from itertools import batched
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
 from shared import policy
 from shared.accounts import Account
 from shared.clock import Clock
-from shared.errors import InvalidPolicyError, SecretUnavailableError, UnavailableError
+from shared.errors import InvalidPolicyError, SecretUnavailableError, UnavailableError, aws_errors
 from shared.policy import EdgePolicy
 from shared.published_policy import PublishedPolicy
 from shared.telemetry import Telemetry
@@ -187,7 +186,7 @@ class Forget:
     def _change_policy(self, change: Callable[[EdgePolicy | None], bytes | None]) -> None:
         try:
             self._published.change(change)
-        except (ClientError, BotoCoreError, InvalidPolicyError) as error:
+        except aws_errors(InvalidPolicyError) as error:
             raise UnavailableError(f"the edge policy cannot be read or written: {error}") from error
 
     # The searches that follow
