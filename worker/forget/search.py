@@ -28,7 +28,7 @@ from worker.executor import Executors, run_parallel
 from worker.forget.cut import Delivered, Forgetting, PersonRows
 from worker.forget.person import Persons
 from worker.forget.requests import STRAY, UNREAD, ForgetRequests, RequestDocument
-from worker.forget.sql import by_id, count_of, counting, deleting
+from worker.forget.sql import by_id, counting, deleting
 from worker.ledger import Ledger
 from worker.rejected_events import PREFIX as REJECTED
 from worker.rejected_events import events
@@ -188,7 +188,7 @@ class ForgetSearch:
         try:
             return self._forgetting.forget(cut.span, persons, gone.__contains__)
         except (ItemTooLargeError, InvalidObjectError):  # the search goes on
-            return PersonRows(cut.span, cut.rows, left=Counter({"": 1}))
+            return PersonRows(cut.span, cut.rows, left=Counter({UNREAD: 1}))
         except UnavailableError as error:
             return error
 
@@ -243,13 +243,13 @@ class ForgetSearch:
         number = 0
         try:
             counted = self._statements.run(database, counting(table, condition), deadline)
-            if count_of(counted) == 0 or counted.end is End.FORBIDDEN:
+            if counted.count == 0 or counted.end is End.FORBIDDEN:
                 return counted.end, 0
             job = self._statements.run(database, deleting(table, condition), deadline)
             if job.end is not End.SUCCESS:
                 return job.end, 0
-            number = count_of(counted) or 0
-            left = count_of(self._statements.run(database, counting(table, condition), deadline))
+            number = counted.count or 0
+            left = self._statements.run(database, counting(table, condition), deadline).count
         except (HTTPError, SecretUnavailableError):
             return End.UNKNOWN, number
         return (End.SUCCESS if left == 0 else End.UNKNOWN), max(0, number - (left or 0))
