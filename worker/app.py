@@ -10,7 +10,7 @@ from typing import Any
 
 import msgpack
 
-from shared.errors import EditRefusedError, HeldError, InvalidReplayError
+from shared.errors import EditRefusedError, HeldError
 from worker.deadline import Deadline
 from worker.forced_replay import Wanted
 from worker.selection import Selection
@@ -111,7 +111,7 @@ def _force(wiring: Wiring, asked: dict[str, Any], deadline: Deadline) -> dict[st
     try:
         places = [Place.parse(chain, after) for chain, after in asked["places"]]
         outcome, done = wiring.forced_replays.run(Wanted.from_event(asked), places, deadline)
-    except (InvalidReplayError, ValueError) as refused:
+    except ValueError as refused:
         return {"error": "force_refused", "message": str(refused)}
     counts: dict[str, Any] = {"appended": {}, "repeated": {}, "left_out": {}, "done": done}
     for (kind, table), rows in (+outcome).items():

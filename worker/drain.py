@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 
 from shared import envelope
 from shared.clock import Clock
-from shared.errors import EnvelopeError, UnavailableError, aws_errors
+from shared.errors import UnavailableError, aws_errors
 from shared.puts import Fate, batches, put
 from shared.telemetry import Telemetry, about
 from worker.chain import ChainId
@@ -66,7 +66,7 @@ def read(record: Mapping[str, Any]) -> Message:
     fault = "" if 1 <= len(partition_key) <= 256 else NO_PARTITION_KEY
     try:
         found = envelope.decode(b64decode(record["body"], validate=True))
-    except (ValueError, EnvelopeError):  # not base64, or not an envelope
+    except ValueError:  # not base64, or not an envelope
         fault = UNDECODABLE
     else:
         # if it was refused, no record carries it without a claim
