@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
-from gzip import BadGzipFile, decompress
 from typing import Any
 
 import msgpack
@@ -13,6 +12,7 @@ import msgpack
 from shared.errors import EditRefusedError, HeldError
 from worker.deadline import Deadline
 from worker.forced_replay import Wanted
+from worker.rows import decompress
 from worker.selection import Selection
 from worker.span import ChunkKey, Place, Span, milliseconds
 from worker.states import State
@@ -89,7 +89,7 @@ def send_with(wiring: Wiring, event: dict[str, Any], deadline: Deadline) -> dict
         if asked := event.get(wish):
             try:
                 span = _replace(wiring, wish, asked)
-            except (EditRefusedError, ValueError, BadGzipFile) as refused:
+            except (EditRefusedError, ValueError) as refused:
                 return {"error": f"{wish}_refused", "message": str(refused)}
             return asdict(wiring.sender.run(deadline, Selection(chunks={span.place: frozenset(span.chunks)})))
     selection = Selection.from_event(event)

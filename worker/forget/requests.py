@@ -7,7 +7,6 @@ hashes is a member of the secret with the signing secrets, so who reads the docu
 """
 
 import json
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,6 +18,7 @@ from shared.errors import BucketUnavailableError, SecretUnavailableError, aws_er
 from shared.person_hash import hashed_column, hasher
 from shared.write_key import FORGET_KEY, HASH_KEY
 from worker.forget.person import Person, Persons
+from worker.rows import compress, decompress
 from worker.secret import Secret
 
 if TYPE_CHECKING:
@@ -198,18 +198,18 @@ class RequestDocument:
 
     def encode(self) -> bytes:
         """Return it as it is stored."""
-        return zlib.compress(json.dumps(asdict(self) | {"version": _VERSION}).encode(), 6, 31)
+        return compress(json.dumps(asdict(self) | {"version": _VERSION}).encode())
 
     @classmethod
     def decode(cls, data: bytes) -> "RequestDocument":
         """Return the document that `encode` encoded; raise BucketUnavailableError if these are other bytes."""
         try:
-            content = json.loads(zlib.decompress(data, 31))
+            content = json.loads(decompress(data))
             if content.pop("version") != _VERSION:
                 raise BucketUnavailableError("the requests to forget are of another version")
             requests = {name: ForgetRequest(**one) for name, one in content.pop("requests").items()}
             return cls(requests, **content)
-        except (zlib.error, ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError) as error:
             raise BucketUnavailableError("the requests to forget cannot be read") from error
 
 
