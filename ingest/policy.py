@@ -7,6 +7,7 @@ decides.
 """
 
 from collections.abc import Callable, Mapping
+from contextvars import copy_context
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +43,8 @@ Start = Callable[[Callable[[], None]], Callable[[float], None]]
 
 
 def in_background(job: Callable[[], None]) -> Callable[[float], None]:
-    """Start a job in a thread."""
-    thread = Thread(target=job, daemon=True)
+    """Start a job in a thread. Its log lines have the id of this request."""
+    thread = Thread(target=copy_context().run, args=(job,), daemon=True)
     thread.start()
     return thread.join
 

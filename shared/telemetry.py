@@ -171,10 +171,6 @@ class Telemetry(Protocol):
         """
         ...
 
-    def flush(self) -> None:
-        """Write what was counted since the last flush."""
-        ...
-
 
 class NullTelemetry:
     """Discards everything, for commands that report to people themselves."""
@@ -182,7 +178,7 @@ class NullTelemetry:
     def count(self, *_args: object, **_fields: object) -> None:
         """Do nothing."""
 
-    gauge = info = warning = error = flush = count
+    gauge = info = warning = error = count
 
     def unforeseen(self, message: str, error: Exception, **fields: Any) -> None:
         """Count and log it like others."""
@@ -213,16 +209,15 @@ class PowertoolsTelemetry(Telemetry):
         output: TextIO,
         clock: Clock,
         *,
-        with_info: bool = True,
-        about: Mapping[str, str] | None = None,
+        with_info: bool,
+        about: Mapping[str, str],
     ) -> None:
         self._logger = logger
         self._namespace = namespace
         self._output = output
         self._clock = clock
         self._with_info = with_info
-        self._about = dict(about or {})
-        self.latest_request_id: str | None = None  # for threads without an invocation of their own
+        self._about = about
         self._counts: dict[str, int] = {}
         self._written_at: dict[tuple[str, str], float] = {}
         self._suppressed: dict[tuple[str, str], int] = {}
@@ -266,9 +261,8 @@ class PowertoolsTelemetry(Telemetry):
     def invocation(self, context: object) -> AbstractContextManager[None]:
         """Add the invocation's request id to lines, and flush the counters at its end.
 
-        Lines from threads that the invocation starts have the id too. If several invocations run concurrently, each in its own
-        thread, only lines from those threads have the right id. Lambda would log the message of an unforeseen error, so another one
-        takes its place.
+        Threads that the invocation starts in a copy of its context have the id too. Lambda would log the message of an unforeseen error,
+        so another one takes its place.
         """
         return _Invocation(getattr(context, "aws_request_id", None), self)
 
@@ -312,7 +306,6 @@ class PowertoolsTelemetry(Telemetry):
                 line["frames"] = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
             self._logger.error(message, extra=line, stacklevel=4)
 
-    @override
     def flush(self) -> None:
         """Write what was counted since the last flush, or nothing if nothing was.
 
@@ -341,7 +334,7 @@ class PowertoolsTelemetry(Telemetry):
         for name, value in (*self._about.items(), *counts.items()):
             if name not in totals and name not in dimensions:
                 metrics.add_metadata(name, value)
-        if request_id := self._request_id():
+        if request_id := _request_id.get():
             metrics.add_metadata("function_request_id", request_id)
         for name, total in totals.items():
             metrics.add_metric(name, "Seconds" if name == OLDEST else "Count", total)
@@ -355,11 +348,8 @@ class PowertoolsTelemetry(Telemetry):
             if suppressed is None:
                 return None
             fields["suppressed"] = suppressed
-        fields["function_request_id"] = self._request_id()
+        fields["function_request_id"] = _request_id.get()
         return fields
-
-    def _request_id(self) -> str | None:
-        return _request_id.get() or self.latest_request_id
 
     def _admit(self, message: str, code: str) -> int | None:
         """Return how many lines like this were suppressed before it, None if this one is suppressed too."""
@@ -385,14 +375,12 @@ class _Invocation:
 
     def __enter__(self) -> None:
         self._token = _request_id.set(self._request_id)
-        self._telemetry.latest_request_id = self._request_id
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         unforeseen = error if isinstance(error, Exception) and not isinstance(error, SluiceError) else None
         if unforeseen is not None:
             self._telemetry.unforeseen("an unforeseen error", unforeseen)
         self._telemetry.flush()
-        self._telemetry.latest_request_id = None
         _request_id.reset(self._token)
         if unforeseen is not None:
             raise UnforeseenError(f"{type(unforeseen).__name__}: the function's log has its stack") from None
