@@ -92,7 +92,5 @@ def test_a_service_that_hangs_does_not_keep_later_runs_from_starting(monkeypatch
     monkeypatch.setattr("shared.aws_clients.boto3.client", lambda _, config: configs.append(config))
     monkeypatch.setattr("os.environ", variables(SCALE, RESOURCES, {}))
     app._parts.__wrapped__()
-    for config in configs:
-        assert 3 * (config.connect_timeout + config.read_timeout) < 30
-        assert {"mode": "standard", "total_max_attempts": 3} == config.retries
-    assert 4 == len(configs)
+    assert [{"mode": "standard", "total_max_attempts": 3}] * 4 == [config.retries for config in configs]
+    assert all(3 * (config.connect_timeout + config.read_timeout) < 30 for config in configs)

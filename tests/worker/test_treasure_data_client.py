@@ -272,12 +272,12 @@ refused = partial(Outcome, surely_not=True, words="m")
     ("answer", "expected"),
     [
         (document(database="shop_db", table="views", type="log"), ACCEPTED),
-        (document(database="shop_db"), NOT_SETTLED),
-        (document(database="shop_db", table="other"), NOT_SETTLED),
-        ((200, b"<html>"), NOT_SETTLED),
+        *(
+            (one, NOT_SETTLED)
+            for one in (document(database="shop_db"), document(database="shop_db", table="other"))
+        ),
+        *((one, NOT_SETTLED) for one in ((200, b"<html>"), (404, b"<html>"), (409, b"{}"))),
         ((201, b'{"database":"shop_db","table":"views"}'), NOT_SETTLED),
-        ((404, b"<html>"), NOT_SETTLED),
-        ((409, b"{}"), NOT_SETTLED),
         ((401, refusal(401)), refused(Event.UNANSWERED, "http_401")),
         ((403, refusal(403)), refused(Event.REFUSED, "may_not_create")),
         ((404, refusal(404)), refused(Event.UNANSWERED, "create_http_404", lacks_table=True)),
