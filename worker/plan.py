@@ -286,7 +286,7 @@ def _gathered(groups: _Groups, surplus: Collection[Group]) -> _Groups:
     for key, chunk in groups.items():
         if key in surplus:
             group = Group(key.sender, "", TOO_MANY_TABLES)
-            mixed = gathered.setdefault(group, Chunk(ChunkKey(group, 0), [], []))
+            mixed = gathered.setdefault(group, Chunk(ChunkKey(group, 0)))
             for block, rows, position in zip(chunk.blocks, chunk.row_counts, chunk.positions, strict=True):
                 mixed.add(msgpack.packb((key.table, rows, block)), rows, position)
         else:

@@ -117,7 +117,7 @@ class Replacements:
             group, part = Group(sender, table), block
             if group not in chunks and len(chunks) >= MOST_TABLES:
                 group, part = Group(sender, "", TOO_MANY_TABLES), msgpack.packb((table, count, block))
-            chunks.setdefault(group, Chunk(ChunkKey(group, 0), [], [])).add(part, count)
+            chunks.setdefault(group, Chunk(ChunkKey(group, 0))).add(part, count)
         chain = span.place.replacement_of(key).chain
         # however often rows are edited that a forced replay sends, they count apart
         first = span.origin if span.is_forced and not span.chain.is_forced else origin
