@@ -160,7 +160,7 @@ class Telemetry(Protocol):
         ...
 
     def unforeseen(self, message: str, error: Exception, **fields: Any) -> None:
-        """Count an unforeseen error, and log it as a fault: what the caller does goes on without it."""
+        """Count an unforeseen error, and log it as `error` does."""
         ...
 
     def invocation(self, context: object) -> AbstractContextManager[None]:

@@ -169,7 +169,7 @@ class ForgetSearch:
         return [one for some in found if not isinstance(some, str) for one in some]
 
     def _look(self, stored: Stored, persons: Persons) -> list[PersonRows] | str:
-        """Return what an object has of persons, if any, or that no span refers to it, so that it must be looked at again.
+        """Return what an object has of persons, if any; STRAY if no span refers to it, and it must be looked at again.
 
         An object that nobody needs is deleted.
         """
