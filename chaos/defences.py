@@ -34,7 +34,7 @@ from worker.forget.search import ForgetSearch
 from worker.health import DatabaseHealth
 from worker.ledger import WORKLIST_KEYS, Claim, Gap, Ledger
 from worker.membership import Membership
-from worker.passing import MARGIN_SECONDS, Passing
+from worker.passing import CLOCK_SECONDS, MARGIN_SECONDS, Passing
 from worker.record import Records
 from worker.restored import RestoreGuard
 from worker.shards import Shards
@@ -46,7 +46,7 @@ from worker.treasure_data.answer import TdAnswer
 from worker.treasure_data.client import ACCEPTED, Outcome, TreasureDataClient
 from worker.treasure_data.statement import Statements
 from worker.turn import Turns
-from worker.watermark import CLOCK_SECONDS, INGEST_SECONDS, Watermarks
+from worker.watermark import INGEST_SECONDS, Watermarks
 from worker.worker import Worker
 
 

@@ -21,11 +21,11 @@ from shared.errors import UnavailableError
 from shared.telemetry import NullTelemetry
 from worker.app import MARKED_SECONDS
 from worker.ledger import Ledger
-from worker.passing import Passing
+from worker.passing import CLOCK_SECONDS, Passing
 from worker.shards import Shards
 from worker.span import milliseconds
 from worker.states import State
-from worker.watermark import CLOCK_SECONDS, Completeness, Watermarks
+from worker.watermark import Completeness, Watermarks
 
 _SEED = 1 << 40
 TIMEOUT_SECONDS = 120.0

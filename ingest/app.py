@@ -257,8 +257,7 @@ class Ingest:
         except Refused as refused:
             response = refuse(refused)
         except Exception as error:  # noqa: BLE001 -- last resort: every response is a documented one
-            self._telemetry.count("UnforeseenErrors")
-            self._telemetry.error("unexpected exception", error, code=type(error).__name__)
+            self._telemetry.unforeseen("unexpected exception", error, code=type(error).__name__)
             response = refuse(Refused("internal_error"))
         if response.error is not None:
             self._report(response.error, request, route)

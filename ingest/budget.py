@@ -114,11 +114,7 @@ class Spending:
             if overflow_level is not None and self._own_large + cost > GRAIN_SECONDS / 2**overflow_level:
                 raise self._refusal(events, now)
             self._own_large += cost
-            self._this_large += cost
-            self._pending_large += cost
-        else:
-            self._this_small += cost
-            self._pending_small += cost
+        self._add(cost, is_large=is_large)
         if self._pending_small + self._pending_large >= GRAIN_SECONDS:
             self._report(now)
         if self._this_small + self._this_large + self._last_small + self._last_large < LARGE_SECONDS:
@@ -131,25 +127,26 @@ class Spending:
             wait = _wait(self._this_large - cost, self._last_large, LARGE_SECONDS, past)
             if wait:
                 self.large_shut_until = now + max(wait, LEAST_WAIT_SECONDS)
-                self._this_large -= cost
-                self._pending_large -= cost
-                raise self._take_back(events, now)
+                raise self._take_back(cost, events, now, is_large=True)
         large = min(LARGE_SECONDS, self._this_large + self._last_large * (1 - past))
         wait = _wait(
             self._this_small + large - (0 if is_large else cost), self._last_small, MINUTE_SECONDS, past
         )
         if wait:
             self.shut_until = now + wait
-            if is_large:
-                self._this_large -= cost
-                self._pending_large -= cost
-            else:
-                self._this_small -= cost
-                self._pending_small -= cost
-            raise self._take_back(events, now)
+            raise self._take_back(cost, events, now, is_large=is_large)
 
-    def _take_back(self, events: int, now: float) -> Refused:
-        """Correct the counters if a refused request is already in them: it must not count against those that follow."""
+    def _add(self, cost: float, *, is_large: bool) -> None:
+        if is_large:
+            self._this_large += cost
+            self._pending_large += cost
+        else:
+            self._this_small += cost
+            self._pending_small += cost
+
+    def _take_back(self, cost: float, events: int, now: float, *, is_large: bool) -> Refused:
+        """Take back what a refused request costs: it must not count against those that follow. The counters may have it already."""
+        self._add(-cost, is_large=is_large)
         refused = self._refusal(events, now)
         if self._pending_small + self._pending_large < 0:
             self._report(now)

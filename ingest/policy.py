@@ -7,6 +7,7 @@ decides.
 """
 
 from collections.abc import Callable, Mapping
+from contextvars import copy_context
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,6 @@ REFUSING_SECONDS = 300
 LOOK_AGAIN_SECONDS = 1
 """Minimum time between extra reads for accounts that the policy does not name."""
 
-_ABSENT = ("NoSuchKey", "AccessDenied")  # an absent object; the second if the caller may not list the bucket
 _UNCHANGED = "304"
 _UNNAMED = PolicyEntry()
 
@@ -43,8 +43,8 @@ Start = Callable[[Callable[[], None]], Callable[[float], None]]
 
 
 def in_background(job: Callable[[], None]) -> Callable[[float], None]:
-    """Start a job in a thread."""
-    thread = Thread(target=job, daemon=True)
+    """Start a job in a thread. Its log lines have the id of this request."""
+    thread = Thread(target=copy_context().run, args=(job,), daemon=True)
     thread.start()
     return thread.join
 
@@ -135,10 +135,10 @@ class PolicyReader:
             self._etag = answer.get("ETag", "")
         except aws_errors(InvalidPolicyError) as error:
             code = error_code(error)
-            if code in _ABSENT:
+            if code in policy.ABSENT:
                 self._pause = FRESH_SECONDS
             if code != _UNCHANGED:
-                if code not in _ABSENT:
+                if code not in policy.ABSENT:
                     self._telemetry.warning("the edge policy cannot be read", code=code, reason=str(error))
                 return
         finally:

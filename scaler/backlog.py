@@ -6,30 +6,22 @@ without end, at a price, and genuine envelopes would wait behind the others.
 
 from typing import TYPE_CHECKING
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from shared import policy
 from shared.clock import Clock
-from shared.errors import PolicyContestedError, error_code
+from shared.errors import PolicyContestedError, aws_errors, error_code
 from shared.policy import EdgePolicy, OverflowLimit
 from shared.published_policy import PublishedPolicy
+from shared.queue_counts import queue_counts
 from shared.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
-    from mypy_boto3_sqs.literals import QueueAttributeNameType
 
 MOST_MESSAGES = 20_000
 """The backlog above which the queue holds too much: 18 GB at most."""
 VALID_SECONDS = 600
 """How long what is published is valid. The scaler extends it, so that it ends if the scaler does."""
 MOST_LEVEL = 10
-
-_COUNTS: "list[QueueAttributeNameType]" = [
-    "ApproximateNumberOfMessages",
-    "ApproximateNumberOfMessagesDelayed",
-    "ApproximateNumberOfMessagesNotVisible",
-]
 
 
 def decide(messages: int, current: OverflowLimit | None, now: float) -> OverflowLimit | None:
@@ -77,10 +69,9 @@ class Backlog:
     def run(self) -> int | None:
         """Publish whether the queue holds too much; return how many messages it holds, None if that is unknown."""
         try:
-            found = self._sqs.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=_COUNTS)
-            messages = sum(int(found["Attributes"][name]) for name in _COUNTS)
+            messages = sum(queue_counts(self._sqs, self._queue_url))
             self._published.change(lambda current: self._changed(current, messages))
-        except (ClientError, BotoCoreError, PolicyContestedError) as error:
+        except aws_errors(PolicyContestedError) as error:
             self._telemetry.warning(
                 "the backlog could not be published; the next run tries again", reason=error_code(error)
             )

@@ -9,11 +9,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from scaler.rule import RECENT_SECONDS, Minute, target
 from shared.clock import Clock
-from shared.errors import error_code
+from shared.errors import aws_errors, error_code
 from shared.settings import ScalerSettings
 from shared.telemetry import Telemetry
 
@@ -79,7 +77,7 @@ class Scaler:
                 return shards
             while shards is not None and shards != wanted and self._clock.now() < until:
                 shards = self._resize(shards, max(min(wanted, 2 * shards), -(-shards // 2)), until)
-        except (ClientError, BotoCoreError) as error:
+        except aws_errors() as error:
             self._telemetry.warning(
                 "the stream could not be changed; the next run tries again", reason=error_code(error)
             )

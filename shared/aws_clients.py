@@ -1,10 +1,16 @@
-"""The types of boto3's clients, by the names of their services."""
+"""boto3's clients: their types, by the names of their services, and those of the functions, whose calls end soon.
+
+The ingest does not import this: its zip has no boto3.
+"""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, overload
 
+import boto3
+from botocore.client import BaseClient
+from botocore.config import Config
+
 if TYPE_CHECKING:
-    from botocore.client import BaseClient
     from mypy_boto3_acm import ACMClient
     from mypy_boto3_apigatewayv2 import ApiGatewayV2Client
     from mypy_boto3_cloudformation import CloudFormationClient
@@ -25,6 +31,9 @@ if TYPE_CHECKING:
     from mypy_boto3_sns import SNSClient
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sts import STSClient
+
+CONNECTIONS = 32
+"""How many connections a client of `bounded_client` keeps: several threads of the worker share one."""
 
 
 class MakesClient(Protocol):
@@ -78,11 +87,25 @@ class _Method(Protocol):
     def __get__(self, instance: object, owner: type | None = None) -> MakesClient: ...
 
 
-def makes_client(function: "Callable[..., BaseClient]") -> MakesClient:
+def makes_client(function: Callable[..., BaseClient]) -> MakesClient:
     """Give a function that returns a client of a named service the types of MakesClient."""
     return cast("MakesClient", function)
 
 
-def method_makes_client(function: "Callable[..., BaseClient]") -> _Method:
+def method_makes_client(function: Callable[..., BaseClient]) -> _Method:
     """Give a method that returns a client of a named service the types of MakesClient."""
     return cast("_Method", function)
+
+
+@makes_client
+def bounded_client(service: str, *, attempts: int, read_seconds: float = 5) -> BaseClient:
+    """Return a client whose calls end after this many attempts, each of a second to connect and `read_seconds` without an answer."""
+    config = Config(
+        connect_timeout=1,
+        read_timeout=read_seconds,
+        tcp_keepalive=True,
+        max_pool_connections=CONNECTIONS,
+        retries={"mode": "standard", "total_max_attempts": attempts},
+    )
+    made: BaseClient = boto3.client(service, config=config)  # type: ignore[call-overload]  # the stub accepts only literals
+    return made

@@ -14,8 +14,11 @@ def aws_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
 
     The ingest's zip has no boto3. A clause is evaluated only once there is an exception, and only a loaded boto3 can raise one.
     """
-    boto = sys.modules.get("botocore.exceptions")
-    return (AwsError, *others) if boto is None else (AwsError, boto.BotoCoreError, boto.ClientError, *others)
+    if (boto := sys.modules.get("botocore.exceptions")) is not None:
+        others += (boto.BotoCoreError, boto.ClientError)
+    if (parsers := sys.modules.get("botocore.parsers")) is not None:
+        others += (parsers.ResponseParserError,)  # of an answer that is not the service's
+    return (AwsError, *others)
 
 
 def error_code(error: Exception) -> str:

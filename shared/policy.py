@@ -24,6 +24,8 @@ from shared.tracking_plan import TrackingPlan
 VERSION = 1
 KEY = "edge/policy"
 """The document's key in the bucket for rows."""
+ABSENT = ("NoSuchKey", "AccessDenied")
+"""S3's error codes if there is no document; the second if the caller may not list the bucket."""
 MAX_BYTES = 8 * 1024 * 1024
 """Maximum size of a document: every function instance of the ingest reads it."""
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _ATTEMPTS = 5
-_ABSENT = ("NoSuchKey", "AccessDenied")  # an absent object; the second if the caller may not list the bucket
 _CONTESTED = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey")
 
 
@@ -59,7 +58,7 @@ class PublishedPolicy:
         try:
             answer = self._s3.get_object(Bucket=self._bucket, Key=policy.KEY)
         except ClientError as error:
-            if error_code(error) not in _ABSENT:
+            if error_code(error) not in policy.ABSENT:
                 raise
             return None, ""
         try:

@@ -156,16 +156,16 @@ class Telemetry(Protocol):
         """Log a fault, with an exception's type and stack, never its message."""
         ...
 
+    def unforeseen(self, message: str, error: Exception, **fields: Any) -> None:
+        """Count an unforeseen error, and log it as `error` does."""
+        ...
+
     def invocation(self, context: object) -> AbstractContextManager[None]:
         """Add the invocation's request id to every line inside the `with`, and flush the counters at its end.
 
         Raises:
             UnforeseenError: something other than a SluiceError was raised inside; it is counted and logged.
         """
-        ...
-
-    def flush(self) -> None:
-        """Write what was counted since the last flush."""
         ...
 
 
@@ -175,7 +175,12 @@ class NullTelemetry:
     def count(self, *_args: object, **_fields: object) -> None:
         """Do nothing."""
 
-    gauge = info = warning = error = flush = count
+    gauge = info = warning = error = count
+
+    def unforeseen(self, message: str, error: Exception, **fields: Any) -> None:
+        """Count and log it like others."""
+        self.count("UnforeseenErrors")
+        self.error(message, error, **fields)
 
     def invocation(self, context: object) -> AbstractContextManager[None]:  # noqa: ARG002 -- the port's signature
         """Do nothing."""
@@ -201,16 +206,15 @@ class PowertoolsTelemetry(Telemetry):
         output: TextIO,
         clock: Clock,
         *,
-        with_info: bool = True,
-        about: Mapping[str, str] | None = None,
+        with_info: bool,
+        about: Mapping[str, str],
     ) -> None:
         self._logger = logger
         self._namespace = namespace
         self._output = output
         self._clock = clock
         self._with_info = with_info
-        self._about = dict(about or {})
-        self.latest_request_id: str | None = None  # for threads without an invocation of their own
+        self._about = about
         self._counts: dict[str, int] = {}
         self._written_at: dict[tuple[str, str], float] = {}
         self._suppressed: dict[tuple[str, str], int] = {}
@@ -254,9 +258,8 @@ class PowertoolsTelemetry(Telemetry):
     def invocation(self, context: object) -> AbstractContextManager[None]:
         """Add the invocation's request id to lines, and flush the counters at its end.
 
-        Lines from threads that the invocation starts have the id too. If several invocations run concurrently, each in its own
-        thread, only lines from those threads have the right id. Lambda would log the message of an unforeseen error, so another one
-        takes its place.
+        Threads that the invocation starts in a copy of its context have the id too. Lambda would log the message of an unforeseen error,
+        so another one takes its place.
         """
         return _Invocation(getattr(context, "aws_request_id", None), self)
 
@@ -285,14 +288,21 @@ class PowertoolsTelemetry(Telemetry):
     @override
     def error(self, message: str, error: BaseException | None = None, **fields: Any) -> None:
         """Log a fault, with an exception's type (`exception_name`) and stack (`frames`), never its message."""
+        self._error(message, error, fields)
+
+    @override
+    def unforeseen(self, message: str, error: Exception, **fields: Any) -> None:
+        self.count("UnforeseenErrors")
+        self._error(message, error, fields)
+
+    def _error(self, message: str, error: BaseException | None, fields: dict[str, Any]) -> None:
         if (line := self._line(message, fields)) is not None:
             if error is not None:
                 frames = traceback.extract_tb(error.__traceback__)
                 line["exception_name"] = type(error).__name__
                 line["frames"] = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
-            self._logger.error(message, extra=line, stacklevel=3)
+            self._logger.error(message, extra=line, stacklevel=4)
 
-    @override
     def flush(self) -> None:
         """Write what was counted since the last flush, or nothing if nothing was.
 
@@ -321,7 +331,7 @@ class PowertoolsTelemetry(Telemetry):
         for name, value in (*self._about.items(), *counts.items()):
             if name not in totals and name not in dimensions:
                 metrics.add_metadata(name, value)
-        if request_id := self._request_id():
+        if request_id := _request_id.get():
             metrics.add_metadata("function_request_id", request_id)
         for name, total in totals.items():
             metrics.add_metric(name, "Seconds" if name == OLDEST else "Count", total)
@@ -335,11 +345,8 @@ class PowertoolsTelemetry(Telemetry):
             if suppressed is None:
                 return None
             fields["suppressed"] = suppressed
-        fields["function_request_id"] = self._request_id()
+        fields["function_request_id"] = _request_id.get()
         return fields
-
-    def _request_id(self) -> str | None:
-        return _request_id.get() or self.latest_request_id
 
     def _admit(self, message: str, code: str) -> int | None:
         """Return how many lines like this were suppressed before it, None if this one is suppressed too."""
@@ -365,15 +372,12 @@ class _Invocation:
 
     def __enter__(self) -> None:
         self._token = _request_id.set(self._request_id)
-        self._telemetry.latest_request_id = self._request_id
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        unforeseen = isinstance(error, Exception) and not isinstance(error, SluiceError)
-        if unforeseen:
-            self._telemetry.count("UnforeseenErrors")
-            self._telemetry.error("an unforeseen error", error)
+        unforeseen = error if isinstance(error, Exception) and not isinstance(error, SluiceError) else None
+        if unforeseen is not None:
+            self._telemetry.unforeseen("an unforeseen error", unforeseen)
         self._telemetry.flush()
-        self._telemetry.latest_request_id = None
         _request_id.reset(self._token)
-        if unforeseen:
-            raise UnforeseenError(f"{type(error).__name__}: the function's log has its stack") from None
+        if unforeseen is not None:
+            raise UnforeseenError(f"{type(unforeseen).__name__}: the function's log has its stack") from None

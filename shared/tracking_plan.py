@@ -62,7 +62,6 @@ STANDARD_COLUMNS = frozenset(
 )
 """Columns that Sluice, its SDKs and Treasure Data's SDKs add. If any `td_…` or `utm_…` were allowed, a sender could add columns without end."""
 
-_COLUMN = re.compile(r"[a-z_][a-z0-9_]{0,127}")
 _UNSAFE_PATTERN = re.compile(r"\)[*+{]|\\[1-9]|\(\?(?!:)")
 _REPEAT = re.compile(
     r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?:|(?P<many>[*+])|(?P<once>\?)|\{(?P<least>[0-9]*),(?P<most>[0-9]*)\}"
@@ -344,7 +343,7 @@ def _table(name: object, value: object) -> PlannedTable:
 
 
 def _column(place: str, name: object, value: object) -> PlannedColumn:
-    if not isinstance(name, str) or not _COLUMN.fullmatch(name) or rows.column_name(name) != name:
+    if not isinstance(name, str) or rows.column_name(name) != name:
         hint = f": write it as {rows.column_name(name)}" if isinstance(name, str) else ""
         raise ValueError(f"{place} is not the name of a column in Treasure Data{hint}")
     if isinstance(value, str):

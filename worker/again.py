@@ -18,14 +18,11 @@ from worker.claims import LATE_SECONDS
 from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
 from worker.ledger import BEHIND_ALL, Ledger
-from worker.passing import MARGIN_SECONDS, Passing
+from worker.passing import CLOCK_SECONDS, MARGIN_SECONDS, Passing
 from worker.record import CLAIMED, START, Number
 from worker.span import Span
 from worker.span_object import SpanObjects
 from worker.states import UNSETTLED, Event
-
-CLOCK_SECONDS = 20
-"""By how much the ingest's clock may be wrong."""
 
 TOGETHER_SECONDS = 300
 """Envelopes that were received within this time are decided at once: a run cannot read the indexes of days."""

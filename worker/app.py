@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
-from gzip import BadGzipFile, decompress
 from typing import Any
 
 import msgpack
 
-from shared.errors import EditRefusedError, HeldError, InvalidReplayError
+from shared.errors import EditRefusedError, HeldError
 from worker.deadline import Deadline
 from worker.forced_replay import Wanted
+from worker.rows import decompress
 from worker.selection import Selection
 from worker.span import ChunkKey, Place, Span, milliseconds
 from worker.states import State
@@ -89,7 +89,7 @@ def send_with(wiring: Wiring, event: dict[str, Any], deadline: Deadline) -> dict
         if asked := event.get(wish):
             try:
                 span = _replace(wiring, wish, asked)
-            except (EditRefusedError, ValueError, BadGzipFile) as refused:
+            except (EditRefusedError, ValueError) as refused:
                 return {"error": f"{wish}_refused", "message": str(refused)}
             return asdict(wiring.sender.run(deadline, Selection(chunks={span.place: frozenset(span.chunks)})))
     selection = Selection.from_event(event)
@@ -111,7 +111,7 @@ def _force(wiring: Wiring, asked: dict[str, Any], deadline: Deadline) -> dict[st
     try:
         places = [Place.parse(chain, after) for chain, after in asked["places"]]
         outcome, done = wiring.forced_replays.run(Wanted.from_event(asked), places, deadline)
-    except (InvalidReplayError, ValueError) as refused:
+    except ValueError as refused:
         return {"error": "force_refused", "message": str(refused)}
     counts: dict[str, Any] = {"appended": {}, "repeated": {}, "left_out": {}, "done": done}
     for (kind, table), rows in (+outcome).items():

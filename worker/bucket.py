@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
 from isal import isal_zlib
 
-from shared.errors import BucketUnavailableError, error_code
+from shared.errors import BucketUnavailableError, aws_errors, error_code
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -43,7 +42,7 @@ class Bucket:
                 ChecksumAlgorithm="CRC32",
                 ChecksumCRC32=checksum,
             )
-        except (ClientError, BotoCoreError) as error:
+        except aws_errors() as error:
             raise BucketUnavailableError(str(error)) from error
         if answer.get("ChecksumCRC32") != checksum:
             raise BucketUnavailableError(f"S3 did not acknowledge {name}")
@@ -56,7 +55,7 @@ class Bucket:
         request: Any = {} if part is None else {"Range": f"bytes={part[0]}-{part[0] + part[1] - 1}"}
         try:
             return self._s3.get_object(Bucket=self._name, Key=name, **request)["Body"].read()
-        except (ClientError, BotoCoreError) as error:
+        except aws_errors() as error:
             if error_code(error) in _GONE:
                 return None
             if error_code(error) == _TOO_SHORT:
@@ -67,7 +66,7 @@ class Bucket:
         """Delete an object; return whether S3 did."""
         try:
             self._s3.delete_object(Bucket=self._name, Key=name)
-        except (ClientError, BotoCoreError):
+        except aws_errors():
             return False
         return True
 
@@ -78,7 +77,7 @@ class Bucket:
             for one in (*versions.get("Versions", ()), *versions.get("DeleteMarkers", ())):
                 if one["Key"] == name and not (but_latest and one["IsLatest"]):
                     self._s3.delete_object(Bucket=self._name, Key=name, VersionId=one["VersionId"])
-        except (ClientError, BotoCoreError) as error:
+        except aws_errors() as error:
             raise BucketUnavailableError(str(error)) from error
 
     def names(self, prefix: str, after: str = "") -> Iterator[str]:
@@ -92,7 +91,7 @@ class Bucket:
         while True:
             try:
                 page = self._s3.list_objects_v2(Bucket=self._name, Prefix=prefix, **request)
-            except (ClientError, BotoCoreError) as error:
+            except aws_errors() as error:
                 raise BucketUnavailableError(str(error)) from error
             yield page
             if not page.get("IsTruncated"):

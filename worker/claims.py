@@ -31,8 +31,9 @@ claim. It is part of the format of the data and must never change.
 
 MOST_LOOKUPS = 250
 """A span has at most this many records whose claims others own, so that looking for these takes seconds, and their names fit into its item."""
+QUEUED_SECONDS = 14 * 86_400
+"""How long an envelope may wait in the overflow queue."""
 _REPEATED_SECONDS = 30 * 86_400  # how long a sender may repeat a request
-_QUEUED_SECONDS = 14 * 86_400  # how long an envelope may wait in the overflow queue
 _LATEST_SECONDS = 86_400
 """How long after it left the stream a worker may still have a record, with ample room."""
 DAMAGED_SECONDS = 3600
@@ -42,11 +43,10 @@ FROM_JSON = "json#"
 
 
 class _Wish(NamedTuple):
-    """A record that must own a claim, under this request id. `claim` is its envelope's."""
+    """A record that must own a claim, under this request id."""
 
     number: Number
     request_id: str
-    claim: int
     arrived_at: float
 
 
@@ -77,16 +77,14 @@ class Decided:
     """Which records count.
 
     Attributes:
-        records: those before the first that could not be decided.
+        records: those before the first that could not be decided; those that must own a claim have one.
         uncounted: the positions of those that do not count.
-        claimed: the sequence numbers of those that were claimed although they carry no claim.
         with_append: claims to make in the transaction that appends their span, by request id.
         owners: by the number of a record that does not count, because of a record that is in no span yet: the request id and that record.
     """
 
     records: Records
     uncounted: frozenset[int] = frozenset()
-    claimed: frozenset[Number] = frozenset()
     with_append: dict[str, Claiming] = field(default_factory=dict)
     owners: dict[Number, tuple[str, Owner]] = field(default_factory=dict)
 
@@ -97,7 +95,6 @@ class Decided:
         return Decided(
             records,
             frozenset(position for position in self.uncounted if position < end),
-            self.claimed,
             {one: claim for one, claim in self.with_append.items() if claim.owner.number <= last},
             {number: owner for number, owner in self.owners.items() if number <= last},
         )
@@ -115,7 +112,7 @@ class Claims:
 
     def seconds_kept(self) -> int:
         """Return how long a claim is kept: longer than a copy of its envelope can still be planned."""
-        return _REPEATED_SECONDS + round(self._shards.retention_seconds()) + _QUEUED_SECONDS
+        return _REPEATED_SECONDS + round(self._shards.retention_seconds()) + QUEUED_SECONDS
 
     def decide(self, records: Records, gap: Gap) -> Decided:
         """Decide which records count that are to be appended in a gap; raise HeldError if the first one cannot be decided now."""
@@ -153,14 +150,13 @@ class Claims:
                 uncounted.add(position)
         if not end:
             raise HeldError(HeldError.UNDECIDED_COPY)
-        claimed = frozenset(wish.number for wish in wishes.values() if not wish.claim)
         copies = [wishes[records.numbers[position]] for position in uncounted]
         not_planned = {
             wish.number: (wish.request_id, claim.owner)
             for wish in copies
             if (claim := claims[wish.request_id]) is not None and claim.owner in gaps
         }
-        return Decided(records, frozenset(uncounted), claimed, batch.made, not_planned).before(end)
+        return Decided(records.claimed(wishes), frozenset(uncounted), batch.made, not_planned).before(end)
 
     def awaited(self, span: Span) -> dict[str, Owner]:
         """Return the owners of a span's copies that may still be planned: no span has them, and nobody has taken their claims over.
@@ -243,7 +239,7 @@ def _wishes(records: Records, gap: Gap) -> dict[Number, _Wish]:
     owned = (records.numbers, records.request_ids, records.accounts, records.claims)
     columns = zip(*owned, records.arrivals, records.receipts, strict=True)
     return {
-        number: _Wish(number, request_id or f"{FROM_JSON}{number}", claim, arrived_at)
+        number: _Wish(number, request_id or f"{FROM_JSON}{number}", arrived_at)
         for number, request_id, account, claim, arrived_at, received_at in columns
         if account != NOBODY and (claim or in_gap or max(arrived_at * 1000, gap.latest) - received_at > late)
     }

@@ -10,16 +10,14 @@ What is not an envelope becomes a dead span.
 
 from base64 import b64decode
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-from botocore.parsers import ResponseParserError
+from botocore.exceptions import ClientError
 
 from shared import envelope
 from shared.clock import Clock
-from shared.errors import EnvelopeError, UnavailableError
+from shared.errors import UnavailableError, aws_errors
 from shared.puts import Fate, batches, put
 from shared.telemetry import Telemetry, about
 from worker.chain import ChainId
@@ -68,7 +66,7 @@ def read(record: Mapping[str, Any]) -> Message:
     fault = "" if 1 <= len(partition_key) <= 256 else NO_PARTITION_KEY
     try:
         found = envelope.decode(b64decode(record["body"], validate=True))
-    except (ValueError, EnvelopeError):  # not base64, or not an envelope
+    except ValueError:  # not base64, or not an envelope
         fault = UNDECODABLE
     else:
         # if it was refused, no record carries it without a claim
@@ -123,10 +121,9 @@ class Drain:
             if deadline.near:
                 break
             entries = [{"Data": one.data, "PartitionKey": one.partition_key} for one in batch]
-            with suppress(ResponseParserError):  # nobody knows what became of them
-                fates, _ = put(self._kinesis, self._stream_name, entries)
-                known = zip(batch, fates, strict=True)
-                done |= {message.message_id for message, fate in known if fate is Fate.ACKNOWLEDGED}
+            fates, _ = put(self._kinesis, self._stream_name, entries)
+            known = zip(batch, fates, strict=True)
+            done |= {message.message_id for message, fate in known if fate is Fate.ACKNOWLEDGED}
         return done
 
     def _bury(self, message: Message) -> bool:
@@ -154,6 +151,6 @@ class Drain:
             )
         except ClientError:
             return True
-        except BotoCoreError:
+        except aws_errors():
             return False
         return True

@@ -158,7 +158,7 @@ class ForcedReplays:
                 outcome["left_out", _label(key)] += span.rows(key)
             elif number:
                 plain = ChunkKey(key.group._replace(sender=RowSender(key.account), request_id=""), 0)
-                chunks.setdefault(plain, Chunk(plain, [], [])).add(payload, number)
+                chunks.setdefault(plain, Chunk(plain)).add(payload, number)
         return list(chunks.values()), outcome, is_whole
 
     def _wanted_of(self, wanted: Wanted, span: Span, key: ChunkKey) -> tuple[bytes, int]:

@@ -125,8 +125,7 @@ class Inquiries:
         except UnavailableError as error:
             events, obstacle = {}, str(error)
         except Exception as error:  # noqa: BLE001 -- one surprise must not keep the other spans from their turns
-            self._telemetry.count("UnforeseenErrors")
-            self._telemetry.error("copies cannot be looked for", error)
+            self._telemetry.unforeseen("copies cannot be looked for", error)
             events, obstacle = {}, type(error).__name__
         if len(events) < len(wanted):
             self._telemetry.info("rows that were put again wait", reason=obstacle)
@@ -142,8 +141,7 @@ class Inquiries:
                 # a statement may have deleted the rows that were asked for; a later run asks for others
                 found = [Presence.UNDECIDED if one is Presence.ABSENT else one for one in found]
         except Exception as error:  # noqa: BLE001 -- the surprise of one question must not keep the others from their answers
-            self._telemetry.count("UnforeseenErrors")
-            self._telemetry.error("rows cannot be asked about", error, database=database, table=table)
+            self._telemetry.unforeseen("rows cannot be asked about", error, database=database, table=table)
             found = [Presence.UNDECIDED for _ in doubts]
         answers: Answers = {}
         for doubt, presence in zip(doubts, found, strict=True):

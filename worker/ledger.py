@@ -27,10 +27,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
 from zlib import crc32
 
 import msgspec
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from shared.clock import Clock
-from shared.errors import ItemTooLargeError, LedgerUnavailableError, error_code
+from shared.errors import ItemTooLargeError, LedgerUnavailableError, aws_errors, error_code
 from shared.telemetry import Telemetry
 from worker.chain import ChainId, Owner
 from worker.record import START, Number, number, sequence_number
@@ -403,7 +403,7 @@ class Ledger:
         """Return when this table was created; empty if there is none."""
         try:
             table = self._dynamodb.describe_table(TableName=self._table)["Table"]
-        except (ClientError, BotoCoreError) as error:
+        except aws_errors() as error:
             if error_code(error) == "ResourceNotFoundException":
                 return ""
             self._fail(error)
@@ -472,7 +472,7 @@ class Ledger:
             if codes != {"ConditionalCheckFailed"}:
                 self._fail(error)
             return [n for n, reason in enumerate(reasons) if reason.get("Code") == "ConditionalCheckFailed"]
-        except BotoCoreError as error:
+        except aws_errors() as error:
             self._fail(error)
         return None
 
@@ -485,7 +485,7 @@ class Ledger:
                 self._fail(error)
             existing: Item = error.response.get("Item", {})  # type: ignore[assignment]  # botocore's type lacks it
             return existing
-        except BotoCoreError as error:
+        except aws_errors() as error:
             self._fail(error)
         return None
 
@@ -499,7 +499,7 @@ class Ledger:
     def _call_bare(self, call: Callable[..., Any], **request: Any) -> Any:
         try:
             return call(**request)
-        except (ClientError, BotoCoreError) as error:
+        except aws_errors() as error:
             self._fail(error)
 
     def _get(self, key: Item) -> Item:

@@ -20,6 +20,8 @@ EVERY_SECONDS = 60.0
 """A shard gets at most one marker in this time."""
 MARGIN_SECONDS = 300
 """By how much arrival times may run back from one record to the next, of a shard or between a shard and its children."""
+CLOCK_SECONDS = 20
+"""By how much the clock of a function, or of the machine that takes a watermark, may be wrong."""
 
 
 @dataclass(eq=False)

@@ -125,10 +125,7 @@ def _span(
     planned_at: int,
 ) -> tuple[Span, Index]:
     """Return the span of the records, and its index without the chunks."""
-    records, numbers, claims = decided.records, decided.records.numbers, decided.records.claims
-    if decided.claimed:
-        pairs = zip(numbers, claims, strict=True)
-        claims = [claim or int(number in decided.claimed) for number, claim in pairs]
+    records, numbers = decided.records, decided.records.numbers
     # `round` takes half as long again
     arrivals = list(map(float.__round__, map((1000.0).__mul__, records.arrivals)))
     earliest, latest = min(arrivals), max(arrivals)
@@ -155,7 +152,7 @@ def _span(
     if all(entry.since is None for _, entry in span.all_leaves()):  # it has nothing to send now
         span = span.with_entries({}, settled=True)
     rest = SpanPlan(gap.after, planned_at, list(destinations.items()), "", 0)
-    ids, uncounted = records.request_ids, decided.uncounted
+    ids, claims, uncounted = records.request_ids, records.claims, decided.uncounted
     return span, Index(" ".join(numbers), arrivals, records.receipts, ids, claims, uncounted, (), rest)
 
 
@@ -289,7 +286,7 @@ def _gathered(groups: _Groups, surplus: Collection[Group]) -> _Groups:
     for key, chunk in groups.items():
         if key in surplus:
             group = Group(key.sender, "", TOO_MANY_TABLES)
-            mixed = gathered.setdefault(group, Chunk(ChunkKey(group, 0), [], []))
+            mixed = gathered.setdefault(group, Chunk(ChunkKey(group, 0)))
             for block, rows, position in zip(chunk.blocks, chunk.row_counts, chunk.positions, strict=True):
                 mixed.add(msgpack.packb((key.table, rows, block)), rows, position)
         else:

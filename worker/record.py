@@ -10,7 +10,7 @@ writes it. The ledger's sort keys are the same text.
 from binascii import Error as Base64Error
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import batched, chain, compress, islice, repeat
 from operator import add, itemgetter, lt, not_
@@ -147,6 +147,12 @@ class Records:
         positions = [position - begin for position in self.positions[own]]
         others = [column[own] for column in self.blocks[1:]]
         return Records([column[places] for column in self.fields], [positions, *others])
+
+    def claimed(self, numbers: Container[Number]) -> "Records":
+        """Return them, with a claim for those with these numbers."""
+        pairs = zip(self.numbers, self.claims, strict=True)
+        claims = [claim or int(number in numbers) for number, claim in pairs]
+        return Records([*self.fields[:6], claims, *self.fields[7:]], self.blocks)
 
 
 def _flat(blocks: Iterable[Iterable[Block]]) -> list[Sequence[Any]]:

@@ -7,25 +7,22 @@ transaction, so the rows exist once whatever fails. That is possible only if Tre
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgpack
 
 from shared import json_codec, names, rows
+from shared.clock import Clock
 from shared.errors import BucketUnavailableError, EditRefusedError, InvalidJsonError, InvalidObjectError
 from shared.event_id import derived_event_id
+from shared.telemetry import Telemetry
+from worker.deadline import Deadline
+from worker.ledger import Ledger
 from worker.rows import values
+from worker.selection import Selection
 from worker.span import TOO_MANY_TABLES, ChunkKey, Group, Place, RowSender, Span
+from worker.span_object import Chunk, SpanObjects, span_of_rows
 from worker.states import Event, Happening, Rules, State
-
-if TYPE_CHECKING:
-    # the `sluice` command checks rows, and loads none of the modules that deliver
-    from shared.clock import Clock
-    from shared.telemetry import Telemetry
-    from worker.deadline import Deadline
-    from worker.ledger import Ledger
-    from worker.selection import Selection
-    from worker.span_object import SpanObjects
 
 MOST_TABLES = 400
 """A span of new rows has at most this many tables, so that the ledger's item holds them. Rows of others stay those of too many tables."""
@@ -44,11 +41,11 @@ class Replacements:
     that it expects; BucketUnavailableError or LedgerUnavailableError if S3 or the ledger cannot be reached.
     """
 
-    _ledger: "Ledger"
-    _objects: "SpanObjects"
+    _ledger: Ledger
+    _objects: SpanObjects
     _rules: Rules
-    _clock: "Clock"
-    _telemetry: "Telemetry"
+    _clock: Clock
+    _telemetry: Telemetry
 
     def edit(self, place: Place, key: ChunkKey, payload: bytes) -> Span:
         """Replace a dead chunk's rows with `payload`: as many MessagePack maps, back to back, in the same order."""
@@ -75,7 +72,7 @@ class Replacements:
             raise EditRefusedError("this chunk does not hold rows of tables that were too many")
         return self._replace(span, key, _blocks_of(self._payload(span, key)))
 
-    def resend_all(self, selection: "Selection", deadline: "Deadline") -> int:
+    def resend_all(self, selection: Selection, deadline: Deadline) -> int:
         """Replace all selected chunks of rows of tables that were too many, as far as that is possible; return how many rows."""
         total = 0
         for place in selection.places(self._ledger, self._clock.now()):
@@ -114,15 +111,13 @@ class Replacements:
             raise EditRefusedError("the span object with its rows cannot be read") from error
 
     def _replace(self, span: Span, key: ChunkKey, made: Blocks) -> Span:
-        from worker.span_object import Chunk, span_of_rows  # noqa: PLC0415 -- the `sluice` command checks rows without it
-
         now, sender, origin = self._clock.now(), RowSender(key.account), f"{span.place.name}/{key.name}"
         chunks: dict[Group, Chunk] = {}
         for table, count, block in made:
             group, part = Group(sender, table), block
             if group not in chunks and len(chunks) >= MOST_TABLES:
                 group, part = Group(sender, "", TOO_MANY_TABLES), msgpack.packb((table, count, block))
-            chunks.setdefault(group, Chunk(ChunkKey(group, 0), [], [])).add(part, count)
+            chunks.setdefault(group, Chunk(ChunkKey(group, 0))).add(part, count)
         chain = span.place.replacement_of(key).chain
         # however often rows are edited that a forced replay sends, they count apart
         first = span.origin if span.is_forced and not span.chain.is_forced else origin

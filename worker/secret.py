@@ -6,10 +6,8 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from shared.clock import Clock
-from shared.errors import SecretUnavailableError, error_code
+from shared.errors import SecretUnavailableError, aws_errors, error_code
 
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
@@ -66,7 +64,7 @@ class Secret:
         self._read_at = now
         try:
             text = self._secrets.get_secret_value(SecretId=self._id)["SecretString"].strip()
-        except (ClientError, BotoCoreError, KeyError) as error:
+        except aws_errors(KeyError) as error:
             code = error_code(error)
             is_missing = code in ("ResourceNotFoundException", "KeyError")
             why = "has no value yet: put one there" if is_missing else f"cannot be read: {code}"

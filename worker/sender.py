@@ -191,8 +191,7 @@ class Sender:
                 self._telemetry.warning("a span has to wait", error=type(error).__name__, reason=str(error))
                 turn.complete = False
             except Exception as error:  # noqa: BLE001 -- one span's surprise must not keep the others from their turns
-                self._telemetry.count("UnforeseenErrors")
-                self._telemetry.error("a span cannot be sent", error)
+                self._telemetry.unforeseen("a span cannot be sent", error)
                 turn.complete = False
         self._note_left(turn)
         if turn.waits_for and all(turn.span.entry(key) == entry for key, entry in turn.selected.items()):

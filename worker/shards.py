@@ -5,12 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-from botocore.parsers import ResponseParserError
-
 from shared import envelope
 from shared.clock import Clock
-from shared.errors import ShardGoneError, ShardUnreadableError, UnprovenError, error_code
+from shared.errors import ShardGoneError, ShardUnreadableError, UnprovenError, aws_errors, error_code
 from worker.chain import ChainId
 from worker.record import START, Number, number, sequence_number
 from worker.span import milliseconds
@@ -204,6 +201,6 @@ class Shards:
 def _ask(call: Callable[..., Any], **request: Any) -> Any:
     try:
         return call(**request)
-    except (ClientError, BotoCoreError, ResponseParserError) as error:
+    except aws_errors() as error:
         kind = ShardGoneError if error_code(error) == _GONE else ShardUnreadableError
         raise kind(str(error)) from error

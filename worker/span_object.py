@@ -50,8 +50,8 @@ class Chunk:
     """
 
     key: ChunkKey
-    blocks: list[bytes]
-    row_counts: list[int]
+    blocks: list[bytes] = field(default_factory=list)
+    row_counts: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
 
     @property

@@ -7,7 +7,7 @@ some chunks of a span are final, or if rows go before their index does, the obje
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -16,6 +16,7 @@ from itertools import batched, takewhile
 from shared.clock import Clock
 from shared.errors import BucketUnavailableError, InvalidObjectError, ObjectGoneError, UnavailableError
 from shared.telemetry import Telemetry
+from worker.claims import QUEUED_SECONDS
 from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
 from worker.forget.cut import Forgetting
@@ -25,8 +26,8 @@ from worker.span import Place, Span
 from worker.span_object import SpanObjects, Stored, name_of
 from worker.states import State
 
-INDEX_SECONDS = 14 * 86_400.0
-"""How long an index stays after the stream's retention: as long as a message may wait in the overflow queue."""
+INDEX_SECONDS = QUEUED_SECONDS
+"""How long an index stays after the stream's retention: an envelope that was put again may come so late."""
 UNREFERENCED_SECONDS = 86_400.0
 """How long an object stays that no span refers to: its writer may be about to append the span, or somebody may still read it after a rewrite."""
 EARLIER_SECONDS = 3600.0
@@ -115,19 +116,7 @@ class Sweeper:
         """Return what was done with an object, as Sweep names it; None if there was no time to look at it."""
         if deadline.near:
             return None
-        try:
-            return self._judge(stored, index_seconds)
-        except (BucketUnavailableError, InvalidObjectError, ValueError) as error:
-            self._telemetry.warning(
-                "an object cannot be swept", object=stored.name, error=type(error).__name__
-            )
-            return "failed"
-        except UnavailableError:
-            raise  # without the ledger, no object can be judged
-        except Exception as error:  # noqa: BLE001 -- one object's surprise must not keep the others from their sweep
-            self._telemetry.count("UnforeseenErrors")
-            self._telemetry.error("an object cannot be swept", error, object=stored.name)
-            return "failed"
+        return judged(stored, partial(self._judge, stored, index_seconds), "failed", self._telemetry)
 
     def _judge(self, stored: Stored, index_seconds: float) -> str:
         now = self._clock.now()
@@ -171,6 +160,22 @@ class Sweeper:
         self._objects.put(rewritten, encoded.data)
         won, _ = self._ledger.update(rewritten)
         return "reduced" if won else "needed"
+
+
+def judged[T, F](stored: Stored, judge: Callable[[], T], failure: F, telemetry: Telemetry) -> T | F:
+    """Return the judgement of an object, or `failure` if the object cannot be read, or is a surprise: others must have their turn, too.
+
+    Without the ledger no object can be judged, so this raises UnavailableError.
+    """
+    try:
+        return judge()
+    except (BucketUnavailableError, InvalidObjectError) as error:
+        telemetry.warning("an object cannot be judged", object=stored.name, error=type(error).__name__)
+    except UnavailableError:
+        raise
+    except Exception as error:  # noqa: BLE001 -- whatever it is, it concerns this object
+        telemetry.unforeseen("an object cannot be judged", error, object=stored.name)
+    return failure
 
 
 def span_there(ledger: Ledger, stored: Stored) -> Span | None:

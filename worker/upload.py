@@ -73,22 +73,18 @@ class Uploader:
     def attempt(self, upload: Upload, deadline: Deadline) -> Outcome:
         """Send a chunk; return what came of it, with the reason of UNSENT if there was no time to.
 
-        It is sent again at once if the API key has changed, or after creating a missing table. Safe to call from several threads.
+        It is sent again at once after creating a missing table. Safe to call from several threads.
         """
         try:
             return self._attempt(upload, deadline)
         except Exception as error:  # noqa: BLE001 -- one chunk's surprise must not keep its span from being settled
-            self._telemetry.count("UnforeseenErrors")
-            self._telemetry.error("a chunk cannot be sent", error, database=upload.database)
+            self._telemetry.unforeseen("a chunk cannot be sent", error, database=upload.database)
             return Outcome(Event.UNANSWERED, "unforeseen")
 
     def _attempt(self, upload: Upload, deadline: Deadline) -> Outcome:
         outcome = self._send(upload, deadline)
         surely_not = outcome.surely_not
-        if outcome.refused_key is not None and self._treasure_data.key_changed(outcome.refused_key):
-            outcome = self._send(upload, deadline)
-            surely_not &= outcome.surely_not
-        if outcome.refused_key is not None:
+        if outcome.key_refused:
             self._telemetry.count("KeyRefused")
         if outcome.lacks_table:
             outcome = self._create(upload, deadline) or self._send(upload, deadline)
@@ -123,31 +119,16 @@ class Uploader:
             return max(LEAST_SEND_SECONDS, min(READ_SECONDS, deadline.left()))
 
         created = td.create_table(database, key.group.table, seconds())
-        if created.status == 404:
+        if created.lacks_table:
             if account is None:
                 return _not_sent(Event.UNANSWERED, "account_unavailable")
             if isinstance(account, Account) and account.database == database:
                 created = td.create_database(database, seconds())
-                if created.status in (200, 409):
+                if created.event is Event.ACCEPTED:
                     created = td.create_table(database, key.group.table, seconds())
             elif td.missing_databases([database]):
                 return _not_sent(Event.REFUSED, "no_such_database")
-        return _obstacle(*created)
-
-
-def _obstacle(status: int, words: str) -> Outcome | None:
-    """Return the outcome that a failed creation amounts to; None if the table exists now."""
-    if status in (200, 409):
-        return None
-    if status == 401:
-        return _not_sent(Event.UNANSWERED, "http_401", words=words)
-    if status == 403:
-        return _not_sent(Event.REFUSED, "may_not_create", words=words)
-    if 400 <= status < 500 and status not in (404, 408, 429):
-        return _not_sent(Event.REFUSED, f"create_http_{status}", words=words)
-    return _not_sent(
-        Event.UNANSWERED, f"create_http_{status}" if status else "create_unanswered", words=words
-    )
+        return None if created.event is Event.ACCEPTED else created
 
 
 @dataclass(eq=False)

@@ -14,13 +14,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import batched, takewhile
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from shared.clock import Clock
 from shared.errors import ShardGoneError, UnprovenError
+from shared.queue_counts import queue_counts
 from worker.chain import ChainId
 from worker.ledger import BEHIND_ALL, DRAINED, WORKLIST_KEYS, Ledger
-from worker.passing import MARGIN_SECONDS, Passing
+from worker.passing import CLOCK_SECONDS, MARGIN_SECONDS, Passing
 from worker.record import NOBODY, START, Number
 from worker.shards import Shard, Shards
 from worker.span import Place, Span, digest_of_numbers
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 INGEST_SECONDS = 10.0
 """Lambda ends an invocation of the ingest after this time."""
-CLOCK_SECONDS = 20.0
-"""By how much the clock of a function, or of the machine that takes a watermark, may be wrong."""
 COUNTED_SECONDS = 200.0
 """How long the queue's counts may miss a message. SQS documents a minute or more. The notice of a message lasts longer."""
 INDEX_SECONDS = 600.0
@@ -42,11 +41,6 @@ _MOST_DRAINED = 100  # times at which the queue was empty, beside the first
 _GAPS_AT_ONCE = 50  # spans, each with two gaps, whose first spans the ledger returns together
 _ALL_SERVERS_SECONDS = 1
 """SQS queries all of its servers only if a receive may wait."""
-_QUEUE_COUNTS: Final = (
-    "ApproximateNumberOfMessages",
-    "ApproximateNumberOfMessagesNotVisible",
-    "ApproximateNumberOfMessagesDelayed",
-)
 
 Table = tuple[str, str]
 """An account and one of its tables, or ALL_TABLES."""
@@ -223,13 +217,6 @@ class Watermarks:
         for kind in ("waiting", "dead"):
             for part in range(WORKLIST_KEYS):
                 yield from self._ledger.work(kind, part)
-
-
-def queue_counts(sqs: "SQSClient", url: str) -> tuple[int, int]:
-    """Return how many messages of a queue SQS shows at present, and how many it hides, about."""
-    answer = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=list(_QUEUE_COUNTS))
-    shown, *hidden = (int(answer["Attributes"][name]) for name in _QUEUE_COUNTS)
-    return shown, sum(hidden)
 
 
 def _chains(ends: Iterable[_End]) -> Iterator[ChainId]:

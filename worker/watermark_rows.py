@@ -12,12 +12,11 @@ from random import Random
 from typing import Any
 
 import msgpack
-from botocore.exceptions import BotoCoreError, ClientError
 
 from shared import names
 from shared.accounts import Account
 from shared.clock import Clock
-from shared.errors import UnavailableError
+from shared.errors import UnavailableError, aws_errors
 from shared.telemetry import Telemetry
 from worker.account_cache import AccountCache
 from worker.deadline import Deadline
@@ -58,7 +57,7 @@ class WatermarkRows:
         try:
             found = self._watermarks.take(max(0.0, deadline.left() / 2))
             of_account = self._ledger.watch([one for one in found.tables if names.is_table(one[1])])
-        except (UnavailableError, BotoCoreError, ClientError) as error:
+        except aws_errors(UnavailableError) as error:
             found, of_account = Completeness(self._clock.now(), None, obstacle=type(error).__name__), {}
         if found.horizon is None:
             self._telemetry.info("no watermark", reason=found.obstacle)

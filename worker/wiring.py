@@ -12,13 +12,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import boto3
-from botocore.client import BaseClient
-from botocore.config import Config
 from botocore.credentials import ReadOnlyCredentials
 from urllib3 import PoolManager
 
 from shared.accounts import AccountKeys
-from shared.aws_clients import makes_client
+from shared.aws_clients import bounded_client
 from shared.clock import Clock, SystemClock
 from shared.errors import SecretUnavailableError
 from shared.published_policy import PublishedPolicy
@@ -69,9 +67,6 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_secretsmanager import SecretsManagerClient
     from mypy_boto3_sqs import SQSClient
-
-AWS_CONNECTIONS = 32
-"""How many connections a client of AWS keeps."""
 
 REDIS_URL_SECONDS = 600.0
 """How long it may take to notice a change of the Redis URL."""
@@ -271,12 +266,13 @@ class Wiring:
 def _lambda_effects(settings: WorkerSettings, environment: Mapping[str, str]) -> Effects:
     bounded_http.bound_responses()
     clock = SystemClock()
-    secrets = _aws("secretsmanager")
+    secrets = bounded_client("secretsmanager", attempts=2)
     return Effects(
-        kinesis=_aws("kinesis", attempts=1),
-        dynamodb=_aws("dynamodb", attempts=3, read_seconds=2),
-        s3=_aws("s3", read_seconds=5),
-        sqs=_aws("sqs"),
+        kinesis=bounded_client("kinesis", attempts=1),
+        # a batch waits for several of its answers, one after the other
+        dynamodb=bounded_client("dynamodb", attempts=3, read_seconds=2),
+        s3=bounded_client("s3", attempts=2),
+        sqs=bounded_client("sqs", attempts=2),
         secrets=secrets,
         redis=_redis(settings, secrets, clock),
         http=bounded_http.pool(MOST_SENDS),
@@ -285,20 +281,6 @@ def _lambda_effects(settings: WorkerSettings, environment: Mapping[str, str]) ->
         executors=Threads,
         telemetry=PowertoolsTelemetry.from_environment(environment, clock),
     )
-
-
-@makes_client
-def _aws(service: str, attempts: int = 2, read_seconds: float = 5) -> BaseClient:
-    """Return a boto3 client whose calls succeed or fail within a few seconds."""
-    config = Config(
-        connect_timeout=1,
-        read_timeout=read_seconds,
-        tcp_keepalive=True,
-        max_pool_connections=AWS_CONNECTIONS,
-        retries={"mode": "standard", "total_max_attempts": attempts},
-    )
-    made: BaseClient = boto3.client(service, config=config)  # type: ignore[call-overload]  # the stub accepts only literals
-    return made
 
 
 def _redis(

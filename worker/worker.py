@@ -129,9 +129,8 @@ class Worker:
                     "held", **batch.about(), reason=str(reason), error=type(reason).__name__
                 )
             except Exception as error:  # noqa: BLE001 -- whatever went wrong, Lambda delivers again the records that are in no span
-                self._telemetry.count("UnforeseenErrors")
                 self._telemetry.count("Holds")
-                self._telemetry.error("held by an unforeseen error", error, **batch.about())
+                self._telemetry.unforeseen("held by an unforeseen error", error, **batch.about())
             for span, bodies in batch.appended:
                 with about(span=span.place.name):
                     self._send(span, bodies, deadline)

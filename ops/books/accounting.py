@@ -16,13 +16,13 @@ from ops.background import in_order
 from ops.books.stored_spans import has_object
 from ops.stream.readable_shards import Position, ReadableShards
 from shared.clock import Clock
+from shared.queue_counts import queue_counts
 from worker.bucket import Bucket
 from worker.chain import ChainId
 from worker.ledger import BEHIND_ALL, Ledger
 from worker.record import START, Number, decode
 from worker.span import Group, Span
 from worker.states import UNSETTLED, State
-from worker.watermark import queue_counts
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient

@@ -29,6 +29,10 @@ class _KnownKey(Secret):
     def get(self, max_age: float = float("inf")) -> str:
         return self.text
 
+    @override
+    def changed(self, used: str) -> bool:
+        return False
+
 
 class SiteClient(TreasureDataClient):
     """A client that also tells whether it has the right site and key."""

@@ -19,10 +19,10 @@ from ops.stack import Stack
 from ops.stream import overflow_queue
 from ops.stream.readable_shards import Position, from_stream
 from shared.clock import Clock
+from shared.queue_counts import queue_counts
 from worker.record import Record
 from worker.span import Span
 from worker.states import State
-from worker.watermark import queue_counts
 
 
 @dataclass(slots=True)

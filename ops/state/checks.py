@@ -21,7 +21,7 @@ from ops.stream.event_source import mapping_faults, unknown_shards
 from ops.template import sluice_template
 from shared.accounts import Account
 from shared.errors import UnavailableError
-from worker.watermark import queue_counts
+from shared.queue_counts import queue_counts
 
 TEST_TABLE = "sluice_doctor"
 """The table that the test event goes to."""

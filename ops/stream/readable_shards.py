@@ -8,11 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-from botocore.parsers import ResponseParserError
+from botocore.exceptions import ClientError
 
 from shared.clock import Clock
-from shared.errors import ShardGoneError, ShardUnreadableError
+from shared.errors import ShardGoneError, ShardUnreadableError, aws_errors
 from shared.puts import THROTTLED
 from worker.record import START, Number, Record, decode, number, sequence_number
 from worker.shards import SECONDS_BETWEEN_READS, Shards
@@ -119,7 +118,7 @@ class Cursor:
                     StreamName=self._stream, ShardId=self._shard, **self._position.request()
                 )["ShardIterator"]
             answer: Any = self._kinesis.get_records(ShardIterator=self._iterator, Limit=limit)
-        except (ClientError, BotoCoreError, ResponseParserError) as error:
+        except aws_errors() as error:
             self._failed(error)
             return None
         self._failures = 0

@@ -2,18 +2,21 @@
 
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 
 from doubles.aws_errors import client_error
-from ingest.policy import FRESH_SECONDS, LOOK_AGAIN_SECONDS, PAUSE_SECONDS, PolicyReader
+from doubles.clock import ManualClock
+from ingest.policy import FRESH_SECONDS, LOOK_AGAIN_SECONDS, PAUSE_SECONDS, PolicyReader, in_background
 from ingest.refusal import Refused
 from ops.deploy.certify.request_steps import Dialect
 from shared import policy, write_key
 from shared.policy import PolicyEntry
 from tests.support.dialects import DIALECTS, event_of
 from tests.support.ingest import BUCKET, SECRETS, Site
+from tests.support.telemetry import Output
 
 DISABLED = PolicyEntry("disabled")
 FAULTS: dict[str, Exception] = {
@@ -135,6 +138,15 @@ def test_it_is_read_for_new_accounts(is_added: bool, fault: Exception | None, st
 
     assert statuses == found
     assert 2 + bool(fault) == len(site.s3.calls)
+
+
+def test_a_read_is_logged_as_part_of_its_request() -> None:
+    """It has a thread of its own."""
+    output = Output(ManualClock())
+    with output.telemetry.invocation(SimpleNamespace(aws_request_id="1a2b")):
+        in_background(lambda: output.telemetry.info("read"))(10)
+
+    assert ["1a2b"] == [line["function_request_id"] for line in output.log()]
 
 
 def test_a_request_does_not_wait_for_a_slow_read() -> None:

@@ -75,7 +75,7 @@ def test_a_zip_has_the_services_that_its_code_calls(name: str) -> None:
         for path in (ROOT / folder).rglob("*.py")
         for call in ast.walk(ast.parse(path.read_text()))
         if isinstance(call, ast.Call)
-        and ast.unparse(call.func) in ("boto3.client", "_aws")
+        and ast.unparse(call.func) in ("boto3.client", "bounded_client")
         and isinstance(call.args[0], ast.Constant)
     }
 

@@ -8,7 +8,7 @@ from doubles.aws_errors import client_error
 from doubles.clock import ManualClock
 from doubles.iam import Authorized
 from doubles.s3 import MemoryS3
-from local.functions import SCALE
+from local.functions import SCALE, variables
 from local.roles import role_of
 from scaler import app
 from scaler.backlog import MOST_LEVEL, MOST_MESSAGES, VALID_SECONDS, Backlog, decide
@@ -88,7 +88,9 @@ def test_the_backlog_is_published_beside_the_accounts() -> None:
 
 def test_a_service_that_hangs_does_not_keep_later_runs_from_starting(monkeypatch: pytest.MonkeyPatch) -> None:
     """There is one each minute, four may run at once, and each ends after four minutes."""
-    monkeypatch.setattr("scaler.app.boto3.client", lambda _, config: config)
-    config: Any = app._aws("sqs")
-    assert 3 * (config.connect_timeout + config.read_timeout) < 30
-    assert {"mode": "standard", "total_max_attempts": 3} == config.retries
+    configs: list[Any] = []
+    monkeypatch.setattr("shared.aws_clients.boto3.client", lambda _, config: configs.append(config))
+    monkeypatch.setattr("os.environ", variables(SCALE, RESOURCES, {}))
+    app._parts.__wrapped__()
+    assert [{"mode": "standard", "total_max_attempts": 3}] * 4 == [config.retries for config in configs]
+    assert all(3 * (config.connect_timeout + config.read_timeout) < 30 for config in configs)

@@ -109,6 +109,7 @@ def test_a_line_says_who_wrote_it_and_when(output: Output) -> None:
         output.telemetry.info("span", rows=3)
         output.telemetry.warning("held", reason="http_503")
         output.telemetry.error("unexpected exception")
+        output.telemetry.unforeseen("surprise", KeyError("203.0.113.9"))
         last = frame.f_lineno - 1
 
     lines = output.log()
@@ -118,8 +119,9 @@ def test_a_line_says_who_wrote_it_and_when(output: Output) -> None:
         {"level": "INFO", "message": "span", "rows": 3},
         {"level": "WARNING", "message": "held", "reason": "http_503"},
         {"level": "ERROR", "message": "unexpected exception"},
+        {"level": "ERROR", "message": "surprise", "exception_name": "KeyError", "frames": []},
     ]
-    places = [f"test_telemetry:{number}" for number in (last - 2, last - 1, last)]
+    places = [f"test_telemetry:{number}" for number in range(last - 3, last + 1)]
     assert [line | common | {"location": place} for line, place in zip(own, places, strict=True)] == lines
 
 

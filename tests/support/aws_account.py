@@ -217,7 +217,7 @@ class TreasureDataSites:
     def site(self, _of_import: str, of_api: str, key: str) -> Any:
         """Return a client of the site with this API address and a key."""
         names = {one["Api"]: name for name, one in template()["Mappings"]["TdSites"].items()}
-        failed = Outcome(Event.UNANSWERED, refused_key=None if self.may_import is None else key)
+        failed = Outcome(Event.UNANSWERED, key_refused=self.may_import is not None)
         return SimpleNamespace(
             answers=lambda: self.is_up and of_api in names,
             knows_key=lambda: key == TD_KEY and names[of_api] == self.home,

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from shared.accounts import Account
 from tests.support import delivery as support
 from tests.support.delivery import BUCKET, SHARD, STREAM, Delivery, envelope, lose_answer, once, row
-from worker.again import CLOCK_SECONDS, TOGETHER_SECONDS, Times
+from worker.again import TOGETHER_SECONDS, Times
 from worker.chain import ChainId
 from worker.claims import LATE_SECONDS
 from worker.ledger import Ledger
-from worker.passing import MARGIN_SECONDS
+from worker.passing import CLOCK_SECONDS, MARGIN_SECONDS
 from worker.span import ChunkKey, Span, milliseconds
 from worker.states import USUAL_AGAIN_SECONDS, Decision, Entry, Event, State
 

@@ -12,6 +12,7 @@ from unittest.mock import Mock
 import msgpack
 import pytest
 from boto3.dynamodb.types import TypeDeserializer
+from botocore.parsers import ResponseParserError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -413,10 +414,10 @@ def test_tags_chains_and_the_sweep_s_progress_are_remembered(client: Any) -> Non
     assert ("spans/x", None) == (one.noted(SWEPT), one.noted(WRITTEN_IN))
 
 
-THROTTLED = client_error("ProvisionedThroughputExceededException", "Query")
+FAILURES = client_error("ProvisionedThroughputExceededException", "Query"), ResponseParserError("html")
 
 
-@pytest.mark.parametrize("failure", [Mock(side_effect=THROTTLED), lambda _: lose_answer()])
+@pytest.mark.parametrize("failure", [*(Mock(side_effect=one) for one in FAILURES), lambda _: lose_answer()])
 @pytest.mark.parametrize(
     "act",
     [

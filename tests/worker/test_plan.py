@@ -119,7 +119,7 @@ def test_a_plan_knows_its_times_and_its_index_names_every_record() -> None:
     """With its arrival, which may run back, receipt, request id and claim; one that had to be claimed counts as claimed."""
     first, last, junk = records(envelope("shop", {"views": [row("1")]}, request_id="a"), b"b", b"junk")
     data = [first._replace(received_at=5), last._replace(arrived_at=1.5, received_at=7), junk]
-    decided = Decided(Records.of(data), claimed=frozenset((junk.number,)))
+    decided = Decided(Records.of(data).claimed({junk.number}))
     planned = plan(decided, END, SHOP_DB, UNCUT, STAMP)
     span, index = planned.span, planned.index
 

@@ -6,7 +6,7 @@ import pytest
 
 from doubles.treasure_data import Action, Fault, Kind
 from tests.support.delivery import Delivery, envelope, row, shops
-from worker.forget.sql import by_id, by_value, columns_of_tables, count_of, counting, deleting, selecting
+from worker.forget.sql import by_id, by_value, columns_of_tables, counting, deleting, selecting
 from worker.treasure_data.answer import TdAnswer
 from worker.treasure_data.statement import End, Job, RowId, Statements
 
@@ -30,7 +30,7 @@ def test_rows_are_counted_read_and_deleted_by_value() -> None:
     until = made.deadline()
 
     for number, one in ((1, condition), (0, early), (1, by_value("user", ["5"], 10**13))):
-        assert number == count_of(statements.run("shop_db", counting("views", one), until))
+        assert number == statements.run("shop_db", counting("views", one), until).count
     assert [["a"]] == statements.run("shop_db", selecting("views", ["event_id"], condition), until).rows
     assert End.SUCCESS is statements.run("shop_db", deleting("views", condition), until).end
     assert ["b"] == made.ids("shop_db", "views")
@@ -56,7 +56,7 @@ def test_a_result_of_hours_ago_counts_nothing() -> None:
     condition = by_value("email", ["x"], 10**13)
     job = statements.run("shop_db", counting("views", condition), made.deadline(30_000))
 
-    assert (End.UNKNOWN, None) == (job.end, count_of(job))
+    assert (End.UNKNOWN, None) == (job.end, job.count)
 
 
 @pytest.mark.parametrize("status", [403, 404, 500])
@@ -77,7 +77,7 @@ def test_a_result_that_is_cut_off_has_no_rows(status: int, body: bytes) -> None:
     """Nor has one that is no JSON, or an error."""
     job = Job(End.SUCCESS, 1, 0.0, TdAnswer(status, body))
 
-    assert ([], None) == (job.rows, count_of(job))
+    assert ([], None) == (job.rows, job.count)
 
 
 def test_tables_are_listed_with_their_columns() -> None:

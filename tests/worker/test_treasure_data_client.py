@@ -4,6 +4,7 @@ import gzip
 import json
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from typing import Any
 from unittest.mock import Mock
 
@@ -67,7 +68,8 @@ BY_OTHERS += [refusal(400, status_code="400"), refusal(400)[:-1], refusal(400, m
 def test_refusals_by_anyone_else_prove_nothing(status: int, body: bytes) -> None:
     """A proxy's page may come after the rows were accepted, so it neither rejects nor accepts them."""
     event = Event.PARTLY_REFUSED if status == 413 else Event.UNANSWERED
-    assert Outcome(event, f"http_{status}") == classify(TdAnswer(status, body), SENT)
+    expected = Outcome(event, f"http_{status}", key_refused=status in (401, 403))
+    assert expected == classify(TdAnswer(status, body), SENT)
 
 
 NO_PROOF = Outcome(Event.UNANSWERED, "undocumented_answer")
@@ -262,22 +264,33 @@ def test_only_documented_answers_settle(answers: tuple[tuple[int, bytes], ...], 
     assert [expected] == asked(answering(*answers), [row("e1")])
 
 
+NOT_SETTLED = Outcome(Event.UNANSWERED, "create_unanswered", surely_not=True)
+refused = partial(Outcome, surely_not=True, words="m")
+
+
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        (document(database="shop_db", table="views", type="log"), 200),
-        (document(database="shop_db"), 0),
-        (document(database="shop_db", table="other"), 0),
-        ((200, b"<html>"), 0),
-        ((201, b'{"database":"shop_db","table":"views"}'), 0),
-        ((404, b"<html>"), 0),
-        ((409, b"{}"), 0),
-        *[((status, refusal(status)), status) for status in (401, 403, 404, 409, 422, 503)],
+        (document(database="shop_db", table="views", type="log"), ACCEPTED),
+        *(
+            (one, NOT_SETTLED)
+            for one in (document(database="shop_db"), document(database="shop_db", table="other"))
+        ),
+        *((one, NOT_SETTLED) for one in ((200, b"<html>"), (404, b"<html>"), (409, b"{}"))),
+        ((201, b'{"database":"shop_db","table":"views"}'), NOT_SETTLED),
+        ((401, refusal(401)), refused(Event.UNANSWERED, "http_401")),
+        ((403, refusal(403)), refused(Event.REFUSED, "may_not_create")),
+        ((404, refusal(404)), refused(Event.UNANSWERED, "create_http_404", lacks_table=True)),
+        ((409, refusal(409)), ACCEPTED),
+        ((422, refusal(422)), refused(Event.REFUSED, "create_http_422")),
+        ((503, refusal(503)), refused(Event.UNANSWERED, "create_http_503")),
     ],
 )
-def test_only_treasure_data_s_own_answers_decide_a_creation(answer: tuple[int, bytes], expected: int) -> None:
+def test_only_treasure_data_s_own_answers_decide_a_creation(
+    answer: tuple[int, bytes], expected: Outcome
+) -> None:
     """Any other answer does not show whether a table was created, exists or cannot be created."""
-    assert expected == client_of(answering(answer)).create_table("shop_db", "views", 5).status
+    assert expected == client_of(answering(answer)).create_table("shop_db", "views", 5)
 
 
 def test_only_documented_answers_count_for_listings_and_status() -> None:
@@ -304,10 +317,10 @@ def test_a_secret_without_a_value_settles_nothing() -> None:
     handle = TreasureData().handle
     client = client_of(handle, key=" ")
 
-    assert Outcome(Event.UNANSWERED, "no_key", surely_not=True, refused_key="") == imported(client)
+    assert Outcome(Event.UNANSWERED, "no_key", surely_not=True, key_refused=True) == imported(client)
     assert [Presence.UNDECIDED] == asked(handle, [row("e1")], key=" ")
     created = client.create_table("shop_db", "views", 5), client.create_database("shop_db", 5)
-    assert [0, 0] == [one.status for one in created]
+    assert (NOT_SETTLED, NOT_SETTLED) == created
     assert [False, False] == [client.answers(), client.knows_key()]
 
 

@@ -269,7 +269,7 @@ def test_creations_end_with_the_time_for_sends() -> None:
 
 
 def test_a_rotated_key_needs_no_restart() -> None:
-    """The new one is read as soon as the old one is refused; a refused one is counted."""
+    """The new one is read as soon as rows, or a probe, are refused with the old one. That rows are is counted."""
     made = Made(1)
     made.delivery.wiring.treasure_data.try_key()
     key = made.delivery.secrets.values["td"]
@@ -280,6 +280,7 @@ def test_a_rotated_key_needs_no_restart() -> None:
     made.delivery.secrets.values["td"] = key
     made.clock.sleep(60)
 
+    assert "" == made.delivery.wiring.health.probe("db_0", 1.0)
     assert Event.ACCEPTED is attempt(made)[0]
     assert UNSENT.surely_not
 
@@ -287,7 +288,7 @@ def test_a_rotated_key_needs_no_restart() -> None:
 def test_an_attempt_is_surely_refused_only_if_each_of_its_sends_was() -> None:
     """A proxy refused the old key; then Treasure Data refused the rows, which it may have by then."""
     made = Made(1)
-    made.delivery.wiring.treasure_data.key_changed = lambda _: True  # type: ignore[method-assign]  # as after a rotation
+    made.delivery.wiring.treasure_data._key.changed = lambda _: True  # type: ignore[method-assign]  # as after a rotation
     made.fault(Kind.STATUS, status=403, body="<html>", count=1)
     made.fault(Kind.STATUS, status=415)
 

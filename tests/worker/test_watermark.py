@@ -22,11 +22,10 @@ from tests.support.sam import ROOT
 from tests.support.virtual_time import SideBySide, VirtualClock
 from worker.chain import Owner
 from worker.ledger import BEHIND_ALL, WORKLIST_KEYS
-from worker.passing import MARGIN_SECONDS
+from worker.passing import CLOCK_SECONDS, MARGIN_SECONDS
 from worker.states import State
 from worker.watermark import (
     ALL_TABLES,
-    CLOCK_SECONDS,
     COUNTED_SECONDS,
     INDEX_SECONDS,
     INGEST_SECONDS,

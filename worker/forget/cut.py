@@ -25,7 +25,7 @@ from shared.errors import (
 from shared.telemetry import Telemetry
 from worker.bucket import Bucket
 from worker.forget.person import Found, Matcher, Persons, Piece
-from worker.forget.requests import FRESH_SECONDS, ForgetRequests
+from worker.forget.requests import FRESH_SECONDS, UNREAD, ForgetRequests
 from worker.index import EMPTY, Index, Member
 from worker.ledger import Ledger
 from worker.rows import decompress
@@ -102,7 +102,7 @@ class PersonRows:
         span: as it is in the ledger now.
         rows: their rows, by state.
         gone: those of them that are forgotten now, by request and state.
-        left: rows that could not be forgotten now, by request; chunks with a wrong count under "".
+        left: rows that could not be forgotten now, by request; chunks with a wrong count under UNREAD.
         delivered: their rows that Treasure Data has.
     """
 
@@ -252,7 +252,7 @@ class Forgetting:
                 if found := _pieces(matchers[key], span, key, bodies[key]):
                     placed[key] = _placed(span, key, found, index.members[key])
             except InvalidObjectError:
-                left[""] += 1
+                left[UNREAD] += 1
         return placed, left, index, bodies
 
     def _cut(self, span: Span, planned: ChunkKey, placed: _Placed, plan: _Plan) -> None:
@@ -330,7 +330,7 @@ class Forgetting:
         try:
             self._bucket.erase(name_of(span))
         except BucketUnavailableError:
-            found.left[""] += 1
+            found.left[UNREAD] += 1
 
 
 def _may_cut(span: Span, leaf: ChunkKey, refused: Collection[str]) -> bool:

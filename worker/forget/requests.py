@@ -7,20 +7,18 @@ hashes is a member of the secret with the signing secrets, so who reads the docu
 """
 
 import json
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from shared.clock import Clock
-from shared.errors import BucketUnavailableError, SecretUnavailableError, error_code
+from shared.errors import BucketUnavailableError, SecretUnavailableError, aws_errors, error_code
 from shared.person_hash import hashed_column, hasher
 from shared.write_key import FORGET_KEY, HASH_KEY
 from worker.forget.person import Person, Persons
+from worker.rows import compress, decompress
 from worker.secret import Secret
 
 if TYPE_CHECKING:
@@ -200,18 +198,18 @@ class RequestDocument:
 
     def encode(self) -> bytes:
         """Return it as it is stored."""
-        return zlib.compress(json.dumps(asdict(self) | {"version": _VERSION}).encode(), 6, 31)
+        return compress(json.dumps(asdict(self) | {"version": _VERSION}).encode())
 
     @classmethod
     def decode(cls, data: bytes) -> "RequestDocument":
         """Return the document that `encode` encoded; raise BucketUnavailableError if these are other bytes."""
         try:
-            content = json.loads(zlib.decompress(data, 31))
+            content = json.loads(decompress(data))
             if content.pop("version") != _VERSION:
                 raise BucketUnavailableError("the requests to forget are of another version")
             requests = {name: ForgetRequest(**one) for name, one in content.pop("requests").items()}
             return cls(requests, **content)
-        except (zlib.error, ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError) as error:
             raise BucketUnavailableError("the requests to forget cannot be read") from error
 
 
@@ -271,7 +269,7 @@ class ForgetRequests:
             condition: Any = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
             try:
                 self._s3.put_object(Bucket=self._bucket, Key=KEY, Body=document.encode(), **condition)
-            except (ClientError, BotoCoreError) as error:
+            except aws_errors() as error:
                 if error_code(error) not in _CONTESTED:
                     raise BucketUnavailableError(str(error)) from error
             else:
@@ -287,7 +285,7 @@ class ForgetRequests:
         try:
             answer = self._s3.get_object(Bucket=self._bucket, Key=KEY, **condition)
             return RequestDocument.decode(answer["Body"].read()), answer["ETag"]
-        except (ClientError, BotoCoreError) as error:
+        except aws_errors() as error:
             code = error_code(error)
             if code in _ABSENT:
                 return RequestDocument() if known else None, ""

@@ -13,17 +13,17 @@ from functools import partial
 from itertools import batched
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
 from shared import policy
 from shared.accounts import Account
 from shared.clock import Clock
-from shared.errors import InvalidPolicyError, SecretUnavailableError, UnavailableError
+from shared.errors import InvalidPolicyError, SecretUnavailableError, UnavailableError, aws_errors
 from shared.policy import EdgePolicy
 from shared.published_policy import PublishedPolicy
 from shared.telemetry import Telemetry
 from worker.account_cache import UNKNOWN, AccountCache
+from worker.claims import QUEUED_SECONDS
 from worker.deadline import Deadline
 from worker.forget.requests import DAY, ForgetRequest, ForgetRequests, RequestDocument
 from worker.forget.search import ForgetSearch
@@ -39,7 +39,6 @@ from worker.rejected_events import PREFIX as REJECTED
 from worker.shards import Shards
 from worker.span import milliseconds
 from worker.span_object import PREFIX as SPANS
-from worker.sweeper import INDEX_SECONDS
 from worker.treasure_data.statement import End, Statements
 
 SECOND_SEARCH_SECONDS = 2 * 3600.0
@@ -127,7 +126,7 @@ class Forget:
         now = self._clock.now()
         refuses = asked.get("refuse", False)
         before = milliseconds(now + REFUSED_SECONDS * refuses)
-        until = now + self._shards.retention_seconds() + INDEX_SECONDS + DAY
+        until = now + self._shards.retention_seconds() + QUEUED_SECONDS + DAY
         asked_for = self._requests_of(asked)
         ids = [self._entropy(_ID_BYTES).hex() for _ in asked_for]
         noted: list[ForgetRequest] = []
@@ -187,7 +186,7 @@ class Forget:
     def _change_policy(self, change: Callable[[EdgePolicy | None], bytes | None]) -> None:
         try:
             self._published.change(change)
-        except (ClientError, BotoCoreError, InvalidPolicyError) as error:
+        except aws_errors(InvalidPolicyError) as error:
             raise UnavailableError(f"the edge policy cannot be read or written: {error}") from error
 
     # The searches that follow

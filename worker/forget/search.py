@@ -16,7 +16,6 @@ from urllib3.exceptions import HTTPError
 
 from shared.clock import Clock
 from shared.errors import (
-    BucketUnavailableError,
     InvalidObjectError,
     ItemTooLargeError,
     SecretUnavailableError,
@@ -29,13 +28,13 @@ from worker.executor import Executors, run_parallel
 from worker.forget.cut import Delivered, Forgetting, PersonRows
 from worker.forget.person import Persons
 from worker.forget.requests import STRAY, UNREAD, ForgetRequests, RequestDocument
-from worker.forget.sql import by_id, count_of, counting, deleting
+from worker.forget.sql import by_id, counting, deleting
 from worker.ledger import Ledger
 from worker.rejected_events import PREFIX as REJECTED
 from worker.rejected_events import events
 from worker.rows import compress, decompress
 from worker.span_object import Stored, parse
-from worker.sweeper import referring
+from worker.sweeper import judged, referring
 from worker.treasure_data.statement import End, Statements
 
 SHOWN_SECONDS = 3600.0
@@ -159,33 +158,28 @@ class ForgetSearch:
 
     def _looks(self, names: Iterable[str], persons: Persons, searched: Findings) -> list[PersonRows]:
         """Return the spans with rows of persons, of those that these objects belong to."""
-        looks = [partial(self._look, one, persons) for one in map(parse, names) if one is not None]
+        looks = [
+            partial(judged, one, partial(self._look, one, persons), UNREAD, self._telemetry)
+            for one in map(parse, names)
+            if one is not None
+        ]
         found = run_parallel(self._executors, looks, _AT_ONCE)
         searched.left.update(one for one in found if isinstance(one, str))
         searched.objects += len(looks)
         return [one for some in found if not isinstance(some, str) for one in some]
 
     def _look(self, stored: Stored, persons: Persons) -> list[PersonRows] | str:
-        """Return what an object has of persons, if any, or as what it is left if it must be looked at again.
+        """Return what an object has of persons, if any; STRAY if no span refers to it, and it must be looked at again.
 
         An object that nobody needs is deleted.
         """
-        try:
-            span, is_left = referring(self._ledger, stored, self._clock.now())
-            if span is None:
-                if not is_left:
-                    return STRAY
-                self._bucket.erase(stored.name)
-                return []
-            found = self._forgetting.look(span, persons)
-        except (InvalidObjectError, BucketUnavailableError):  # others may be readable
-            return UNREAD
-        except UnavailableError:
-            raise  # without the ledger, no object can be judged
-        except Exception as error:  # noqa: BLE001 -- one object's surprise must not end each search for everybody
-            self._telemetry.count("UnforeseenErrors")
-            self._telemetry.error("an object cannot be searched", error, object=stored.name)
-            return UNREAD
+        span, is_left = referring(self._ledger, stored, self._clock.now())
+        if span is None:
+            if not is_left:
+                return STRAY
+            self._bucket.erase(stored.name)
+            return []
+        found = self._forgetting.look(span, persons)
         return [found] if found.rows or found.left else []
 
     def _forget(
@@ -194,7 +188,7 @@ class ForgetSearch:
         try:
             return self._forgetting.forget(cut.span, persons, gone.__contains__)
         except (ItemTooLargeError, InvalidObjectError):  # the search goes on
-            return PersonRows(cut.span, cut.rows, left=Counter({"": 1}))
+            return PersonRows(cut.span, cut.rows, left=Counter({UNREAD: 1}))
         except UnavailableError as error:
             return error
 
@@ -249,13 +243,13 @@ class ForgetSearch:
         number = 0
         try:
             counted = self._statements.run(database, counting(table, condition), deadline)
-            if count_of(counted) == 0 or counted.end is End.FORBIDDEN:
+            if counted.count == 0 or counted.end is End.FORBIDDEN:
                 return counted.end, 0
             job = self._statements.run(database, deleting(table, condition), deadline)
             if job.end is not End.SUCCESS:
                 return job.end, 0
-            number = count_of(counted) or 0
-            left = count_of(self._statements.run(database, counting(table, condition), deadline))
+            number = counted.count or 0
+            left = self._statements.run(database, counting(table, condition), deadline).count
         except (HTTPError, SecretUnavailableError):
             return End.UNKNOWN, number
         return (End.SUCCESS if left == 0 else End.UNKNOWN), max(0, number - (left or 0))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from worker.treasure_data.answer import TdAnswer, columns
-from worker.treasure_data.statement import End, Job, RowId, quoted
+from worker.treasure_data.statement import RowId, quoted
 
 SHARED = "shared"
 """How a statement ends that is not run, because other accounts may have rows in the database."""
@@ -41,14 +41,6 @@ def selecting(table: str, columns: Iterable[str], condition: str) -> str:
     """Return the statement that reads columns of rows."""
     listed = ", ".join(f'"{column}"' for column in columns)
     return f'SELECT {listed} FROM "{table}" WHERE {condition}'  # noqa: S608 -- every part is quoted
-
-
-def count_of(job: Job) -> int | None:
-    """Return the result of a COUNT; None if there is none."""
-    match job.rows:
-        case [[int(number)]] if job.end is End.SUCCESS:
-            return number
-    return None
 
 
 def columns_of_tables(api: Callable[..., TdAnswer], database: str) -> dict[str, list[str]] | None:

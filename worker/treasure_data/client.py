@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from email.utils import formatdate
 from hashlib import md5
-from typing import NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
 from urllib3 import PoolManager
@@ -17,7 +16,7 @@ from urllib3.util import Timeout
 
 from shared.clock import Clock
 from shared.errors import SecretUnavailableError
-from worker.deadline import Deadline
+from worker.deadline import LEAST_SEND_SECONDS, Deadline
 from worker.secret import Secret
 from worker.states import Event, Presence
 from worker.treasure_data.answer import NO_ANSWER, TdAnswer
@@ -35,14 +34,14 @@ _USER_AGENT = "Sluice/0.1.0"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of an import, or of leaving it.
+    """What came of an import, of leaving it, or of creating a table or a database for it: ACCEPTED if that exists now.
 
     Attributes:
         event: what that is for the rows.
         reason: one word for logs and the ledger.
         surely_not: Treasure Data cannot have accepted the rows (meaningless for ACCEPTED).
         words: Treasure Data's own explanation of a refusal; `explanation.kept` says what may be kept of it.
-        refused_key: the API key that was refused, empty if there is none; None if it was not.
+        key_refused: the API key was refused, or there is none.
         lacks_table: Treasure Data has no such table, or no such database.
     """
 
@@ -50,18 +49,8 @@ class Outcome:
     reason: str = ""
     surely_not: bool = False
     words: str = ""
-    refused_key: str | None = None
+    key_refused: bool = False
     lacks_table: bool = False
-
-
-class Creation(NamedTuple):
-    """The response to the creation of a table or a database.
-
-    Its status is 0 if no answer settles it; the words are Treasure Data's own explanation of a refusal.
-    """
-
-    status: int
-    words: str = ""
 
 
 ACCEPTED = Outcome(Event.ACCEPTED)
@@ -69,7 +58,6 @@ UNSENT = Outcome(Event.UNANSWERED, "deadline", surely_not=True)
 """The time was up before anything was sent."""
 
 _TEMPORARY = (401, 403, 404, 408, 425, 429)
-_KEY_REFUSED = (401, 403)
 
 
 def classify(answer: TdAnswer, sent: Mapping[str, str]) -> Outcome:
@@ -96,7 +84,25 @@ def classify(answer: TdAnswer, sent: Mapping[str, str]) -> Outcome:
         f"http_{status}",
         surely_not=is_refusal and status != 408,
         words=explanation_of(answer) if is_refusal else "",
+        key_refused=status in (401, 403),
         lacks_table=is_refusal and status == 404,
+    )
+
+
+def classify_creation(answer: TdAnswer, created: Mapping[str, str]) -> Outcome:
+    """Return what the answer to a creation means, which names what is `created`."""
+    status = answer.status
+    if answer.confirms(created) or (status == 409 and answer.is_refusal):  # 409: it exists
+        return ACCEPTED
+    if not answer.is_refusal:
+        return Outcome(Event.UNANSWERED, "create_unanswered", surely_not=True)
+    is_final = 400 <= status < 500 and status not in (401, 404, 408, 429)
+    return Outcome(
+        Event.REFUSED if is_final else Event.UNANSWERED,
+        {401: "http_401", 403: "may_not_create"}.get(status, f"create_http_{status}"),
+        surely_not=True,
+        words=explanation_of(answer),
+        lacks_table=status == 404,
     )
 
 
@@ -111,41 +117,43 @@ class TreasureDataClient:
     _clock: Clock
 
     def send(self, database: str, table: str, unique_id: str, body: bytes, seconds: float) -> Outcome:
-        """Import rows (gzip of MessagePack maps) under a unique_id, and wait up to `seconds` for the answer."""
-        path = _path("table", "import_with_id", database, table, unique_id, "msgpack.gz")
+        """Import rows (gzip of MessagePack maps) under a unique_id, and wait up to `seconds` for the answer.
+
+        If the API key is refused, but there is another one by now, they are sent again at once.
+        """
+        url = self._import_endpoint.rstrip("/")
+        url += _path("table", "import_with_id", database, table, unique_id, "msgpack.gz")
+        checksum = md5(body, usedforsecurity=False).hexdigest()
+        sent = {"md5_hex": checksum, "unique_id": unique_id, "database": database, "table": table}
+        until = self._clock.now() + seconds
         try:
             key = self._key.get()
+            outcome = self._import(key, url, body, sent, seconds)
+            has_new_key = outcome.key_refused and self._key.changed(key)
+            if not has_new_key or (left := until - self._clock.now()) < LEAST_SEND_SECONDS:
+                return outcome
+            again = self._import(self._key.get(), url, body, sent, left)
         except SecretUnavailableError:
-            return Outcome(Event.UNANSWERED, "no_key", surely_not=True, refused_key="")
+            return Outcome(Event.UNANSWERED, "no_key", surely_not=True, key_refused=True)
+        return replace(again, surely_not=outcome.surely_not and again.surely_not)
+
+    def _import(self, key: str, url: str, body: bytes, sent: Mapping[str, str], seconds: float) -> Outcome:
         headers = {**self._headers(key), "Content-Type": "application/octet-stream"}
-        url = self._import_endpoint.rstrip("/") + path
         try:
             answer = self._exchange("PUT", url, headers, body, seconds, most_bytes=_MAX_REPLY_BYTES)
         except HTTPError as error:
             return _lost(error)
-        checksum = md5(body, usedforsecurity=False).hexdigest()
-        sent = {"md5_hex": checksum, "unique_id": unique_id, "database": database, "table": table}
-        outcome = classify(answer, sent)
-        return replace(outcome, refused_key=key) if answer.status in _KEY_REFUSED else outcome
+        return classify(answer, sent)
 
-    def key_changed(self, refused: str) -> bool:
-        """Return whether the API key has changed since it was refused."""
-        return self._key.changed(refused)
+    def create_table(self, database: str, table: str, seconds: float) -> Outcome:
+        """Create a table, unless it exists."""
+        answer = self._try("POST", "table", "create", database, table, "log", seconds=seconds)
+        return classify_creation(answer, {"database": database, "table": table})
 
-    def create_table(self, database: str, table: str, seconds: float) -> Creation:
-        """Create a table; return the response's status (409: it exists; 404: no such database)."""
-        path = ("table", "create", database, table, "log")
-        return self._create(path, {"database": database, "table": table}, seconds)
-
-    def create_database(self, database: str, seconds: float) -> Creation:
-        """Create a database; return the response's status (409: it exists)."""
-        return self._create(("database", "create", database), {"database": database}, seconds)
-
-    def _create(self, path: Sequence[str], created: Mapping[str, str], seconds: float) -> Creation:
-        answer = self._try("POST", *path, seconds=seconds)
-        if answer.is_refusal:
-            return Creation(answer.status, explanation_of(answer))
-        return Creation(answer.status if answer.confirms(created) else 0)
+    def create_database(self, database: str, seconds: float) -> Outcome:
+        """Create a database, unless it exists."""
+        answer = self._try("POST", "database", "create", database, seconds=seconds)
+        return classify_creation(answer, {"database": database})
 
     def try_key(self) -> tuple[str, int, str]:
         """Try our API key; return the API's host, the response's status (0 if there was none), and the type of the error or an empty string."""

@@ -90,7 +90,7 @@ class Question:
             return Presence.ABSENT if self._lacks(self._database, *DATABASES) else Presence.UNDECIDED
         if job.end is End.FAILED:
             return {}
-        counts = job.result.counts(len(wanted)) if job.number == 1 else None
+        counts = job.counts(len(wanted))
         if counts is None:
             return Presence.UNDECIDED
         proves = job.began >= self._not_before

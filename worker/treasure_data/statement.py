@@ -53,6 +53,16 @@ class Job:
     began: float = float("-inf")
     result: TdAnswer = NO_ANSWER
 
+    def counts(self, number: int) -> list[int] | None:
+        """Return the result if it is one row of this many counts; None if it is anything else."""
+        return self.result.counts(number) if self.number == 1 else None
+
+    @property
+    def count(self) -> int | None:
+        """The result of a COUNT; None if there is none."""
+        counts = self.counts(1)
+        return counts[0] if counts else None
+
     @property
     def rows(self) -> list[list[Any]]:
         """The rows of its result; empty if it cannot be read, or is cut off."""

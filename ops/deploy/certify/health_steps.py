@@ -101,7 +101,7 @@ def _imported(stage: DeployedStage, name: str, of_id: str) -> float:
     )
     outcome = td.send(*arguments)
     if outcome.lacks_table:
-        if td.create_table(database, _MEASURE_TABLE, _SEND_SECONDS).status == 404:
+        if td.create_table(database, _MEASURE_TABLE, _SEND_SECONDS).lacks_table:
             td.create_database(database, _SEND_SECONDS)
             td.create_table(database, _MEASURE_TABLE, _SEND_SECONDS)
         outcome = td.send(*arguments)

@@ -83,7 +83,7 @@ def _elsewhere(survey: Survey, here: tuple[str, str], key: str) -> Finding:
 
 def _import_right(site: SiteClient, database: str) -> Finding:
     outcome = site.send(database, PROBE_TABLE, "0" * 32, compress(b""), SENDER_PROBE_SECONDS)
-    if outcome.refused_key is not None:
+    if outcome.key_refused:
         return fault(
             "import permission", f"The key may not import into {database}.", "Give its user this permission."
         )
