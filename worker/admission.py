@@ -22,6 +22,7 @@ DATABASE_SPANS_AT_ONCE = 24
 slow database do not wait behind all that do."""
 
 _PROBES_AT_ONCE = 16  # for one span
+_PROBING_SECONDS = 5.0  # after which no more begin in a turn: rows do not wait for hundreds that hang
 _THROTTLED = "http_429"
 
 
@@ -91,17 +92,19 @@ class Admission:
     def probe_untried(self, databases: Iterable[str]) -> None:
         """Probe the databases that nobody has tried in this run, side by side: those that answer wait for no others for long.
 
-        Those that have failed here count as being probed at once, so that in an outage few are. Until the probe of another begins, any span may
-        make it.
+        Those that have failed here are the last. They count as being probed at once, so that in an outage few are. Until the probe of another
+        begins, any span may make it. For what no time is left, the span's next turn does.
         """
         if self._deadline.near:
             return
+        begin_by = self._deadline.within(_PROBING_SECONDS)
         with self._lock:
             untried = [name for name in databases if name and self._is_untried(name)]
             failing = {name for name in untried if self._health.reason(name)}
             for name in failing:
                 self._databases[name].is_probed = True
-        jobs = [partial(self._try, name, is_ours=name in failing) for name in untried]
+        untried.sort(key=failing.__contains__)
+        jobs = [partial(self._try, name, begin_by, is_ours=name in failing) for name in untried]
         try:
             run_parallel(self._executors, jobs, _PROBES_AT_ONCE)
         finally:  # a surprise may have kept some from being probed: another span does that
@@ -112,9 +115,8 @@ class Admission:
     def admit(self, database: str, admitted: set[str]) -> bool:
         """Admit a span to a database, and add it to those that the span is `admitted` to; return whether it may send to it now.
 
-        The database is probed if nobody has tried it yet. If it is not closed then, others are sending to it or probing it.
+        If not, and the database is not closed, others are sending to it or probing it, or nobody has probed it yet.
         """
-        self.probe_untried([database])
         with self._lock:
             known = self._databases[database]
             if known.closed == "" and database not in admitted and not known.is_busy:
@@ -152,8 +154,10 @@ class Admission:
             known.closed = ""
         return known.closed is None
 
-    def _try(self, database: str, *, is_ours: bool) -> None:
+    def _try(self, database: str, begin_by: Deadline, *, is_ours: bool) -> None:
         """Probe a database, unless another span does by now, or so many others have failed since that this would be in vain."""
+        if begin_by.near:
+            return
         known, failure = self._databases[database], "unforeseen"
         with self._lock:
             if not is_ours and not self._is_untried(database):

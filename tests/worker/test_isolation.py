@@ -122,6 +122,18 @@ def test_no_database_of_a_waiting_span_waits_for_each_other_that_hangs() -> None
     assert max(map(max, sent)) < 3 * READ_SECONDS
 
 
+def test_what_a_span_can_send_does_not_wait_for_hundreds_of_databases_that_hang() -> None:
+    """Their probes last longer than a run, so they are probed in several turns of the span, and no turn waits long for them."""
+    made = delivery(300)
+    made.fail(429)
+    deliver_round(made, 0, 300)
+    made.start().td.faults.clear()
+    for number in range(290):
+        fault(made, Kind.HANG, f"db_{number}")
+
+    assert 11 == sum(made.send().delivered for _ in range(2))
+
+
 def test_a_slow_span_delays_no_others_of_its_database() -> None:
     """While it is sent, those that waited for the database have their turns one after another, not when all that began have ended."""
     made = delivery(1)

@@ -35,6 +35,7 @@ from worker.executor import Threads
 from worker.health import PROBE_TABLE
 from worker.inquiry import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, LONGEST_QUERY_SECONDS
 from worker.ledger import WORKLIST_KEYS
+from worker.plan import Cut
 from worker.selection import SCHEDULED, Selection
 from worker.sender import SPANS_AT_ONCE, Report, Sender
 from worker.span import ChunkKey, Span, milliseconds
@@ -265,6 +266,7 @@ class Busy(Sender):
 
     def _pass(self, progress: Any, turns: Any) -> Any:
         others = [] if Busy.held else ["shop_db"] * SPANS_AT_ONCE
+        progress.run.admission.probe_untried(others[:1])
         for one in others:
             progress.run.admission.admit(one, set())
         waiting = super()._pass(progress, turns)
@@ -826,6 +828,15 @@ def test_a_run_stops_when_its_time_is_up() -> None:
     made.td.faults.clear()
 
     assert Report(delivered=first.kept) == made.send()
+
+
+def test_a_run_sends_what_it_has_read_however_slow_reads_are() -> None:
+    """A span may have hundreds of chunks. If all were read first, each run would end before it sends one."""
+    rows = [envelope("shop", {"views": [row(f"{n}")]}, request_id=f"{n}") for n in range(99)]
+    made = failed(UNTRIED, *rows, cut=Cut(1, 1 << 20))
+    made.s3.before["get_object"] = lambda _: made.clock.sleep(2)
+
+    assert 99 == sum(made.send().delivered for _ in range(4))
 
 
 def test_no_probe_begins_once_the_time_is_up() -> None:
