@@ -16,8 +16,10 @@ from dataclasses import dataclass, field
 from itertools import batched, takewhile
 from typing import TYPE_CHECKING, Final
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from shared.clock import Clock
-from shared.errors import ShardGoneError, UnprovenError
+from shared.errors import ShardGoneError, UnavailableError, UnprovenError
 from worker.chain import ChainId
 from worker.ledger import BEHIND_ALL, DRAINED, WORKLIST_KEYS, Ledger
 from worker.passing import MARGIN_SECONDS, Passing
@@ -146,10 +148,13 @@ class Watermarks:
 
         The queue's counts show older messages. A notice shows that there may be newer ones; it is received, but stays in its queue.
         """
-        notices = self._sqs.receive_message(
-            QueueUrl=self._notices_url, VisibilityTimeout=0, WaitTimeSeconds=_ALL_SERVERS_SECONDS
-        )
-        waiting = sum(queue_counts(self._sqs, self._queue_url))
+        try:
+            notices = self._sqs.receive_message(
+                QueueUrl=self._notices_url, VisibilityTimeout=0, WaitTimeSeconds=_ALL_SERVERS_SECONDS
+            )
+            waiting = sum(queue_counts(self._sqs, self._queue_url))
+        except (ClientError, BotoCoreError) as error:
+            raise UnavailableError(f"the overflow queue cannot be looked at: {error}") from error
         if waiting:
             raise UnprovenError(f"about {waiting:,} envelopes are in the overflow queue")
         return began - COUNTED_SECONDS if notices.get("Messages") else began

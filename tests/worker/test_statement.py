@@ -59,6 +59,14 @@ def test_a_result_of_hours_ago_counts_nothing() -> None:
     assert (End.UNKNOWN, None) == (job.end, count_of(job))
 
 
+def test_no_statement_begins_once_the_time_is_up() -> None:
+    """A search may have hundreds: those that begin late would outlast its invocation, and what it has done would not be noted."""
+    made, statements = delivery()
+
+    assert End.UNKNOWN is statements.run("shop_db", deleting("views", "TRUE"), made.deadline(0)).end
+    assert ["a", "b"] == made.ids("shop_db", "views")
+
+
 @pytest.mark.parametrize("status", [403, 404, 500])
 def test_a_page_of_a_proxy_settles_nothing(status: int) -> None:
     """Rows of persons would be taken for deleted with their database, or for those that somebody else must delete."""
