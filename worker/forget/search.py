@@ -5,7 +5,7 @@ deleted them, or somebody has been told to: until then, the object is what says 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import batched
@@ -159,33 +159,38 @@ class ForgetSearch:
 
     def _looks(self, names: Iterable[str], persons: Persons, searched: Findings) -> list[PersonRows]:
         """Return the spans with rows of persons, of those that these objects belong to."""
-        looks = [partial(self._look, one, persons) for one in map(parse, names) if one is not None]
+        stored = [one for one in map(parse, names) if one is not None]
+        looks = [partial(self._read, one.name, partial(self._look, one, persons)) for one in stored]
         found = run_parallel(self._executors, looks, _AT_ONCE)
         searched.left.update(one for one in found if isinstance(one, str))
         searched.objects += len(looks)
         return [one for some in found if not isinstance(some, str) for one in some]
 
-    def _look(self, stored: Stored, persons: Persons) -> list[PersonRows] | str:
-        """Return what an object has of persons, if any, or as what it is left if it must be looked at again.
-
-        An object that nobody needs is deleted.
-        """
+    def _read[T](self, name: str, read: Callable[[], T | str]) -> T | str:
+        """Return what is read of an object; UNREAD if that fails."""
         try:
-            span, is_left = referring(self._ledger, stored, self._clock.now())
-            if span is None:
-                if not is_left:
-                    return STRAY
-                self._bucket.erase(stored.name)
-                return []
-            found = self._forgetting.look(span, persons)
+            return read()
         except (InvalidObjectError, BucketUnavailableError):  # others may be readable
             return UNREAD
         except UnavailableError:
             raise  # without the ledger, no object can be judged
         except Exception as error:  # noqa: BLE001 -- one object's surprise must not end each search for everybody
             self._telemetry.count("UnforeseenErrors")
-            self._telemetry.error("an object cannot be searched", error, object=stored.name)
+            self._telemetry.error("an object cannot be searched", error, object=name)
             return UNREAD
+
+    def _look(self, stored: Stored, persons: Persons) -> list[PersonRows] | str:
+        """Return what an object has of persons, if any, or as what it is left if it must be looked at again.
+
+        An object that nobody needs is deleted.
+        """
+        span, is_left = referring(self._ledger, stored, self._clock.now())
+        if span is None:
+            if not is_left:
+                return STRAY
+            self._bucket.erase(stored.name)
+            return []
+        found = self._forgetting.look(span, persons)
         return [found] if found.rows or found.left else []
 
     def _forget(
@@ -266,29 +271,28 @@ class ForgetSearch:
         self, names: Iterable[str], persons: Persons, searched: Findings, *, forgets: bool
     ) -> None:
         """Find persons in rejected events; with `forgets`, delete these."""
-        jobs = [partial(self._rejected, name, persons, forgets=forgets) for name in names]
-        for requests in _known(run_parallel(self._executors, jobs, _AT_ONCE)):
+        reads = [partial(self._rejected, name, persons, forgets=forgets) for name in names]
+        jobs = [partial(self._read, name, read) for name, read in zip(names, reads, strict=True)]
+        for requests in run_parallel(self._executors, jobs, _AT_ONCE):
+            if isinstance(requests, str):
+                searched.left[requests] += 1
+                continue
             searched.rows["rejected"] += len(requests)
             searched.forgotten.update((request, "rejected") for request in requests if forgets)
 
-    def _rejected(self, name: str, persons: Persons, *, forgets: bool) -> list[str] | UnavailableError:
-        """Return the requests that events of an object match, or why that is unknown or these could not be deleted."""
+    def _rejected(self, name: str, persons: Persons, *, forgets: bool) -> list[str]:
+        """Return the requests that events of an object match."""
         matcher = persons.of(name.split("/")[1])
-        if matcher is None:
+        data = self._bucket.get(name) if matcher is not None else None
+        if matcher is None or data is None:
             return []
-        try:
-            data = self._bucket.get(name)
-            held = list(events(decompress(data))) if data is not None else []
-            requests = [matcher.request_of_event(one.original, one.received_at) for one in held]
-            if forgets and any(requests):
-                kept = [one for one, request in zip(held, requests, strict=True) if not request]
-                if kept:
-                    self._bucket.put(name, compress(b"".join(msgpack.packb(tuple(one)) for one in kept)))
-                self._bucket.erase(name, but_latest=bool(kept))
-        except InvalidObjectError:
-            return []
-        except UnavailableError as error:
-            return error
+        held = list(events(decompress(data)))
+        requests = [matcher.request_of_event(one.original, one.received_at) for one in held]
+        if forgets and any(requests):
+            kept = [one for one, request in zip(held, requests, strict=True) if not request]
+            if kept:
+                self._bucket.put(name, compress(b"".join(msgpack.packb(tuple(one)) for one in kept)))
+            self._bucket.erase(name, but_latest=bool(kept))
         return [request for request in requests if request]
 
 
