@@ -9,7 +9,6 @@ some chunks of a span are final, or if rows go before their index does, the obje
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from itertools import batched, takewhile
 
@@ -22,7 +21,7 @@ from worker.forget.cut import Forgetting
 from worker.ledger import SWEPT, WORKLIST_KEYS, Ledger
 from worker.shards import Shards
 from worker.span import Place, Span
-from worker.span_object import SpanObjects, Stored, name_of
+from worker.span_object import SpanObjects, Stored, moment_of, name_of
 from worker.states import State
 
 INDEX_SECONDS = 14 * 86_400.0
@@ -192,4 +191,4 @@ def referring(ledger: Ledger, stored: Stored, now: float) -> tuple[Span | None, 
 
 def age(hour: str, now: float) -> float:
     """Return how many seconds ago an hour ended."""
-    return now - datetime.strptime(hour, "%Y-%m-%dT%H").replace(tzinfo=UTC).timestamp() - _HOUR
+    return now - moment_of(hour) - _HOUR

@@ -23,6 +23,7 @@ from ops.persons.person_search import WantedPersons, in_objects
 from ops.stack import Stack
 from shared import policy
 from shared.envelope import Envelope, RejectedEvent
+from shared.errors import UnavailableError
 from shared.policy import EdgePolicy
 from tests.support.delivery import (
     BUCKET,
@@ -613,20 +614,21 @@ def test_a_search_goes_on_where_it_stopped() -> None:
 
 
 class Busy(Sweeper):
-    """Takes all the time that it has."""
+    """Takes all the time that it has, and fails."""
 
     @override
     def run(self, deadline: Deadline) -> Sweep:
         self._clock.sleep(deadline.left())
-        return super().run(deadline)
+        raise UnavailableError
 
 
-def test_a_sweep_that_takes_long_leaves_time_for_a_search() -> None:
-    """In a large bucket, each may take all the time that it has."""
+def test_a_sweep_that_takes_long_or_fails_leaves_time_for_a_search() -> None:
+    """In a large bucket, each may take all the time that it has. A sweep asks Kinesis, too, which no search needs."""
     made = shops(envelope("shop", {"views": rows("p1")}), replaced={Sweeper: Busy})
     made.deliver()
     ask(made, "note")
-    sweep(made, 3 * HOUR)
+    with pytest.raises(UnavailableError):
+        sweep(made, 3 * HOUR)
 
     assert [{"requests": 1, "done": 0}] == made.telemetry.said("searched for persons to forget")
 
