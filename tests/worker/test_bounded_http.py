@@ -5,14 +5,16 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from typing import Any
 
 import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 from urllib3.connection import HTTPConnection
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError
+from urllib3.util import connection
 
 from worker import bounded_http
 
@@ -25,6 +27,7 @@ def bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bound the responses and the connections of this process for one test."""
     for name in ("response_class", "getresponse", "is_connected"):
         monkeypatch.setattr(HTTPConnection, name, getattr(HTTPConnection, name))
+    monkeypatch.setattr(connection, "create_connection", connection.create_connection)
     bounded_http.bound_responses()
 
 
@@ -70,6 +73,34 @@ def test_a_dripping_response_ends_at_the_timeout(start: bytes) -> None:
     began = time.monotonic()
     with dripping(start) as url, pytest.raises(HTTPError):
         bounded_http.pool(1).request("GET", url, timeout=0.3, retries=False)
+
+    assert time.monotonic() - began < 30
+
+
+def test_the_addresses_of_a_name_share_the_time_to_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many do not answer. One that does is reached behind them."""
+
+    def answer(accepted: socket.socket, _: threading.Event) -> None:
+        accepted.recv(65_536)
+        accepted.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+    def resolved(host: str, *more: Any) -> list[Any]:
+        asked = addresses if host == "td" else [(host, more[0])]
+        return [found for one in asked for found in resolve(*one, *more[1:])]
+
+    resolve, began = socket.getaddrinfo, time.monotonic()
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
+    with serving(answer) as url, ExitStack() as opened:
+        deaf = opened.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0)).getsockname()
+        for _ in range(3):  # more than may wait there
+            one = opened.enter_context(socket.socket())
+            one.settimeout(0)
+            one.connect_ex(deaf)
+        addresses = [deaf] * 40
+        with pytest.raises(ConnectTimeoutError):
+            bounded_http.pool(1).request("GET", "http://td", timeout=1, retries=False)
+        addresses[1:] = [("127.0.0.1", int(url.rpartition(":")[2]))]
+        assert 204 == bounded_http.pool(1).request("GET", "http://td", timeout=1).status
 
     assert time.monotonic() - began < 30
 
