@@ -839,20 +839,6 @@ def test_a_run_sends_what_it_has_read_however_slow_reads_are() -> None:
     assert 99 == sum(made.send().delivered for _ in range(4))
 
 
-def test_no_probe_begins_once_the_time_is_up() -> None:
-    """While those of one span last, the time may pass; the databases that are left are probed in a later run."""
-    made = Delivery().map(**{f"acct_{n}": f"db_{n}" for n in range(20)})
-    made.put(*(envelope(f"acct_{n}", {"views": [row(f"e{n}")]}, request_id=f"r{n}") for n in range(20)))
-    made.td.faults.add(Fault(kind=Kind.HANG))
-    made.deliver()
-    made.clock.sleep(UNSETTLED_SECONDS)
-
-    assert (0, 20, False) == _shown(made.send())
-    assert 0 == made.telemetry.counts["UnforeseenErrors"]
-    made.td.faults.clear()
-    assert Report(delivered=20) == made.send()
-
-
 def test_a_query_that_takes_too_long_is_repeated_by_a_later_run() -> None:
     """A run waits for the answer for a while and then goes on."""
     made = failed(DOUBTED)
