@@ -17,9 +17,9 @@ from worker.treasure_data.client import UNSENT, Outcome
 
 MOST_VAIN_PROBES = 32
 """After so many, and no success, a run probes no other database that has failed here."""
-DATABASE_SPANS_AT_ONCE = 24
-"""How many spans may send to a database at once, until it answers 429: fewer than have their turns at once, so that spans that do not need a
-slow database do not wait behind all that do."""
+SHARING_SPANS_AT_ONCE = 24
+"""How many spans at once may share databases with others: fewer than have their turns, so that spans that do not need slow databases do not wait
+behind all that do. Until it answers 429, so many may also send to one database."""
 
 _PROBES_AT_ONCE = 16  # for one span
 _PROBING_SECONDS = 5.0  # after which no more begin in a turn: rows do not wait for hundreds that hang
@@ -39,7 +39,7 @@ class _Database:
 
     closed: str | None = None
     is_probed: bool = False
-    limit: int = DATABASE_SPANS_AT_ONCE
+    limit: int = SHARING_SPANS_AT_ONCE
     under_way: int = 0
 
     @property
@@ -58,6 +58,7 @@ class Admission:
     _databases: defaultdict[str, _Database] = field(
         default_factory=partial(defaultdict, _Database), init=False
     )
+    _sharing: list[set[str]] = field(default_factory=list, init=False)  # what spans are admitted to
     _vain_probes: int = field(default=0, init=False)  # without an answer, while no database has answered one
     _lock: Lock = field(default_factory=Lock, init=False)
 
@@ -79,7 +80,7 @@ class Admission:
         """Return whether a span must wait for a database, because others are using it."""
         with self._lock:
             known = self._databases[database]
-            return not known.closed and known.is_busy
+            return not known.closed and (known.is_busy or self._is_crowded(known))
 
     def awaited(self, databases: Collection[str]) -> str | None:
         """Return one of the databases that is being probed, or an empty string if all are closed; None if another may get rows."""
@@ -119,16 +120,25 @@ class Admission:
         """
         with self._lock:
             known = self._databases[database]
-            if known.closed == "" and database not in admitted and not known.is_busy:
+            shares = any(one is admitted for one in self._sharing)
+            is_crowded = not shares and self._is_crowded(known)
+            if known.closed == "" and database not in admitted and not known.is_busy and not is_crowded:
+                if known.under_way and not shares:
+                    self._sharing.append(admitted)
                 known.under_way += 1
                 admitted.add(database)
             return known.closed == "" and database in admitted
 
-    def release(self, admitted: Iterable[str]) -> None:
+    def release(self, admitted: set[str]) -> None:
         """Note that a span sends no more to the databases that it was admitted to."""
         with self._lock:
+            self._sharing = [one for one in self._sharing if one is not admitted]
             for database in admitted:
                 self._databases[database].under_way -= 1
+
+    def _is_crowded(self, known: _Database) -> bool:
+        """Return whether others use a database, and so many spans share databases that no other may."""
+        return known.under_way > 0 and len(self._sharing) >= SHARING_SPANS_AT_ONCE
 
     def probe(self, database: str) -> str:
         """Return why a database does not take rows now; empty if it does."""

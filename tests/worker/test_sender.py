@@ -265,13 +265,15 @@ class Busy(Sender):
     held: ClassVar[list[int]] = []
 
     def _pass(self, progress: Any, turns: Any) -> Any:
-        others = [] if Busy.held else ["shop_db"] * SPANS_AT_ONCE
-        progress.run.admission.probe_untried(others[:1])
+        admission = progress.run.admission
+        others = [set[str]() for _ in range(0 if Busy.held else SPANS_AT_ONCE)]
+        admission.probe_untried(["shop_db"])
         for one in others:
-            progress.run.admission.admit(one, set())
+            admission.admit("shop_db", one)
         waiting = super()._pass(progress, turns)
         Busy.held.append(sum(hasattr(one, "span") for one in waiting))
-        progress.run.admission.release(others)
+        for one in others:
+            admission.release(one)
         return waiting
 
 
