@@ -491,9 +491,9 @@ def test_rows_with_a_wrong_count_do_not_end_a_search(counted: int) -> None:
     assert (1, {"": 1}, {"delivered": 1}) == (found["objects"], found["left"], receipt(made)["forgotten"])
 
 
-@pytest.mark.parametrize("trouble", ["full", "gone", "denied", "odd", "away"])
+@pytest.mark.parametrize("trouble", ["full", "gone", "denied", "odd", "refused", "away"])
 def test_a_span_that_cannot_be_cut_does_not_end_a_search(trouble: str) -> None:
-    """Without room in its item, or a readable object, it is left, and reported; if the ledger is away, the search notes what it did, and ends."""
+    """Without room in its item, or an object that S3 gives and takes, it is left, and reported; if the ledger is away, the search notes what it did."""
     made = shops()
     made.deliver_each(*(envelope("shop", {"views": rows(f"a{n}", f"p{n}")}) for n in range(3)))
     made.clock.sleep(2 * HOUR)
@@ -505,9 +505,9 @@ def test_a_span_that_cannot_be_cut_does_not_end_a_search(trouble: str) -> None:
         made.s3.client.delete_object(Bucket=BUCKET, Key=name_of(made.spans()[-1]))
 
     act = {"full": refuse, "gone": lose, "odd": [].pop}.get(trouble, lose_answer)
-    in_s3 = trouble in {"denied", "odd"}
-    hooks = made.s3.before if in_s3 else made.dynamodb.before
-    hooks["get_object" if in_s3 else "update_item"] = once(act, lambda asked: asked["Key"] != KEY)
+    in_s3 = {"denied": "get_object", "odd": "get_object", "refused": "put_object"}
+    hooks = made.s3.before if trouble in in_s3 else made.dynamodb.before
+    hooks[in_s3.get(trouble, "update_item")] = once(act, lambda asked: asked["Key"] != KEY)
     found = made.invoke_sender({"forget": {"do": "forget", "prefix": "spans/", "after": ""}})
 
     assert (None if trouble == "away" else {"": 1}) == found.get("left")

@@ -198,7 +198,7 @@ class ForgetSearch:
     ) -> PersonRows | UnavailableError:
         try:
             return self._forgetting.forget(cut.span, persons, gone.__contains__)
-        except (ItemTooLargeError, InvalidObjectError):  # the search goes on
+        except (ItemTooLargeError, InvalidObjectError, BucketUnavailableError):  # the search goes on
             return PersonRows(cut.span, cut.rows, left=Counter({"": 1}))
         except UnavailableError as error:
             return error
