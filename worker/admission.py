@@ -17,10 +17,12 @@ from worker.treasure_data.client import UNSENT, Outcome
 
 MOST_VAIN_PROBES = 32
 """After so many, and no success, a run probes no other database that has failed here."""
-SHARING_SPANS_AT_ONCE = 24
-"""How many spans at once may share databases with others: fewer than have their turns, so that spans that do not need slow databases do not wait
-behind all that do. Until it answers 429, so many may also send to one database."""
+SPANS_AT_ONCE = 32
+"""How many spans have their turns at once."""
 
+_SHARE = 3
+"""A database gets at most so many times as many spans as there are turns left: one gets 24, two slow ones get 13 each. So spans that do not need
+slow databases do not wait behind all that do."""
 _PROBES_AT_ONCE = 16  # for one span
 _PROBING_SECONDS = 5.0  # after which no more begin in a turn: rows do not wait for hundreds that hang
 _THROTTLED = "http_429"
@@ -39,13 +41,8 @@ class _Database:
 
     closed: str | None = None
     is_probed: bool = False
-    limit: int = SHARING_SPANS_AT_ONCE
+    limit: int = SPANS_AT_ONCE
     under_way: int = 0
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether other spans must wait for it."""
-        return self.is_probed or self.under_way >= self.limit
 
 
 @dataclass(eq=False)
@@ -58,7 +55,7 @@ class Admission:
     _databases: defaultdict[str, _Database] = field(
         default_factory=partial(defaultdict, _Database), init=False
     )
-    _sharing: list[set[str]] = field(default_factory=list, init=False)  # what spans are admitted to
+    _spans: int = field(default=0, init=False)  # that are admitted to a database
     _vain_probes: int = field(default=0, init=False)  # without an answer, while no database has answered one
     _lock: Lock = field(default_factory=Lock, init=False)
 
@@ -80,7 +77,7 @@ class Admission:
         """Return whether a span must wait for a database, because others are using it."""
         with self._lock:
             known = self._databases[database]
-            return not known.closed and (known.is_busy or self._is_crowded(known))
+            return not known.closed and (known.is_probed or not self._has_room(known))
 
     def awaited(self, databases: Collection[str]) -> str | None:
         """Return one of the databases that is being probed, or an empty string if all are closed; None if another may get rows."""
@@ -120,25 +117,23 @@ class Admission:
         """
         with self._lock:
             known = self._databases[database]
-            shares = any(one is admitted for one in self._sharing)
-            is_crowded = not shares and self._is_crowded(known)
-            if known.closed == "" and database not in admitted and not known.is_busy and not is_crowded:
-                if known.under_way and not shares:
-                    self._sharing.append(admitted)
+            if known.closed == "" and database not in admitted and self._has_room(known):
+                self._spans += not admitted
                 known.under_way += 1
                 admitted.add(database)
             return known.closed == "" and database in admitted
 
-    def release(self, admitted: set[str]) -> None:
+    def release(self, admitted: Collection[str]) -> None:
         """Note that a span sends no more to the databases that it was admitted to."""
         with self._lock:
-            self._sharing = [one for one in self._sharing if one is not admitted]
+            self._spans -= bool(admitted)
             for database in admitted:
                 self._databases[database].under_way -= 1
 
-    def _is_crowded(self, known: _Database) -> bool:
-        """Return whether others use a database, and so many spans share databases that no other may."""
-        return known.under_way > 0 and len(self._sharing) >= SHARING_SPANS_AT_ONCE
+    def _has_room(self, known: _Database) -> bool:
+        """Return whether another span may send to a database."""
+        left = SPANS_AT_ONCE - self._spans
+        return known.under_way < max(1, min(known.limit, _SHARE * left))
 
     def probe(self, database: str) -> str:
         """Return why a database does not take rows now; empty if it does."""
@@ -158,7 +153,7 @@ class Admission:
     def _is_untried(self, database: str) -> bool:
         """Return whether a database must be probed before it gets rows; note if it need not be."""
         known = self._databases[database]
-        if known.is_busy:
+        if known.is_probed:
             return False
         if known.closed is None and self._health.works(database):
             known.closed = ""

@@ -29,7 +29,7 @@ from tests.support.delivery import (
     stored,
 )
 from tests.support.inline_executor import InlineExecutor
-from worker.admission import MOST_VAIN_PROBES, Admission
+from worker.admission import MOST_VAIN_PROBES, SPANS_AT_ONCE, Admission
 from worker.deadline import Deadline
 from worker.executor import Threads
 from worker.health import PROBE_TABLE
@@ -37,7 +37,7 @@ from worker.inquiry import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, LONGEST_Q
 from worker.ledger import WORKLIST_KEYS
 from worker.plan import Cut
 from worker.selection import SCHEDULED, Selection
-from worker.sender import SPANS_AT_ONCE, Report, Sender
+from worker.sender import Report, Sender
 from worker.span import ChunkKey, Span, milliseconds
 from worker.states import Decision, Entry, Event, State
 from worker.treasure_data.client import Outcome
@@ -834,8 +834,7 @@ def test_a_run_stops_when_its_time_is_up() -> None:
 
 def test_a_run_sends_what_it_has_read_however_slow_reads_are() -> None:
     """A span may have hundreds of chunks. If all were read first, each run would end before it sends one."""
-    rows = [envelope("shop", {"views": [row(f"{n}")]}, request_id=f"{n}") for n in range(99)]
-    made = failed(UNTRIED, *rows, cut=Cut(1, 1 << 20))
+    made = failed(UNTRIED, *(envelope("shop", {"views": [row(f"{n}")]}) for n in range(99)), cut=Cut(1, 9999))
     made.s3.before["get_object"] = lambda _: made.clock.sleep(2)
 
     assert 99 == sum(made.send().delivered for _ in range(4))
