@@ -76,8 +76,10 @@ _getresponse = HTTPConnection.getresponse
 _is_connected: Any = HTTPConnection.is_connected  # the property itself
 
 
-def _connect(address: tuple[str, int], timeout: float, *args: Any, **options: Any) -> socket.socket:
-    """Connect to the first address of a name that answers; raise OSError if none does within the timeout, which they share."""
+def _connect(address: tuple[str, int], timeout: Any, *args: Any, **options: Any) -> socket.socket:
+    """Connect to the first address of a name that answers; raise OSError if none does within the timeout, if there is one: they share it."""
+    if not isinstance(timeout, int | float):
+        return _create_connection(address, timeout, *args, **options)
     host, port = address
     family = connection.allowed_gai_family()
     found: list[Any] = socket.getaddrinfo(host.strip("[]"), port, family, socket.SOCK_STREAM)
