@@ -17,11 +17,14 @@ from worker.treasure_data.client import UNSENT, Outcome
 
 MOST_VAIN_PROBES = 32
 """After so many, and no success, a run probes no other database that has failed here."""
-DATABASE_SPANS_AT_ONCE = 24
-"""How many spans may send to a database at once, until it answers 429: fewer than have their turns at once, so that spans that do not need a
-slow database do not wait behind all that do."""
+SPANS_AT_ONCE = 32
+"""How many spans have their turns at once."""
 
+_SHARE = 3
+"""A database gets at most so many times as many spans as there are turns left: one gets 24, two slow ones get 13 each. So spans that do not need
+slow databases do not wait behind all that do."""
 _PROBES_AT_ONCE = 16  # for one span
+_PROBING_SECONDS = 5.0  # after which no more begin in a turn: rows do not wait for hundreds that hang
 _THROTTLED = "http_429"
 
 
@@ -38,13 +41,8 @@ class _Database:
 
     closed: str | None = None
     is_probed: bool = False
-    limit: int = DATABASE_SPANS_AT_ONCE
+    limit: int = SPANS_AT_ONCE
     under_way: int = 0
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether other spans must wait for it."""
-        return self.is_probed or self.under_way >= self.limit
 
 
 @dataclass(eq=False)
@@ -57,6 +55,7 @@ class Admission:
     _databases: defaultdict[str, _Database] = field(
         default_factory=partial(defaultdict, _Database), init=False
     )
+    _spans: int = field(default=0, init=False)  # that are admitted to a database
     _vain_probes: int = field(default=0, init=False)  # without an answer, while no database has answered one
     _lock: Lock = field(default_factory=Lock, init=False)
 
@@ -78,7 +77,7 @@ class Admission:
         """Return whether a span must wait for a database, because others are using it."""
         with self._lock:
             known = self._databases[database]
-            return not known.closed and known.is_busy
+            return not known.closed and (known.is_probed or not self._has_room(known))
 
     def awaited(self, databases: Collection[str]) -> str | None:
         """Return one of the databases that is being probed, or an empty string if all are closed; None if another may get rows."""
@@ -91,17 +90,19 @@ class Admission:
     def probe_untried(self, databases: Iterable[str]) -> None:
         """Probe the databases that nobody has tried in this run, side by side: those that answer wait for no others for long.
 
-        Those that have failed here count as being probed at once, so that in an outage few are. Until the probe of another begins, any span may
-        make it.
+        Those that have failed here are the last. They count as being probed at once, so that in an outage few are. Until the probe of another
+        begins, any span may make it. For what no time is left, the span's next turn does.
         """
         if self._deadline.near:
             return
+        begin_by = self._deadline.within(_PROBING_SECONDS)
         with self._lock:
             untried = [name for name in databases if name and self._is_untried(name)]
             failing = {name for name in untried if self._health.reason(name)}
             for name in failing:
                 self._databases[name].is_probed = True
-        jobs = [partial(self._try, name, is_ours=name in failing) for name in untried]
+        untried.sort(key=failing.__contains__)
+        jobs = [partial(self._try, name, begin_by, is_ours=name in failing) for name in untried]
         try:
             run_parallel(self._executors, jobs, _PROBES_AT_ONCE)
         finally:  # a surprise may have kept some from being probed: another span does that
@@ -112,21 +113,27 @@ class Admission:
     def admit(self, database: str, admitted: set[str]) -> bool:
         """Admit a span to a database, and add it to those that the span is `admitted` to; return whether it may send to it now.
 
-        The database is probed if nobody has tried it yet. If it is not closed then, others are sending to it or probing it.
+        If not, and the database is not closed, others are sending to it or probing it, or nobody has probed it yet.
         """
-        self.probe_untried([database])
         with self._lock:
             known = self._databases[database]
-            if known.closed == "" and database not in admitted and not known.is_busy:
+            if known.closed == "" and database not in admitted and self._has_room(known):
+                self._spans += not admitted
                 known.under_way += 1
                 admitted.add(database)
             return known.closed == "" and database in admitted
 
-    def release(self, admitted: Iterable[str]) -> None:
+    def release(self, admitted: Collection[str]) -> None:
         """Note that a span sends no more to the databases that it was admitted to."""
         with self._lock:
+            self._spans -= bool(admitted)
             for database in admitted:
                 self._databases[database].under_way -= 1
+
+    def _has_room(self, known: _Database) -> bool:
+        """Return whether another span may send to a database."""
+        left = SPANS_AT_ONCE - self._spans
+        return known.under_way < max(1, min(known.limit, _SHARE * left))
 
     def probe(self, database: str) -> str:
         """Return why a database does not take rows now; empty if it does."""
@@ -146,14 +153,16 @@ class Admission:
     def _is_untried(self, database: str) -> bool:
         """Return whether a database must be probed before it gets rows; note if it need not be."""
         known = self._databases[database]
-        if known.is_busy:
+        if known.is_probed:
             return False
         if known.closed is None and self._health.works(database):
             known.closed = ""
         return known.closed is None
 
-    def _try(self, database: str, *, is_ours: bool) -> None:
+    def _try(self, database: str, begin_by: Deadline, *, is_ours: bool) -> None:
         """Probe a database, unless another span does by now, or so many others have failed since that this would be in vain."""
+        if begin_by.near:
+            return
         known, failure = self._databases[database], "unforeseen"
         with self._lock:
             if not is_ours and not self._is_untried(database):

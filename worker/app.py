@@ -74,9 +74,10 @@ def send_with(wiring: Wiring, event: dict[str, Any], deadline: Deadline) -> dict
     except HeldError as reason:
         return {"error": "held", "message": str(reason)}
     if event.get("sweep"):
-        swept = asdict(wiring.sweeper.run(deadline.within(deadline.left() / 2)))
-        wiring.forget.run_due(deadline)
-        return swept
+        try:
+            return asdict(wiring.sweeper.run(deadline.within(deadline.left() / 2)))
+        finally:  # a sweep that fails must not keep persons from being forgotten
+            wiring.forget.run_due(deadline)
     if asked := event.get("forget"):
         return wiring.forget.run(asked, deadline)
     if event.get("watermark") or event.get("mark"):

@@ -1,29 +1,32 @@
 """HTTP connections with a timeout that bounds the whole response, and that are not used again after a long rest.
 
 A socket's timeout restarts with each byte, so a server that sends one byte a second can hold its client forever. Here the
-timeout covers head and body together. RES_OPTIONS in template.yaml bounds name resolution.
+timeout covers head and body together. That of a connection covers all addresses of a name. RES_OPTIONS in template.yaml bounds name resolution.
 """
 
 import io
+import socket
 import time
 from http.client import HTTPException, HTTPResponse
-from socket import socket
 from typing import Any, override
 
 import certifi
 from urllib3 import PoolManager
 from urllib3.connection import HTTPConnection
+from urllib3.util import connection
 from urllib3.util.ssl_ import create_urllib3_context
 
 MOST_IDLE_SECONDS = 50.0
 """After so long without a request, a connection is opened anew: its other end may be gone. A load balancer closes it after a minute, which a
 frozen function instance may not hear of; a NAT gateway forgets it after 350 seconds, and tells nobody."""
 
+_LEAST_CONNECT_SECONDS = 0.5  # for an address, however many there are: the server may be far away
+
 
 class _BoundedReader(io.RawIOBase):
     """Reads a socket, for at most this many seconds in total."""
 
-    def __init__(self, sock: socket, seconds: float) -> None:
+    def __init__(self, sock: socket.socket, seconds: float) -> None:
         self._sock = sock
         self._raw = sock.makefile("rb", buffering=0)
         self._until = time.monotonic() + seconds
@@ -52,7 +55,7 @@ class _BoundedReader(io.RawIOBase):
 class BoundedResponse(HTTPResponse):
     """A response that must end within its socket's timeout."""
 
-    def __init__(self, sock: socket, *args: Any, **options: Any) -> None:
+    def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
         seconds = sock.gettimeout()
         if seconds is not None:
@@ -68,8 +71,32 @@ class BoundedResponse(HTTPResponse):
             raise HTTPException("the response is malformed") from error
 
 
+_create_connection = connection.create_connection
 _getresponse = HTTPConnection.getresponse
 _is_connected: Any = HTTPConnection.is_connected  # the property itself
+
+
+def _connect(address: tuple[str, int], timeout: Any, *args: Any, **options: Any) -> socket.socket:
+    """Connect to the first address of a name that answers; raise OSError if none does within the timeout, if there is one: they share it."""
+    if not isinstance(timeout, int | float):
+        return _create_connection(address, timeout, *args, **options)
+    host, port = address
+    family = connection.allowed_gai_family()
+    found: list[Any] = socket.getaddrinfo(host.strip("[]"), port, family, socket.SOCK_STREAM)
+    until, failure = time.monotonic() + timeout, OSError("the name has no address")
+    for number, (*_, place) in enumerate(found):
+        left = until - time.monotonic()
+        if left <= 0:
+            break
+        share = max(left / (len(found) - number), min(left, _LEAST_CONNECT_SECONDS))
+        try:
+            made = _create_connection(place[:2], share, *args, **options)
+        except OSError as error:
+            failure = error
+        else:
+            made.settimeout(timeout)
+            return made
+    raise failure
 
 
 def _get_response(self: HTTPConnection) -> Any:
@@ -84,7 +111,8 @@ def _is_fresh(self: HTTPConnection) -> bool:
 
 
 def bound_responses() -> None:
-    """Bound every response and every rest of a connection in this process: boto3, too, builds its connections on urllib3's."""
+    """Bound every connect, every response and every rest of a connection in this process: boto3, too, builds its connections on urllib3's."""
+    connection.create_connection = _connect  # type: ignore[assignment]
     HTTPConnection.response_class = BoundedResponse
     HTTPConnection.getresponse = _get_response  # type: ignore[method-assign]
     HTTPConnection.is_connected = property(_is_fresh)  # type: ignore[assignment,method-assign]

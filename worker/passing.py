@@ -22,6 +22,7 @@ MARGIN_SECONDS = 300
 """By how much arrival times may run back from one record to the next, of a shard or between a shard and its children."""
 CLOCK_SECONDS = 20
 """By how much the clock of a function, or of the machine that takes a watermark, may be wrong."""
+_MARKING_SECONDS = 15.0  # after which no more markers are put at once: a stream may have hundreds of shards
 
 
 @dataclass(eq=False)
@@ -87,10 +88,15 @@ class Passing:
             return  # the next run sees them all
 
     def _mark(self, behind: Iterable[Shard]) -> None:
-        """Put a marker on each open shard, unless it got one a moment ago. If Kinesis fails, a later run puts it."""
-        now = self._clock.now()
-        for shard in behind:
-            is_due = not 0 <= now - self._marked_at.get(shard.chain, float("-inf")) < EVERY_SECONDS
+        """Put a marker on each open shard, unless it got one a moment ago.
+
+        If Kinesis fails, or takes long, a later run puts it, first on the shards whose last marker is the oldest.
+        """
+        now, last = self._clock.now(), {one: self._marked_at.get(one.chain, float("-inf")) for one in behind}
+        for shard in sorted(last, key=last.__getitem__):
+            if self._clock.now() - now > _MARKING_SECONDS:
+                return
+            is_due = not 0 <= now - last[shard] < EVERY_SECONDS
             if self.marks and shard.is_open and is_due:
                 self._marked_at[shard.chain] = now
                 try:

@@ -4,17 +4,17 @@ It finds spans through the ledger's worklist, and has many take their turns in p
 answered a probe, or accepted rows of this function instance; one import that fails closes it again for the rest of the run.
 """
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 from shared.clock import Clock
 from shared.errors import HeldError, UnavailableError
 from shared.telemetry import Telemetry, about
-from worker.admission import Admission
+from worker.admission import SPANS_AT_ONCE, Admission
 from worker.deadline import Deadline
 from worker.executor import Executors
 from worker.forget.cut import Forgetting
@@ -26,8 +26,6 @@ from worker.span import Place, Span
 from worker.states import USUAL_AGAIN_SECONDS, State
 from worker.turn import UNSETTLED_SECONDS, Turn, Turns, shuffled
 
-SPANS_AT_ONCE = 32
-"""How many spans have their turns at once."""
 LEFT_SECONDS = 1800.0
 """How long a span that waits for failing databases alone is not read again while they fail. Then an account may have another database."""
 
@@ -121,8 +119,8 @@ class Sender:
 
     def _pass(self, progress: _Progress, turns: Iterator[Turn]) -> list[Turn]:
         """Run turns in parallel; return those that must wait for their database."""
-        waiting, ready = deque[Turn](), deque[Turn]()
-        under_way = 0
+        waiting = defaultdict[str, deque[Turn]](deque)  # by the database that they wait for
+        ready, under_way = deque[Turn](), 0
 
         def end(turn: Turn) -> None:
             progress.report.complete &= turn.complete
@@ -130,7 +128,7 @@ class Sender:
                 progress.asking.append(turn)
                 progress.ask_at = min(progress.ask_at, self._clock.now() + _ASK_SECONDS)
             elif turn.waits_for:
-                waiting.append(turn)
+                waiting[turn.waits_for].append(turn)
             else:
                 _count(turn, progress.report)
 
@@ -142,13 +140,13 @@ class Sender:
                     executor.submit(job)
                     under_way += 1
                 if not under_way:
-                    return [*ready, *waiting]
+                    return [*ready, *chain.from_iterable(waiting.values())]
                 done = executor.wait(1.0)
                 under_way -= done is not None
                 if isinstance(done, Turn):
                     end(done)
-                    if waiting and not done.waits_for:  # a database may have room now
-                        ready.append(waiting.popleft())
+                    if not done.waits_for:  # databases may have room now
+                        ready.extend(_with_room(progress.run.admission, waiting))
                 elif done is not None:
                     ready.extend(done)
 
@@ -223,6 +221,15 @@ class Sender:
 def _popped(turns: deque[Turn]) -> Iterator[Turn]:
     while turns:
         yield turns.popleft()
+
+
+def _with_room(admission: Admission, waiting: dict[str, deque[Turn]]) -> Iterator[Turn]:
+    """Yield turns that waited for databases that others may use now: two of each, so that soon many have their turns at once."""
+    for database, turns in list(waiting.items()):
+        if not admission.is_busy(database):
+            yield from islice(_popped(turns), 2)
+        if not turns:
+            del waiting[database]
 
 
 _COUNTED = {

@@ -8,7 +8,6 @@ chunks that nobody needs, of that), the chain, the span's borders, and the diges
 any part can be read and checked on its own.
 """
 
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from copy import replace
 from dataclasses import dataclass, field
@@ -37,7 +36,6 @@ LONGEST_PUT_SECONDS = 10.0
 _MOST_INDEXES = 64
 _SAFE = "@#:!"
 _NO_PARTS: tuple[tuple[int, ...], ...] = ((), (), ())  # of a chunk whose rows come from no record
-_AN_HOUR = re.compile(r"\d{4}-\d\d-\d\dT\d\d")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +164,18 @@ def hour_of(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H")
 
 
+def moment_of(hour: str) -> float:
+    """Return the time at which an hour begins, in UNIX seconds; raise ValueError if there is no such hour."""
+    return datetime.fromisoformat(f"{hour}:00+00:00").timestamp()
+
+
+def _is_hour(text: str) -> bool:
+    try:
+        return hour_of(moment_of(text)) == text
+    except ValueError:
+        return False
+
+
 def name_of(span: Span) -> str:
     """Return the name of a span's object; raise ObjectGoneError if the span has none."""
     ref = _ref(span)
@@ -184,7 +194,7 @@ def parse(name: str, size: int = 0) -> Stored | None:
     try:
         hour, chain, borders = name.removeprefix(PREFIX).split("/")
         first, last, digest = borders.removesuffix(".gz").split("-")
-        if not name.startswith(PREFIX) or not _AN_HOUR.fullmatch(hour):
+        if not name.startswith(PREFIX) or not _is_hour(hour):
             return None
         return Stored(name, hour, ChainId.parse(unquote(chain)), number(first), number(last), digest, size)
     except ValueError:
@@ -257,18 +267,19 @@ class SpanObjects:
 
     def without(self, span: Span, needed: Callable[[ChunkKey], bool], now: float) -> Encoded:
         """Return a span's object with only those chunks that are needed, and the whole index."""
-        index = self.index(span)
-        kept = [key for key, member in index.members.items() if member.length and needed(key)]
-        return encode((), index, now, bodies={key: self.body(span, key) for key in kept})
+        index, bodies = self.whole(span, needed)
+        return encode((), index, now, bodies=bodies)
 
-    def whole(self, span: Span) -> tuple[Index, Mapping[ChunkKey, bytes]]:
-        """Return a span's index, and the import body of each planned chunk that its object has, by one read."""
+    def whole(
+        self, span: Span, needed: Callable[[ChunkKey], bool] = lambda _: True
+    ) -> tuple[Index, Mapping[ChunkKey, bytes]]:
+        """Return a span's index, and the import body of each planned chunk that its object has and that is needed, by one read."""
         name, ref = name_of(span), _ref(span)
         data = self._bucket.get(name)
         if data is None:
             raise ObjectGoneError(f"{name} is gone")
         index = self._remember(name, decode(decompress(checked_part(name, data, 0, ref))))
-        kept = {key: member for key, member in index.members.items() if member.length}
+        kept = {key: member for key, member in index.members.items() if member.length and needed(key)}
         return index, {key: checked_part(name, data, 0, member) for key, member in kept.items()}
 
     def delete(self, name: str) -> bool:
@@ -280,7 +291,7 @@ class SpanObjects:
         for page in self._bucket.pages(PREFIX, Delimiter="/"):
             for folder in page.get("CommonPrefixes", []):
                 hour = folder["Prefix"].removeprefix(PREFIX).rstrip("/")
-                if _AN_HOUR.fullmatch(hour):
+                if _is_hour(hour):
                     yield hour
 
     def listed(self, hour: str = "", after: str = "") -> Iterator[Stored]:

@@ -9,7 +9,6 @@ some chunks of a span are final, or if rows go before their index does, the obje
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from itertools import batched, takewhile
 
@@ -23,7 +22,7 @@ from worker.forget.cut import Forgetting
 from worker.ledger import SWEPT, WORKLIST_KEYS, Ledger
 from worker.shards import Shards
 from worker.span import Place, Span
-from worker.span_object import SpanObjects, Stored, name_of
+from worker.span_object import SpanObjects, Stored, moment_of, name_of
 from worker.states import State
 
 INDEX_SECONDS = QUEUED_SECONDS
@@ -116,7 +115,7 @@ class Sweeper:
         """Return what was done with an object, as Sweep names it; None if there was no time to look at it."""
         if deadline.near:
             return None
-        return judged(stored, partial(self._judge, stored, index_seconds), "failed", self._telemetry)
+        return judged(stored.name, partial(self._judge, stored, index_seconds), "failed", self._telemetry)
 
     def _judge(self, stored: Stored, index_seconds: float) -> str:
         now = self._clock.now()
@@ -162,7 +161,7 @@ class Sweeper:
         return "reduced" if won else "needed"
 
 
-def judged[T, F](stored: Stored, judge: Callable[[], T], failure: F, telemetry: Telemetry) -> T | F:
+def judged[T, F](name: str, judge: Callable[[], T], failure: F, telemetry: Telemetry) -> T | F:
     """Return the judgement of an object, or `failure` if the object cannot be read, or is a surprise: others must have their turn, too.
 
     Without the ledger no object can be judged, so this raises UnavailableError.
@@ -170,11 +169,11 @@ def judged[T, F](stored: Stored, judge: Callable[[], T], failure: F, telemetry: 
     try:
         return judge()
     except (BucketUnavailableError, InvalidObjectError) as error:
-        telemetry.warning("an object cannot be judged", object=stored.name, error=type(error).__name__)
+        telemetry.warning("an object cannot be judged", object=name, error=type(error).__name__)
     except UnavailableError:
         raise
     except Exception as error:  # noqa: BLE001 -- whatever it is, it concerns this object
-        telemetry.unforeseen("an object cannot be judged", error, object=stored.name)
+        telemetry.unforeseen("an object cannot be judged", error, object=name)
     return failure
 
 
@@ -197,4 +196,4 @@ def referring(ledger: Ledger, stored: Stored, now: float) -> tuple[Span | None, 
 
 def age(hour: str, now: float) -> float:
     """Return how many seconds ago an hour ended."""
-    return now - datetime.strptime(hour, "%Y-%m-%dT%H").replace(tzinfo=UTC).timestamp() - _HOUR
+    return now - moment_of(hour) - _HOUR

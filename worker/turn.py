@@ -16,6 +16,7 @@ from shared.telemetry import Telemetry
 from worker.account_cache import AccountCache
 from worker.again import Again, Times
 from worker.claims import Claims
+from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
 from worker.forget.cut import Forgetting, has_person, others
 from worker.forget.person import Persons
@@ -76,6 +77,7 @@ class _Work:
 
     Attributes:
         admitted: databases that its turn counts against, in all its rounds.
+        until: when it prepares no more chunks: those that it has read must be sent.
         closed: the databases that may get nothing, by the chunks that are left for that.
         forgets: a chunk has rows of a person, and must be cut before it is sent.
     """
@@ -84,6 +86,7 @@ class _Work:
     span: Span
     persons: Persons
     admitted: set[str]
+    until: Deadline
     changes: dict[ChunkKey, Entry] = field(default_factory=dict)
     sends: dict[ChunkKey, tuple[str, bytes]] = field(default_factory=dict)
     closed: dict[ChunkKey, str] = field(default_factory=dict)
@@ -131,7 +134,8 @@ class Turns:
             if run.persons is None:
                 raise UnavailableError("nobody knows who is to be forgotten")
             awaited = self._claims.awaited(span)
-            work = _Work(turn, replace(span, copies=awaited), run.persons, admitted)
+            until = run.deadline.within(run.deadline.left() / 2)
+            work = _Work(turn, replace(span, copies=awaited), run.persons, admitted, until)
             self._decide_all(work, selected)
             if work.forgets:
                 self._forgetting.forget_unsent(span, run.persons)
@@ -218,7 +222,7 @@ class Turns:
 
     def _may_send(self, work: _Work, key: ChunkKey, database: str) -> bool:
         """Return whether a database may get rows of this span now; note why it may not."""
-        if database and not work.turn.run.deadline.near:
+        if database and not work.until.near:
             admission = work.turn.run.admission
             if admission.admit(database, work.admitted):
                 return True

@@ -17,7 +17,7 @@ from itertools import batched, takewhile
 from typing import TYPE_CHECKING
 
 from shared.clock import Clock
-from shared.errors import ShardGoneError, UnprovenError
+from shared.errors import ShardGoneError, UnavailableError, UnprovenError, aws_errors
 from shared.queue_counts import queue_counts
 from worker.chain import ChainId
 from worker.ledger import BEHIND_ALL, DRAINED, WORKLIST_KEYS, Ledger
@@ -140,10 +140,13 @@ class Watermarks:
 
         The queue's counts show older messages. A notice shows that there may be newer ones; it is received, but stays in its queue.
         """
-        notices = self._sqs.receive_message(
-            QueueUrl=self._notices_url, VisibilityTimeout=0, WaitTimeSeconds=_ALL_SERVERS_SECONDS
-        )
-        waiting = sum(queue_counts(self._sqs, self._queue_url))
+        try:
+            notices = self._sqs.receive_message(
+                QueueUrl=self._notices_url, VisibilityTimeout=0, WaitTimeSeconds=_ALL_SERVERS_SECONDS
+            )
+            waiting = sum(queue_counts(self._sqs, self._queue_url))
+        except aws_errors() as error:
+            raise UnavailableError(f"the overflow queue cannot be looked at: {error}") from error
         if waiting:
             raise UnprovenError(f"about {waiting:,} envelopes are in the overflow queue")
         return began - COUNTED_SECONDS if notices.get("Messages") else began

@@ -6,15 +6,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 from urllib3.connection import HTTPConnection
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError
+from urllib3.util import connection
 
-from worker import bounded_http
+from local.resources import CREDENTIALS, REGION
+from worker import bounded_http, wiring
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\n"
@@ -25,6 +26,7 @@ def bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bound the responses and the connections of this process for one test."""
     for name in ("response_class", "getresponse", "is_connected"):
         monkeypatch.setattr(HTTPConnection, name, getattr(HTTPConnection, name))
+    monkeypatch.setattr(connection, "create_connection", connection.create_connection)
     bounded_http.bound_responses()
 
 
@@ -74,18 +76,31 @@ def test_a_dripping_response_ends_at_the_timeout(start: bytes) -> None:
     assert time.monotonic() - began < 30
 
 
-def test_aws_responses_end_at_the_timeout() -> None:
+def test_the_addresses_of_a_name_share_the_time_to_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many do not answer."""
+    passed, found = [0.0], [(0, 0, 0, "", (f"10.0.0.{number}", 80)) for number in range(60)]
+
+    def connect(_: Any, share: float, **_options: Any) -> None:
+        passed.append(passed[-1] + share)
+        raise TimeoutError
+
+    monkeypatch.setattr(time, "monotonic", lambda: passed[-1])
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: found)
+    monkeypatch.setattr(bounded_http, "_create_connection", connect)
+    with pytest.raises(ConnectTimeoutError):
+        bounded_http.pool(1).request("GET", "http://td", timeout=3.0, retries=False)
+
+    assert [0.5 * number for number in range(7)] == passed
+
+
+def test_aws_responses_end_at_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     """boto3 builds its connections on the same class."""
     began = time.monotonic()
-    with dripping(HEAD) as url, pytest.raises(BotoCoreError):
-        boto3.client(
-            "dynamodb",
-            endpoint_url=url,
-            region_name="us-east-1",
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-            config=Config(read_timeout=0.3, retries={"total_max_attempts": 1}),
-        ).get_item(TableName="t", Key={"pk": {"S": "k"}})
+    with dripping(HEAD) as url:
+        for name, value in {**CREDENTIALS, "AWS_DEFAULT_REGION": REGION, "AWS_ENDPOINT_URL": url}.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(BotoCoreError):
+            wiring._aws("dynamodb", attempts=1, read_seconds=0.3).describe_table(TableName="ledger")
 
     assert time.monotonic() - began < 30
 

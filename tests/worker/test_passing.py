@@ -171,6 +171,17 @@ def test_a_shard_gets_one_marker_a_minute() -> None:
     assert 1 == len(made.telemetry.said("a marker was not put"))
 
 
+def test_markers_that_take_long_are_put_by_several_runs() -> None:
+    """Of hundreds, each could take seconds, and who waits for Treasure Data's answers waits for them, too."""
+    made = Delivery()
+    made.split()
+    made.kinesis.before["put_record"] = lambda _: made.clock.sleep(60)
+    for _ in range(2):
+        mark(made)
+
+    assert [0, 1, 1] == list(map(len, made.by_shard().values()))
+
+
 def test_a_marker_reaches_its_shard_however_few_keys_that_has() -> None:
     """A shard that was split off for one busy key has only that key: no search finds a text with its hash."""
     made = Delivery()

@@ -23,7 +23,7 @@ def delivery() -> tuple[Delivery, Statements]:
 
 
 def test_rows_are_counted_read_and_deleted_by_value() -> None:
-    """A value is compared as text, whatever signs it has; rows that came later stay."""
+    """A value is compared as text, whatever signs it has; rows that came later stay. No statement begins once the time is up."""
     made, statements = delivery()
     condition = by_value("email", ["o'hara@example.com"], 1_700_000_000_000)
     early = by_value("email", ["o'hara@example.com"], 1_699_999_999_999)
@@ -31,6 +31,7 @@ def test_rows_are_counted_read_and_deleted_by_value() -> None:
 
     for number, one in ((1, condition), (0, early), (1, by_value("user", ["5"], 10**13))):
         assert number == statements.run("shop_db", counting("views", one), until).count
+    assert End.UNKNOWN is statements.run("shop_db", deleting("views", condition), made.deadline(0)).end
     assert [["a"]] == statements.run("shop_db", selecting("views", ["event_id"], condition), until).rows
     assert End.SUCCESS is statements.run("shop_db", deleting("views", condition), until).end
     assert ["b"] == made.ids("shop_db", "views")
