@@ -39,10 +39,6 @@ database_option = click.option(
     multiple=True,
     help="Take all rows with the value in this database for the account's, also if other accounts have it, or the account has it no more.",
 )
-ASK_AGAIN = (
-    "It may be down, or its API key may not read them: `sluice doctor` checks both. Then repeat the command."
-)
-"""What to do if Treasure Data does not answer."""
 UNSEEN = "SQS does not show all messages of the overflow queue now: the others may have more rows. Repeat the command in a minute."
 """What to do if messages were not shown."""
 
@@ -126,6 +122,11 @@ class Held:
     def total(self) -> int:
         """The number of rows and events, as far as they could be counted."""
         return self.rows.total() + self.rejected + self.queued + sum(one or 0 for one in self.totals.values())
+
+
+def ask_again(stack: Stack) -> str:
+    """Return what to do if Treasure Data does not answer."""
+    return f"It may be down, or its API key may not read them: `sluice doctor {stack.option}` checks both. Then repeat the command."
 
 
 def make_key(stack: Stack) -> None:

@@ -195,7 +195,7 @@ class Checks:
         if "error" in redis:
             yield fault("Redis", *advised(redis), fault=redis["error"])
         elif redis["applied_at"] is None:
-            advice = "Run `sluice accounts apply accounts.yaml`."
+            advice = f"Run `sluice accounts apply accounts.yaml {self.stack.option}`."
             yield fault("Redis", "it is empty, so all rows wait in S3", advice, fault="redis_empty")
         else:
             known = parsed(redis)

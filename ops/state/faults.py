@@ -158,9 +158,9 @@ def _owners(waiting: list[WaitingRows]) -> str:
 
 
 _DEAD = {
-    "unknown_account": "Add the account to accounts.yaml, `sluice accounts apply accounts.yaml`, and a minute later",
-    "invalid_account": "`sluice accounts apply accounts.yaml`, and a minute later",
-    "disabled_account": "If that is not intended, `sluice accounts enable ACCOUNT`, and a minute later",
+    "unknown_account": "Add the account to accounts.yaml, `sluice accounts apply accounts.yaml {option}`, and a minute later",
+    "invalid_account": "`sluice accounts apply accounts.yaml {option}`, and a minute later",
+    "disabled_account": "If that is not intended, `sluice accounts enable ACCOUNT {option}`, and a minute later",
     "revoked_key": "If that is not intended, take the key out of revoked_key_ids in accounts.yaml and apply it, and a minute later",
     "object_gone": "Restore it (docs/operations.md#restore), then",
     "may_not_create": "Create the table in Treasure Data, then",
@@ -178,7 +178,7 @@ def _dead(state: StackState, option: str) -> Iterator[Finding]:
         them, they_are = ("it", "it is") if is_one else ("them", "they are")
         send = f"`sluice redrive {option} --kind dead --reason {reason}`"
         if reason in _DEAD:
-            advice = f"{_DEAD[reason]} {send}."
+            advice = f"{_DEAD[reason].format(option=option)} {send}."
             if reason in _INTENDED:
                 advice += f" Otherwise `sluice dead drop {option} --reason {reason}`."
         elif reason.startswith(("http_4", "row_too_large")):

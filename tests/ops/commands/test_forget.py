@@ -243,7 +243,7 @@ def test_new_events_of_a_person_are_refused_until_that_is_lifted(sluice: Sluice)
 
     assert "for ever, and refuse new events?" in asks.stderr
     assert receipt["refuses"]
-    assert f"refused    new events, until `sluice forget --lift {receipt['id']}`" in listed
+    assert f"refused    new events, until `sluice forget --local --lift {receipt['id']}`" in listed
     assert "accepts events of these persons again" in lifted.stdout
     receipts = sluice.json("forget --list --local")
     assert [False] == [one["refuses"] for one in receipts if one["id"] == receipt["id"]]
