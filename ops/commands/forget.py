@@ -28,6 +28,7 @@ from ops.persons.person_search import (
     hours_of,
     in_objects,
     look,
+    lost_tables,
     make_key,
     receipts,
 )
@@ -229,7 +230,10 @@ def _forget(
     found = {place: held.in_td.get(place, Counter()) for place in held.columns}
     ask(stack, "counted", requests=ids, counts=_of_requests(of, found), clear=False)
     left_in_td, is_clear = _delete_in_td(stack, wanted, held, before)
-    ask(stack, "counted", requests=ids, counts=_of_requests(of, left_in_td), clear=is_clear)
+    lost = lost_tables(stack, wanted, held, ids)
+    gone = [".".join(place) for place, is_gone in lost.items() if is_gone]
+    is_clear = is_clear and all(is_gone or place[0] in held.shared for place, is_gone in lost.items())
+    ask(stack, "counted", requests=ids, counts=_of_requests(of, left_in_td), gone=gone, clear=is_clear)
     since = time.strftime("%Y-%m-%dT%H", time.gmtime(before / 1000 - 3600))
     recent = {f"{SPANS}{hour}/" for hour, *_ in hours if hour >= since}
     with screen.progress("forgetting", hidden=as_json, unit="folders") as show:

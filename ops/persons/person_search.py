@@ -2,7 +2,7 @@
 
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import batched
 from typing import Any
@@ -92,6 +92,7 @@ class Held:
         shared: those of the databases in which rows with the values may be other accounts'.
         folders: of the span objects that have rows.
         places: the spans that have rows.
+        listed: the databases whose tables Treasure Data lists.
         is_of_nobody: nothing was found, and Redis says that there is no such account.
     """
 
@@ -106,6 +107,7 @@ class Held:
     unread: int = 0
     folders: set[str] = field(default_factory=set)
     places: list[tuple[str, str]] = field(default_factory=list)
+    listed: set[str] = field(default_factory=set)
     is_of_nobody: bool = False
 
     @property
@@ -232,6 +234,7 @@ def _look(stack: Stack, wanted: WantedPersons, hours: Hours, held: Held, *, show
         if found is None:
             held.in_td[database, "*"] = None
             continue
+        held.listed.add(database)
         for table, columns in found.items():
             held.columns[database, table] = columns
     held.shared = set(answer.get("shared", ())) - set(wanted.databases)
@@ -288,6 +291,22 @@ def count_in_td(
         if counts is None or counts:
             found[database, table] = counts
     return found
+
+
+def lost_tables(
+    stack: Stack, wanted: WantedPersons, held: Held, requests: Collection[str]
+) -> dict[tuple[str, str], bool]:
+    """Return the tables in which an earlier run counted rows of requests, and whose column Treasure Data does not list any more.
+
+    With each goes whether Treasure Data says that it is gone: somebody has dropped or renamed it. Otherwise it may have the rows still.
+    """
+    counted = {table for one in receipts(stack) if one["id"] in requests for table in one["remaining"]}
+    lost: dict[tuple[str, str], bool] = {}
+    for database, table in (name.split(".") for name in sorted(counted)):
+        if database in held.listed and (database, table) not in held.columns:
+            answer = ask(stack, "count", database=database, table=table, **wanted.parts[0].members)
+            lost[database, table] = answer.get("is_gone", False)
+    return lost
 
 
 def _databases(stack: Stack, places: Iterable[tuple[str, str]], account: str) -> Iterator[str]:
