@@ -92,7 +92,7 @@ def _totals(reconciliation: Reconciliation) -> Table:
     table.add_row("delivered", f"{reconciliation.delivered.total():,}", "rows in the Treasure Data double")
     table.add_row("dead rows", f"{reconciliation.dead.total():,}", _codes(reconciliation.dead))
     waiting = {name: count for name, count in reconciliation.on_the_way.items() if count}
-    table.add_row("on the way", f"{sum(waiting.values()):,}", _codes(waiting))
+    table.add_row("in flight", f"{sum(waiting.values()):,}", _codes(waiting))
     return table
 
 
@@ -113,7 +113,7 @@ def _conclusion(reconciliation: Reconciliation) -> list[str]:
         lines.append(f"… and {len(reconciliation.mismatched_ids) - _SHOWN:,} more events")
     if not reconciliation.settled:
         waiting = {name: count for name, count in reconciliation.on_the_way.items() if count}
-        lines.append(f"Still on the way: {_codes(waiting)}")
+        lines.append(f"Still in flight: {_codes(waiting)}")
     return lines
 
 

@@ -67,7 +67,7 @@ def test_the_demo_fails_if_rows_are_not_delivered(tmp_path: Path) -> None:
 
     assert not adds_up
     assert "It does not add up." in out.getvalue()
-    assert "Still on the way: " in out.getvalue()
+    assert "Still in flight: " in out.getvalue()
 
 
 def test_the_command_reports_a_broken_recording(tmp_path: Path) -> None:
