@@ -32,6 +32,8 @@ _HTTP_SECONDS = 10
 _CLOCK_SECONDS = 30.0
 _NAMED = 5
 _PENDING = "PendingConfirmation"
+_ACCOUNT_CODES = ("unknown_account", "disabled_account", "revoked_key")
+"""Why the ingest refuses a key with a valid signature: the edge policy, which it reads every minute."""
 
 
 @dataclass
@@ -287,8 +289,11 @@ class Checks:
         said = f"{self._url} answered {_got(answer)} to the key {key_id} of {self.account}"
         if answer.status_code in (200, 400):  # 400: the key is accepted, the body has no event
             yield ok("write key", f"the key {key_id} of {self.account} is accepted")
-        elif answer.status_code in (401, 403):
+        elif answer.status_code == 401:
             advice = f"A new secret takes effect within five minutes; then `sluice keys verify KEY {self.stack.option}`."
+            yield fault("write key", said, advice, fault="write_key_refused")
+        elif answer.headers.get("x-sluice-error") in _ACCOUNT_CODES:
+            advice = f"A change of an account takes effect within a minute. `sluice accounts show {self.account} {self.stack.option}` shows it."
             yield fault("write key", said, advice, fault="write_key_refused")
         elif answer.status_code < 500:
             yield fault("write key", said, fault="write_key_refused")

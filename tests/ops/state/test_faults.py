@@ -327,6 +327,18 @@ def test_what_is_usual_for_a_while_is_no_fault(reason: str, minutes: int, health
     assert "2 rows" in first.verdict
 
 
+def test_a_new_secret_is_no_advice_for_an_account_that_the_ingest_refuses() -> None:
+    """It reads every minute which accounts are enabled."""
+
+    def enabled_just_now(stack: FaultyStack) -> None:
+        stack.api.code = "disabled_account"
+        api(403, "/v1/events")(stack)
+
+    [one], _ = read(Case("", enabled_just_now, "", ""))
+
+    assert "takes effect within a minute. `sluice accounts show shop --stack sluice-dev" in one["line"]
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_fault_is_named_with_one_step(case: Case) -> None:
     """Both commands name it, and nothing else; the step is a command, or that there is nothing to do."""
