@@ -14,6 +14,7 @@ from ops import screen
 from ops.commands import certify, keys, remove
 from ops.commands.preflight import check, plan_options, show
 from ops.cost.monthly import cost_line, monthly_cost
+from ops.deploy.preflight.planning import surveyed
 from ops.deploy.preflight.survey import Deployment
 from ops.deploy.stack_setup import SetupAnswers, StackSetup, ask_key, read_key
 from ops.moment import LENGTH
@@ -87,7 +88,10 @@ def command(
     it checks a deploy that is still to come, as `sluice preflight` does, and changes nothing.
     """
     if before:
-        key = read_key(answers.key_file) if answers.key_file else ("" if yes else ask_key(yes=False))
+        key = read_key(answers.key_file) if answers.key_file else ""
+        if not key and not yes:
+            surveyed(plan, "", "").client("sts").get_caller_identity()  # who cannot go on is asked nothing
+            key = ask_key(yes=False)
         raise click.exceptions.Exit(check(plan, key, answers.database, as_json=as_json))
     stack = deployed(plan.stack, plan.region or None)
     set_up(stack, answers, as_json=as_json)
