@@ -150,6 +150,8 @@ def _text(account: Account) -> str:
         parts.append(account.status)
     if account.revoked_key_ids:
         parts.append(f"revoked {','.join(sorted(account.revoked_key_ids))}")
+    fields = shown_fields(account)
+    parts += [f"{name}: {fields[name]}" for name in ("limits", "plan") if fields[name]]
     return ", ".join(parts)
 
 

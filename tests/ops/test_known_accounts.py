@@ -83,6 +83,8 @@ def test_a_damaged_account_is_shown_until_it_is_applied(stack: FaultyStack, tmp_
     assert ["damaged", "active"] == [one["status"] for one in view.state()["accounts"]["accounts"]]
     file.write_text("app: {database: app_db}")
     assert "~ app  damaged → app_db" in stack.run(f"accounts apply {file} --yes").stdout
+    file.write_text("blog: {database: blog_db, limits: {tables: 5}}")
+    assert '+ blog  blog_db, limits: {"tables":5}' in stack.run(f"accounts apply {file} --yes").stdout
 
     assert {} == stack.json("accounts list")["damaged"]
 
