@@ -168,7 +168,8 @@ def _code(totals: Mapping[str, int]) -> int:
 
 
 def _edit(stack: Stack, opened: list[ListedChunk], *, rejected: bool, yes: bool) -> int:
-    """Open dead rows or rejected events in an editor, and send what was changed; return the exit code."""
+    """Open dead rows or rejected events in an editor, oldest first, and send what was changed; return the exit code."""
+    opened = sorted(opened, key=lambda one: one.since)
     if rejected:
         known = known_accounts.known(stack)
         for name in known.damaged.keys() & {one.key.account for one in opened}:
