@@ -198,7 +198,7 @@ class Checks:
             yield fault("Redis", *advised(redis), fault=redis["error"])
         elif redis["applied_at"] is None:
             advice = f"Run `sluice accounts apply accounts.yaml {self.stack.option}`."
-            yield fault("Redis", "it is empty, so all rows wait in S3", advice, fault="redis_empty")
+            yield fault("Redis", "Redis is empty, so all rows wait in S3", advice, fault="redis_empty")
         else:
             known = parsed(redis)
             self._accounts = known.accounts
@@ -241,8 +241,13 @@ class Checks:
         self._missing = said.get("missing")
         if self._missing:
             names = ", ".join(self._missing)
-            are = "them; check the names" if len(self._missing) > 1 else "it; check the name"
-            yield warning("databases", f"{names}: not in Treasure Data yet. The first rows create {are}.")
+            if len(self._missing) == 1:
+                lacks = (
+                    f"Treasure Data has no database {names} yet. The first rows create it; check the name."
+                )
+            else:
+                lacks = f"Treasure Data has no databases {names} yet. The first rows create them; check the names."
+            yield warning("databases", lacks)
         if said.get("may_query") is False:
             why = "the API key may not query: the parameter UnaskableDoubt decides about rows that Treasure Data may have"
             yield unknown("query permission", why)

@@ -327,6 +327,15 @@ def test_what_is_usual_for_a_while_is_no_fault(reason: str, minutes: int, health
     assert "2 rows" in first.verdict
 
 
+def test_a_line_of_status_says_what_it_is_about() -> None:
+    """Unlike one of `doctor`, it does not begin with that."""
+    stack = FaultyStack()
+    stack.made.map(shop="shop_db", blog="blog_db")
+    assert "Note: Treasure Data has no databases blog_db, shop_db yet." in stack.run("status").stdout
+    stack.made.redis.flushall()
+    assert "ATTENTION: Redis is empty" in stack.run("status").stdout
+
+
 def test_a_new_secret_is_no_advice_for_an_account_that_the_ingest_refuses() -> None:
     """It reads every minute which accounts are enabled."""
 
