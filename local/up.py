@@ -102,7 +102,9 @@ def exclusive(home: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise NotStartedError(f"The stack is already running, as {home / DESCRIPTION} says.") from None
+            raise NotStartedError(
+                f"The stack in {home} is already running. `sluice status --local` shows it; Ctrl-C where it was started stops it."
+            ) from None
         yield
 
 
@@ -114,9 +116,9 @@ def run(home: Path, console: Console, options: argparse.Namespace) -> None:
         PartError: a part did not start.
     """
     started = time.monotonic()
-    console.print("Starting the pipeline on this machine …")
     description = home / DESCRIPTION
     with exclusive(home):
+        console.print("Starting the pipeline on this machine …")
         port = base_port(home, options.port)
         page_port = port + PORTS.index("page")
         parameters = {"LogLevel": options.log_level} if options.log_level else {}
