@@ -44,8 +44,8 @@ def answers_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--timeout",
         "patience",
         type=LENGTH,
-        default=1800.0,
-        show_default="30min",
+        default="30min",
+        show_default=True,
         help="How long to wait until a query sees the first row.",
     )
     @functools.wraps(command)
