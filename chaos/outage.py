@@ -65,7 +65,7 @@ class Story(Pipeline):
         return Counter(self.delivered) == Counter(self.sent.keys())
 
     def replay(self) -> Replayed:
-        """Replay the whole stream as `sluice replay --wait` does."""
+        """Replay the whole stream as `sluice replay` does, until nothing waits."""
         clock, audit = ManualClock(self.world.simulation.now), self.audit  # nothing runs while it reads
         stream = StreamReader(ReadableShards(self.world.stream, STREAM, clock), clock)  # type: ignore[arg-type]  # a double
         planned = Planned(Membership(audit.ledger, audit.objects))
@@ -130,7 +130,7 @@ def tell(story: Story, say: Callable[[str], None]) -> bool:
     left_out = len(sent) - len(story.delivered)
     note(f"A filter of the event source has left out records: {left_out:,} rows.")
     replayed = story.replay()
-    say(f"  sluice replay --wait: {replayed.sent:,} rows sent, {replayed.passed_over:,} skipped")
+    say(f"  sluice replay: {replayed.sent:,} rows sent, {replayed.passed_over:,} skipped")
     text = f"exactly the {left_out:,} rows that were left out are delivered"
     check(text, right=story.is_complete and 0 < left_out == replayed.sent)
 

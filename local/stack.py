@@ -150,12 +150,6 @@ class LocalStack:
         """Return whether a part has data in memory, so that it cannot be restarted."""
         return part.name in _KEEPING
 
-    def restart_functions(self) -> None:
-        """Restart the functions, so that they run the current code."""
-        for part in self.parts:
-            if part.name in _SERVICES:
-                part.pause(0)
-
     def part(self, name: str) -> Part:
         """Return the part with that name."""
         return next(part for part in self.parts if part.name == name)

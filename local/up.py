@@ -49,7 +49,6 @@ _ACCOUNT_SECONDS = 5.0
 _HISTORY_SECONDS = 3600.0
 _BASE_PORT = 8700
 _PORT_FILE = "port"
-_SOURCES = ("doubles", "ingest", "local", "ops", "shared", "worker")
 
 
 class NotStartedError(SluiceError):
@@ -121,7 +120,7 @@ def run(home: Path, console: Console, options: argparse.Namespace) -> None:
         console.print("Starting the pipeline on this machine …")
         port = base_port(home, options.port)
         page_port = port + PORTS.index("page")
-        parameters = {"LogLevel": options.log_level} if options.log_level else {}
+        parameters = {}
         if options.allowed_origins not in (None, "*"):  # the page sends events, too
             parameters["AllowedOrigins"] = f"{options.allowed_origins},http://127.0.0.1:{page_port}"
         if said := TEMPLATE.objections(parameters):
@@ -141,7 +140,7 @@ def run(home: Path, console: Console, options: argparse.Namespace) -> None:
                     for line in (*_addresses(stack, page.url), *next_steps(gateway, page.url)):
                         console.print(line, markup=False)
                     console.print(f"Ready after {time.monotonic() - started:.1f} s. Press Ctrl-C to stop.")
-                    _tend(stack, console, reload=options.reload)
+                    _tend(stack, console)
             finally:
                 description.unlink()
 
@@ -173,22 +172,12 @@ def page_of(stack: LocalStack, site: Website, outages: Outages) -> ConsolePage:
     )
 
 
-def _tend(stack: LocalStack, console: Console, *, reload: bool) -> NoReturn:
-    """Restart parts that die and, with `reload`, the functions whenever the code changes."""
-    changed = _last_change() if reload else 0.0
+def _tend(stack: LocalStack, console: Console) -> NoReturn:
+    """Restart parts that die."""
     while True:
         for line in stack.revive():
             console.print(f"{line}. Its log is in {stack.folder}.", markup=False)
-        if reload and (now := _last_change()) != changed:
-            changed = now
-            stack.restart_functions()
-            console.print("The code has changed. The functions were restarted.")
         time.sleep(_CHECK_SECONDS)
-
-
-def _last_change() -> float:
-    """Return when a module was last changed, UNIX seconds."""
-    return max(file.stat().st_mtime for package in _SOURCES for file in (ROOT / package).rglob("*.py"))
 
 
 def snippet(endpoint: str, key: str, sdk: Path = browser_sdk.FOLDER) -> str:
@@ -255,10 +244,6 @@ def main() -> None:
     )
     parser.add_argument(
         "--port", type=int, help="the first port; remembered for the next start (default: 8700)"
-    )
-    parser.add_argument("--reload", action="store_true", help="restart the functions when the code changes")
-    parser.add_argument(
-        "--log-level", choices=("INFO", "WARN"), help="log level of the functions (default: INFO)"
     )
     parser.add_argument("--allowed-origins", help="origins whose pages may read responses (default: *)")
     parser.add_argument(

@@ -59,7 +59,8 @@ _DENIED = {
     "AuthorizationError",
 }
 _THROTTLED = {"Throttling", "ThrottlingException", "TooManyRequestsException", "RequestLimitExceeded"}
-_GONE = {"ResourceNotFoundException", "NoSuchBucket", "AWS.SimpleQueueService.NonExistentQueue"}
+_GONE = {"ResourceNotFoundException", "NoSuchBucket", "404", "AWS.SimpleQueueService.NonExistentQueue"}
+"""404 is HeadBucket's, whose answer has no body."""
 _ABSENT = ("NotFound", "NoSuch", "NonExistent", "DoesNotExist", "404")
 _NEW_CREDENTIALS = "log in again (`aws sso login`, or new keys in the environment) and repeat the command"
 

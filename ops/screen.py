@@ -203,11 +203,20 @@ def confirm(question: str, *, yes: bool) -> None:
     """
     if yes:
         return
-    is_agreed = _answered(lambda: click.confirm(question, err=True))
+    is_agreed = agrees(question)
     if is_agreed is None:
         raise Failure("nothing was done, because there was no answer: without a terminal, add --yes")
     if not is_agreed:
         raise click.Abort
+
+
+def agrees(question: str, *, default: bool = False) -> bool | None:
+    """Return whether the answer to a question is yes; None if nobody answers.
+
+    Raises:
+        click.exceptions.Exit: Ctrl-C was pressed.
+    """
+    return _answered(lambda: click.confirm(question, default=default, err=True))
 
 
 def ask(question: str, otherwise: str, *, yes: bool, hidden: bool = False) -> str:

@@ -170,8 +170,11 @@ class Stack:
         return answer
 
     def http(self) -> requests.Session:
-        """Return what calls the API."""
-        return requests.Session()
+        """Return what calls the API. It trusts whom boto3 trusts, such as the certificates of a company's proxy."""
+        session = requests.Session()
+        if bundle := os.environ.get("AWS_CA_BUNDLE"):
+            session.verify = bundle
+        return session
 
 
 def advised(answer: Mapping[str, str]) -> tuple[str, str]:

@@ -94,6 +94,10 @@ def command(
         f"This runs {screen.plural(len(wanted), 'step')} on {stack.name}, for up to an hour and a half, and breaks and restores parts of it. Continue?",
         yes=yes,
     )
+    try:  # not only once an hour has passed
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Failure(f"{folder} cannot be made: {error.strerror}. Name another folder with --to") from error
     stage = open_stage(stack, account, repairs, clock, endpoint=endpoint)
     is_interrupted = carry_out(stage, [one for one in STEPS if one.name in wanted], hidden=as_json)
     report = _report(stage, endpoint)
@@ -130,11 +134,10 @@ def _report(stage: DeployedStage, endpoint: str) -> CertificationReport:
 
 def _write(report: CertificationReport, folder: Path) -> list[Path]:
     """Write the report as Markdown and as JSON, and return the files."""
-    folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"sluice-certify-{report.stack}-{report.began[:10]}.md"
-    file.write_text(report.markdown())
+    screen.write(file, report.markdown())
     document = file.with_suffix(".json")
-    document.write_text(json.dumps(report.document(), indent=2) + "\n")
+    screen.write(document, json.dumps(report.document(), indent=2) + "\n")
     return [file, document]
 
 

@@ -7,7 +7,7 @@ from ops.books.ledger_repair import LedgerRepair
 from ops.failure import FORESEEN, UNFINISHED, Failure, explained
 from ops.stack import Stack, works_on_stack
 from ops.state.checks import TEST_TABLE, Checks
-from ops.state.doctor_event import DoctorEvent
+from ops.state.doctor_event import send_test_event
 from ops.state.faults import findings
 from ops.state.finding import Finding, fault, ok, unknown
 from ops.state.stack_state import StackState, StateReader
@@ -48,7 +48,7 @@ def command(
     checks = Checks(stack, account)
     found = findings(_state(StateReader(stack, checks=checks)), stack.option)
     if not no_event and all(one.state not in ("fault", "holding") or one.fault == "dead" for one in found):
-        found.append(checks.against_event() or DoctorEvent(stack, checks.key).send())
+        found.append(checks.against_event() or send_test_event(stack, checks.key))
     if not as_json:
         for one in sorted(found, key=lambda one: -one.rank):
             one.show()
@@ -71,7 +71,7 @@ def command(
 def _state(reader: StateReader) -> StackState:
     """Return the state; if it cannot be read, what the checks found."""
     try:
-        return reader.state(None, None, balanced=False)
+        return reader.state()
     except FORESEEN as error:
         checks = [*reader.check(), unknown("rows", explained(error).message)]
         return StackState(checks=checks)

@@ -40,22 +40,17 @@ group = CommandGroup(
     type=click.IntRange(0, 9999),
     help="Serial number, to issue another key under the same secret.",
 )
-@click.option("--secret", "secret_id", metavar="ID", help="Sign with this secret. Default: the newest.")
 @click.option("--table", default="pageviews", show_default=True, help="Table to use in the code to paste.")
 @screen.json_option
-def issue(
-    stack: Stack, account: str, *, serial: int | None, secret_id: str | None, table: str, as_json: bool
-) -> None:
+def issue(stack: Stack, account: str, *, serial: int | None, table: str, as_json: bool) -> None:
     """Print a write key for ACCOUNT, with code to paste.
 
-    The same account, secret and serial number always give the same key. Nothing is stored.
+    The newest secret signs it. The same account, secret and serial number always give the same key. Nothing is stored.
     """
     if said := known_accounts.misnamed(account, table):
         raise Failure(said)
     signing = signing_secrets(stack)
-    secret_id = secret_id or next(reversed(signing))
-    if secret_id not in signing:
-        raise Failure(f"there is no secret {secret_id}: the valid ones are {', '.join(signing)}")
+    secret_id = next(reversed(signing))
     key_id = secret_id if serial is None else f"{secret_id}-{serial}"
     key = write_key.sign(account, key_id, signing[secret_id])
     script, about_script = _script(stack, key, table)

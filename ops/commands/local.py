@@ -27,19 +27,13 @@ _SECONDS = 15.0
     type=click.IntRange(1024, 65_000),
     help="First of the ports to use; remembered. Default: 8700.",
 )
-@click.option("--reload", is_flag=True, help="Restart the functions when the code changes.")
-@click.option(
-    "--log-level", type=click.Choice(["INFO", "WARN"]), help="Log level of the functions. Default: INFO."
-)
 @click.option(
     "--allowed-origins",
     metavar="ORIGINS",
     help="Origins of your pages, separated by commas, if they use td-js-sdk 3 or 4.",
 )
 @click.pass_context
-def command(
-    ctx: click.Context, *, port: int | None, reload: bool, log_level: str | None, allowed_origins: str | None
-) -> None:
+def command(ctx: click.Context, *, port: int | None, allowed_origins: str | None) -> None:
     """Run the whole pipeline on this machine, for --local in other commands. Ctrl-C stops it."""
     if ctx.invoked_subcommand is not None:
         return
@@ -50,8 +44,6 @@ def command(
         )
     words = [sys.executable, "-m", "local.up", "--home", str(home())]
     words += ["--port", str(port)] if port else []
-    words += ["--reload"] if reload else []
-    words += ["--log-level", log_level] if log_level else []
     words += ["--allowed-origins", allowed_origins] if allowed_origins else []
     os.chdir(Path(__file__).parents[2])
     os.execv(sys.executable, words)  # noqa: S606 -- our own module

@@ -29,7 +29,6 @@ from worker.record import START
 from worker.span import Place, Span
 
 _PLACES = 100  # spans in one invocation of a forced replay
-_WAIT_SECONDS = 15.0  # between two looks at what still waits
 
 
 @click.command("replay")
@@ -43,7 +42,6 @@ _WAIT_SECONDS = 15.0  # between two looks at what still waits
     help="End time (exclusive) or sequence number (inclusive). Default: now.",
 )
 @click.option("--shard", "only", metavar="ID", help="Only this shard. Required with sequence numbers.")
-@click.option("--wait", "waits", is_flag=True, help="Wait until every row of the range is delivered or dead.")
 @click.option("--force", is_flag=True, help="Send delivered rows once more, from S3. Needs --from and --to.")
 @click.option(
     "--tag",
@@ -61,7 +59,6 @@ def command(
     start: RangeEnd,
     end: RangeEnd,
     only: str | None,
-    waits: bool,
     force: bool,
     tag: str | None,
     account: str | None,
@@ -106,7 +103,7 @@ def command(
     if dry_run:
         _count(reader, shards, start, end, as_json=as_json)
         return
-    raise click.exceptions.Exit(_run(stack, reader, shards, start, end, waits=waits, as_json=as_json))
+    raise click.exceptions.Exit(_run(stack, reader, shards, start, end, as_json=as_json))
 
 
 def _is_reversed(start: RangeEnd, end: RangeEnd) -> bool:
@@ -137,7 +134,6 @@ def _run(
     start: RangeEnd,
     end: RangeEnd,
     *,
-    waits: bool,
     as_json: bool,
 ) -> int:
     """Replay shards, have the sender take what waits, and report what became of each row; return the exit code."""
@@ -159,7 +155,7 @@ def _run(
         except HoldsError as error:
             code, stopped = UNFINISHED, f"{error} (`sluice status {stack.option}` shows why)"
     if not code:
-        _send_waiting(stack, planned, reader.clock, waits=waits, as_json=as_json)
+        _send_waiting(stack, planned, as_json=as_json)
     replayed = planned.replayed(sum(one.rows for one in done.values()))
     records = sum(one.records for one in done.values())
     if as_json:
@@ -177,19 +173,14 @@ def _run(
     return code
 
 
-def _send_waiting(stack: Stack, planned: Planned, clock: Clock, *, waits: bool, as_json: bool) -> None:
-    """Have the sender take the chunks that wait; with `waits`, until none does."""
-    ledger, doing = stack.ledger(), "sending what waits"
+def _send_waiting(stack: Stack, planned: Planned, *, as_json: bool) -> None:
+    """Have the sender take the chunks that wait."""
+    ledger, doing, waiting = stack.ledger(), "sending what waits", planned.waiting()
+    event = {"chunks": [name for names in waiting.values() for name in names]}
     with screen.progress(doing, hidden=as_json, unit="rows delivered") as show:
-        while waiting := planned.waiting():
-            event = {"chunks": [name for names in waiting.values() for name in names]}
-            send(stack, event, lambda rows: show(description=doing, completed=rows))
-            for places in batched(waiting, _PLACES, strict=False):
-                planned.refresh(ledger.get_all(places).values())
-            if not waits:
-                return
-            if planned.waiting():
-                clock.sleep(_WAIT_SECONDS)
+        send(stack, event, lambda rows: show(description=doing, completed=rows))
+    for places in batched(waiting, _PLACES, strict=False):
+        planned.refresh(ledger.get_all(places).values())
 
 
 def _fixed(border: RangeEnd) -> int:

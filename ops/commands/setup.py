@@ -11,7 +11,7 @@ from typing import Any, cast
 import click
 
 from ops import screen
-from ops.commands import certify, keys, remove
+from ops.commands import keys
 from ops.commands.preflight import check, plan_options, show
 from ops.cost.monthly import cost_line, monthly_cost
 from ops.deploy.preflight.planning import surveyed
@@ -103,9 +103,7 @@ def set_up(stack: Stack, answers: SetupAnswers, *, as_json: bool) -> None:
     Raises:
         Failure: a step failed.
     """
-    clock = SystemClock()
-
-    setup = StackSetup(stack, answers, clock)
+    setup = StackSetup(stack, answers, SystemClock())
     try:
         with redirect_stdout(sys.stderr if as_json else sys.stdout):
             found = show(setup.steps(), as_json=as_json)
@@ -116,8 +114,6 @@ def set_up(stack: Stack, answers: SetupAnswers, *, as_json: bool) -> None:
         screen.show_json({"steps": [asdict(one) for one in found]} | _document(setup))
         return
     _hand_over(setup)
-    if not answers.yes and sys.stdin.isatty():
-        offer_certification(stack)
 
 
 def _document(setup: StackSetup) -> dict[str, Any]:
@@ -151,17 +147,3 @@ def _hand_over(setup: StackSetup) -> None:
             ("remove everything", f"sluice remove {stack.option}"),
         ],
     )
-
-
-def offer_certification(stack: Stack) -> None:
-    """Offer to test every promise on this stage, and then to keep or remove it. Never for prod."""
-    if stack.parameters.get("Stage") == "prod":
-        return
-    question = (
-        "\nTest every promise on this stage now? That takes about an hour and a half and costs a few cents"
-    )
-    if not click.confirm(question, default=False, err=True):
-        return
-    certify.command.main(["--yes", "--despite-traffic"], standalone_mode=False, obj=stack)
-    if not click.confirm("Keep this stage", default=True, err=True):
-        remove.command.main([], standalone_mode=False, obj=stack)

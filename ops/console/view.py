@@ -43,7 +43,7 @@ class ConsoleView:
         stack, clock = self.stack, self.clock
         # A key tried every minute would show among the events as a refused request.
         look = StateReader(stack, checks=Checks(stack, tries_key=False))
-        self._look = Refreshed(lambda: look.state(None, None, balanced=False), self.look_seconds, clock)
+        self._look = Refreshed(look.state, self.look_seconds, clock)
         self._counted = Refreshed(self._count, self.count_seconds, clock, share=self.count_share)
         self._accounts = Refreshed(lambda: known_accounts.known(stack), self.account_seconds, clock)
 

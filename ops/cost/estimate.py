@@ -33,8 +33,8 @@ COLD_SHARE, COLD_SECONDS = 0.002, 0.5
 """Assumed: the share of requests that start a function instance, and how long the start is billed."""
 PEAK = 5
 """Assumed: the busiest hour's rate, as a multiple of the month's mean."""
-REQUEST_LOG_BYTES, BATCH_LOG_BYTES, RUN_LOG_BYTES = 0, 550, 400
-"""Counted: an accepted request logs nothing, a batch and a run of the sender log one line each, with 26 bytes of overhead."""
+BATCH_LOG_BYTES, RUN_LOG_BYTES = 550, 400
+"""Counted: a batch and a run of the sender log one line each, with 26 bytes of overhead; an accepted request logs nothing."""
 SENDER_READS = 16
 """Counted: queries of a run of the sender that finds nothing waiting."""
 ACCESS_LOG_BYTES = 450
@@ -353,7 +353,7 @@ class _Estimate:
         return Line("KMS", calls / 1e4 * self._p["key_calls"], f"{short(calls)} requests to AWS's own keys")
 
     def _logs(self) -> Line:
-        of_request = REQUEST_LOG_BYTES + self._s.access_log * ACCESS_LOG_BYTES
+        of_request = self._s.access_log * ACCESS_LOG_BYTES
         runs = HOURS * 60 / self._s.sender_minutes
         taken = self._w.requests * of_request + self._batches * BATCH_LOG_BYTES + runs * RUN_LOG_BYTES
         taken /= 1e9

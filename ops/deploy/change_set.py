@@ -48,8 +48,8 @@ class ChangeSet:
         names: Collection[str] = (),
         *,
         waiting: Callable[[], None] = lambda: None,
-    ) -> bool:
-        """Create or update the stack, with a change set of a new name. Return whether anything had to change.
+    ) -> None:
+        """Create or update the stack, with a change set of a new name, unless nothing has to change.
 
         Parameters that are not given keep their values and, without the URL of one in S3, the template stays. `names` are the parameters
         of the one in S3: CloudFormation rejects others, which the stack may have from a later version. `waiting` is called at each poll.
@@ -88,13 +88,12 @@ class ChangeSet:
             self.cloudformation.delete_change_set(StackName=self.stack, ChangeSetName=name)
             reason = made.get("StatusReason", "")
             if "didn't contain changes" in reason or "No updates are to be performed" in reason:
-                return False
+                return
             raise Failure(f"CloudFormation rejects the change of {self.stack}: {reason}") from None
         self.cloudformation.execute_change_set(
             StackName=self.stack, ChangeSetName=name, ClientRequestToken=name
         )
         self._wait(waiting, name)
-        return True
 
     def _wait(self, waiting: Callable[[], None], name: str) -> None:
         until = self.clock.now() + _PATIENCE_SECONDS

@@ -123,7 +123,7 @@ class FirstRow:
             return False
 
     def _verdict(self) -> Finding:
-        state = StateReader(self.stack).state(None, None, balanced=False)
+        state = StateReader(self.stack).state()
         return summary(state, findings(state, self.stack.option))[0]
 
     def _unseen(self, seconds: float, verdict: Finding) -> str:

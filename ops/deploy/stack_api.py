@@ -1,6 +1,5 @@
 """Sends requests to a deployed stack's API."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -55,11 +54,8 @@ class StackApi:
     def of(cls, stack: Stack, clock: Clock) -> "StackApi":
         """Return the API of a stack. DNS cannot resolve the address that an emulator gives it, so the emulator's is used."""
         url = stack.outputs["ApiUrl"]
-        session = requests.Session()
-        if bundle := os.environ.get("AWS_CA_BUNDLE"):
-            session.verify = bundle
         endpoint = "" if _host(url) in _LOOPBACK else emulator_of(stack)
-        return cls(url, session, endpoint, clock, stack.option)
+        return cls(url, stack.http(), endpoint, clock, stack.option)
 
     def request(
         self, method: str, target: str, body: bytes | str | None = None, headers: Mapping[str, str] = {}

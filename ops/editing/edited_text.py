@@ -82,7 +82,7 @@ class Editor:
                 return read(text)
             except EditRefusedError as mistake:
                 screen.note(str(mistake))
-                if not click.confirm("Edit again?", default=True, err=True):
+                if not screen.agrees("Edit again?", default=True):
                     raise Failure(f"{mistake}; nothing was changed") from mistake
         return []
 

@@ -202,7 +202,10 @@ class Checks:
         else:
             known = parsed(redis)
             self._accounts = known.accounts
-            self._without_account = "there is no active account"
+            is_damaged = self.account in known.damaged
+            self._without_account = (
+                f"{self.account} is damaged" if is_damaged else "there is no active account"
+            )
             count = screen.plural(len(self._accounts), "account")
             yield ok("Redis", f"{count}, applied {known.applied_at}")
             if known.damaged:

@@ -1,7 +1,7 @@
 """The test event of `sluice doctor`: sent through the stack, and looked for in the ledger."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from uuid import uuid4
 
 import requests
@@ -20,55 +20,44 @@ _CLOCK_SECONDS = 30.0
 _FOUND_SECONDS = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class DoctorEvent:
-    """Sends a test event with a write key, and finds it in the ledger."""
-
-    stack: Stack
-    key: str
-
-    def send(self) -> Finding:
-        """Send one test event, and wait until the ledger has settled it."""
-        url, mark = self.stack.outputs["ApiUrl"], f"sluice-doctor-{uuid4()}"
-        event = {"table": TEST_TABLE, "event_id": mark}
-        try:
-            answer = self.stack.http().post(
-                f"{url}/v1/events",
-                json={"events": [event]},
-                headers={"x-write-key": self.key},
-                timeout=_CLOCK_SECONDS,
-            )
-        except requests.RequestException as error:
-            return fault("test event", f"it could not be sent: {type(error).__name__}")
-        if answer.status_code != 200:
-            return fault("test event", f"{url} answered {answer.status_code}: {answer.text[:200]}")
-        started, patience = time.time(), _FOUND_SECONDS + self.stack.window_seconds
-        place = None
-        while time.time() - started < patience:
-            place = place or self._find(mark, started - _CLOCK_SECONDS, started + patience)
-            span = None if place is None else self._settled(*place)
-            if span is not None:
-                return outcome(span, time.time() - started, self.stack.option)
-            time.sleep(1)
-        return fault(
-            "test event",
-            f"accepted, but not settled after {patience:.0f} s: `sluice status {self.stack.option}` shows why",
+def send_test_event(stack: Stack, key: str) -> Finding:
+    """Send one test event with a write key, and wait until the ledger has settled it."""
+    url, mark = stack.outputs["ApiUrl"], f"sluice-doctor-{uuid4()}"
+    event = {"table": TEST_TABLE, "event_id": mark}
+    try:
+        answer = stack.http().post(
+            f"{url}/v1/events",
+            json={"events": [event]},
+            headers={"x-write-key": key},
+            timeout=_CLOCK_SECONDS,
         )
+    except requests.RequestException as error:
+        return fault("test event", f"it could not be sent: {type(error).__name__}")
+    if answer.status_code != 200:
+        return fault("test event", f"{url} answered {answer.status_code}: {answer.text[:200]}")
+    started, patience = time.time(), _FOUND_SECONDS + stack.window_seconds
+    place = None
+    while time.time() - started < patience:
+        place = place or _find(stack, mark, started - _CLOCK_SECONDS, started + patience)
+        span = None if place is None else stack.membership().locate(*place)
+        if isinstance(span, Span) and span.settled:
+            return outcome(span, time.time() - started, stack.option)
+        time.sleep(1)
+    return fault(
+        "test event",
+        f"accepted, but not settled after {patience:.0f} s: `sluice status {stack.option}` shows why",
+    )
 
-    def _find(self, mark: str, since: float, until: float) -> tuple[ChainId, Number] | None:
-        """Return where the test event is on the stream: its shard's chain and its record's number."""
-        stream = self.stack.shards()
-        for shard in stream.all():
-            for page in stream.pages(shard.shard_id, Position(moment=since), until):
-                for record in page.records:
-                    if mark.encode() in record["Data"]:
-                        return shard.chain, number(record["SequenceNumber"])
-        return None
 
-    def _settled(self, chain: ChainId, number: Number) -> Span | None:
-        """Return the span of the test event once it is settled."""
-        span = self.stack.membership().locate(chain, number)
-        return span if isinstance(span, Span) and span.settled else None
+def _find(stack: Stack, mark: str, since: float, until: float) -> tuple[ChainId, Number] | None:
+    """Return where the test event is on the stream: its shard's chain and its record's number."""
+    stream = stack.shards()
+    for shard in stream.all():
+        for page in stream.pages(shard.shard_id, Position(moment=since), until):
+            for record in page.records:
+                if mark.encode() in record["Data"]:
+                    return shard.chain, number(record["SequenceNumber"])
+    return None
 
 
 def outcome(span: Span, seconds: float, option: str) -> Finding:

@@ -139,7 +139,9 @@ class StateReader:
         self._ledger = self.stack.ledger()
         self._accounting = accounting(self.stack)
 
-    def state(self, since: float | None, until: float | None, *, balanced: bool) -> StackState:
+    def state(
+        self, since: float | None = None, until: float | None = None, *, balanced: bool = False
+    ) -> StackState:
         """Return the current state. If `balanced`, reconcile what was planned from `since` to `until`, UNIX seconds.
 
         If a resource of the stack is gone, or does not answer, the state is what the checks found.

@@ -1,11 +1,11 @@
 """Rereads a range of a shard, and passes to the worker what is in no span."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from ops import screen
+from ops.background import begun
 from ops.books.accounting import row_count
 from ops.books.replayed import Planned
 from ops.stream.reader import RangeEnd, Read, StreamReader, arrival, batches_of, member
@@ -105,8 +105,7 @@ def _unsettled(batch: list[Read], answer: dict[str, Any]) -> list[Read]:
 
 def _ahead(made: Iterator[list[Read]]) -> Iterator[list[Read]]:
     """Yield batches while a thread reads the next one. At most two are in memory."""
-    with ThreadPoolExecutor(1, "reading ahead") as thread:
-        coming = thread.submit(next, made, None)
-        while (batch := coming.result()) is not None:
-            coming = thread.submit(next, made, None)
-            yield batch
+    coming = begun(lambda: next(made, None))
+    while (batch := coming.result()) is not None:
+        coming = begun(lambda: next(made, None))
+        yield batch

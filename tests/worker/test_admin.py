@@ -1,6 +1,7 @@
 """The admin function: accounts and checks."""
 
 from copy import replace
+from functools import partial
 from typing import Any
 from unittest.mock import Mock
 
@@ -112,20 +113,16 @@ def test_an_incomplete_redis_is_never_published() -> None:
 
 
 def test_a_damaged_account_stays_published_until_it_is_repaired_or_removed() -> None:
-    """The edge policy would otherwise refuse its events. If that has lost it too, it must be repaired first."""
+    """The edge policy would otherwise refuse its events, and forgetting not know its database. If it is lost there too, nothing is published."""
     made = delivery()
     made.redis.hset(KEYS.of("closed"), mapping={"plan": "{"})
-    applied: dict[str, Any] = {"do": "apply", "accounts": {"shop": SHOP}}
-    for event in ({"do": "publish"}, {"do": "change", "account": "shop", "fields": SHOP}, applied):
-        answer = ask(made, **event)
+    apply = partial(ask, made, do="apply", accounts={"shop": SHOP})
+    for answer in (ask(made, do="publish"), ask(made, do="change", account="shop", fields=SHOP), apply()):
         assert ({"shop"}, {"closed"}) == (answer["accounts"].keys(), answer["damaged"].keys())
-        assert PolicyEntry("disabled") == published(made).account("closed")
+    assert PolicyEntry("disabled") == published(made).account("closed")
     made.s3.delete_object(Bucket=BUCKET, Key=policy.KEY)
-    assert ["accounts_incomplete"] * 2 == [
-        ask(made, **event)["error"] for event in ({"do": "publish"}, applied)
-    ]
-    assert {} == ask(made, **applied, removes_damaged=True)["damaged"]
-
+    assert ["accounts_incomplete"] * 2 == [one["error"] for one in (ask(made, do="publish"), apply())]
+    assert {} == apply(removes_damaged=True)["damaged"]
     assert {"shop"} == published(made).entries.keys()
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
+from ops.cost.estimate import Setup
 from ops.deploy.preflight.survey import Survey
 from ops.failure import if_there
 from ops.state.finding import Finding, fault, ok, unknown, warning
@@ -39,7 +40,7 @@ def concurrency(survey: Survey) -> Iterator[Finding]:
         yield warning(
             "concurrency",
             "Nothing is reserved, so many requests at once can leave deliveries waiting.",
-            f"Set IngestConcurrency={most // 2} WorkerConcurrency={max(most // 10, 2 * _most_shards(survey))}.",
+            f"Set IngestConcurrency={most // 2} WorkerConcurrency={max(most // 10, 2 * Setup.of(survey.values).most_shards)}.",
         )
     else:
         yield ok("concurrency", f"{most:,}{f', {wanted} of them reserved' if wanted else ''}")
@@ -58,11 +59,6 @@ def _reserved(survey: Survey, values: Mapping[str, str]) -> int:
 def _throttle(most: int) -> str:
     """Return the API's throttle that leaves half of the account's concurrency: a request takes about 50 ms."""
     return f"ThrottlingRate={most // 2 * 20} ThrottlingBurst={most // 2}"
-
-
-def _most_shards(survey: Survey) -> int:
-    values = survey.values
-    return int(values["ShardCount"] if values["StreamMode"] == "PROVISIONED" else values["MaxShards"])
 
 
 def stream(survey: Survey) -> Iterator[Finding]:
@@ -87,7 +83,7 @@ def stream(survey: Survey) -> Iterator[Finding]:
         if mode == "ON_DEMAND":
             own = 0  # only then do they count
         least = int(survey.values["ShardCount"]) if survey.values["StreamMode"] == "PROVISIONED" else 1
-        wanted, possible = max(0, least - own), max(0, _most_shards(survey) - own)
+        wanted, possible = max(0, least - own), max(0, Setup.of(survey.values).most_shards - own)
     if used + wanted > limit:
         yield fault(
             "stream",

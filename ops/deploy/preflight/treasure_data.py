@@ -8,14 +8,11 @@ from botocore.exceptions import ClientError
 from ops.deploy.preflight.survey import Survey
 from ops.deploy.td_client import SiteClient
 from ops.state.finding import Finding, fault, ok, unknown
+from worker.health import PROBE_TABLE, SENDER_PROBE_SECONDS
 from worker.rows import compress
 from worker.states import Event
 
-PROBE_TABLE = "sluice_probe"
-"""The target of an empty import, whose response shows whether the key may import. The table need not exist."""
-
 _API_KEY = re.compile(r"([1-9][0-9]*/)?[a-f0-9]{40}")
-_PROBE_SECONDS = 10.0
 
 
 def treasure_data(survey: Survey) -> Iterator[Finding]:
@@ -85,7 +82,7 @@ def _elsewhere(survey: Survey, here: tuple[str, str], key: str) -> Finding:
 
 
 def _import_right(site: SiteClient, database: str) -> Finding:
-    outcome = site.send(database, PROBE_TABLE, "0" * 32, compress(b""), _PROBE_SECONDS)
+    outcome = site.send(database, PROBE_TABLE, "0" * 32, compress(b""), SENDER_PROBE_SECONDS)
     if outcome.refused_key is not None:
         return fault(
             "import permission", f"The key may not import into {database}.", "Give its user this permission."

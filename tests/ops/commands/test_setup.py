@@ -10,13 +10,12 @@ from uuid import uuid4
 
 import boto3
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from redis import Redis
 
 from doubles.clock import ManualClock
 from doubles.iam import REGION
 from doubles.treasure_data import API_KEY
-from ops.commands.setup import offer_certification
 from ops.deploy.first_row import FirstRow
 from ops.deploy.stack_api import HttpAnswer, StackApi
 from ops.deploy.stack_setup import SetupAnswers, StackSetup
@@ -246,15 +245,3 @@ def test_a_missing_or_wrong_answer_ends_with_its_option(site: Site, options: str
     words = options.replace("KEY", str(site.key_file)).split()
 
     _check_failure(site.run("--yes", *words), expected)
-
-
-@pytest.mark.parametrize(("stage", "said"), [("dev", "Test every promise on this stage now?"), ("prod", "")])
-def test_a_certification_is_offered_but_not_run_unless_wanted(stage: str, said: str) -> None:
-    """It takes an hour, so the default is no. In prod, it would replace the API key and cut off Redis."""
-    session = boto3.Session("key", "secret", region_name="eu-central-1")
-    with CliRunner(mix_stderr=False).isolation(input="\n") as (_, errors, *_more):
-        offer_certification(Stack(f"sluice-{stage}", {}, session, parameters={"Stage": stage}))
-        asked: Any = errors
-
-        assert said in asked.getvalue().decode()
-        assert (not said) == (asked.getvalue() == b"")

@@ -237,7 +237,7 @@ CASES = (
     Case("ledger_gone", of_client("dynamodb", gone(), *LEDGER_CALLS), "`sam deploy`", "ledger", hides=("worker",), order=9, blinds=True),
     Case("ledger_inactive", answered("dynamodb", "describe_table", "Table", TableStatus="CREATING"), "`aws dynamodb describe-table", "ledger", order=9),
     Case("ledger_restored", restored, "--repair-ledger`", "ledger", ("worker",), 5, before=lambda stack: take(stack, "shop")),
-    Case("bucket_gone", of_client("s3", gone("NoSuchBucket"), "head_bucket"), "`sam deploy`", "bucket"),
+    Case("bucket_gone", of_client("s3", gone("404"), "head_bucket"), "`sam deploy`", "bucket"),
     Case("queue_gone", of_client("sqs", gone(NO_QUEUE), "get_queue_attributes"), "`sam deploy`", "queue", blinds=True),
     Case("alarm:overflow-volume", lambda stack: stack.alarms.append("overflow-volume"), "docs/operations.md#alarms", "alarm"),
 )
