@@ -18,6 +18,7 @@ from worker.account_store import applied
 TARGETS = {
     "td": "Treasure Data answers 503 to everything",
     "td:DATABASE": "Treasure Data answers 503 for one database",
+    "td:DATABASE=STATUS": "Treasure Data answers imports into one database with a status, such as 403",
     "td:DATABASE.TABLE=STATUS": "Treasure Data answers imports into one table with a status, such as 422",
     "answers": "Treasure Data accepts imports, but its responses are lost",
     "redis": "Valkey is down",

@@ -5,8 +5,6 @@ A part that dies is restarted. Ports are the same at every start, so that snippe
 
 import argparse
 import fcntl
-import json
-import os
 import shutil
 import socket
 import sys
@@ -97,26 +95,17 @@ def exclusive(home: Path) -> Iterator[None]:
     """
     try:
         home.mkdir(parents=True, exist_ok=True)
-        lock = (home / "lock").open("a+")
+        lock = (home / "lock").open("a")
     except OSError as error:
         raise NotStartedError(f"{home}: {error.strerror}. Set SLUICE_HOME to another folder.") from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            lock.seek(0)
-            raise NotStartedError(_running(home, lock.read())) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+            raise NotStartedError(
+                f"The stack in {home} is already running. `sluice status --local` shows it; Ctrl-C where it was started stops it."
+            ) from None
         yield
-
-
-def _running(home: Path, pid: str) -> str:
-    """Return how to use and how to stop the stack that is running in a folder."""
-    description = home / DESCRIPTION
-    page = f" (its page: {json.loads(description.read_text())['page']})" if description.exists() else ""
-    return f"The stack is already running{page}. To stop it, press Ctrl-C where it runs, or: kill {pid}"
 
 
 def run(home: Path, console: Console, options: argparse.Namespace) -> None:

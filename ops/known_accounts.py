@@ -84,10 +84,9 @@ def check(stack: Stack, name: str | None) -> None:
     existing = sorted(found.accounts.keys() | found.damaged.keys())
     if found.applied_at is None or not existing or name in existing:
         return
-    similar = ", ".join(get_close_matches(name, existing, _MOST_NAMES, cutoff=0.0))
-    raise Failure(
-        f"there is no account {name}: the names most like it are {similar}. `sluice accounts list {stack.option}` lists all"
-    )
+    similar = ", ".join(get_close_matches(name, existing, _MOST_NAMES))
+    alike = f"Similar names: {similar}. " if similar else ""
+    raise Failure(f"there is no account {name}. {alike}`sluice accounts list {stack.option}` lists all")
 
 
 def note(stack: Stack, name: str) -> Failure | None:
@@ -151,6 +150,8 @@ def _text(account: Account) -> str:
         parts.append(account.status)
     if account.revoked_key_ids:
         parts.append(f"revoked {','.join(sorted(account.revoked_key_ids))}")
+    fields = shown_fields(account)
+    parts += [f"{name}: {fields[name]}" for name in ("limits", "plan") if fields[name]]
     return ", ".join(parts)
 
 

@@ -22,7 +22,7 @@ since_option = click.option(
     "--since",
     type=MOMENT,
     default="1d",
-    show_default="a day ago",
+    show_default=True,
     help="Begin at this time, or so long ago, such as 3d. S3 has the rows of ArchiveDays.",
 )
 """Selects events that arrived."""

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -153,6 +154,8 @@ class Stack:
             raise Failure(
                 f"{output} failed: {content.get('errorType')}: {content.get('errorMessage')}; see its log for details"
             )
+        if "error" in content:  # a function does not know how commands name its stack
+            content["message"] = re.sub("`(sluice [^`]+)`", rf"`\1 {self.option}`", content["message"])
         return content
 
     def administer(self, **event: Any) -> dict[str, Any]:

@@ -111,7 +111,9 @@ class Watermarks:
         # all messages that were sent by then were on the stream at a time that every shard has passed
         proved = [sent for sent, at in self._drained() if (at + CLOCK_SECONDS) * 1000 <= passed]
         if not proved:
-            raise UnprovenError("not every shard has passed a time at which the overflow queue was empty")
+            raise UnprovenError(
+                "only some seven minutes after the overflow queue was seen empty is it certain that all it had is stored"
+            )
         horizon = (max(proved) - INGEST_SECONDS - 2 * CLOCK_SECONDS) * 1000
         found = _Found()
         for span in self._with_replacements(self._spans(ends, began), began):

@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if lost or rejected:
         return NOT_STORED
     if not delivered:
-        _complain(f"{options.endpoint} has not accepted all events yet; the others are {kept} them")
+        _complain(f"{options.endpoint} has not accepted all events yet; the rest is {kept} it")
     return DELIVERED if delivered else KEPT
 
 

@@ -64,6 +64,7 @@ class Api:
 
     def __init__(self, log: ImportLog, keys: Mapping[str, frozenset[Action]]) -> None:
         self.duplicates = 0
+        self._deleted: dict[tuple[str, str], dict[str, str]] = {}  # columns of rows that queries deleted
         self._log = log
         self._keys = keys
         self.jobs: dict[str, queries.Job] = {}
@@ -153,9 +154,8 @@ class Api:
         return answer({"database": database} | self._described(database, table, settings, now))
 
     def _described(self, database: str, table: str, settings: Settings, now: float) -> dict[str, object]:
-        shown = self._visible(database, table, now - settings.query_delay - settings.schema_delay)
-        columns = queries.columns(shown).items()
-        schema = [[name, type_, name] for name, type_ in columns if name != "time"]
+        columns = self._columns(database, table, now - settings.query_delay - settings.schema_delay)
+        schema = [[name, type_, name] for name, type_ in columns.items() if name != "time"]
         count = self._log.counts()[database][table]
         size = sum(len(one.body) for one in self._log.imports(database, table))
         described = {"name": table, "type": "log", "count": count, "estimated_storage_size": size}
@@ -167,6 +167,11 @@ class Api:
             row for taken in self._log.imports(database, table) if taken.at <= moment for row in taken.rows
         ]
 
+    def _columns(self, database: str, table: str, moment: float) -> dict[str, str]:
+        """Return the columns that a table's schema has at a moment. A DELETE leaves those of the rows that it deletes."""
+        shown = self._deleted.get((database, table), {})
+        return shown | queries.columns(self._visible(database, table, moment))
+
     def _issue(self, database: str, form: bytes, settings: Settings, now: float) -> Response:
         self._log.check(database)
         query = "".join(parse_qs(form.decode(errors="replace")).get("query", ()))
@@ -176,7 +181,7 @@ class Api:
         tables = {
             table: (
                 self._visible(database, table, seen),
-                queries.columns(self._visible(database, table, shown)),
+                self._columns(database, table, shown),
             )
             for table in self._log.counts()[database]
             if table in query
@@ -188,6 +193,7 @@ class Api:
             table, finding = deletion
             found = None if settings.refuses_delete else queries.run(finding, tables)
             if found:
+                self._deleted[database, table] = tables[table][1]
                 self._log.delete(database, table, seen, {int(row[0]) for row in found if row[0] is not None})
                 found = []
         end = now + settings.job_seconds

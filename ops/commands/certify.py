@@ -77,7 +77,7 @@ def command(
     pace = EMULATED if endpoint else ON_AWS
     place = home() / "certify" / f"{stack.name}-{stack.session.region_name}"
 
-    repairs = Repairs(place.with_suffix(".broken.json"), repairs_of(stack, clock, pace), clock)
+    repairs = Repairs(place.with_suffix(".broken.json"), repairs_of(stack, clock, pace), clock, stack.option)
     left = [one.kind for one in repairs.broken]
     if left:
         screen.note("an earlier run left something broken")

@@ -11,11 +11,11 @@ from ops import screen
 from ops.events.condition import ColumnCondition, column_of
 from ops.failure import UNFINISHED
 from ops.persons.person_search import (
-    ASK_AGAIN,
     UNSEEN,
     Held,
     WantedPersons,
     ask,
+    ask_again,
     check_account,
     database_option,
     hours_of,
@@ -87,7 +87,7 @@ def _found(stack: Stack, wanted: WantedPersons, held: Held, unread: list[str]) -
 def _in_td(stack: Stack, wanted: WantedPersons, held: Held, unread: list[str]) -> Iterator[dict[str, Any]]:
     for (database, table), number in held.in_td.items():
         if table == "*":
-            unread.append(f"Treasure Data does not list the tables of {database}. {ASK_AGAIN}")
+            unread.append(f"Treasure Data does not list the tables of {database}. {ask_again(stack)}")
             continue
         columns = held.columns[database, table]
         place = {"database": database, "table": table, "named": database in wanted.databases}

@@ -65,8 +65,8 @@ _WHERE = {
     "--for",
     "seconds",
     type=LENGTH,
-    default=300.0,
-    show_default="5min",
+    default="5min",
+    show_default=True,
     help="Stop searching after this long.",
 )
 @click.option("--details", is_flag=True, help="Also show its span, its chunk and the id of its import.")

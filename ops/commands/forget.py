@@ -15,19 +15,20 @@ from ops.cost.prices import DEFAULT_REGION, REGIONS, US_EAST_1
 from ops.events.condition import ColumnCondition, column_of
 from ops.failure import UNFINISHED, Failure
 from ops.persons.person_search import (
-    ASK_AGAIN,
     FAILED_ENDS,
     UNSEEN,
     Held,
     Hours,
     WantedPersons,
     ask,
+    ask_again,
     check_account,
     count_in_td,
     database_option,
     hours_of,
     in_objects,
     look,
+    lost_tables,
     make_key,
     receipts,
 )
@@ -103,7 +104,7 @@ def command(
             screen.show_json([_held(one) for one in found])
         else:
             screen.say(screen.DRY_RUN)
-        raise click.exceptions.Exit(_unread(found))
+        raise click.exceptions.Exit(_unread(stack, found))
     total = sum(held.total for held in found)
     people = screen.plural(sum(len(one.values) for one in wanted), "person", "persons")
     refusing = ", and refuse new events" if refuse else ""
@@ -114,7 +115,7 @@ def command(
         left |= _forget(stack, one, held, hours, refuse=refuse, as_json=as_json)
     # a request itself knows only what searches that follow leave
     made = [one | {"left": left[one["id"]]} for one in receipts(stack) if one["id"] in left]
-    _print(made, as_json=as_json)
+    _print(stack, made, as_json=as_json)
     raise click.exceptions.Exit(_code(made))
 
 
@@ -198,11 +199,11 @@ def _label(held: Held, database: str, table: str) -> str:
     return f"Treasure Data, {database}.{table}{whose}"
 
 
-def _unread(found: list[Held]) -> int:
+def _unread(stack: Stack, found: list[Held]) -> int:
     """Say what to do if not everything could be read; return the exit code."""
     unasked = [None in held.in_td.values() for held in found]
     if any(unasked):
-        screen.note(f"Treasure Data does not say how many rows it has. {ASK_AGAIN}")
+        screen.note(f"Treasure Data does not say how many rows it has. {ask_again(stack)}")
     unseen = any(held.unseen for held in found)
     if unseen:
         screen.note(UNSEEN)
@@ -229,7 +230,10 @@ def _forget(
     found = {place: held.in_td.get(place, Counter()) for place in held.columns}
     ask(stack, "counted", requests=ids, counts=_of_requests(of, found), clear=False)
     left_in_td, is_clear = _delete_in_td(stack, wanted, held, before)
-    ask(stack, "counted", requests=ids, counts=_of_requests(of, left_in_td), clear=is_clear)
+    lost = lost_tables(stack, wanted, held, ids)
+    gone = [".".join(place) for place, is_gone in lost.items() if is_gone]
+    is_clear = is_clear and all(is_gone or place[0] in held.shared for place, is_gone in lost.items())
+    ask(stack, "counted", requests=ids, counts=_of_requests(of, left_in_td), gone=gone, clear=is_clear)
     since = time.strftime("%Y-%m-%dT%H", time.gmtime(before / 1000 - 3600))
     recent = {f"{SPANS}{hour}/" for hour, *_ in hours if hour >= since}
     with screen.progress("forgetting", hidden=as_json, unit="folders") as show:
@@ -284,7 +288,7 @@ def _list(stack: Stack, *, as_json: bool) -> int:
     made = sorted(receipts(stack), key=lambda one: one["before"])
     if not made and not as_json:
         screen.say("Nobody was forgotten.")
-    _print(made, as_json=as_json)
+    _print(stack, made, as_json=as_json)
     return _code(made)
 
 
@@ -296,25 +300,27 @@ def _code(made: Iterable[Mapping[str, Any]]) -> int:
     return UNFINISHED if to_do else 0
 
 
-def _print(made: list[dict[str, Any]], *, as_json: bool) -> None:
+def _print(stack: Stack, made: list[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
         screen.show_json(made)
     for receipt in () if as_json else made:
-        screen.say(_receipt(receipt))
+        screen.say(_receipt(stack, receipt))
 
 
 def _lift(stack: Stack, ids: tuple[str, ...], *, as_json: bool) -> None:
     """Accept new events of persons again."""
     lifted = ask(stack, "lift", ids=ids)["requests"]
     if unknown := set(ids) - {one["id"] for one in lifted}:
-        raise Failure(f"No request is named {', '.join(sorted(unknown))}. `sluice forget --list` shows them.")
+        raise Failure(
+            f"No request is named {', '.join(sorted(unknown))}. `sluice forget {stack.option} --list` shows them."
+        )
     if as_json:
         screen.show_json([one for one in receipts(stack) if one["id"] in ids])
     else:
         screen.say("The endpoint accepts events of these persons again, in a minute.")
 
 
-def _receipt(receipt: dict[str, Any]) -> str:
+def _receipt(stack: Stack, receipt: dict[str, Any]) -> str:
     """Return what became of a request, as lines."""
     lines = [
         f"{receipt['id']}  {receipt['account']}, by {receipt['column']}, received until {screen.utc(receipt['before'] / 1000)}"
@@ -324,7 +330,7 @@ def _receipt(receipt: dict[str, Any]) -> str:
     for state, number in sorted(receipt["forgotten"].items()):
         lines.append(f"  deleted    {screen.plural(number, 'row')} in S3, {state}")
     if receipt["refuses"]:
-        lines.append(f"  refused    new events, until `sluice forget --lift {receipt['id']}`")
+        lines.append(f"  refused    new events, until `sluice forget {stack.option} --lift {receipt['id']}`")
     if receipt["cleared"]:
         remaining = sorted(receipt["remaining"].items())
         for table, number in remaining:

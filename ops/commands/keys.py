@@ -74,7 +74,7 @@ def _remark(stack: Stack, account: str, key_id: str) -> str:
     except Failure as failure:
         return f"Note: {failure.message}."
     if found.status != "active":
-        return f"Note: the account is disabled. Enable it with `sluice accounts enable {account}`."
+        return f"Note: the account is disabled. Enable it with `sluice accounts enable {account} {stack.option}`."
     if key_id in found.revoked_key_ids:
         return f"Note: the key id {key_id} is revoked. Issue another key with --serial."
     return ""
@@ -155,9 +155,9 @@ def rotate(stack: Stack, *, retire: str | None, dry_run: bool, yes: bool) -> Non
         added = next_secret_id(signing, time.time())
         result = members | {added: secrets.token_urlsafe(_SECRET_BYTES)}
         valid, said = list(signing), f"Adding the secret {added}."
-        then = " Then issue new keys. Once no page uses the old ones, run `sluice keys rotate --retire ID`."
+        then = f" Then issue new keys. Once no page uses the old ones, run `sluice keys rotate {stack.option} --retire ID`."
     else:
-        result, valid = _without(members, retire)
+        result, valid = _without(stack, members, retire)
         said, then = f"Retiring the secret {retire}: all keys signed with it become invalid.", ""
     screen.say(f"{said} Still valid: {', '.join(valid)}.")
     if dry_run:
@@ -165,12 +165,12 @@ def rotate(stack: Stack, *, retire: str | None, dry_run: bool, yes: bool) -> Non
         return
     if retire is not None:
         screen.confirm("Retire it?", yes=yes)
-        result, _ = _without(secret_members(stack), retire)  # others may have added members meanwhile
+        result, _ = _without(stack, secret_members(stack), retire)  # others may have added members meanwhile
     store_members(stack, result)
     screen.say(f"{TAKES_EFFECT}{then}")
 
 
-def _without(members: Mapping[str, str], retire: str) -> tuple[dict[str, str], list[str]]:
+def _without(stack: Stack, members: Mapping[str, str], retire: str) -> tuple[dict[str, str], list[str]]:
     """Return the members but a signing secret, and the ids of the others.
 
     Raises:
@@ -182,7 +182,7 @@ def _without(members: Mapping[str, str], retire: str) -> tuple[dict[str, str], l
     valid = [secret_id for secret_id in signing if secret_id != retire]
     if not valid:
         raise Failure(
-            f"{retire} is the only secret, so all keys would become invalid. Add another first: `sluice keys rotate`"
+            f"{retire} is the only secret, so all keys would become invalid. Add another first: `sluice keys rotate {stack.option}`"
         )
     return {name: text for name, text in members.items() if name != retire}, valid
 

@@ -63,8 +63,8 @@ def command(
     "--for",
     "seconds",
     type=LENGTH,
-    default=120.0,
-    show_default="2min",
+    default="2min",
+    show_default=True,
     help="How long the outage lasts; 0s ends it.",
 )
 @click.option("--local", is_flag=True, hidden=True, expose_value=False)  # as with other commands
@@ -72,7 +72,7 @@ def command(
 def break_(target: str, *, seconds: float, as_json: bool) -> None:
     """Break a part of the local stack for a while: td, td:DATABASE, answers, redis, kinesis or worker.
 
-    td: Treasure Data answers 503; td:media=403 and td:shop.orders=422: imports into a database or a table get another status.
+    td: Treasure Data answers 503. td:media=403 and td:shop.orders=422: imports into a database or a table get another status.
     answers: Treasure Data accepts imports, but its responses are lost. redis and worker: the process is killed, and restarted when
     the time is up. kinesis: the stream rejects every call.
     """
@@ -97,4 +97,4 @@ def break_(target: str, *, seconds: float, as_json: bool) -> None:
             f"{target} is broken for {screen.lasting(seconds)}. `sluice status --local` shows what happens."
         )
     else:
-        screen.say(f"The outage of {target} is over: it works again within seconds.")
+        screen.say(f"There is no outage of {target} now. After one, it works again within seconds.")

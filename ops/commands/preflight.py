@@ -21,9 +21,6 @@ from ops.failure import UNFINISHED
 from ops.help_page import DEPLOY, IS_RELEASE
 from ops.state.finding import Finding
 
-_NEXT = DEPLOY if IS_RELEASE else f"{DEPLOY} (in a clone, `.venv/bin/sam deploy`), then `sluice setup`"
-"""What follows a check before a deploy. `sluice deploy` goes on with the setup itself."""
-
 
 def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that say what is deployed: a section of samconfig.toml, and a stack that need not exist yet.
@@ -97,8 +94,16 @@ def check(plan: Deployment, td_api_key: str, database: str, *, as_json: bool) ->
     elif faults:
         screen.say(f"\n{repeat(faults)}")
     else:
-        screen.say(f"\n{plan.stack} can be deployed.\nNext: {_NEXT}.")
+        screen.say(f"\n{plan.stack} can be deployed.\nNext: {_next(survey.plan)}.")
     return UNFINISHED if faults else 0
+
+
+def _next(plan: Deployment) -> str:
+    """Return what follows a check before a deploy. `sluice deploy` goes on with the setup itself."""
+    deploy = f"{DEPLOY} with the same options"
+    if IS_RELEASE:
+        return deploy
+    return f"{deploy} (in a clone, `.venv/bin/sam deploy`), then `sluice setup --stack {plan.stack} --region {plan.region}`"
 
 
 def repeat(faults: int) -> str:

@@ -60,7 +60,7 @@ def command(
     --edit opens dead rows in an editor, then checks and sends the changed ones; the originals stay in S3. With --kind rejected, --edit
     opens rejected events, and repaired events are sent.
     """
-    states = _states(names, sends=sends, edits=edits, as_json=as_json)
+    states = _states(stack, names, sends=sends, edits=edits, as_json=as_json)
     opened = shown(stack, Selection(states, **selected_by), dry_run=dry_run, as_json=as_json)
     if not opened:
         return
@@ -123,7 +123,9 @@ def carry_out(
     return _report(stack, totals, drops="drop" in decision.values())
 
 
-def _states(names: tuple[str, ...], *, sends: bool, edits: bool, as_json: bool) -> tuple[State, ...]:
+def _states(
+    stack: Stack, names: tuple[str, ...], *, sends: bool, edits: bool, as_json: bool
+) -> tuple[State, ...]:
     """Return the states to redrive."""
     if edits and (sends or as_json or set(names) not in (set(), {"dead"}, {"rejected"})):
         raise click.UsageError(
@@ -131,7 +133,7 @@ def _states(names: tuple[str, ...], *, sends: bool, edits: bool, as_json: bool) 
         )
     if "rejected" in names and not edits:
         raise click.UsageError(
-            "to repair rejected events, add --edit; `sluice dead drop --rejected` gives them up"
+            f"to repair rejected events, add --edit; `sluice dead drop {stack.option} --rejected` gives them up"
         )
     if sends and not set(names) <= {"waiting", "dead"}:
         raise click.UsageError("--send works only with --kind waiting and --kind dead")
@@ -166,7 +168,8 @@ def _code(totals: Mapping[str, int]) -> int:
 
 
 def _edit(stack: Stack, opened: list[ListedChunk], *, rejected: bool, yes: bool) -> int:
-    """Open dead rows or rejected events in an editor, and send what was changed; return the exit code."""
+    """Open dead rows or rejected events in an editor, oldest first, and send what was changed; return the exit code."""
+    opened = sorted(opened, key=lambda one: one.since)
     if rejected:
         known = known_accounts.known(stack)
         for name in known.damaged.keys() & {one.key.account for one in opened}:

@@ -18,7 +18,7 @@ _POLL_SECONDS = 10.0
 @screen.yes_option
 @screen.json_option
 def command(stack: Stack, *, yes: bool, as_json: bool) -> None:
-    """Remove a stack and its data, in every stage, and check that nothing retained is left.
+    """Remove a stack and its data, whatever its stage, and check that nothing retained is left.
 
     It stops the functions, deletes the stack, and then empties and deletes the buckets and whatever else the stack retains. It
     looks for these, not for what CloudFormation reports as deleted. If CloudFormation does not delete the stack, no bucket is emptied.

@@ -63,5 +63,5 @@ def publish(stack: Stack, *, folder: Path, dry_run: bool, as_json: bool) -> None
     if dry_run:
         screen.say(screen.DRY_RUN)
     screen.say(
-        f"\nVersion {build.version}. Paste this into pages, with a key from `sluice keys issue ACCOUNT`:\n{text}"
+        f"\nVersion {build.version}. Paste this into pages, with a key from `sluice keys issue ACCOUNT {stack.option}`:\n{text}"
     )

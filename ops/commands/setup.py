@@ -14,6 +14,7 @@ from ops import screen
 from ops.commands import keys
 from ops.commands.preflight import check, plan_options, show
 from ops.cost.monthly import cost_line, monthly_cost
+from ops.deploy.preflight.planning import surveyed
 from ops.deploy.preflight.survey import Deployment
 from ops.deploy.stack_setup import SetupAnswers, StackSetup, ask_key, read_key
 from ops.moment import LENGTH
@@ -43,8 +44,8 @@ def answers_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--timeout",
         "patience",
         type=LENGTH,
-        default=1800.0,
-        show_default="30min",
+        default="30min",
+        show_default=True,
         help="How long to wait until a query sees the first row.",
     )
     @functools.wraps(command)
@@ -87,7 +88,10 @@ def command(
     it checks a deploy that is still to come, as `sluice preflight` does, and changes nothing.
     """
     if before:
-        key = read_key(answers.key_file) if answers.key_file else ("" if yes else ask_key(yes=False))
+        key = read_key(answers.key_file) if answers.key_file else ""
+        if not key and not yes:
+            surveyed(plan, "", "").client("sts").get_caller_identity()  # who cannot go on is asked nothing
+            key = ask_key(yes=False)
         raise click.exceptions.Exit(check(plan, key, answers.database, as_json=as_json))
     stack = deployed(plan.stack, plan.region or None)
     set_up(stack, answers, as_json=as_json)

@@ -164,12 +164,12 @@ def _balanced(balance: Balance) -> Iterator[Section]:
     lines = [line(*place, rows) for place, rows in sorted(balance.tables.items())]
     lines.append(line("all", "", balance.total))
     unread = balance.unread
-    waiting = (
+    planned_later = (
         ("on the stream", records(unread)),
         ("in the queue", screen.plural(unread.in_queue, "envelope")),
     )
     blank = [""] * (len(names) - 3)
-    lines += [("waiting", where, what, *blank) for where, what in waiting if not what.startswith("0 ")]
+    lines += [("not planned", *one, *blank) for one in planned_later if not one[1].startswith("0 ")]
     yield "Reconciliation in rows", names, lines
     resent = [line(*place, rows) for place, rows in sorted(balance.forced.items())]
     yield "Sent again by forced replays", names, resent

@@ -30,7 +30,11 @@ _IN_FRONT = ("time", "event_id", "received_at")  # shown elsewhere in the line, 
 @click.option("--account", default="", help="Only events of this account.")
 @click.option("--table", default="", help="Only events of this table.")
 @click.option("--rejected", is_flag=True, help="Only rejected events and refused requests.")
-@click.option("--since", type=MOMENT, help="Begin at this time, such as 10min. Default: now.")
+@click.option(
+    "--since",
+    type=MOMENT,
+    help="Begin at this time, such as 10min. Shards are read side by side, so earlier events are only roughly in order. Default: now.",
+)
 @click.option("--for", "seconds", type=LENGTH, help="Stop after this long, such as 30s.")
 @click.option("--raw", is_flag=True, help="Show personal data such as addresses and visitor ids.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line, as in a pipe.")

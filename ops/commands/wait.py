@@ -65,15 +65,19 @@ def command(
     if as_json:
         screen.show_json({"complete": is_complete} | table_document(found, account, table))
     else:
-        screen.say(_sentence(found, account, table, until, is_complete=is_complete))
+        screen.say(_sentence(stack, found, account, table, until, is_complete=is_complete))
     raise click.exceptions.Exit(UNFINISHED if is_complete and dead else 0 if is_complete else TIMED_OUT)
 
 
-def _sentence(found: Completeness, account: str, table: str, until: float, *, is_complete: bool) -> str:
+def _sentence(
+    stack: Stack, found: Completeness, account: str, table: str, until: float, *, is_complete: bool
+) -> str:
     name, before = f"{account}.{table}", found.before(account, table)
     if not is_complete:
         known = f"only before {screen.utc(before / 1000)}" if before is not None else found.obstacle
         return f"{name} is not complete before {screen.utc(until)}: {known}."
     dead = found.dead.get((account, table), 0)
-    but = f", except for {screen.plural(dead, 'dead row')}: `sluice dead list` shows them" if dead else ""
-    return f"{name} is complete before {screen.utc(until)}{but}."
+    if not dead:
+        return f"{name} is complete before {screen.utc(until)}."
+    rows = screen.plural(dead, "dead row")
+    return f"{name} is complete before {screen.utc(until)}, except for {rows}: `sluice dead list {stack.option}` shows them."

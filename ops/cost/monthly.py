@@ -6,8 +6,8 @@ from ops.cost.estimate import IDLE, Setup, Workload, total
 from ops.cost.prices import REGIONS
 from ops.cost.worst import as_object
 
-EXPECTED = Workload(10e6, 10.0)
-"""The traffic for which the cost is shown: events a month, and events per request."""
+EXPECTED = Workload(10e6, 10.0, batch_ids=True)
+"""The traffic for which the cost is shown: events a month in batches, as the browser SDK sends them. docs/costs.md has the same figure."""
 
 
 def monthly_cost(parameters: Mapping[str, str], region: str) -> dict[str, float] | None:

@@ -2,7 +2,7 @@
 
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import batched
 from typing import Any
@@ -39,10 +39,6 @@ database_option = click.option(
     multiple=True,
     help="Take all rows with the value in this database for the account's, also if other accounts have it, or the account has it no more.",
 )
-ASK_AGAIN = (
-    "It may be down, or its API key may not read them: `sluice doctor` checks both. Then repeat the command."
-)
-"""What to do if Treasure Data does not answer."""
 UNSEEN = "SQS does not show all messages of the overflow queue now: the others may have more rows. Repeat the command in a minute."
 """What to do if messages were not shown."""
 
@@ -96,6 +92,7 @@ class Held:
         shared: those of the databases in which rows with the values may be other accounts'.
         folders: of the span objects that have rows.
         places: the spans that have rows.
+        listed: the databases whose tables Treasure Data lists.
         is_of_nobody: nothing was found, and Redis says that there is no such account.
     """
 
@@ -110,6 +107,7 @@ class Held:
     unread: int = 0
     folders: set[str] = field(default_factory=set)
     places: list[tuple[str, str]] = field(default_factory=list)
+    listed: set[str] = field(default_factory=set)
     is_of_nobody: bool = False
 
     @property
@@ -126,6 +124,11 @@ class Held:
     def total(self) -> int:
         """The number of rows and events, as far as they could be counted."""
         return self.rows.total() + self.rejected + self.queued + sum(one or 0 for one in self.totals.values())
+
+
+def ask_again(stack: Stack) -> str:
+    """Return what to do if Treasure Data does not answer."""
+    return f"It may be down, or its API key may not read them: `sluice doctor {stack.option}` checks both. Then repeat the command."
 
 
 def make_key(stack: Stack) -> None:
@@ -231,6 +234,7 @@ def _look(stack: Stack, wanted: WantedPersons, hours: Hours, held: Held, *, show
         if found is None:
             held.in_td[database, "*"] = None
             continue
+        held.listed.add(database)
         for table, columns in found.items():
             held.columns[database, table] = columns
     held.shared = set(answer.get("shared", ())) - set(wanted.databases)
@@ -287,6 +291,22 @@ def count_in_td(
         if counts is None or counts:
             found[database, table] = counts
     return found
+
+
+def lost_tables(
+    stack: Stack, wanted: WantedPersons, held: Held, requests: Collection[str]
+) -> dict[tuple[str, str], bool]:
+    """Return the tables in which an earlier run counted rows of requests, and whose column Treasure Data does not list any more.
+
+    With each goes whether Treasure Data says that it is gone: somebody has dropped or renamed it. Otherwise it may have the rows still.
+    """
+    counted = {table for one in receipts(stack) if one["id"] in requests for table in one["remaining"]}
+    lost: dict[tuple[str, str], bool] = {}
+    for database, table in (name.split(".") for name in sorted(counted)):
+        if database in held.listed and (database, table) not in held.columns:
+            answer = ask(stack, "count", database=database, table=table, **wanted.parts[0].members)
+            lost[database, table] = answer.get("is_gone", False)
+    return lost
 
 
 def _databases(stack: Stack, places: Iterable[tuple[str, str]], account: str) -> Iterator[str]:

@@ -32,6 +32,8 @@ _HTTP_SECONDS = 10
 _CLOCK_SECONDS = 30.0
 _NAMED = 5
 _PENDING = "PendingConfirmation"
+_ACCOUNT_CODES = ("unknown_account", "disabled_account", "revoked_key")
+"""Why the ingest refuses a key with a valid signature: the edge policy, which it reads every minute."""
 
 
 @dataclass
@@ -195,8 +197,8 @@ class Checks:
         if "error" in redis:
             yield fault("Redis", *advised(redis), fault=redis["error"])
         elif redis["applied_at"] is None:
-            advice = "Run `sluice accounts apply accounts.yaml`."
-            yield fault("Redis", "it is empty, so all rows wait in S3", advice, fault="redis_empty")
+            advice = f"Run `sluice accounts apply accounts.yaml {self.stack.option}`."
+            yield fault("Redis", "Redis is empty, so all rows wait in S3", advice, fault="redis_empty")
         else:
             known = parsed(redis)
             self._accounts = known.accounts
@@ -242,8 +244,13 @@ class Checks:
         self._missing = said.get("missing")
         if self._missing:
             names = ", ".join(self._missing)
-            are = "them; check the names" if len(self._missing) > 1 else "it; check the name"
-            yield warning("databases", f"{names}: not in Treasure Data yet. The first rows create {are}.")
+            if len(self._missing) == 1:
+                lacks = (
+                    f"Treasure Data has no database {names} yet. The first rows create it; check the name."
+                )
+            else:
+                lacks = f"Treasure Data has no databases {names} yet. The first rows create them; check the names."
+            yield warning("databases", lacks)
         if said.get("may_query") is False:
             why = "the API key may not query: the parameter UnaskableDoubt decides about rows that Treasure Data may have"
             yield unknown("query permission", why)
@@ -290,8 +297,11 @@ class Checks:
         said = f"{self._url} answered {_got(answer)} to the key {key_id} of {self.account}"
         if answer.status_code in (200, 400):  # 400: the key is accepted, the body has no event
             yield ok("write key", f"the key {key_id} of {self.account} is accepted")
-        elif answer.status_code in (401, 403):
+        elif answer.status_code == 401:
             advice = f"A new secret takes effect within five minutes; then `sluice keys verify KEY {self.stack.option}`."
+            yield fault("write key", said, advice, fault="write_key_refused")
+        elif answer.headers.get("x-sluice-error") in _ACCOUNT_CODES:
+            advice = f"A change of an account takes effect within a minute. `sluice accounts show {self.account} {self.stack.option}` shows it."
             yield fault("write key", said, advice, fault="write_key_refused")
         elif answer.status_code < 500:
             yield fault("write key", said, fault="write_key_refused")

@@ -62,13 +62,15 @@ def summary(state: StackState, found: list[Finding]) -> list[Finding]:
 
 
 def _in_flight(state: StackState) -> str:
-    rows = sum(one.rows for one in state.waiting)
-    parts = [records(state.unread)] * bool(state.unread.on_stream) + [screen.plural(rows, "row")] * bool(rows)
-    return f"{' and '.join(parts)} waiting" if parts else "nothing is waiting"
+    rows, in_queue = sum(one.rows for one in state.waiting), state.unread.in_queue
+    parts = [f"{records(state.unread)} on the stream"] if state.unread.on_stream else []
+    parts += [f"{screen.plural(in_queue, 'envelope')} in the overflow queue"] if in_queue else []
+    parts += [f"{screen.plural(rows, 'row')} waiting in S3"] if rows else []
+    return ", ".join(parts) or "nothing is waiting"
 
 
 def records(unread: Unread) -> str:
-    """Return how many records wait on the stream."""
+    """Return how many records on the stream are in no span yet."""
     return f"{screen.plural(unread.on_stream, 'record')}{'' if unread.is_complete else ' or more'}"
 
 
@@ -93,21 +95,21 @@ def _stream(state: StackState, option: str) -> Iterator[Finding]:
     if state.hold is not None:
         cause = hold_cause(state.hold.reason, state.hold.error, option)
         if is_behind:
-            cause = replace(cause, said=f"{cause.said}; {records(unread)} waiting")
+            cause = replace(cause, said=f"{cause.said}; {records(unread)} on the stream")
         yield replace(cause, what="stream", seconds=state.hold.seconds)
     elif is_behind:
         rate = sum(state.rates.values())
         if rate and _is_left(state):
-            said = f"{records(unread)} waiting, and the worker has taken none since they arrived"
+            said = f"{records(unread)} on the stream, and the worker has taken none since they arrived"
             advice = f"No action needed, unless it lasts for five minutes: {log_of('WorkerFunction', option)} shows why."
             one = Finding("stream", said, advice, "waiting", "worker_silent")
             yield replace(one, seconds=unread.behind_seconds)
         elif rate:
-            said = f"{records(unread)} waiting, and the worker takes {screen.short(rate)} rows a second"
+            said = f"{records(unread)} on the stream, and the worker takes {screen.short(rate)} rows a second"
             one = Finding("stream", said, "No action needed: it is catching up.", "waiting", "catching_up")
             yield replace(one, seconds=unread.behind_seconds)
         else:
-            said = f"{records(unread)} waiting, and the worker takes none and logs no reason"
+            said = f"{records(unread)} on the stream, and the worker takes none and logs no reason"
             advice = f"Its log shows whether it is invoked: {log_of('WorkerFunction', option)}."
             yield fault("stream", said, advice, fault="worker_off", seconds=unread.behind_seconds)
 
@@ -158,9 +160,9 @@ def _owners(waiting: list[WaitingRows]) -> str:
 
 
 _DEAD = {
-    "unknown_account": "Add the account to accounts.yaml, `sluice accounts apply accounts.yaml`, and a minute later",
-    "invalid_account": "`sluice accounts apply accounts.yaml`, and a minute later",
-    "disabled_account": "If that is not intended, `sluice accounts enable ACCOUNT`, and a minute later",
+    "unknown_account": "Add the account to accounts.yaml, `sluice accounts apply accounts.yaml {option}`, and a minute later",
+    "invalid_account": "`sluice accounts apply accounts.yaml {option}`, and a minute later",
+    "disabled_account": "If that is not intended, `sluice accounts enable ACCOUNT {option}`, and a minute later",
     "revoked_key": "If that is not intended, take the key out of revoked_key_ids in accounts.yaml and apply it, and a minute later",
     "object_gone": "Restore it (docs/operations.md#restore), then",
     "may_not_create": "Create the table in Treasure Data, then",
@@ -178,7 +180,7 @@ def _dead(state: StackState, option: str) -> Iterator[Finding]:
         them, they_are = ("it", "it is") if is_one else ("them", "they are")
         send = f"`sluice redrive {option} --kind dead --reason {reason}`"
         if reason in _DEAD:
-            advice = f"{_DEAD[reason]} {send}."
+            advice = f"{_DEAD[reason].format(option=option)} {send}."
             if reason in _INTENDED:
                 advice += f" Otherwise `sluice dead drop {option} --reason {reason}`."
         elif reason.startswith(("http_4", "row_too_large")):

@@ -478,7 +478,7 @@ def test_the_command_keeps_events_while_the_endpoint_is_down(
 
     kept = f"kept in {tmp_path}/spool, and the next run for {ingest.url} sends"
     said = {
-        75: f"{ingest.url} has not accepted all events yet; the others are {kept} them",
+        75: f"{ingest.url} has not accepted all events yet; the rest is {kept} it",
         130: f"interrupted; events stored until then: 1; what is not accepted yet is {kept} it",
     }
     assert f"sluice-send: {said[code]}" == capsys.readouterr().err.splitlines()[-1]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from chaos.trouble import Kind
+from ops.cost.monthly import cost_line
 from tests.support import console_pages, docs_tables
 from tests.support.dialects import EVENT_ROUTES
 from tests.support.sam import template
@@ -178,14 +179,15 @@ def test_the_readme_links_to_every_page() -> None:
     assert [] == [name for page in ROOT.glob("docs/**/*.md") if (name := relative(page)) not in readme]
 
 
-def test_the_readme_states_the_cost_of_ten_million_events() -> None:
-    """The range in the README spans the lowest and highest cost of ten million events in docs/costs.md."""
+def test_the_readme_and_the_commands_state_the_cost_of_ten_million_events() -> None:
+    """The range in the README spans the costs of ten million events in docs/costs.md; commands show that of requests with ten."""
     (row,) = re.findall(r"^\| 10,000,000 \|.*$", (ROOT / "docs/costs.md").read_text(), re.MULTILINE)
     costs = [round(float(usd)) for usd in re.findall(r"\$(\d+\.\d\d)", row)]
     said = re.search(r"\[\$(\d+) to \$(\d+)\]\(docs/costs.md\)", (ROOT / "README.md").read_text())
 
     assert said is not None
     assert (min(costs), max(costs)) == (int(said[1]), int(said[2]))
+    assert f"${costs[1]} with 10 million events" in cost_line({}, "us-east-1")
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,38 @@ def test_public_classes_have_unique_names() -> None:
     assert {} == {name: modules for name, modules in places.items() if len(modules) > 1}
 
 
+SPOKEN_OF = {
+    ("certify", "certify"), ("completeness", "wait"), ("deploy", "deploy"), ("failure", "local"), ("help_page", "deploy"),
+    ("local", "local"), ("monthly", "cost"), ("outage_steps", "doctor"), ("plan", "accounts apply"), ("remove", "remove"),
+    ("server", "console"), ("stack", "local"),
+}  # fmt: skip
+"""Commands that modules of ops speak of, or that need no stack."""
+
+
+def test_an_advised_command_names_the_stack() -> None:
+    """Pasted, it acts on the stack that the message is about, whatever SLUICE_STACK says."""
+    found = {
+        (name.rpartition(".")[2], command)
+        for name, tree in MODULES.items()
+        if name.startswith("ops.")
+        for text in messages(tree)
+        for command in re.findall("`sluice ([^`]+)`", text)
+        if not re.search("option}|--local|--stack|--region", command)
+    }
+
+    assert found == SPOKEN_OF
+
+
+def messages(tree: ast.Module) -> Iterator[str]:
+    """Yield the texts of a module but for docstrings and the help of options."""
+    passed = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.keyword) and node.arg == "help"):
+            passed |= {id(part) for part in ast.walk(node) if part is not node}
+        if isinstance(node, ast.JoinedStr | ast.Constant) and id(node) not in passed:
+            yield ast.unparse(node)
+
+
 def test_aws_clients_have_types() -> None:
     """Parameters, results and variables that are an AWS client have its type. `chaos` is exempt: its clients are stand-ins."""
     found = [

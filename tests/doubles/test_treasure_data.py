@@ -252,6 +252,14 @@ def test_rows_are_visible_after_a_delay(td: TreasureData, clock: ManualClock) ->
     assert [[[0]], "[]", 404, [[1]], [[2]]] == seen
 
 
+def test_a_table_keeps_the_columns_of_rows_that_a_query_deletes(td: TreasureData) -> None:
+    """A later query of them counts 0."""
+    put(td, "shop.views", [ROW])
+    issue(td, 'DELETE FROM "views" WHERE event_id IS NOT NULL')
+
+    assert [[0]] == found(td, "SELECT count(event_id) FROM views")
+
+
 NO_SELECT = (
     *("", "nonsense", "SELECT nothing FROM views", 'SELECT "no column but a name" FROM views', "SELECT '\0'"),
     *("SELECT * FROM missing", "SELECT 1; SELECT 2", "DELETE FROM views", "ATTACH '/etc/passwd' AS other"),

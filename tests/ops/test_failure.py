@@ -75,11 +75,14 @@ def test_an_error_becomes_one_line(error: Exception, said: str) -> None:
 
 
 def test_a_failing_function_is_reported(tmp_path: Path) -> None:
-    """The message has the exception's name and text, without a traceback."""
-    fail = Mock(side_effect=AttributeError("it broke"))
+    """The message has the exception's name and text, without a traceback; a command that the function advises names the stack."""
+    refusal = {"error": "unavailable", "message": "Run `sluice accounts apply accounts.yaml`."}
+    fail = Mock(side_effect=[AttributeError("it broke"), refusal])
     session = boto3.Session("key", "secret", region_name="us-east-1")
     with InvocationApi("AdminFunction", fail) as api:
         outputs, functions = {"AdminFunction": "AdminFunction"}, {"AdminFunction": api.url}
         stack = Stack("local", outputs, session, functions=functions, folder=tmp_path)
         with pytest.raises(Failure, match="AdminFunction failed: AttributeError: it broke"):
+            stack.administer(do="accounts")
+        with pytest.raises(Failure, match=r"Run `sluice accounts apply accounts.yaml --local`"):
             stack.administer(do="accounts")

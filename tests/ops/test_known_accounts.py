@@ -35,13 +35,14 @@ def stack() -> FaultyStack:
 @pytest.mark.parametrize("line", LINES)
 def test_a_mistyped_account_is_an_error_that_names_similar_ones(stack: FaultyStack, line: str) -> None:
     """That nothing matches would be true, and misleading. Without Redis, nobody can tell, and the command does what it can."""
-    mistyped = stack.run(f"{line} shp")
+    mistyped, other = (stack.run(f"{line} {name}") for name in ("shp", "zzz"))
     stack.break_(redis_failure=RedisConnectionError("down"))
     unknown = stack.run(f"{line} shp")
 
     assert (1, False) == (mistyped.exit_code, LINES[line] in mistyped.stdout), mistyped.output
-    similar = f"the names most like it are shop, app. `sluice accounts list {stack.option}` lists all"
-    assert mistyped.stderr.startswith(f"Error: there is no account shp: {similar}")
+    similar = f"Similar names: shop. `sluice accounts list {stack.option}` lists all"
+    assert mistyped.stderr.startswith(f"Error: there is no account shp. {similar}")
+    assert other.stderr.startswith("Error: there is no account zzz. `sluice accounts list")
     assert LINES[line] in unknown.stdout + unknown.stderr
     assert "there is no account" not in unknown.stderr
 
@@ -80,6 +81,9 @@ def test_a_damaged_account_is_shown_until_it_is_applied(stack: FaultyStack, tmp_
     assert ["damaged", "active"] == [one["status"] for one in view.state()["accounts"]["accounts"]]
     file.write_text("app: {database: app_db}")
     assert "~ app  damaged → app_db" in stack.run(f"accounts apply {file} --yes").stdout
+    file.write_text("blog: {database: blog_db, limits: {tables: 5}}")
+    assert '+ blog  blog_db, limits: {"tables":5}' in stack.run(f"accounts apply {file} --yes").stdout
+
     assert {} == stack.json("accounts list")["damaged"]
 
 
@@ -90,4 +94,4 @@ def test_a_tail_of_a_mistyped_account_begins_with_a_note(
     """It goes on, because the stream may have events of one that was removed."""
     result = stack.run(f"tail --for 0s --account {account}")
 
-    assert (0, is_noted) == (result.exit_code, f"Note: there is no account {account}: " in result.stderr)
+    assert (0, is_noted) == (result.exit_code, f"Note: there is no account {account}. " in result.stderr)

@@ -79,6 +79,7 @@ def test_help_fits_80_columns(command: str) -> None:
 
     assert (0, "") == (result.exit_code, result.stderr)
     assert [] == [line for line in result.stdout.splitlines() if len(line) > 80]
+    assert "[default: (" not in result.stdout
     assert "sluice 0.1.0\n" == CliRunner().invoke(main, ["--version"], prog_name="sluice").stdout
 
 

@@ -34,10 +34,11 @@ AGO = 900.0
 
 
 class _Api:
-    """The API: answers by path with a status; an exception is raised. It refuses keys whose ids are in `revoked`, and keeps the `bodies`."""
+    """The API: answers by path with a status, and perhaps a code; an exception is raised. It refuses keys whose ids are in `revoked`, and keeps the `bodies`."""
 
     def __init__(self) -> None:
         self.answers: dict[str, int | Exception] = {"/health": 200, "/v1/events": 400}
+        self.code = ""
         self.late = 0.0
         self.revoked: set[str] = set()
         self.bodies: list[str] = []
@@ -49,7 +50,8 @@ class _Api:
             raise answer
         is_revoked = (request.header("x-write-key") or "..").split(".")[1] in self.revoked
         date = formatdate(SystemClock().now() - self.late, usegmt=True)
-        return Response(403 if is_revoked else answer, headers=[("Date", date)])
+        headers = [("Date", date), *([("x-sluice-error", self.code)] if self.code else [])]
+        return Response(403 if is_revoked else answer, headers=headers)
 
 
 class FaultyStack(Stack):

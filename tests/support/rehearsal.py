@@ -39,6 +39,7 @@ class Rehearsal(DeployedStage):
         self._answers = answers
         puts = SimpleNamespace(put_record=lambda **_: {}, send_message=lambda **one: self.queued.append(one))
         stack: Any = SimpleNamespace(
+            option="--stack sluice-dev",
             name="sluice-dev",
             outputs={name: name for name in (*_FUNCTIONS, *_OTHERS)},
             parameters={"LogLevel": "INFO"},

@@ -160,6 +160,11 @@ class RequestDocument:
             self.add_deleted({(request, table): max(0, one.remaining.get(table, 0) - number)})
             one.remaining = dict(+Counter(one.remaining | {table: number}))
 
+    def drop_tables(self, requests: Iterable[str], tables: Iterable[str]) -> None:
+        """Note that tables are gone. Somebody has dropped or renamed them, so nobody says that their rows were deleted."""
+        for request, table in product(requests, tables):
+            self.requests[request].remaining.pop(table, None)
+
     def clear(self, requests: Iterable[str], now: float) -> None:
         """Note that a query by the values has counted no rows of these requests any more."""
         for request in requests:

@@ -39,6 +39,7 @@ from worker.rejected_events import PREFIX as REJECTED
 from worker.shards import Shards
 from worker.span import milliseconds
 from worker.span_object import PREFIX as SPANS
+from worker.treasure_data.question import Question
 from worker.treasure_data.statement import End, Statements
 
 SECOND_SEARCH_SECONDS = 2 * 3600.0
@@ -78,7 +79,7 @@ class Forget:
         - `texts`: what the values are in rows.
         - `note`: make a request of each value; with `refuse`, have the ingest refuse new events. `lift`: accept them again, for `ids` of requests.
         - `counted`: note how many rows of the `requests` were counted before or after a deletion, in `counts` by table and request, 0 for those
-          left out; with `clear`, that none are left anywhere.
+          left out; which tables are `gone`; with `clear`, that none are left anywhere.
         """
         try:
             return self._do(asked, deadline)
@@ -148,6 +149,7 @@ class Forget:
         return noted
 
     def _counted(self, asked: Mapping[str, Any], document: RequestDocument) -> None:
+        document.drop_tables(asked["requests"], asked.get("gone", ()))
         document.add_counts(asked["requests"], asked["counts"])
         if asked["clear"]:
             document.clear(asked["requests"], self._clock.now())
@@ -231,7 +233,7 @@ class Forget:
         return by_value(asked["column"], texts, asked.get("before", milliseconds(self._clock.now())))
 
     def _count(self, asked: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
-        """Return the number of rows of each value that has any; null if Treasure Data does not say."""
+        """Return the number of rows of each value that has any; null if Treasure Data does not say, perhaps because the table `is_gone`."""
         sql = counting_each(asked["table"], asked["column"], self._by_value(asked))
         job = self._statements.run(asked["database"], sql, deadline)
         found = {row[0]: row[1] for row in job.rows if len(row) == 2 and type(row[1]) is int}
@@ -240,8 +242,10 @@ class Forget:
             value: sum(found.get(text, 0) for text in self._requests.texts(value))
             for value in asked["values"]
         }
+        gone = Question(self._statements, asked["database"], asked["table"], deadline, 0.0)
         return {
-            "counts": {value: number for value, number in counts.items() if number} if is_certain else None
+            "counts": {value: number for value, number in counts.items() if number} if is_certain else None,
+            "is_gone": gone.is_gone(job.end),
         }
 
     def _delete(self, asked: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:

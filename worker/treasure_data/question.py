@@ -60,7 +60,7 @@ class Question:
             return found
         if counts and self._show().shows_columns(self._table):
             return found | dict.fromkeys(rest, Presence.ABSENT)
-        if not counts and self._is_table_gone():
+        if not counts and self.is_gone(End.FAILED):
             return dict.fromkeys(rest, Presence.ABSENT)
         return found | self._by_time({n: times[n] for n in rest})
 
@@ -87,7 +87,7 @@ class Question:
         if job.end is End.FORBIDDEN:
             return Presence.UNASKABLE
         if job.end is End.MISSING:  # perhaps because the database is gone, with all its rows
-            return Presence.ABSENT if self._lacks(self._database, *DATABASES) else Presence.UNDECIDED
+            return Presence.ABSENT if self.is_gone(job.end) else Presence.UNDECIDED
         if job.end is End.FAILED:
             return {}
         counts = job.counts(len(wanted))
@@ -96,8 +96,13 @@ class Question:
         proves = job.began >= self._not_before
         return {n: count if count or proves else -1 for n, count in zip(wanted, counts, strict=True)}
 
-    def _is_table_gone(self) -> bool:
-        """Return whether Treasure Data both says that there is no such table and does not list it."""
+    def is_gone(self, end: End) -> bool:
+        """Return whether the table is gone, after a query of it ended so.
+
+        Treasure Data both says that there is no such table and does not list it, or so of its database.
+        """
+        if end is not End.FAILED:
+            return end is End.MISSING and self._lacks(self._database, *DATABASES)
         shown = self._show()
         is_absent = shown.is_refusal and shown.status == 404
         return is_absent and self._lacks(self._table, "table", "list", self._database)

@@ -37,11 +37,12 @@ class Repair(NamedTuple):
 
 @dataclass
 class Repairs:
-    """The things that are broken at present, as a file records them. Repairs are by kind."""
+    """The things that are broken at present, as a file records them. Repairs are by kind; `option` names the stack on a command line."""
 
     file: Path
     repairs: Mapping[str, Repair]
     clock: Clock
+    option: str
 
     def __post_init__(self) -> None:
         self._broken = _read(self.file)
@@ -102,7 +103,7 @@ class Repairs:
                 return
         raise Failure(
             f"NOT RESTORED: {thing.kind} ({cause}). Restore it manually: `{repair.by_hand(thing.how)}`, or run "
-            "`sluice certify --restore`."
+            f"`sluice certify {self.option} --restore`."
         )
 
     def _write(self) -> None:

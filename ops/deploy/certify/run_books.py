@@ -79,7 +79,9 @@ def settled(stage: DeployedStage) -> dict[str, Any]:
         lambda: stage.operate(status.command, "--since", since(stage))["balance"], is_settled
     )
     if not balance["adds_up"]:
-        raise Failure("the books do not balance: see `sluice status --since`")
+        raise Failure(
+            f"the books do not balance: see `sluice status {stage.stack.option} --since {since(stage)}`"
+        )
     if not is_settled(balance):
         raise Failure("some records are still on the stream, in the queue or being delivered")
     return balance

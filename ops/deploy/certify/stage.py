@@ -239,6 +239,6 @@ def account_of(stack: Stack, named: str | None) -> tuple[str, Account]:
     ]
     if not names:
         raise Failure(
-            f"there is no active account{f' {named}' if named else ''} to send events for: run `sluice accounts apply accounts.yaml`"
+            f"there is no active account{f' {named}' if named else ''} to send events for: run `sluice accounts apply accounts.yaml {stack.option}`"
         )
     return names[0], known[names[0]]

@@ -3,6 +3,8 @@
 import json
 import time
 from base64 import b64encode
+from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import msgpack
 import pytest
 from redis import Redis
 
+from doubles.treasure_data import Action, Fault, Kind
 from ops import screen
 from shared.envelope import RejectedEvent, decode
 from shared.person_hash import hashed_column
@@ -243,7 +246,7 @@ def test_new_events_of_a_person_are_refused_until_that_is_lifted(sluice: Sluice)
 
     assert "for ever, and refuse new events?" in asks.stderr
     assert receipt["refuses"]
-    assert f"refused    new events, until `sluice forget --lift {receipt['id']}`" in listed
+    assert f"refused    new events, until `sluice forget --local --lift {receipt['id']}`" in listed
     assert "accepts events of these persons again" in lifted.stdout
     receipts = sluice.json("forget --list --local")
     assert [False] == [one["refuses"] for one in receipts if one["id"] == receipt["id"]]
@@ -283,6 +286,45 @@ def test_a_receipt_keeps_what_was_deleted_before_a_count_failed(sluice: Sluice) 
     assert (0, {"field_app.forget_counted": 2}) == (first["cleared"], first["remaining"])
     assert second["cleared"]
     assert ({"field_app.forget_counted": 2}, {}) == (second["treasure_data"], second["remaining"])
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "deleted", "remaining"),
+    [
+        ("drop", 0, {}, {}),
+        ("rename", 0, {"shop_db.moved": 1}, {}),
+        ("hide the column", 3, {}, {"shop_db.views": 1}),
+        ("list", 3, {}, {"shop_db.views": 1}),
+    ],
+)
+def test_a_receipt_says_nothing_of_rows_in_a_table_that_is_gone(
+    change: str, code: int, deleted: dict[str, int], remaining: dict[str, int]
+) -> None:
+    """Nobody says that they were deleted. If an answer only lacks the table or its column, it may have them still."""
+    stack = FaultyStack()
+    made, asked = stack.made.map(shop="shop_db"), "forget email=p@example.com --account shop --yes"
+    stack.outputs["WriteKeySecret"] = WRITE_KEY_SECRET
+    made.deliver_each(envelope("shop", {"views": [row("p", email="p@example.com"), row("a", email="a")]}))
+    made.td.settings = replace(made.td.settings, refuses_delete=True)
+    made.clock.sleep(1200)  # queries see the rows
+    first = stack.run(asked)
+    delay = inf if change == "hide the column" else 0.0
+    made.td.settings = replace(made.td.settings, refuses_delete=False, schema_delay=delay)
+    if change == "list":
+        wrong = Fault(kind=Kind.STATUS, action=Action.LIST, status=200, body='{"tables": []}')
+        made.td.faults.add(wrong)
+    log = made.td._log
+    if change in ("drop", "rename"):
+        number = log._counts["shop_db"].pop("views")
+        moved = [replace(one, table="moved") for one in log.imports()] if change == "rename" else []
+        log._counts["shop_db"] |= {"moved": number} if moved else {}
+        log._imports[:] = moved
+    second = stack.run(asked)
+    (receipt,) = stack.json("forget --list")
+
+    assert (3, code) == (first.exit_code, second.exit_code)
+    assert (deleted, remaining) == (receipt["treasure_data"], receipt["remaining"])
+    assert ("remains " in second.stdout, bool(receipt["cleared"])) == (False, not code)
 
 
 def test_where_accounts_share_a_database_rows_stay_unless_it_is_named(sluice: Sluice) -> None:

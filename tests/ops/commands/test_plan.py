@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 import yaml
 from hypothesis import given
@@ -14,6 +15,8 @@ from ops.failure import Failure
 from ops.plans.plan_profile import MAX_DISTINCT, Drift, Drifts, Profile, changed_columns, is_personal
 from ops.plans.plan_text import inferred
 from shared.tracking_plan import PlannedColumn, TrackingPlan
+from tests.support import delivery
+from tests.support.faulty_stack import FaultyStack
 from tests.support.sluice import Sluice
 
 NOW = 1_764_000_000.0
@@ -152,6 +155,19 @@ def test_a_plan_may_be_a_file_of_its_own(tmp_path: Path) -> None:
     assert TrackingPlan.parse({"tables": {"orders": {"columns": {"amount": "number"}}}}) == read["shop"].plan
     assert TrackingPlan(mode="off") == read["news"].plan
     assert "plans/shop.yaml: orders.amount: type must be one of string, integer" in str(raised.value)
+
+
+def test_a_plan_is_inferred_from_edited_rows_as_they_are_now() -> None:
+    """What they were before the edit counts no more."""
+    stack = FaultyStack()
+    made = stack.made.map(shop="shop_db")
+    made.fail(415)
+    made.deliver_each(delivery.envelope("shop", {"views": [delivery.row("a", n="seven")]}))
+    ((span, key),) = [(span, key) for span in made.spans() for key in span.chunks]
+    made.sender_wiring.replacements.edit(span.place, key, msgpack.packb(delivery.row("a", n=7)))
+    plan = stack.run("plan infer shop --since 2020-01-01").stdout
+
+    assert ("# 1 event\n" in plan, "n: integer" in plan) == (True, True), plan
 
 
 @pytest.mark.xdist_group("ops")

@@ -111,7 +111,7 @@ class Bench:
     def repairs(self) -> Repairs:
         """Return the repairs as a new process reads them from disk."""
         lamp = Repair(self._restore, lambda how: f"switch on {how['name']}")
-        return Repairs(self.file, {"lamp": lamp}, ManualClock())
+        return Repairs(self.file, {"lamp": lamp}, ManualClock(), "--stack sluice-dev")
 
     def _restore(self, how: Mapping[str, str]) -> None:
         self.during()

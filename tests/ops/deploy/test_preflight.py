@@ -8,8 +8,10 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from botocore.exceptions import NoCredentialsError
 from click.testing import CliRunner
 
 from ops.cli import main
@@ -395,12 +397,21 @@ def test_the_commands_find_what_a_deploy_needs(
         get_available_regions=lambda _service: [REGION],
         client=lambda service, region_name, config: config and here.account.client(service, region_name),
     )
+    run = partial(CliRunner(mix_stderr=False).invoke, main)
+    asks = ["setup", "--before", "--config-file", str(ROOT / "samconfig.toml")]
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.setenv(name, "")
+    nowhere = run(asks, input=TD_KEY)
     monkeypatch.setattr(planning, "td_client", here.sites.site)
     monkeypatch.setattr(planning, "session_in", lambda _: session)
+    with monkeypatch.context() as anonymous:
+        anonymous.setattr(here.account, "client", Mock(side_effect=NoCredentialsError))
+        nobody = run(asks, input=TD_KEY)
+    assert nowhere.stderr.startswith("Error: no region")  # before it asks for the key
+    assert nobody.stderr.startswith("Error: no AWS credentials")
     monkeypatch.setenv("TD_API_KEY", TD_KEY)
     monkeypatch.setenv("SLUICE_STACK", "sluice-prod")
     environment = ["--config-file", str(ROOT / "samconfig.toml"), "--region", REGION]
-    run = partial(CliRunner(mix_stderr=False).invoke, main)
     wrong = ["--parameter-overrides", "StreamMode=PROVISIONED TdSite=eu01"]
     result = run(["preflight", *environment, "--json", *wrong])
     found = json.loads(result.stdout)
@@ -417,5 +428,6 @@ def test_the_commands_find_what_a_deploy_needs(
     assert ("ok", "ok") == (states["API key"], states["import permission"])
     assert 0 < usd["idle"] < usd["expected"] < usd["worst"]
     assert "cost: About $" in plain.output
-    assert "sluice-dev can be deployed.\nNext: `sam deploy`" in plain.output
+    assert "sluice-dev can be deployed.\nNext: `sam deploy` with the same options" in plain.output
+    assert f"then `sluice setup --stack sluice-dev --region {REGION}`." in plain.output
     assert TD_KEY not in plain.output

@@ -17,11 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ops.books.chunks import ListedChunk, chunks
+from ops.commands import redrive
 from ops.editing.dead_rows import EditableChunk, editable_of, read, text_of
 from ops.editing.edited_text import MOST_TEXT, Editor
 from ops.failure import Failure
 from shared.errors import EditRefusedError
 from tests.support.delivery import Delivery, envelope, row
+from tests.support.faulty_stack import FaultyStack
 from tests.support.sluice import Sluice, until
 from worker.selection import Selection
 from worker.span_object import SpanObjects
@@ -106,6 +108,20 @@ def test_a_mistake_can_be_corrected(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Failure, match=r"the text has 1 instead of 4 rows: .*; nothing was changed"):
         ask()
     assert [] == ask()
+
+
+def test_the_rows_that_died_first_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `dead list` has them, whatever the order in which the ledger yields them."""
+    stack, edit = FaultyStack(), Mock(return_value=None)
+    for name in ("first", "last"):
+        stack.made.deliver_each(envelope("nobody", {"views": [row(name)]}, request_id=name))
+        stack.made.clock.sleep(60)
+    monkeypatch.setattr(redrive, "chunks", lambda *selected: reversed(list(chunks(*selected))))
+    monkeypatch.setattr(click, "edit", edit)
+    stack.run("redrive --edit")
+    (text,) = edit.call_args.args
+
+    assert 0 < text.index('"first"') < text.index('"last"')
 
 
 def test_too_much_text_for_an_edit_is_refused() -> None:

@@ -152,9 +152,9 @@ def test_the_command_waits_until_a_table_is_complete(sluice: Sluice) -> None:
     mistyped = sluice.run("wait --local --account shp --table waited_for --until 3h --timeout 60s")
 
     assert (1, "") == (mistyped.exit_code, mistyped.stdout)
-    assert "Error: there is no account shp: the names most like it are shop" in mistyped.stderr
+    assert "Error: there is no account shp. Similar names: shop." in mistyped.stderr
     assert 3 == dead.exit_code, dead.output
-    assert "except for 1 dead row: `sluice dead list` shows them" in dead.stdout
+    assert "except for 1 dead row: `sluice dead list --local` shows them" in dead.stdout
     assert 4 == late.exit_code
     assert "nobody_waits.waited_for is not complete before 2999-01-01" in late.stdout
     assert (4, False) == (as_json.exit_code, json.loads(as_json.stdout)["complete"])

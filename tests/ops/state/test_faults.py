@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
@@ -212,9 +213,9 @@ CASES = (
     # accounts
     Case("redis_unreachable", of(redis_failure=RedisConnectionError("refused")), "docs/deploying.md#network", "redis", REDIS),
     Case("no_redis_url", of(redis_failure=SecretUnavailableError("no URL")), "`aws secretsmanager put-secret-value", "redis", REDIS),
-    Case("redis_empty", lambda stack: stack.made.redis.flushall(), "`sluice accounts apply accounts.yaml`", "redis", REDIS, 7),
+    Case("redis_empty", lambda stack: stack.made.redis.flushall(), "`sluice accounts apply accounts.yaml --stack", "redis", REDIS, 7),
     Case("invalid_account", lambda stack: stack.made.redis.hset(KEYS.of("odd"), mapping={"database": "!"}), "`sluice accounts apply", "redis", order=7),
-    Case("redis_empty:forgotten", unanswered_account, "`sluice accounts apply accounts.yaml`", "redis", REDIS, 4, blind="redis_empty"),
+    Case("redis_empty:forgotten", unanswered_account, "`sluice accounts apply accounts.yaml --stack", "redis", REDIS, 4, blind="redis_empty"),
     # Treasure Data and its databases
     Case("td_no_key", secret(TD_KEY_SECRET, ""), "`sluice setup --stack sluice-dev --region us-east-1`", "td", ("quiet",), 4),
     Case("td_key_refused", secret(TD_KEY_SECRET, "revoked"), "--td-key-file FILE`", "td", ("quiet",), 4),
@@ -230,7 +231,7 @@ CASES = (
     # dead rows
     Case("dead:unknown_account", lambda stack: take(stack, "nobody"), "--kind dead --reason unknown_account`", "nobody", blind=""),
     Case("dead:http_422", database("bad", kind=Kind.STATUS, table="views", status=422), "--edit --reason http_422`", "bad", blind=""),
-    Case("dead:disabled_account", disabled, "`sluice accounts enable ACCOUNT`", "off", blind=""),
+    Case("dead:disabled_account", disabled, "`sluice accounts enable ACCOUNT --stack", "off", blind=""),
     Case("dead:undecodable", lambda stack: take(stack, "", data=b"?"), "`sluice dead list", "junk", blind=""),
     # where everything is kept
     Case("ledger_gone", of_client("dynamodb", gone(), *LEDGER_CALLS), "`sam deploy`", "ledger", hides=("worker",), order=9, blinds=True),
@@ -326,6 +327,27 @@ def test_what_is_usual_for_a_while_is_no_fault(reason: str, minutes: int, health
     assert "2 rows" in first.verdict
 
 
+def test_a_line_of_status_says_what_it_is_about() -> None:
+    """Unlike one of `doctor`, it does not begin with that."""
+    stack = FaultyStack()
+    stack.made.map(shop="shop_db", blog="blog_db")
+    assert "Note: Treasure Data has no databases blog_db, shop_db yet." in stack.run("status").stdout
+    stack.made.redis.flushall()
+    assert "ATTENTION: Redis is empty" in stack.run("status").stdout
+
+
+def test_a_new_secret_is_no_advice_for_an_account_that_the_ingest_refuses() -> None:
+    """It reads every minute which accounts are enabled."""
+
+    def enabled_just_now(stack: FaultyStack) -> None:
+        stack.api.code = "disabled_account"
+        api(403, "/v1/events")(stack)
+
+    [one], _ = read(Case("", enabled_just_now, "", ""))
+
+    assert "takes effect within a minute. `sluice accounts show shop --stack sluice-dev" in one["line"]
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_fault_is_named_with_one_step(case: Case) -> None:
     """Both commands name it, and nothing else; the step is a command, or that there is nothing to do."""
@@ -334,6 +356,7 @@ def test_a_fault_is_named_with_one_step(case: Case) -> None:
     assert {case.name} == names(by_status) == names(by_doctor)
     (one,) = by_status
     assert case.step in one["line"]
+    assert all("--stack sluice-dev" in command for command in re.findall("`sluice [^`]+`", one["line"]))
     assert case.name.partition(":")[2] in one["line"]  # which database, account or reason it is about
     assert (one["health"] == "attention") is (RESUMES not in one["line"])
 

@@ -35,11 +35,13 @@ def held(of: str, *, shard: str = CHAIN.shard, reason: str = "Throttling", error
 
 
 def test_a_stack_is_healthy_while_records_are_on_their_way() -> None:
-    """Waiting records are normal, and so are rows that are being sent."""
+    """Records on the stream are normal, and so are envelopes in the overflow queue and rows that are being sent."""
     sending = WaitingRows("shop", "shop_db", "sending", rows=3, since=NOW - 30)
 
     assert ["HEALTHY: nothing is waiting."] == lines(state())
-    assert ["HEALTHY: 3 records and 3 rows waiting."] == lines(state(3, waiting=[sending]))
+    queued = replace(state(3, waiting=[sending]).unread, in_queue=1)
+    where = "3 records on the stream, 1 envelope in the overflow queue, 3 rows waiting in S3"
+    assert [f"HEALTHY: {where}."] == lines(state(3, waiting=[sending], unread=queued))
 
 
 def test_rows_that_wait_for_one_cause_are_one_finding() -> None:
