@@ -5,6 +5,7 @@ A row is a flat map. Sluice sets the columns `time` (UNIX seconds, which Treasur
 sends, only `Rejected` is raised.
 """
 
+import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -125,7 +126,7 @@ def _text_of_value(value: object) -> str:
         return json_codec.dump(value)
     except TooDeepError:
         try:
-            return repr(value)
+            return json.dumps(value, check_circular=False)  # `repr` and the check take quadratic time
         except RecursionError:
             return ""
 
