@@ -16,7 +16,7 @@ from ingest.refusal import Refused
 from ingest.request import Request
 from shared import rows, write_key
 from tests.support import json_values
-from tests.support.ingest import KEY, SECRETS, START, Site, http_event
+from tests.support.ingest import KEY, SECRETS, START, Site, gzipped, http_event
 from tests.support.openapi import differences
 
 NOW = int(START)
@@ -166,6 +166,35 @@ def test_a_body_must_contain_events(body: Any, code: str) -> None:
     assert ([], []) == (site.kinesis.calls, site.sqs.calls)
     if code == "invalid_json":
         assert answer.json["error"]["message"].startswith("the body is not valid JSON in UTF-8: ")
+
+
+@pytest.mark.parametrize("levels", [300, 5000, 20_000, 300_000])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/events", b'{"events": [%b], "table": "views"}'),
+        ("/v1/events", b"[%b]"),
+        ("/shop/views", b'{"records": [%b]}'),
+        ("/shop/views", b"[%b]"),
+        ("/postback/v3/event/shop/views", b"[%b]"),
+        ("/ios/v3/event", b'{"shop.orders": [], "shop.views": [%b]}'),
+    ],
+)
+def test_an_event_of_any_depth_does_not_affect_the_others(path: str, body: bytes, levels: int) -> None:
+    """It alone is rejected in all forms of a body, and the copy of it is complete if it has room."""
+    site, deep = Site(), b'{"a":%b%b}' % (b"[" * levels, b"]" * levels)
+
+    headers = {"authorization": f"TD1 {KEY}", "x-write-key": KEY}
+    answer = site.send(
+        http_event(
+            "POST", path, "t=views", headers, gzipped(body % b", ".join([b'{"n": 1}', deep, b'{"n": 2}']))
+        )
+    )
+
+    assert (200, [1, 2]) == (answer.status, [row["n"] for _, row in site.rows()])
+    [rejected] = site.rejected()
+    assert (1, "too_deep") == (rejected.place, rejected.code)
+    assert (deep if levels < 60_000 else b"") == rejected.original
 
 
 def test_one_visitors_events_share_a_partition_key() -> None:

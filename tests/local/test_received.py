@@ -142,7 +142,7 @@ def test_a_refused_request_has_code_message_and_original(
     assert expected == tuple(bad[name] for name in ("code", "status", "account", "table", "original"))
 
 
-@pytest.mark.parametrize("levels", [250, 300, 9000])
+@pytest.mark.parametrize("levels", [250, 300, 9000, 20_000])
 def test_an_event_of_any_depth_is_listed(stack: Stack, levels: int) -> None:
     """One that is nested too deeply to be kept as it is appears as text, if it can be written at all."""
     text = f'{{"table": "Bad Name", "deep": {"[" * levels}{"]" * levels}}}'
