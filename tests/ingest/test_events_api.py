@@ -168,6 +168,28 @@ def test_a_body_must_contain_events(body: Any, code: str) -> None:
         assert answer.json["error"]["message"].startswith("the body is not valid JSON in UTF-8: ")
 
 
+DEFLATE = zlib.compressobj(wbits=-15)
+TOLD = [
+    ({}, b"", "invalid_json", "in UTF-8: it is empty"),
+    ({"content-type": "multipart/form-data; boundary=x"}, b"--x", "invalid_json", "it is multipart/form-data; send JSON or"),
+    ({}, b'{"table": "views"}\n{"table": "views"}\n', "invalid_json", "(char 19); send several events as an array"),
+    ({"content-encoding": "deflate"}, DEFLATE.compress(b"[{}]" * 9) + DEFLATE.flush(), "invalid_json", "deflate means the zlib format"),
+    *[({}, b"{%b}" % member, "missing_table", "Several events belong in an array named `events`") for member in (b'"events":{}', b'"events":null', b'"event":[{}]', b'"Events":[]')],
+    *[({"x-write-key": key}, b"{}", "invalid_key", "begins or ends with white space") for key in (f" {KEY}", f"{KEY}\t")],
+    ({"x-write-key": "", "authorization": KEY}, b"[]", "missing_key", "send it as `authorization: Bearer KEY`, `x-write-key: KEY`, the"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("headers", "body", "code", "message"), TOLD)
+def test_frequent_mistakes_are_named(headers: dict[str, str], body: bytes, code: str, message: str) -> None:
+    """The message says what is wrong or what to do instead, and does not repeat what was sent."""
+    answer = Site().send(http_event("POST", "/v1/events", "", {"x-write-key": KEY} | headers, body))
+
+    (told,) = answer.json.get("rejected", [answer.json.get("error")])
+    assert (code, 1) == (told["code"], told["message"].count(message))
+    assert KEY not in told["message"]
+
+
 @pytest.mark.parametrize("levels", [300, 5000, 20_000, 300_000])
 @pytest.mark.parametrize(
     ("path", "body"),
@@ -270,7 +292,7 @@ def test_the_number_of_events_is_limited_before_any_is_rewritten(count: int, cod
     batch = Batch([{}] * count, "pageviews", rewrite=rewritten.append)
 
     with pytest.raises(Refused) as raised:
-        intake.accept(request, intake.verify(KEY), batch, intake.privacy.visitor(request))
+        intake.accept(request, intake.verify(KEY, ""), batch, intake.privacy.visitor(request))
 
     assert (code, [], []) == (raised.value.code, rewritten, site.kinesis.calls)
 
