@@ -170,7 +170,8 @@ class _Connection(BaseHTTPRequestHandler):
         return super().parse_request()
 
     def _answer(self) -> None:
-        headers, source_ip = tuple(self.headers.items()), str(self.client_address[0])
+        headers = tuple((name, value.strip(" \t")) for name, value in self.headers.items())  # RFC 9112, 5.1
+        source_ip = str(self.client_address[0])
         try:
             body = self._body()
         except RejectedError as rejected:

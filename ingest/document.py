@@ -2,8 +2,9 @@
 
 import re
 from codecs import BOM_UTF8
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ingest.intake import Admitted
@@ -54,24 +55,39 @@ def read(request: Request, sender: Admitted | None) -> Document:
         Refused: `invalid_json`, or as `Spending.body`.
     """
     body = request.body() if sender is None else sender.spending.body(request)
-    return parse(body, request.headers.get("content-type", ""))
+    return parse(body, request.headers)
 
 
-def parse(body: bytes, content_type: str = "") -> Document:
-    """Parse a body of that content type.
+def parse(body: bytes, headers: Mapping[str, str] = MappingProxyType({})) -> Document:
+    """Parse a body that was sent with those headers, and has been decompressed.
 
     Raises:
         Refused: `invalid_json`.
     """
     body = body.removeprefix(BOM_UTF8)
-    is_form = content_type.partition(";")[0].strip().lower() == FORM
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    is_form = kind == FORM
     if is_form and b"=" in body and _MAY_BE_FORM.fullmatch(body):
         return Document(members(parse_query(body.decode("utf-8", "replace"))), b"")
     try:
         return Document(json_codec.parse(body), body)
     except InvalidJsonError as error:
         nor = ", nor a form" if is_form else ""
-        raise Refused("invalid_json", f"{ANSWERS['invalid_json'].meaning}{nor}: {error}") from error
+        why = _why(body, kind, headers.get("content-encoding", ""), str(error))
+        raise Refused("invalid_json", f"{ANSWERS['invalid_json'].meaning}{nor}: {why}") from error
+
+
+def _why(body: bytes, kind: str, encoding: str, error: str) -> str:
+    """Return why a body cannot be parsed: a frequent mistake, or the parser's error."""
+    if not body.strip():
+        return "it is empty"
+    if kind == "multipart/form-data":
+        return f"it is {kind}; send JSON or {FORM}"
+    if error.startswith("Extra data") and body.lstrip().startswith(b"{"):
+        return f"{error}; send several events as an array"
+    if error.startswith("'utf-8' codec") and encoding.strip().lower() == "deflate":
+        return f"{error}; deflate means the zlib format (RFC 1950)"
+    return error
 
 
 def members(parameters: Iterable[tuple[str, str]], without: Container[str] = ()) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from ingest.refusal import Refused
 from ingest.request import Request
 from ingest.response import Response, json_response
 
+_KEY_PLACES = "`authorization: Bearer KEY`, `x-write-key: KEY`, the query parameter `k` or the field `write_key` of a batch"
+
 
 def answer(request: Request, intake: Intake) -> Response:
     """Accept the events and answer with how many were accepted and which were rejected.
@@ -20,12 +22,12 @@ def answer(request: Request, intake: Intake) -> Response:
     A key outside the body is verified before the body is read.
     """
     sent_key = request.credentials("bearer") or request.headers.get("x-write-key") or request.parameter("k")
-    sender = intake.verify(sent_key) if sent_key else None
+    sender = intake.verify(sent_key, _KEY_PLACES) if sent_key else None
     body = document.read(request, sender)
     value = body.value
     events = events_of(value) if body.text else [value]  # a form is one event, whatever its fields are called
     options = value if isinstance(value, dict) and events is value.get("events") else {}
-    sender = sender or intake.verify(options.get("write_key"))
+    sender = sender or intake.verify(options.get("write_key"), _KEY_PLACES)
     table = options.get("table")
     visitor = intake.privacy.visitor(request)
     batch = Batch(

@@ -128,15 +128,19 @@ class Intake:
         self._entropy = entropy
         self._telemetry = telemetry
 
-    def verify(self, key: object) -> Admitted:
-        """Verify a write key; None and empty values count as missing.
+    def verify(self, key: object, places: str) -> Admitted:
+        """Verify a write key.
+
+        Args:
+            key: the key; None and empty values count as missing.
+            places: where the sender may put it, for a person.
 
         Raises:
             Refused: `missing_key`, `invalid_key`, `keys_unavailable`, `unknown_account`, `disabled_account`, `revoked_key`,
                 `rate_exceeded`, `budget_exceeded`.
         """
         if not key:
-            raise Refused("missing_key")
+            raise Refused("missing_key", f"{ANSWERS['missing_key'].meaning}: send it as {places}")
         if not isinstance(key, str):
             raise Refused("invalid_key")
         try:

@@ -48,7 +48,7 @@ def _accept(request: Request, intake: Intake) -> None:
 
 def _document(request: Request, sender: Admitted) -> Document:
     if request.method == "POST" and (body := sender.spending.body(request)):
-        return document.parse(body, request.headers.get("content-type", ""))
+        return document.parse(body, request.headers)
     try:
         # If the page did not URL-encode the record, its pluses arrive as spaces.
         text = (request.parameter("data") or "").replace(" ", "+").replace("-", "+").replace("_", "/")

@@ -50,7 +50,7 @@ def answer_head(_request: Request, _intake: Intake) -> Response:
 
 
 def _accept(request: Request, intake: Intake, columns: dict[str, str]) -> Response:
-    sender = intake.verify(request.parameter("k"))
+    sender = intake.verify(request.parameter("k"), "the query parameter `k`")
     visitor = intake.privacy.visitor(request)
     table = request.parameter("t")
     # in the event, so that the copy of a rejected one names it

@@ -75,7 +75,7 @@ def _document(request: Request, sender: Admitted) -> Document:
     body = sender.spending.body(request) if request.method == "POST" else b""
     if body.strip() in (b"", document.PING):
         return Document(document.members(request.query, _NOT_MEMBERS), b"")
-    return document.parse(body, request.headers.get("content-type", ""))
+    return document.parse(body, request.headers)
 
 
 def _with_time(event: Any, now: int) -> Any:

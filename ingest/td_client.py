@@ -35,7 +35,10 @@ def sender(request: Request, intake: Intake) -> Admitted:
     sent = request.credentials("td1") or request.headers.get("x-td-write-key", "")
     for name in KEY_PARAMETERS:
         sent = sent or request.parameter(name) or ""
-    return intake.verify(sent)
+    return intake.verify(
+        sent,
+        "`authorization: TD1 KEY`, `x-td-write-key: KEY` or the query parameter `api_key` or `td_write_key`",
+    )
 
 
 def check_database(found: Admitted, database: str) -> None:

@@ -28,7 +28,7 @@ def bad_lines(request: Request, reply: Response, at: float) -> bytes:
         kind: `refused` or `rejected`.
         account: the account in the write key, whether valid or not; empty without one.
         table: the table as the sender wrote it; empty if unknown.
-        original: the event as sent; for a refused request, its body, or its query if it has no body. One that is nested more than
+        original: the event as sent; for a refused request, its body, or its query if no body is read. One that is nested more than
             254 levels deep is shown as text, or left out.
         index: the event's place in its request; null for a refused request.
         at, code, message, method, path, status: as their names say.

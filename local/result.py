@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from doubles.http_server import Request, Response
 from shared import names
@@ -56,7 +56,7 @@ class RequestResult:
     Attributes:
         account: the account in the write key, whether valid or not; empty without one.
         table: the table that the request names for all its events; empty if it names none.
-        content: the body as a JSON value or text, or the query if there is no body.
+        content: the body as a JSON value or text, or the query if no body is read; a repeated parameter is a list.
         events: its events; empty if the response lists none.
         accepted: how many events the response calls accepted; None if it does not say.
         refused: why the whole request was refused; empty if it was not.
@@ -74,16 +74,19 @@ class RequestResult:
 
 def result_of(request: Request, response: Response) -> RequestResult:
     """Return what a response says."""
-    query = dict(parse_qsl(urlsplit(request.target).query, keep_blank_values=True))
-    body = _value(request.body)
+    parameters = parse_qs(urlsplit(request.target).query, keep_blank_values=True)
+    query = {name: next(filter(None, values), "") for name, values in parameters.items()}  # the first counts
+    sent = {name: values if values[1:] else values[0] for name, values in parameters.items()}
+    is_pixel = request.target.startswith("/pixel.gif?")
+    body = sent if is_pixel else _value(request.body)
     answer = _json(response.body)
     answer = answer if isinstance(answer, dict) else {}
     named = body.get("table") if isinstance(body, dict) else None
     table = named if isinstance(named, str) else query.get("t", "")
     events = tuple(_events(request, answer, body, table))
     accepted = answer.get("accepted")
-    if request.target.startswith("/pixel.gif?") and response.status == 200:
-        events, accepted = (EventResult(0, query, table),), 1
+    if is_pixel and response.status == 200:
+        events, accepted = (EventResult(0, sent, table),), 1
     elif events and accepted is None:
         accepted = sum(not one.code for one in events)
     code = _code(response)
@@ -91,7 +94,7 @@ def result_of(request: Request, response: Response) -> RequestResult:
     return RequestResult(
         account=_account(request, query, body),
         table=table,
-        content=query if body is None else body,
+        content=sent if body is None else body,
         events=events,
         accepted=accepted,
         refused="" if events else code,

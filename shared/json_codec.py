@@ -17,9 +17,13 @@ from shared.errors import InvalidJsonError, TooDeepError
 MAX_DEPTH = 254
 """Maximum nesting of one value."""
 
+_KEPT_LEVELS = (
+    2 * MAX_DEPTH
+)  # of a document that is too deep to parse: enough for its values to be too deep still
 _AS_ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _20_DIGITS, _NEGATIVE_19_DIGITS = b"0" * 20, b"-" + b"0" * 19
 _SURROGATES = re.compile("[\ud800-\udfff]")
+_STRING_OR_BRACKET = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
 _NOT_SPACE = re.compile("[^ \t\n\r]")
 _SCANNER = json.JSONDecoder(parse_int=str, parse_float=str)
 _MAX_INTEGER_DIGITS = 4000  # CPython's limit is 4,300
@@ -30,10 +34,11 @@ def parse(text: bytes) -> Any:
 
     A surrogate pair in UTF-8 (CESU-8), as td-js-sdk 1 and 2 encode characters beyond the BMP, is read as the character; a
     lone surrogate becomes U+FFFD. Integers keep all digits (as a string beyond 4,000 digits). The last value of a repeated
-    name wins. `NaN` and `Infinity` are invalid. Numbers beyond a float's range become infinite.
+    name wins. `NaN` and `Infinity` are invalid. Numbers beyond a float's range become infinite. A value that
+    is nested thousands of levels deep loses its inner ones; it stays deeper than MAX_DEPTH.
 
     Raises:
-        InvalidJsonError: the text is not UTF-8, not JSON, or nested thousands of levels deep.
+        InvalidJsonError: the text is not UTF-8 or not JSON.
     """
     zeros = text.translate(_AS_ZEROS)  # finds long numbers in linear time
     if _20_DIGITS in zeros or _NEGATIVE_19_DIGITS in zeros:  # maybe beyond 64 bits
@@ -64,7 +69,16 @@ def items(text: bytes, name: str) -> list[bytes]:
         name: the object's member that is the array; if it is repeated, the last one counts.
     """
     source = text.decode("latin-1")  # a character for each byte
-    found: list[bytes] = []
+    try:
+        spans = _spans(source, name)
+    except RecursionError:
+        spans = _spans(_shallow(source), name)
+    return [text[start:end] for start, end in spans]
+
+
+def _spans(source: str, name: str) -> list[tuple[int, int]]:
+    """Return where each item of the array starts and ends."""
+    found: list[tuple[int, int]] = []
     position = _next(source, 0)
     if source[position : position + 1] == "[":
         return list(_items(source, position))
@@ -79,11 +93,11 @@ def items(text: bytes, name: str) -> list[bytes]:
     return found
 
 
-def _items(source: str, start: int) -> Iterator[bytes]:
+def _items(source: str, start: int) -> Iterator[tuple[int, int]]:
     position = start + 1
     while source[start] == "[" and source[position := _next(source, position)] != "]":
         end = _SCANNER.raw_decode(source, position)[1]
-        yield source[position:end].encode("latin-1")
+        yield position, end
         position = _next(source, end)
         position += source[position] == ","
 
@@ -101,11 +115,41 @@ def without_surrogates(text: str) -> str:
 
 def _parse_slowly(text: bytes) -> Any:
     try:
-        return json.loads(_decode(text), parse_int=_integer, parse_constant=_refuse_constant)
-    except RecursionError:
-        raise InvalidJsonError(f"a value is nested far more than {MAX_DEPTH} levels deep") from None
+        source = _decode(text)
+        try:
+            return _load(source)
+        except RecursionError:
+            return _load(_shallow(source))
     except ValueError as error:
         raise InvalidJsonError(str(error)) from None
+
+
+def _load(source: str) -> Any:
+    return json.loads(source, parse_int=_integer, parse_constant=_refuse_constant)
+
+
+def _shallow(source: str) -> str:
+    """Return JSON with spaces in place of what arrays and objects at _KEPT_LEVELS contain, which is not checked.
+
+    It takes linear time and no recursion. Everything else keeps its position.
+    """
+    pieces = []
+    level = kept = start = 0  # `start` is where the array or object at _KEPT_LEVELS begins
+    for found in _STRING_OR_BRACKET.finditer(source):
+        mark = found[0]
+        if mark in "[{":
+            level += 1
+            if level == _KEPT_LEVELS:
+                start = found.end()
+        elif mark in "]}":
+            if level == _KEPT_LEVELS:
+                end = found.start()
+                pieces += [source[kept:start], " " * (end - start)]
+                kept = end
+            level -= 1
+    if level >= _KEPT_LEVELS:  # it never ends
+        return "".join([*pieces, source[kept:start]]).ljust(len(source))
+    return "".join([*pieces, source[kept:]])
 
 
 def _decode(text: bytes) -> str:

@@ -5,6 +5,7 @@ A row is a flat map. Sluice sets the columns `time` (UNIX seconds, which Treasur
 sends, only `Rejected` is raised.
 """
 
+import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -36,6 +37,7 @@ TRANSIT_SECONDS = 300
 _ILLEGAL_CHARACTER = re.compile(r"[^a-z0-9_]")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,20}(\.[0-9]{0,20})?")
 _RESERVED_BY_TD = {"v": "_v"}  # Treasure Data's legacy map of all columns
+_LIKE_A_BATCH = ("events", "Events", "event", "Event")
 _NOT_COLUMNS = {"table", "time", "event_id"}
 _INT64 = range(-(2**63), 2**63)
 _YEAR_10000 = 253_402_300_800
@@ -100,7 +102,10 @@ def table_of(event: object, default: object = None) -> str:
     if table is None:
         table = default
     if table is None:
-        raise Rejected("missing_table", "the event names no table; set its field `table`")
+        message = "the event names no table; set its field `table`"
+        if any(isinstance(event.get(name, ""), list | dict | None) for name in _LIKE_A_BATCH):
+            message += ". Several events belong in an array named `events`"
+        raise Rejected("missing_table", message)
     if not isinstance(table, str) or not names.is_table(table):
         raise Rejected(
             "invalid_table", "this is not a legal table name: use 3 to 128 characters of a-z, 0-9 and _"
@@ -125,7 +130,7 @@ def _text_of_value(value: object) -> str:
         return json_codec.dump(value)
     except TooDeepError:
         try:
-            return repr(value)
+            return json.dumps(value, check_circular=False)  # `repr` and the check take quadratic time
         except RecursionError:
             return ""
 

@@ -59,6 +59,8 @@ def verify(key: str, secrets: Mapping[str, str]) -> WriteKey:
         UnknownSecretError: the secret it names is not among them.
         InvalidKeyError: it is malformed or its signature is wrong.
     """
+    if key != key.strip():
+        raise InvalidKeyError("this write key begins or ends with white space")
     account, key_id, mac = [*key.split("."), "", "", ""][:3] if len(key) <= _MAX_LENGTH else ("", "", "")
     secret = secrets.get(secret_id(key_id))
     if key.count(".") != 2 or not names.is_account(account) or not names.is_key_id(key_id):

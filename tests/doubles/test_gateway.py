@@ -147,13 +147,13 @@ def ask(connection: Connection, *arguments: Any, **options: Any) -> tuple[int, A
 
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "PURGE"])
 def test_a_request_reaches_the_handler(serve: Callable[..., Connection], method: str) -> None:
-    """A request with any method reaches the handler as an event, and is recorded as sent."""
+    """A request with any method reaches the handler as an event, and is recorded as sent. White space around a header is not part of it."""
     seen: list[Any] = []
     connection = serve(
         lambda event, _context: {"statusCode": 200, "body": json.dumps(event)},
         record=lambda *request: seen.append(request),
     )
-    headers = {"Content-Type": "application/json", "X-Write-Key": "k"}
+    headers = {"Content-Type": "application/json", "X-Write-Key": "k\t "}
     _, event = ask(connection, method, "/a%20b?k=%FFx&t=1", body=b'{"a":1}', headers=headers)
     rejected = ask(connection, "GET", "/%zz")
 
@@ -162,6 +162,7 @@ def test_a_request_reaches_the_handler(serve: Callable[..., Connection], method:
     assert ("k=%FFx&t=1", '{"a":1}') == (event["rawQueryString"], event["body"])
     assert (method, "/a%20b?k=%FFx&t=1", b'{"a":1}', event) == (*seen[0][:2], *seen[0][3:])
     assert ("X-Write-Key", "k") in seen[0][2]
+    assert "k" == event["headers"]["x-write-key"]
     assert (400, "/%zz", None) == (rejected[0], seen[1][1], seen[1][4])
 
 

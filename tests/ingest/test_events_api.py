@@ -16,7 +16,7 @@ from ingest.refusal import Refused
 from ingest.request import Request
 from shared import rows, write_key
 from tests.support import json_values
-from tests.support.ingest import KEY, SECRETS, START, Site, http_event
+from tests.support.ingest import KEY, SECRETS, START, Site, gzipped, http_event
 from tests.support.openapi import differences
 
 NOW = int(START)
@@ -168,6 +168,57 @@ def test_a_body_must_contain_events(body: Any, code: str) -> None:
         assert answer.json["error"]["message"].startswith("the body is not valid JSON in UTF-8: ")
 
 
+DEFLATE = zlib.compressobj(wbits=-15)
+TOLD = [
+    ({}, b"", "invalid_json", "in UTF-8: it is empty"),
+    ({"content-type": "multipart/form-data; boundary=x"}, b"--x", "invalid_json", "it is multipart/form-data; send JSON or"),
+    ({}, b'{"table": "views"}\n{"table": "views"}\n', "invalid_json", "(char 19); send several events as an array"),
+    ({"content-encoding": "deflate"}, DEFLATE.compress(b"[{}]" * 9) + DEFLATE.flush(), "invalid_json", "deflate means the zlib format"),
+    *[({}, b"{%b}" % member, "missing_table", "Several events belong in an array named `events`") for member in (b'"events":{}', b'"events":null', b'"event":[{}]', b'"Events":[]')],
+    *[({"x-write-key": key}, b"{}", "invalid_key", "begins or ends with white space") for key in (f" {KEY}", f"{KEY}\t")],
+    ({"x-write-key": "", "authorization": KEY}, b"[]", "missing_key", "send it as `authorization: Bearer KEY`, `x-write-key: KEY`, the"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("headers", "body", "code", "message"), TOLD)
+def test_frequent_mistakes_are_named(headers: dict[str, str], body: bytes, code: str, message: str) -> None:
+    """The message says what is wrong or what to do instead, and does not repeat what was sent."""
+    answer = Site().send(http_event("POST", "/v1/events", "", {"x-write-key": KEY} | headers, body))
+
+    (told,) = answer.json.get("rejected", [answer.json.get("error")])
+    assert (code, 1) == (told["code"], told["message"].count(message))
+    assert KEY not in told["message"]
+
+
+@pytest.mark.parametrize("levels", [300, 5000, 20_000, 300_000])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/events", b'{"events": [%b], "table": "views"}'),
+        ("/v1/events", b"[%b]"),
+        ("/shop/views", b'{"records": [%b]}'),
+        ("/shop/views", b"[%b]"),
+        ("/postback/v3/event/shop/views", b"[%b]"),
+        ("/ios/v3/event", b'{"shop.orders": [], "shop.views": [%b]}'),
+    ],
+)
+def test_an_event_of_any_depth_does_not_affect_the_others(path: str, body: bytes, levels: int) -> None:
+    """It alone is rejected in all forms of a body, and the copy of it is complete if it has room."""
+    site, deep = Site(), b'{"a":%b%b}' % (b"[" * levels, b"]" * levels)
+
+    headers = {"authorization": f"TD1 {KEY}", "x-write-key": KEY}
+    answer = site.send(
+        http_event(
+            "POST", path, "t=views", headers, gzipped(body % b", ".join([b'{"n": 1}', deep, b'{"n": 2}']))
+        )
+    )
+
+    assert (200, [1, 2]) == (answer.status, [row["n"] for _, row in site.rows()])
+    [rejected] = site.rejected()
+    assert (1, "too_deep") == (rejected.place, rejected.code)
+    assert (deep if levels < 60_000 else b"") == rejected.original
+
+
 def test_one_visitors_events_share_a_partition_key() -> None:
     """They stay in order, and the key is one of the limited number that each account has."""
     site = Site()
@@ -241,7 +292,7 @@ def test_the_number_of_events_is_limited_before_any_is_rewritten(count: int, cod
     batch = Batch([{}] * count, "pageviews", rewrite=rewritten.append)
 
     with pytest.raises(Refused) as raised:
-        intake.accept(request, intake.verify(KEY), batch, intake.privacy.visitor(request))
+        intake.accept(request, intake.verify(KEY, ""), batch, intake.privacy.visitor(request))
 
     assert (code, [], []) == (raised.value.code, rewritten, site.kinesis.calls)
 

@@ -75,11 +75,33 @@ def test_parses_surrogates_in_utf_8(text: bytes, expected: object) -> None:
     assert expected == json_codec.parse(text)
 
 
-@pytest.mark.parametrize("inside", ["1", "123456789012345678901234567890", r'"\ud800"'])
-def test_rejects_extreme_nesting(inside: str) -> None:
-    """A document nested a million levels deep is rejected, whichever parser reads it."""
-    with pytest.raises(InvalidJsonError, match="far more than 254 levels deep"):
-        json_codec.parse(nested(1_000_000, inside))
+@pytest.mark.parametrize("inside", ["1", "123456789012345678901234567890", r'"\ud800]"', "[] , {}"])
+def test_survives_extreme_nesting(inside: str) -> None:
+    """Of a value nested 100,000 levels deep enough is kept for it to be too deep. What is beside it is complete."""
+    deep, other = nested(100_000, inside), rb'{"]\"[": [1], "a": "[\\"}'
+    text = b'{"x": [%b, {}], "events": [%b, {"a":%b, "b": 1} ,%b]}' % (deep, other, deep, other)
+
+    value = json_codec.parse(text)
+
+    first, second, third = value["events"]
+    assert [json.loads(other)] * 2 == [first, third]
+    assert ({"a", "b"}, 1, {}) == (second.keys(), second["b"], value["x"][1])
+    with pytest.raises(TooDeepError):
+        json_codec.dump(second["a"])
+    assert [other, b'{"a":%b, "b": 1}' % deep, other] == json_codec.items(text, "events")
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "character"), [("[", "", 100_000), ('{"a":', "", 500_000), ("[", "]", 200_000)]
+)
+def test_rejects_extreme_nesting_that_does_not_end_well(start: str, end: str, character: int) -> None:
+    """The message says where the document ends, or should have ended."""
+    text = start * 100_000 + end * 100_000 + end
+
+    with pytest.raises(InvalidJsonError) as raised:
+        json_codec.parse(text.encode())
+
+    assert str(raised.value).endswith(f"(char {character})")
 
 
 def plain(value: object) -> object:
