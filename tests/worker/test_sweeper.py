@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from shared.envelope import marker
 from shared.errors import LedgerUnavailableError
 from tests.support import delivery as support
 from tests.support.delivery import BUCKET, INVOCATION_MS, Delivery, envelope, kill, lose_answer, once, row
@@ -120,19 +121,23 @@ def test_no_rows_go_while_nobody_knows_who_is_to_be_forgotten() -> None:
     assert {"needed": 1} == sweep(made, ROWS_SECONDS)
 
 
-def test_an_object_without_a_span_goes_after_a_day() -> None:
-    """Its worker was killed before the append, or another one appended first."""
-    made = support.shops(BOTH[0])
+@pytest.mark.parametrize("before", [(), (marker(0).encode(),)])
+@pytest.mark.parametrize("is_delivered", [False, True])
+def test_an_object_without_a_span_goes_after_a_day(is_delivered: bool, before: tuple[bytes, ...]) -> None:
+    """Its worker was killed before the append, or another one appended first. The span before it may have no object."""
+    made = support.shops(*before, BOTH[0])
+    made.deliver(0, len(before))
     made.s3.after["put_object"] = once(kill)
     with pytest.raises(Killed):
-        made.deliver()
+        made.deliver(len(before))
     made.start()
     assert {} == sweep(made, UNREFERENCED_SECONDS)
     made.clock.sleep(7200)
-    made.deliver()
+    if is_delivered:
+        made.deliver(len(before))
 
-    assert {"deleted": 1, "needed": 1} == sweep(made, 2 * DAY)
-    assert [name_of(span(made))] == made.span_objects()
+    assert 1 == sweep(made, 2 * DAY)["deleted"]
+    assert [name_of(one) for one in made.spans() if one.chunks] == made.span_objects()
 
 
 @pytest.mark.parametrize(("service", "call"), [("s3", "put_object"), ("dynamodb", "update_item")])
