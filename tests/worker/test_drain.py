@@ -15,6 +15,7 @@ from tests.support.overflow import KEY, STREAM, Way, an_envelope, throttled, tim
 from worker.states import State
 
 ONE = {"r-0": 1}
+ENVELOPE = base64.b64encode(an_envelope("r").encode()).decode()
 
 
 @pytest.fixture
@@ -100,6 +101,7 @@ def test_a_throttled_put_stays_on_the_queue(way: Way) -> None:
     way.sqs.change_message_visibility = lambda **_: (way.clock.sleep(12), lose_answer())
     began = way.clock.now()
     assert (0, 12) == (way.drain(), way.clock.now() - began)  # not for each of them
+    assert [3] == [line["left"] for line in way.telemetry.said("drained")]
     way.wait(721)
     assert (3, 3) == (way.drain(), way.records())
 
@@ -136,15 +138,16 @@ def test_an_answer_that_cannot_be_read_proves_nothing(way: Way) -> None:
     ("body", "key", "fault"),
     [
         ("this is no envelope", KEY, "undecodable"),
-        (base64.b64encode(an_envelope("r").encode()).decode(), "k" * 257, "no_partition_key"),
+        *((ENVELOPE, key, "no_partition_key") for key in ("k" * 257, "")),
     ],
 )
 def test_what_is_no_envelope_becomes_a_dead_span(body: str, key: str, fault: str, way: Way) -> None:
-    """A person can look at what came. Handled twice, there is one."""
+    """A person can look at what came, and an alarm tells it. Handled twice, there is one."""
     _send(way, body, key)
     [message] = way.sqs.messages(way.queue_url)
-    assert (1, 0) == (way.drain(), way.waiting())
+    assert (1, 0, {"RowsDead": 1}) == (way.drain(), way.waiting(), way.telemetry.counts)
     assert {"batchItemFailures": []} == way.drainer().run(_event(message), way.delivery.deadline(60_000))
+    assert {} == way.telemetry.counts
     [span] = way.delivery.spans()
     [key_] = span.chunks
 
