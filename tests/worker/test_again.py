@@ -90,12 +90,12 @@ def test_envelopes_that_are_decided_together_wait_for_the_last() -> None:
 def test_a_first_copy_may_arrive_before_its_receipt(ahead: int, queued: int) -> None:
     """The ingest's clock may be ahead, and arrival times run back a little. The queue's clock says when the first put had ended."""
     made = delivery(first(at=AT + ahead))
-    put(made, first("q", (AT + queued) * 1000, AT + ahead), first("q", 1, AT + ahead))
+    put(made, again("other"), first("q", (AT + queued) * 1000, AT + ahead), first("q", 1, AT + ahead))
     times = Times((AT + ahead) * 1000, (AT + queued) * 1000)
     assert times == made.sender_wiring.again.times(made.spans()[-1], "q")
     wait(made, ahead + PASSED + 1)
 
-    assert ["q"] == made.ids("shop_db", "views")
+    assert ["q", "other"] == made.ids("shop_db", "views")
     assert {("copy", "", 1)} == set(made.chunks().values())
 
 
@@ -201,6 +201,16 @@ def test_a_look_without_time_goes_on_later(service: str, call: str, chains: int,
     assert 2 <= runs <= 5
     assert {"shop:k1/views~a/0": ("copy", "", 1)} == made.chunks()
     assert ["a", "b"] == sorted(one for one in made.ids("shop_db", "views") if len(one) == 1)
+
+
+def test_a_look_for_another_envelope_begins_anew() -> None:
+    """What was looked at may have a copy of it."""
+    made, at = busy("b"), Times(AT * 1000, AT * 1000)
+    decide = made.sender_wiring.again.decide
+    made.s3.before["get_object"] = lambda _: made.clock.sleep(1)
+    assert {} == decide({"b": at}, made.deadline().within(30))[0]
+
+    assert {"other79": Event.COPY_COUNTS} == decide({"other79": at}, made.deadline())[0]
 
 
 def test_beside_a_look_another_decides_nothing() -> None:
