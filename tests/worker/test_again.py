@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.accounts import Account
+from shared.envelope import marker
 from tests.support import delivery as support
 from tests.support.delivery import BUCKET, SHARD, STREAM, Delivery, envelope, lose_answer, once, row
 from worker.again import CLOCK_SECONDS, TOGETHER_SECONDS, Times
@@ -64,8 +65,9 @@ def wait(made: Delivery, seconds: float = PASSED + 1, rounds: int = 1) -> None:
 
 
 def test_rows_that_were_put_again_wait_until_every_shard_has_passed() -> None:
-    """A first copy could still come without a claim. They never hold the stream."""
-    made = delivery(again())
+    """A first copy could still come without a claim. They never hold the stream. A span of markers has no index, and no copy."""
+    made = delivery(marker(0).encode())
+    put(made, again())
     assert {"shop:k1/views~q/0": ("again", "", 1)} == made.chunks()
     wait(made, PASSED)
     assert {"shop:k1/views~q/0": ("again", "", 1)} == made.chunks()
@@ -203,14 +205,16 @@ def test_a_look_without_time_goes_on_later(service: str, call: str, chains: int,
     assert ["a", "b"] == sorted(one for one in made.ids("shop_db", "views") if len(one) == 1)
 
 
-def test_a_look_for_another_envelope_begins_anew() -> None:
-    """What was looked at may have a copy of it."""
+def test_a_look_for_another_envelope_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was looked at may have a copy of it. One for the same envelope does not read that again."""
+    monkeypatch.setattr("worker.span_object._MOST_INDEXES", 1)
     made, at = busy("b"), Times(AT * 1000, AT * 1000)
-    decide = made.sender_wiring.again.decide
     made.s3.before["get_object"] = lambda _: made.clock.sleep(1)
-    assert {} == decide({"b": at}, made.deadline().within(30))[0]
-
-    assert {"other79": Event.COPY_COUNTS} == decide({"other79": at}, made.deadline())[0]
+    for name, event in (("b", Event.NO_COPY), ("other79", Event.COPY_COUNTS)):
+        made.s3.calls.clear()
+        assert {} == made.sender_wiring.again.decide({"b": at}, made.deadline().within(30))[0]
+        assert {name: event} == made.sender_wiring.again.decide({name: at}, made.deadline())[0]
+        assert (made.s3.calls.count("get_object") < 100) == (name == "b")
 
 
 def test_beside_a_look_another_decides_nothing() -> None:
@@ -425,6 +429,7 @@ def test_without_an_answer_the_rows_wait(service: str, fail: Callable[[], None])
     getattr(made, service).before[call] = lambda _: fail()
 
     assert not made.send().complete
+    assert isinstance(fail, Mock) == made.telemetry.counts["UnforeseenErrors"]
     getattr(made, service).before.clear()
     assert {"shop:k1/views~q/0": ("again", "", 1)} == made.chunks()
     made.send()

@@ -14,7 +14,18 @@ from shared import rows
 from shared.accounts import Account
 from shared.errors import BucketUnavailableError, EditRefusedError, LedgerUnavailableError
 from shared.policy import AccountLimits
-from tests.support.delivery import BUCKET, Delivery, KilledError, envelope, kill, lose_answer, row, stored
+from tests.support.delivery import (
+    BUCKET,
+    Delivery,
+    KilledError,
+    envelope,
+    kill,
+    lose_answer,
+    once,
+    other_sandbox,
+    row,
+    stored,
+)
 from tests.worker.test_rejected import AT, delivered, event, rejecting
 from tests.worker.test_tables import delivery as with_limits
 from tests.worker.test_tables import put
@@ -118,7 +129,7 @@ def test_an_edit_happens_whole_or_not_at_all(service: str, call: str, moment: st
         ({"rows": b64encode(b"junk")}, "Not a gzipped file"),
         *(
             ({"rows": b64encode(compress(one))}, "these are not rows")
-            for one in (b"\xc1", msgpack.packb({"a": 1}) + b"\x81\xa1")
+            for one in (b"\xc1", msgpack.packb({"a": 1}) + b"\x81\xa1", packed({1: 2}, {1: 2}))
         ),
     ],
 )
@@ -130,6 +141,17 @@ def test_an_edit_that_cannot_be_made_is_refused(changed: dict[str, Any], why: st
 
     assert ("edit_refused", True) == (answer["error"], why in answer["message"])
     assert {"shop/views/0": ("dead", "http_415", 2)} == made.chunks()
+
+
+def test_an_edit_that_another_write_overtakes_is_refused() -> None:
+    """The rows may have been sent."""
+    made = stored(415, TWO)
+    other = other_sandbox(made)
+    made.dynamodb.before["transact_write_items"] = once(lambda: other.send(State.DEAD))
+    with pytest.raises(EditRefusedError, match="being written right now"):
+        edit(made)
+
+    assert ["e1", "e2"] == made.ids("shop_db", "views")
 
 
 @pytest.mark.parametrize("status", [500, 429])
