@@ -632,6 +632,17 @@ def test_a_query_that_is_forbidden_once_is_repeated() -> None:
     assert 0 == made.telemetry.counts["RowsAmbiguous"]
 
 
+def test_a_key_that_may_not_write_either_proves_nothing() -> None:
+    """It was revoked during the run: the next one may query."""
+    made = unaskable("send")
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=403, begin=made.clock.now() + 1))
+    ask = made.sender_wiring.treasure_data.ask
+    made.sender_wiring.treasure_data.ask = lambda *some: (made.clock.sleep(1), ask(*some))[1]  # type: ignore[method-assign]
+
+    assert 2 == made.send().kept
+    assert 0 == made.telemetry.counts["RowsAmbiguous"]
+
+
 SELECTED = (
     envelope("shop", {"views": [row("v1"), row("v2")], "clicks": [row("c1")]}),
     envelope("blog", {"views": [row("b1")]}),
