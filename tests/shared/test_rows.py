@@ -403,9 +403,3 @@ def test_the_drift_of_a_wrong_clock_is_added(time: object, added: dict[str, obje
 
     raw = {} if time is None else {"time_raw": time}
     assert added | raw == {name: made[name] for name in made if name.startswith("time")}
-
-
-@given(json_values.values)
-def test_time_is_always_in_range(value: object) -> None:
-    """A row's time is between 2000 and three days after its arrival."""
-    assert rows.event_time(value, NOW)[0] in range(rows.EARLIEST_TIME, NOW + rows.MAX_SECONDS_AHEAD + 1)

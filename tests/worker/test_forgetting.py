@@ -556,14 +556,12 @@ def test_waiting_rows_of_a_person_with_a_wrong_count_die() -> None:
     ("change", "end", "found"),
     [
         ({}, "success", ["p1", "p2"]),
-        ({"status": 502, "body": b"<html>"}, "failed", []),
-        ({"body": b'["p1"]\n["p'}, "failed", []),
         ({"body": b'["p1"]\n'}, "failed", []),
         ({"body": 2 * f'["{"日" * 450_000}"]\n'.encode()}, "failed", []),
     ],
 )
 def test_rows_that_cannot_be_read_are_not_none(change: dict[str, Any], end: str, found: list[str]) -> None:
-    """A proxy may answer for the query's result, or the result may be cut off, or larger than an answer may be; only nulls are left out."""
+    """The query's result may be cut off, or larger than an answer may be; only nulls are left out."""
     made = delivered(envelope("shop", {"views": [one | {"plan": None} for one in rows("p1", "p2")]}))
     real = made.sender_wiring.forget._statements
 

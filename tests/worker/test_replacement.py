@@ -14,18 +14,7 @@ from shared import rows
 from shared.accounts import Account
 from shared.errors import BucketUnavailableError, EditRefusedError, LedgerUnavailableError
 from shared.policy import AccountLimits
-from tests.support.delivery import (
-    BUCKET,
-    Delivery,
-    KilledError,
-    envelope,
-    kill,
-    lose_answer,
-    once,
-    other_sandbox,
-    row,
-    stored,
-)
+from tests.support.delivery import BUCKET, Delivery, KilledError, envelope, kill, lose_answer, row, stored
 from tests.worker.test_rejected import AT, delivered, event, rejecting
 from tests.worker.test_tables import delivery as with_limits
 from tests.worker.test_tables import put
@@ -146,8 +135,7 @@ def test_an_edit_that_cannot_be_made_is_refused(changed: dict[str, Any], why: st
 def test_an_edit_that_another_write_overtakes_is_refused() -> None:
     """The rows may have been sent."""
     made = stored(415, TWO)
-    other = other_sandbox(made)
-    made.dynamodb.before["transact_write_items"] = once(lambda: other.send(State.DEAD))
+    made.dynamodb.before["transact_write_items"] = lambda _: made.send(State.DEAD)
     with pytest.raises(EditRefusedError, match="being written right now"):
         edit(made)
 
