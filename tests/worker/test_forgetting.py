@@ -43,7 +43,7 @@ from tests.support.delivery import (
 from worker.chain import ChainId
 from worker.deadline import Deadline
 from worker.forget.person import Person, Persons
-from worker.forget.requests import KEY, ForgetRequest, RequestDocument
+from worker.forget.requests import KEY, STRAY, ForgetRequest, RequestDocument
 from worker.index import EMPTY, Index
 from worker.record import number
 from worker.rows import compress, decompress
@@ -710,7 +710,9 @@ def test_an_object_that_nobody_names_is_waited_for_and_then_erased(there: str) -
         made.ledger.update(replace(span, object=None))
     made.objects.put(stray, made.s3.objects(BUCKET)[name_of(span)].body)
     ask(made, "note")
-    assert {"": 1 + (there == "no object")} == ask(made, "forget", prefix="spans/", after="")["left"]
+    strays = 1 + (there == "no object")
+    assert {"": strays} == ask(made, "forget", prefix="spans/", after="")["left"]
+    assert {STRAY: strays} == made.sender_wiring.forget._search.forget("spans/", "", made.deadline()).left
     assert name_of(stray) in made.span_objects()
     made.clock.sleep(2 * DAY)
     ask(made, "forget", prefix="spans/", after="")
