@@ -606,6 +606,16 @@ def test_rows_that_die_again_are_tried_once_in_a_run() -> None:
     assert 12 == len(attempted) == len(set(attempted))
 
 
+def test_what_is_no_rows_is_never_sent() -> None:
+    """Whatever an operator selects: Treasure Data might take it for some."""
+    made = shops(b'{"account":"shop","events":[{"table":"?"}]}')
+    made.deliver()
+    attempted = around_attempts(made)
+
+    assert 1 == made.send(State.DEAD).kept
+    assert [] == attempted
+
+
 def test_an_unaskable_chunk_is_sent_and_reported_or_kept() -> None:
     """The key may not query. By setting, the chunk waits for an operator, or is sent under a new id, and the log says so."""
     kept, made = unaskable("keep"), unaskable("send")
