@@ -339,10 +339,8 @@ def test_a_copy_that_is_claimed_while_another_is_appended_in_a_gap_counts_alone(
 @pytest.mark.parametrize(
     ("days", "then", "awaited"), [(7.9, "", ["q"]), (8.1, "", []), (0, "taken over", []), (0, "planned", [])]
 )
-def test_no_copy_waits_for_an_owner_that_has_come_or_cannot(
-    days: float, then: str, awaited: list[str]
-) -> None:
-    """Its span leaves the worklist: nothing plans the owner any more, or another record's rows count. Until then, an alarm counts it."""
+def test_no_copy_waits_for_its_owner_in_vain(days: float, then: str, awaited: list[str]) -> None:
+    """Its span leaves the worklist: the owner is planned, or never will be, or another record's rows count. Until then, an alarm counts it."""
     made = shops(copy("q"))
     made.kinesis.increase_stream_retention_period(StreamName=STREAM, RetentionPeriodHours=168)
     owner = Owner(made.wiring.shards.chain(SHARD), number("9" * 56))

@@ -11,7 +11,7 @@ from botocore.parsers import ResponseParserError
 from doubles.sqs import Message, record_of
 from shared import envelope
 from tests.support.delivery import lose_answer
-from tests.support.overflow import KEY, STREAM, Way, an_envelope, throttled, timeout
+from tests.support.overflow import KEY, Way, an_envelope, throttled, timeout
 from worker.states import State
 
 ONE = {"r-0": 1}
@@ -104,25 +104,6 @@ def test_a_throttled_put_stays_on_the_queue(way: Way) -> None:
     assert [3] == [line["left"] for line in way.telemetry.said("drained")]
     way.wait(721)
     assert (3, 3) == (way.drain(), way.records())
-
-
-def test_each_envelope_of_a_call_has_its_own_answer(way: Way) -> None:
-    """In one call some are put, some are throttled, and some are in doubt: these wait."""
-    refuse(way, "a", "b", "c", "d")
-
-    def answer(**request: Any) -> Any:
-        put = way.delivery.kinesis.put_records(StreamName=STREAM, Records=request["Records"][:1])
-        codes = ("ProvisionedThroughputExceededException", "InternalFailure")
-        failed = [*({"ErrorCode": one} for one in codes), {}]
-        return {"FailedRecordCount": 2, "Records": put["Records"] + failed}
-
-    way.kinesis.faults["put_records"] = [answer]
-
-    assert (1, 3) == (way.drain(), way.waiting())
-    way.wait(31)
-    assert (3, 4) == (way.drain(), way.records())
-    way.deliver()
-    assert {"a-0": 1, "b-0": 1, "c-0": 1, "d-0": 1} == Counter(way.ids())
 
 
 def test_an_answer_that_cannot_be_read_proves_nothing(way: Way) -> None:

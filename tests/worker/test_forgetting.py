@@ -491,19 +491,17 @@ def test_a_put_that_is_repeated_after_it_succeeded_counts_nothing_twice() -> Non
 
 
 @pytest.mark.parametrize(
-    ("counted", "other", "forgotten"),
+    ("counted", "other", "gone"),
     [(1, "p2", {"delivered": 1}), (3, "p2", {"delivered": 1}), (3, "c", {})],
 )
-def test_rows_with_a_wrong_count_do_not_end_a_search(
-    counted: int, other: str, forgotten: dict[str, int]
-) -> None:
+def test_rows_with_a_wrong_count_do_not_end_a_search(counted: int, other: str, gone: dict[str, int]) -> None:
     """Which of them would stay is unknown. Their chunk is left, and reported; others of the same object are cut."""
     wrong = envelope("shop", {"views": rows("a", "p1")}, counted=counted, request_id="w")
     made = delivered(wrong, envelope("shop", {"carts": rows("b", other)}))
     ask(made, "note")
     found = ask(made, "forget", prefix="spans/", after="")
 
-    assert (1, {"": 1}, forgotten) == (found["objects"], found["left"], receipt(made)["forgotten"])
+    assert (1, {"": 1}, gone) == (found["objects"], found["left"], receipt(made)["forgotten"])
 
 
 @pytest.mark.parametrize("trouble", ["full", "gone", "denied", "odd", "away"])
