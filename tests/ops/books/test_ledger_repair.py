@@ -245,7 +245,7 @@ def test_what_no_other_object_denies_counts(stream: str, steps: str, status: int
     """
     made = Delivery().map(shop="shop_db")
     for one in stream:
-        claim, at = stream.lower().count(one.lower()) - 1, 1_700_000_000 + (one.isupper() and not kills)
+        claim, at = stream.lower().count(one.lower()) - 1, 1_700_000_000 + one.isupper()
         data = envelope("shop", {"views": [row(one.lower(), at)]}, request_id=one.lower(), claim=claim)
         made.put(data if one.isalpha() else marker(0).encode())
     records = dict(zip(stream, made.event()["Records"], strict=True))
