@@ -285,7 +285,7 @@ class LedgerRepair:
             while reached <= _reach(left, _last(end)) and (more := next(coming, None)) is not None:
                 self._shown.add_end(chain, more.after)
                 if more.after < known:
-                    self._show_known(Place(chain, more.after), known)
+                    owned |= self._show_known(Place(chain, more.after), known)
                 reached = max(reached, more.after)
                 left = self._fitting([*left, more], end, owned, counts)
             if left:
@@ -313,20 +313,27 @@ class LedgerRepair:
             left.remove(one)
             left = self._fitting(left, end, owned, counts)
 
-    def _show_known(self, place: Place, known: Number) -> None:
-        """Note where known spans behind a place end; one that an interrupted run took up only shows where its writer saw the chain end."""
+    def _show_known(self, place: Place, known: Number) -> set[str]:
+        """Note where known spans behind a place end; one that an interrupted run took up only shows where its writer saw the chain end.
+
+        Return the claims of those that such a run took up.
+        """
+        owned = set[str]()
         for span in self.ledger.latest(place.chain, known):
             if LEDGER_RESTORED not in {entry.reason for entry in span.entries.values()}:
                 self._shown.add_end(place.chain, span.last)
             elif span.object is not None:
                 try:
-                    self._shown.add_end(place.chain, self.objects.index(span).plan.after)
+                    index = self.objects.index(span)
+                    self._shown.add_end(place.chain, index.plan.after)
+                    owned |= _owners(index, place.chain).keys()
                 except ObjectGoneError:
                     self._shown.add_end(place.chain, span.last)
                 except InvalidObjectError as error:
                     self.unreadable[name_of(span)] = str(error)
             if span.after <= place.after:
                 break
+        return owned
 
     def _fitting(
         self, left: list[_Unknown], end: Span | None, owned: set[str], counts: Counter[str]

@@ -23,14 +23,6 @@ from tests.support.ministack import Ministack
 pytestmark = pytest.mark.xdist_group("deploy")
 
 
-def test_a_pixel_becomes_a_row(stack: Stack) -> None:
-    """A request to the deployed API becomes exactly one row in Treasure Data."""
-    status, body = stack.send_pixel("shop", "pageviews", "/welcome")
-
-    assert (200, b"GIF89a") == (status, body[:6]), stack.emulator.log.read_text()
-    assert ["/welcome"] == [row["page"] for row in stack.destination.rows("shop", "pageviews")]
-
-
 def test_the_commands_work_on_a_deployed_stack(stack: Stack, tmp_path: Path) -> None:
     """They reach Redis through the stack's function; the doctor sends no event, because the emulated API has no address."""
     stack.map_account("shop")

@@ -12,7 +12,7 @@ from doubles.treasure_data import TreasureData
 from local import functions
 from local.resources import Resources
 from shared import envelope
-from tests.support.sandboxes import Start, an_envelope, dead, on_stream, recorded, stream_event
+from tests.support.sandboxes import Start, an_envelope, on_stream, recorded, stream_event
 from tests.support.sluice import until
 
 pytestmark = pytest.mark.xdist_group("runtime")
@@ -37,16 +37,6 @@ def test_recorded_requests_are_accounted_for(start: Start, aws: Resources) -> No
     assert b64decode(answers["pixel"]["body"]).startswith(b"GIF89a")
     assert accepted == sum(one.row_count for one in made) == len(rows)
     assert "autumn tea" in {row.get("campaign") for row in rows}
-
-
-def test_recorded_batches_become_rows(start: Start, aws: Resources, treasure_data: TreasureData) -> None:
-    """The worker delivers each row once. What cannot be delivered is dead, and does not block the shard."""
-    batches = [recorded("kinesis")[name]["Records"] for name in ("mistakes", "other-producers")]
-    data = [b64decode(one["kinesis"]["data"]) for batch in batches for one in batch]
-
-    assert {"batchItemFailures": []} == start(functions.WORKER).invoke(stream_event(aws, *data))
-    assert {"field_app": {"imports": 4}, "shop": {"mistakes": 13}} == treasure_data.counts()
-    assert {"closed", "news", "nobody", "-", "app"} == {one.key.account for one in dead(aws)}
 
 
 def test_the_next_invocation_delivers_after_a_timeout(

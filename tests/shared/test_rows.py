@@ -9,7 +9,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared import json_codec, rows
@@ -218,32 +218,6 @@ def test_an_event_is_an_object(event: object) -> None:
     assert ("not_an_object", "the event is not a JSON object") == refusal(event)
 
 
-added = st.dictionaries(st.sampled_from(["td_ip", "td_user_agent", "bot", "a"]), st.text(max_size=500))
-arrivals = st.builds(lambda *added: rows.Arrival(NOW * 1000, *added), added, st.integers(-1000, 1000))
-
-
-@settings(deadline=None)
-@given(json_values.events, st.integers(0, 520), st.integers(262_000, 262_200), arrivals, st.booleans())
-def test_rejection_does_not_depend_on_added_columns(
-    event: dict[str, Any], columns: int, size: int, arrival: rows.Arrival, is_screened: bool
-) -> None:
-    """An event at a limit is rejected or accepted whatever the receiver adds or removes."""
-    event = event | {f"c{number}": number for number in range(columns)} | {"text": ""}
-    event["text"] = "x" * max(0, size - len(rows.text_of(event).encode(errors="replace")))
-    screen = (lambda row: row.pop("text", None)) if is_screened else None
-
-    codes = []
-    for one, then in ((rows.Arrival(NOW * 1000), None), (arrival, screen)):
-        try:
-            data = rows.encode(event, one, lambda: "x" * 36, then)
-        except rows.Rejected as reason:
-            codes.append(str(reason.code))
-        else:
-            codes.append("")
-            assert len(msgpack.unpackb(data)) <= rows.MAX_COLUMNS
-    assert codes[0] == codes[1]
-
-
 @pytest.mark.parametrize(
     ("members", "time", "added"),
     [
@@ -395,9 +369,3 @@ def test_the_drift_of_a_wrong_clock_is_added(time: object, added: dict[str, obje
 
     raw = {} if time is None else {"time_raw": time}
     assert added | raw == {name: made[name] for name in made if name.startswith("time")}
-
-
-@given(json_values.values)
-def test_time_is_always_in_range(value: object) -> None:
-    """A row's time is between 2000 and three days after its arrival."""
-    assert rows.event_time(value, NOW)[0] in range(rows.EARLIEST_TIME, NOW + rows.MAX_SECONDS_AHEAD + 1)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.accounts import Account
+from shared.envelope import marker
 from tests.support import delivery as support
 from tests.support.delivery import BUCKET, SHARD, STREAM, Delivery, envelope, lose_answer, once, row
 from worker.again import TOGETHER_SECONDS, Times
@@ -64,8 +65,9 @@ def wait(made: Delivery, seconds: float = PASSED + 1, rounds: int = 1) -> None:
 
 
 def test_rows_that_were_put_again_wait_until_every_shard_has_passed() -> None:
-    """A first copy could still come without a claim. They never hold the stream."""
-    made = delivery(again())
+    """A first copy could still come without a claim. They never hold the stream. A span of markers has no index, and no copy."""
+    made = delivery(marker(0).encode())
+    put(made, again())
     assert {"shop:k1/views~q/0": ("again", "", 1)} == made.chunks()
     wait(made, PASSED)
     assert {"shop:k1/views~q/0": ("again", "", 1)} == made.chunks()
@@ -90,12 +92,12 @@ def test_envelopes_that_are_decided_together_wait_for_the_last() -> None:
 def test_a_first_copy_may_arrive_before_its_receipt(ahead: int, queued: int) -> None:
     """The ingest's clock may be ahead, and arrival times run back a little. The queue's clock says when the first put had ended."""
     made = delivery(first(at=AT + ahead))
-    put(made, first("q", (AT + queued) * 1000, AT + ahead), first("q", 1, AT + ahead))
+    put(made, again("other"), first("q", (AT + queued) * 1000, AT + ahead), first("q", 1, AT + ahead))
     times = Times((AT + ahead) * 1000, (AT + queued) * 1000)
     assert times == made.sender_wiring.again.times(made.spans()[-1], "q")
     wait(made, ahead + PASSED + 1)
 
-    assert ["q"] == made.ids("shop_db", "views")
+    assert ["q", "other"] == made.ids("shop_db", "views")
     assert {("copy", "", 1)} == set(made.chunks().values())
 
 
@@ -201,6 +203,18 @@ def test_a_look_without_time_goes_on_later(service: str, call: str, chains: int,
     assert 2 <= runs <= 5
     assert {"shop:k1/views~a/0": ("copy", "", 1)} == made.chunks()
     assert ["a", "b"] == sorted(one for one in made.ids("shop_db", "views") if len(one) == 1)
+
+
+def test_a_look_for_another_envelope_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was looked at may have a copy of it. One for the same envelope does not read that again."""
+    monkeypatch.setattr("worker.span_object._MOST_INDEXES", 1)
+    made, at = busy("b"), Times(AT * 1000, AT * 1000)
+    made.s3.before["get_object"] = lambda _: made.clock.sleep(1)
+    for name, event in (("b", Event.NO_COPY), ("other79", Event.COPY_COUNTS)):
+        made.s3.calls.clear()
+        assert {} == made.sender_wiring.again.decide({"b": at}, made.deadline().within(30))[0]
+        assert {name: event} == made.sender_wiring.again.decide({name: at}, made.deadline())[0]
+        assert (made.s3.calls.count("get_object") < 100) == (name == "b")
 
 
 def test_beside_a_look_another_decides_nothing() -> None:
@@ -415,6 +429,7 @@ def test_without_an_answer_the_rows_wait(service: str, fail: Callable[[], None])
     getattr(made, service).before[call] = lambda _: fail()
 
     assert not made.send().complete
+    assert isinstance(fail, Mock) == made.telemetry.counts["UnforeseenErrors"]
     getattr(made, service).before.clear()
     assert {"shop:k1/views~q/0": ("again", "", 1)} == made.chunks()
     made.send()

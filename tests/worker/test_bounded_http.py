@@ -15,7 +15,8 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError
 from urllib3.util import connection
 
 from local.resources import CREDENTIALS, REGION
-from worker import bounded_http, wiring
+from shared.aws_clients import bounded_client
+from worker import bounded_http
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\n"
@@ -100,7 +101,7 @@ def test_aws_responses_end_at_the_timeout(monkeypatch: pytest.MonkeyPatch) -> No
         for name, value in {**CREDENTIALS, "AWS_DEFAULT_REGION": REGION, "AWS_ENDPOINT_URL": url}.items():
             monkeypatch.setenv(name, value)
         with pytest.raises(BotoCoreError):
-            wiring._aws("dynamodb", attempts=1, read_seconds=0.3).describe_table(TableName="ledger")
+            bounded_client("dynamodb", attempts=1, read_seconds=0.3).describe_table(TableName="ledger")
 
     assert time.monotonic() - began < 30
 

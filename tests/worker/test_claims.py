@@ -317,10 +317,12 @@ def test_a_span_waits_only_for_the_owners_of_its_own_copies() -> None:
     made = shops()
     tables = {f"{number:0>128}": [row(f"e{number}")] for number in range(300)}
     made.put(*(envelope(one, tables, request_id=one) for one in ("shop", "news")), copy("q"), copy("q"))
+    owner = Owner(made.wiring.shards.chain(SHARD), number("9" * 56))
+    made.ledger.claim({"q": owner}, 10**7)
 
     assert made.deliver() is None
     assert [1, 3] == [span.records for span in made.spans()]
-    assert [{}, {}] == [span.copies for span in made.spans()]
+    assert [{}, {"q": owner}] == [span.copies for span in made.spans()]
 
 
 def test_a_copy_that_is_claimed_while_another_is_appended_in_a_gap_counts_alone() -> None:
@@ -335,17 +337,19 @@ def test_a_copy_that_is_claimed_while_another_is_appended_in_a_gap_counts_alone(
 
 
 @pytest.mark.parametrize(
-    ("days", "is_taken", "awaited"), [(7.9, False, ["q"]), (8.1, False, []), (0, True, [])]
+    ("days", "then", "awaited"), [(7.9, "", ["q"]), (8.1, "", []), (0, "taken over", []), (0, "planned", [])]
 )
-def test_no_copy_waits_for_an_owner_that_cannot_come(days: float, is_taken: bool, awaited: list[str]) -> None:
-    """Its span leaves the worklist: nothing plans the owner any more, or another record's rows count. Until then, an alarm counts it."""
+def test_no_copy_waits_for_its_owner_in_vain(days: float, then: str, awaited: list[str]) -> None:
+    """Its span leaves the worklist: the owner is planned, or never will be, or another record's rows count. Until then, an alarm counts it."""
     made = shops(copy("q"))
     made.kinesis.increase_stream_retention_period(StreamName=STREAM, RetentionPeriodHours=168)
     owner = Owner(made.wiring.shards.chain(SHARD), number("9" * 56))
     made.ledger.claim({"q": owner}, 10**7)
     assert made.deliver() is None
     [one] = made.spans()
-    if is_taken:
+    if then == "planned":
+        made.ledger.append(span(chain=owner.chain, after=one.last, first=owner.number, last=owner.number))
+    elif then:
         other = span(settled=True)
         made.ledger.append_with(other, {"q": Claiming(Owner(other.chain, other.first), owner)}, 10**7)
     made.clock.sleep(days * DAY)

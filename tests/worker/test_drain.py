@@ -11,10 +11,11 @@ from botocore.parsers import ResponseParserError
 from doubles.sqs import Message, record_of
 from shared import envelope
 from tests.support.delivery import lose_answer
-from tests.support.overflow import KEY, STREAM, Way, an_envelope, throttled, timeout
+from tests.support.overflow import KEY, Way, an_envelope, throttled, timeout
 from worker.states import State
 
 ONE = {"r-0": 1}
+ENVELOPE = base64.b64encode(an_envelope("r").encode()).decode()
 
 
 @pytest.fixture
@@ -100,27 +101,9 @@ def test_a_throttled_put_stays_on_the_queue(way: Way) -> None:
     way.sqs.change_message_visibility = lambda **_: (way.clock.sleep(12), lose_answer())
     began = way.clock.now()
     assert (0, 12) == (way.drain(), way.clock.now() - began)  # not for each of them
+    assert [3] == [line["left"] for line in way.telemetry.said("drained")]
     way.wait(721)
     assert (3, 3) == (way.drain(), way.records())
-
-
-def test_each_envelope_of_a_call_has_its_own_answer(way: Way) -> None:
-    """In one call some are put, some are throttled, and some are in doubt: these wait."""
-    refuse(way, "a", "b", "c", "d")
-
-    def answer(**request: Any) -> Any:
-        put = way.delivery.kinesis.put_records(StreamName=STREAM, Records=request["Records"][:1])
-        codes = ("ProvisionedThroughputExceededException", "InternalFailure")
-        failed = [*({"ErrorCode": one} for one in codes), {}]
-        return {"FailedRecordCount": 2, "Records": put["Records"] + failed}
-
-    way.kinesis.faults["put_records"] = [answer]
-
-    assert (1, 3) == (way.drain(), way.waiting())
-    way.wait(31)
-    assert (3, 4) == (way.drain(), way.records())
-    way.deliver()
-    assert {"a-0": 1, "b-0": 1, "c-0": 1, "d-0": 1} == Counter(way.ids())
 
 
 def test_an_answer_that_cannot_be_read_proves_nothing(way: Way) -> None:
@@ -136,15 +119,16 @@ def test_an_answer_that_cannot_be_read_proves_nothing(way: Way) -> None:
     ("body", "key", "fault"),
     [
         ("this is no envelope", KEY, "undecodable"),
-        (base64.b64encode(an_envelope("r").encode()).decode(), "k" * 257, "no_partition_key"),
+        *((ENVELOPE, key, "no_partition_key") for key in ("k" * 257, "")),
     ],
 )
 def test_what_is_no_envelope_becomes_a_dead_span(body: str, key: str, fault: str, way: Way) -> None:
-    """A person can look at what came. Handled twice, there is one."""
+    """A person can look at what came, and an alarm tells it. Handled twice, there is one."""
     _send(way, body, key)
     [message] = way.sqs.messages(way.queue_url)
-    assert (1, 0) == (way.drain(), way.waiting())
+    assert (1, 0, {"RowsDead": 1}) == (way.drain(), way.waiting(), way.telemetry.counts)
     assert {"batchItemFailures": []} == way.drainer().run(_event(message), way.delivery.deadline(60_000))
+    assert {} == way.telemetry.counts
     [span] = way.delivery.spans()
     [key_] = span.chunks
 

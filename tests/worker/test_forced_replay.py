@@ -137,8 +137,9 @@ def test_rows_that_were_not_delivered_are_not_forced(status: int) -> None:
     assert ({"blog/views": 1}, {"shop/views": 1}) == (answer["appended"], answer["left_out"])
     made.td.faults.clear()
     made.send(State.WAITING, State.DEAD)
-    force(made, tag="t")
+    answer = force(made, tag="t")
 
+    assert ({"blog/views": 1}, {"shop/views": 1}) == (answer["repeated"], answer["left_out"])
     assert (["v0"], ["v2"]) == (made.ids("shop_db", "views"), made.ids("blog_db", "views"))
 
 
@@ -204,7 +205,7 @@ def test_a_replay_short_of_time_says_how_far_it_came(delivery: Delivery) -> None
 
 
 def test_an_edited_span_can_be_forced(delivery: Delivery) -> None:
-    """Its chain's name is part of the replay's."""
+    """Its chain's name is part of the replay's. It has no records, so the receipt of its rows counts."""
     delivery.fail(status=415, count=1)
     delivery.put(envelope("shop", {"views": [row("v9")]}, request_id="r9"))
     delivery.deliver(4)
@@ -212,6 +213,7 @@ def test_an_edited_span_can_be_forced(delivery: Delivery) -> None:
     delivery.sender_wiring.replacements.edit(place, key, msgpack.packb(row("v9", edited=1)))
     delivery.send()
     lose(delivery)
+    assert {} == force(delivery, tag="earlier", until=AT)["appended"]
     force(delivery, table="views", account="shop")
 
     assert ["v0", "v1", "v3", "v9"] == sorted(delivery.ids("shop", "views"))

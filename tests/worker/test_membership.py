@@ -1,13 +1,9 @@
 """Membership: which span has a record, and in which gap one lies that no span has."""
 
-from typing import Any
-
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from shared.errors import HeldError
-from tests.support.delivery import BUCKET, SHARD, Delivery, lose_answer
+from tests.support.delivery import BUCKET, Delivery, lose_answer
 from tests.support.inline_executor import InlineExecutor
 from tests.support.spans import CHAIN, span
 from worker.chain import ChainId, Owner
@@ -124,34 +120,3 @@ def test_without_its_index_nobody_knows_where_a_record_is(made: Made, damage: st
 
     with pytest.raises(HeldError, match="the index of a span cannot be read"):
         made.locate(5)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.sets(st.integers(1, 40), min_size=1, max_size=12), max_size=6), st.data())
-def test_each_record_is_in_one_span_whatever_is_passed_over(batches: list[set[int]], data: Any) -> None:
-    """Batches may leave out any records and come in any order; a record that is in a span stays there."""
-    made = Made()
-    owners: dict[int, Span] = {}
-    for batch in [*batches, set(range(1, 41))]:
-        waiting = sorted(batch)
-        while waiting:
-            found = made.locate(waiting[0], *waiting)
-            if isinstance(found, Span):
-                assert owners[waiting[0]].place == found.place
-                waiting.pop(0)
-                continue
-            assert waiting[0] not in owners
-            limit = found.limit or BEHIND_ALL
-            room = [n for n in waiting if N[n] < limit]
-            taken = room[: data.draw(st.integers(1, len(room)))]
-            assert not owners.keys() & set(taken)
-            one = made.append(found.chain, found.after, *taken)
-            owners |= dict.fromkeys(taken, one)
-            waiting = waiting[len(taken) :]
-
-    assert set(range(1, 41)) == owners.keys()
-    for n, owner in owners.items():
-        found = made.locate(n)
-        assert isinstance(found, Span)
-        assert owner.place == found.place
-    assert {SHARD} == {one.chain.shard for one in owners.values()}

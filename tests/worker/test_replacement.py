@@ -118,7 +118,7 @@ def test_an_edit_happens_whole_or_not_at_all(service: str, call: str, moment: st
         ({"rows": b64encode(b"junk")}, "a gzip member cannot be decompressed"),
         *(
             ({"rows": b64encode(compress(one))}, "these are not rows")
-            for one in (b"\xc1", msgpack.packb({"a": 1}) + b"\x81\xa1")
+            for one in (b"\xc1", msgpack.packb({"a": 1}) + b"\x81\xa1", packed({1: 2}, {1: 2}))
         ),
     ],
 )
@@ -130,6 +130,16 @@ def test_an_edit_that_cannot_be_made_is_refused(changed: dict[str, Any], why: st
 
     assert ("edit_refused", True) == (answer["error"], why in answer["message"])
     assert {"shop/views/0": ("dead", "http_415", 2)} == made.chunks()
+
+
+def test_an_edit_that_another_write_overtakes_is_refused() -> None:
+    """The rows may have been sent."""
+    made = stored(415, TWO)
+    made.dynamodb.before["transact_write_items"] = lambda _: made.send(State.DEAD)
+    with pytest.raises(EditRefusedError, match="being written right now"):
+        edit(made)
+
+    assert ["e1", "e2"] == made.ids("shop_db", "views")
 
 
 @pytest.mark.parametrize("status", [500, 429])

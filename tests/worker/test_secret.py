@@ -1,14 +1,14 @@
 """Secrets cached in memory."""
 
-import time
 from contextlib import suppress
+from threading import Event, get_ident
 from typing import Any
 
 import pytest
 
 from doubles.aws_errors import client_error
 from doubles.clock import ManualClock
-from shared.clock import Clock, SystemClock
+from shared.clock import Clock
 from shared.errors import SecretUnavailableError
 from tests.support.delivery import Meddled, StaticSecrets, lose_answer
 from worker.executor import Threads, run_parallel
@@ -84,13 +84,27 @@ def test_an_unusable_secret_raises_an_error_with_its_remedy(text: str, fail: Any
 
 @pytest.mark.parametrize("fail", [lambda _: None, missing])
 def test_one_of_several_threads_reads_a_secret_for_all(fail: Any) -> None:
-    """Each database's first send needs the API key, and so do all that are refused when it has changed. A failed read fails for all who wait."""
-    client = secrets()
-    one = secret(client, SystemClock())
-    client.before["get_secret_value"] = lambda request: (time.sleep(0.2), fail(request))
+    """Each database's first send needs the API key, and so do all that are refused when it has changed. They wait by the clock that is passed in."""
+    client, clock, waiting, all_wait = secrets(), ManualClock(), set[int](), Event()
+
+    def wait(_: float) -> None:
+        waiting.add(get_ident())
+        if len(waiting) == 7:
+            all_wait.set()
+
+    def read(request: Any) -> None:
+        all_wait.wait(5)
+        fail(request)
+
+    clock.sleep = wait  # type: ignore[method-assign]
+    client.before["get_secret_value"] = read
+    one = secret(client, clock)
     with suppress(SecretUnavailableError):
-        run_parallel(Threads, [one.get] * 8)
-    assert 1 == len(client.calls)
+        assert ["one"] * 8 == run_parallel(Threads, [one.get] * 8)
+    assert (1, True) == (len(client.calls), all_wait.is_set())
     one.text, one._read_at, client.values["id"] = "one", 0.0, "two"
+    waiting.clear()
+    all_wait.clear()
 
     assert [fail is not missing] * 8 == run_parallel(Threads, [lambda: one.changed("one")] * 8)
+    assert 2 == len(client.calls)

@@ -610,6 +610,16 @@ def test_rows_that_die_again_are_tried_once_in_a_run() -> None:
     assert 12 == len(attempted) == len(set(attempted))
 
 
+def test_what_is_no_rows_is_never_sent() -> None:
+    """Whatever an operator selects: Treasure Data might take it for some."""
+    made = shops(b'{"account":"shop","events":[{"table":"?"}]}')
+    made.deliver()
+    attempted = around_attempts(made)
+
+    assert 1 == made.send(State.DEAD).kept
+    assert [] == attempted
+
+
 def test_an_unaskable_chunk_is_sent_and_reported_or_kept() -> None:
     """The key may not query. By setting, the chunk waits for an operator, or is sent under a new id, and the log says so."""
     kept, made = unaskable("keep"), unaskable("send")
@@ -633,6 +643,17 @@ def test_a_query_that_is_forbidden_once_is_repeated() -> None:
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.QUERY, status=403, count=1))
 
     assert Report(delivered=2) == made.send()
+    assert 0 == made.telemetry.counts["RowsAmbiguous"]
+
+
+def test_a_key_that_may_not_write_either_proves_nothing() -> None:
+    """It was revoked during the run: the next one may query."""
+    made = unaskable("send")
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=403, begin=made.clock.now() + 1))
+    ask = made.sender_wiring.treasure_data.ask
+    made.sender_wiring.treasure_data.ask = lambda *some: (made.clock.sleep(1), ask(*some))[1]  # type: ignore[method-assign]
+
+    assert 2 == made.send().kept
     assert 0 == made.telemetry.counts["RowsAmbiguous"]
 
 

@@ -41,11 +41,12 @@ class Made:
 
 
 def test_delivered_chunks_need_no_entry() -> None:
-    """One write settles the span; none is made that would change nothing."""
+    """One write settles the span, also if nothing was sent; none is made that would change nothing. What was cut meanwhile has none either."""
     made = Made()
-    found = made.settle({KEY: OK, CLICKS: OK})
+    found = made.settle({KEY: OK, CLICKS: OK, key("shop/clicks/1"): LOST})
     assert (True, {}) == (found.settled, found.entries)
     assert 1 == made.delivery.dynamodb.calls.count("update_item")
+    assert Made().settle({}).settled
 
     entries = {KEY: Entry(since=5, reason="timeout"), CLICKS: Entry()}
     made = Made(entries=entries, settled=True)

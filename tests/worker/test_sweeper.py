@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from shared.envelope import marker
 from shared.errors import LedgerUnavailableError
 from tests.support import delivery as support
 from tests.support.delivery import BUCKET, INVOCATION_MS, Delivery, envelope, kill, lose_answer, once, row
@@ -120,19 +121,23 @@ def test_no_rows_go_while_nobody_knows_who_is_to_be_forgotten() -> None:
     assert {"needed": 1} == sweep(made, ROWS_SECONDS)
 
 
-def test_an_object_without_a_span_goes_after_a_day() -> None:
-    """Its worker was killed before the append, or another one appended first."""
-    made = support.shops(BOTH[0])
+@pytest.mark.parametrize("before", [(), (marker(0).encode(),)])
+@pytest.mark.parametrize("is_delivered", [False, True])
+def test_an_object_without_a_span_goes_after_a_day(is_delivered: bool, before: tuple[bytes, ...]) -> None:
+    """Its worker was killed before the append, or another one appended first. The span before it may have no object."""
+    made = support.shops(*before, BOTH[0])
+    made.deliver(0, len(before))
     made.s3.after["put_object"] = once(kill)
     with pytest.raises(Killed):
-        made.deliver()
+        made.deliver(len(before))
     made.start()
     assert {} == sweep(made, UNREFERENCED_SECONDS)
     made.clock.sleep(7200)
-    made.deliver()
+    if is_delivered:
+        made.deliver(len(before))
 
-    assert {"deleted": 1, "needed": 1} == sweep(made, 2 * DAY)
-    assert [name_of(span(made))] == made.span_objects()
+    assert 1 == sweep(made, 2 * DAY)["deleted"]
+    assert [name_of(one) for one in made.spans() if one.chunks] == made.span_objects()
 
 
 @pytest.mark.parametrize(("service", "call"), [("s3", "put_object"), ("dynamodb", "update_item")])
@@ -163,6 +168,7 @@ def test_an_object_that_cannot_be_swept_delays_no_other(trouble: Callable[[], An
     made.s3.before["get_object"] = lambda request: request["Key"].startswith("spans/") and trouble()
 
     assert {"deleted": 1, "failed": 1} == sweep(made, ROWS_SECONDS)
+    assert (trouble is not lose_answer) == made.telemetry.counts["UnforeseenErrors"]
     made.s3.before.clear()
     assert {"reduced": 1} == sweep(made)
 
@@ -237,13 +243,17 @@ def test_an_index_stays_while_an_envelope_that_was_put_again_waits_for_it() -> N
     made = delivery(200, first, archive_days=2)
     made.put(envelope("shop", {"views": [row("q")]}, request_id="q", claim=1_700_000_000_000))
     made.deliver()
-    for _ in range(5):
+    for n in range(5):
         sweep(made, 20 * DAY)
-    assert 2 == len(made.span_objects())
+        at = round(made.clock.now() * 1000)
+        more = envelope("shop", {"views": [row(f"m{n}")]}, request_id=f"m{n}", claim=at, received_at=at)
+        made.deliver_each(more)
+    sweep(made)
+    assert 7 == len(made.span_objects())
     made.start()
     for _ in range(3):
         made.send()
         made.deliver()
 
-    assert ["q"] == made.ids("shop_db", "views")
-    assert {("copy", "", 1)} == set(made.chunks().values())
+    assert 1 == made.ids("shop_db", "views").count("q")
+    assert ("copy", "", 1) in made.chunks().values()

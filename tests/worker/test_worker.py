@@ -38,21 +38,6 @@ from worker.worker import SEND_SECONDS
 ROWS = [envelope("shop", {"views": [row(f"e{n}")]}) for n in range(3)]
 
 
-def test_rows_arrive_once_in_order() -> None:
-    """They arrive in their account's database, and nothing is left to do."""
-    made = shops(
-        envelope("shop", {"views": [row("e1"), row("e2")], "clicks": [row("e3")]}),
-        envelope("blog", {"views": [row("e4")]}),
-        envelope("shop", {"views": [row("e5")]}),
-    )
-
-    assert made.deliver() is None
-    assert ["e1", "e2", "e5"] == made.ids("shop_db", "views")
-    assert ["e3"] == made.ids("shop_db", "clicks")
-    assert ["e4"] == made.ids("blog_db", "views")
-    assert ({}, {}) == (made.chunks(), made.telemetry.counts)
-
-
 @pytest.mark.parametrize(
     ("service", "moment", "call"),
     [

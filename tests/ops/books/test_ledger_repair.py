@@ -241,12 +241,12 @@ def test_a_gap_stays_one_although_no_object_shows_what_followed_it() -> None:
 def test_what_no_other_object_denies_counts(stream: str, steps: str, status: int, kills: int) -> None:
     """Workers are killed between put and append, or know only the first span; records are passed over, and replayed. The backup is made at `|`.
 
-    Of two envelopes with the same letter, the second is a copy; `-` and `_` are markers. A span of at most two of these has no object.
+    Of two envelopes with the same letter, the second is a copy, received later; `-` and `_` are markers. A span of at most two of these has no object.
     """
     made = Delivery().map(shop="shop_db")
     for one in stream:
-        rows, claim = {"views": [row(one.lower())]}, stream.lower().count(one.lower()) - 1
-        data = envelope("shop", rows, request_id=one.lower(), claim=claim)
+        claim, at = stream.lower().count(one.lower()) - 1, 1_700_000_000 + one.isupper()
+        data = envelope("shop", {"views": [row(one.lower(), at)]}, request_id=one.lower(), claim=claim)
         made.put(data if one.isalpha() else marker(0).encode())
     records = dict(zip(stream, made.event()["Records"], strict=True))
     late = made.worker
