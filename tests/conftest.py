@@ -1,7 +1,4 @@
-"""What holds for all tests: how busy the machine is fails none of them.
-
-It imports nothing of Sluice: every test would then fail without that module, also one that does not test it.
-"""
+"""What holds for all tests: how busy the machine is fails none. It imports nothing of Sluice, or every test would fail without that module."""
 
 import gc
 import os

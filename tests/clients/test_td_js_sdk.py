@@ -1,8 +1,4 @@
-"""Treasure Data's browser SDKs from npm, unmodified, in a real browser on a page of another origin.
-
-The tests call each public method that sends something. Whatever the SDK sent must be on the stream, in the right table,
-with the same columns and no others.
-"""
+"""Treasure Data's browser SDKs from npm, in a real browser: what a public method sends is on the stream, in its table, with the same columns alone."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator

@@ -1,7 +1,4 @@
-"""`sluice certify` on a stack in an AWS emulator, from the first step to the report.
-
-At the end of the session, conftest.py also uses it to delete the stack.
-"""
+"""`sluice certify` on a stack in an AWS emulator, from the first step to the report."""
 
 import json
 import re

@@ -28,10 +28,7 @@ ACCOUNT = "000000000000"
 
 
 def _without_unset(policy: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a policy for a stage that sets no parameter which a policy names, as docs/deploying.md says.
-
-    It has no conditions, because the emulator's simulation of policies knows no context.
-    """
+    """Return a policy for a stage that sets none of the parameters that it names; without conditions, as the emulator's simulation knows no context."""
     statements = [
         {key: value for key, value in one.items() if key != "Condition"}
         for one in policy["Statement"]

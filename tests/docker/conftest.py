@@ -1,8 +1,4 @@
-"""Fixtures for the tests in Docker, with an image that replaces AWS's image for Python functions.
-
-It is a Debian with Python 3.13 and what Lambda adds to a function's own code: the runtime client and boto3. So tests with it
-check packaging, wiring and permissions, but not AWS's own image.
-"""
+"""Fixtures for the tests in Docker, of packaging, wiring and permissions. The image is a Debian with Python 3.13 and what Lambda adds, not AWS's own."""
 
 import json
 import os

@@ -1,7 +1,4 @@
-"""The event source: cases recorded on AWS, AWS's documentation, and what fault injection needs.
-
-The state machine at the end checks that every record is sent, in order, until it is settled, whatever happens.
-"""
+"""The event source, as recorded on AWS and as documented, and what fault injection needs. The machine at the end checks that no record is passed over."""
 
 import json
 from collections.abc import Callable

@@ -59,10 +59,7 @@ def test_the_documented_limits_apply() -> None:
 
 
 def test_delay_and_visibility_depend_on_the_clock() -> None:
-    """A delayed message is visible after its delay, a received one after its visibility time-out, with its receive count.
-
-    They are the queue's own unless the call names others.
-    """
+    """A message is visible after its delay, and after its visibility time-out, with its receive count. Both are the queue's unless the call names others."""
     now = [100.0]
     client = MemorySQS(lambda: now[0])
     limits = {"DelaySeconds": "120", "VisibilityTimeout": "30"}

@@ -1,7 +1,4 @@
-"""Any request that API Gateway can send gets the response that docs/openapi.yaml describes, and accepted events are on the stream.
-
-`make fuzz` draws more requests.
-"""
+"""Any request that API Gateway can send gets a response of docs/openapi.yaml, and what it accepts is on the stream. `make fuzz` draws more."""
 
 import base64
 import json

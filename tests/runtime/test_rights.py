@@ -1,7 +1,4 @@
-"""Each function's role allows exactly what the function does.
-
-The built functions run in Lambda's runtime, on every path that calls AWS, and their calls are recorded.
-"""
+"""Each role allows exactly what its function does: built ones run in Lambda's runtime, on every path that calls AWS, and their calls are recorded."""
 
 import gzip
 import json

@@ -1,7 +1,4 @@
-"""An AWS account as `sluice preflight` sees it: real boto3 clients, with responses taken from a description of the account.
-
-The clients validate requests. Responses must match AWS's own model of them.
-"""
+"""An AWS account as `sluice preflight` sees it: real boto3 clients, which validate requests. Responses must match AWS's own model of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

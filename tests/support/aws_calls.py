@@ -44,10 +44,7 @@ def forwarded(request: Request, endpoint: str) -> Response:
 
 
 class CallRecorder(HttpServer):
-    """Forwards requests to AWS, records their calls and may `change` the bodies of responses, as a context manager.
-
-    Of each secret it needs the template's name, by the secret's id at that AWS.
-    """
+    """Forwards requests to AWS, records their calls and may `change` the bodies of responses. `secrets` are the template's names by the ids at that AWS."""
 
     def __init__(self, endpoint: str, secrets: Mapping[str, str]) -> None:
         self.calls: set[Call] = set()

@@ -6,10 +6,7 @@ from shared.clock import Clock
 
 
 class FunctionLog:
-    """The log of one function, behind the clients of CloudWatch Logs and of Lambda.
-
-    A line has when it was written, from when on it can be found, and its text. The next searches raise the `errors`.
-    """
+    """The log of one function. A line has when it was written, from when on it can be found, and its text. The next searches raise the `errors`."""
 
     def __init__(
         self, function: str, clock: Clock, *, lines_per_page: int, seconds_per_page: float = 0.0

@@ -1,7 +1,4 @@
-"""The AWS permissions that each command needs, as docs/policies/commands.json lists them, and policies that grant them.
-
-A test runs every command and compares.
-"""
+"""The AWS permissions that each command needs, as docs/policies/commands.json lists them and a test compares, and policies that grant them."""
 
 import json
 import re
@@ -93,10 +90,7 @@ _BEFORE = {
 
 
 def policy(commands: Iterable[str], *, is_deployed: bool = True) -> dict[str, Any]:
-    """Return the IAM policy for commands. `<…>` stands for an output of the stack, STACK for its name.
-
-    Before the stack is deployed, no output is known, and names begin with the stack's.
-    """
+    """Return the IAM policy for commands. `<…>` stands for an output, STACK for the stack's name, with which names begin before there are outputs."""
     places: dict[str, set[str]] = {}
     for right in {right for command in commands for right in RIGHTS[command]}:
         action, _, output = right.partition(" ")

@@ -1,7 +1,4 @@
-"""Serves the console's page and the local stack's page with the example data, and keeps docs/images fresh.
-
-`make screenshots` runs this module.
-"""
+"""Serves the console's page and the local stack's page with the example data, and keeps docs/images fresh: `make screenshots` runs it."""
 
 import hashlib
 import json

@@ -7,10 +7,7 @@ _AGAIN_SECONDS = 5
 
 
 def press[Text: (str, bytes)](running: subprocess.Popen[Text], timeout: float = 60) -> tuple[Text, Text]:
-    """Press Ctrl-C, and once more if nothing happens; return what the command has printed.
-
-    Python does not hear a signal that comes just before the main thread waits in the operating system until that wait ends.
-    """
+    """Press Ctrl-C, and once more if Python did not hear it, as just before its main thread waits; return what the command has printed."""
     running.send_signal(signal.SIGINT)
     try:
         return running.communicate(timeout=_AGAIN_SECONDS)

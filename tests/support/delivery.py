@@ -67,13 +67,7 @@ class KilledError(BaseException):
 
 
 class Meddled:
-    """A client whose calls can be observed, prevented, or made to fail after they took effect.
-
-    Attributes:
-        calls: the names of the calls made, in order.
-        before: by call, a hook to run with its request before it.
-        after: by call, a hook to run with its request after it took effect.
-    """
+    """A client that notes its `calls`. By call, a hook runs `before` it, and may prevent it, or `after` it took effect, with the request."""
 
     def __init__(self, client: Any) -> None:
         self.client = client
@@ -163,11 +157,7 @@ def envelope(
 
 @dataclass(kw_only=True)
 class Delivery:
-    """A worker and everything around it, in memory: stream, accounts, ledger, bucket and Treasure Data.
-
-    A test may change the attributes before it calls `start`, which creates new sandboxes. Each function has the permissions
-    that the template grants it; `ledger` and `objects`, which are for the test itself, have all.
-    """
+    """A worker and everything around it, in memory. `start` creates new sandboxes, with the template's permissions; `ledger` and `objects` have all."""
 
     clock: ManualClock = field(default_factory=ManualClock)
     cut: Cut = field(default_factory=lambda: Cut(50_000, 16 << 20))

@@ -1,8 +1,4 @@
-"""Presents the local stack as a stack deployed in AWS, found through CloudFormation and called with the operator's permissions.
-
-All of the command's calls to AWS pass through here, so that tests see which permissions a command needs, and can deny any of
-them.
-"""
+"""Presents the local stack as one in AWS. All calls of a command pass through here: tests see which permissions it needs, and can deny any of them."""
 
 import json
 import re

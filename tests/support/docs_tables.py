@@ -1,7 +1,4 @@
-"""Generates the tables in docs/, and docs/policies, from the code: `make docs` writes them, and tests compare them.
-
-A table is between `<!-- NAME -->` and `<!-- end -->`.
-"""
+"""Generates docs/policies, and the tables of docs/ between `<!-- NAME -->` and `<!-- end -->`, from the code: `make docs` writes them, tests compare."""
 
 import json
 import re

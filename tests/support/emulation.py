@@ -1,8 +1,4 @@
-"""A stack that `sam deploy` has created from the real template in an emulator of AWS, with everything that it needs.
-
-The emulator's event source would never redeliver what the worker holds, and its cache would admit everybody. This module and
-emulator_app.py correct both.
-"""
+"""A stack that `sam deploy` has created in an emulator of AWS, whose event source and cache this module and emulator_app.py correct."""
 
 import json
 import ssl

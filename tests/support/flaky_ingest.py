@@ -21,10 +21,7 @@ SLOW_SECONDS = 3.0
 
 
 class FlakyIngest(Gateway):
-    """Serves the ingest, as a context manager. The `fault` strikes all requests but preflights.
-
-    Requests hang for longer than their sender waits. `on_request` is called when one arrives, and again after it was accepted.
-    """
+    """Serves the ingest. The `fault` strikes all requests but preflights. `on_request` is called when one arrives, and again after it was accepted."""
 
     def __init__(self, hang_seconds: float) -> None:
         self.fault: Fault = "none"

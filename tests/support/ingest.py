@@ -43,11 +43,7 @@ ORIGIN = "https://www.shop.example"
 
 
 class Faults:
-    """A client whose next calls can be made to fail.
-
-    `faults` says what happens to them, in turn, of all operations or by operation: an exception is raised, a callable is called with the
-    arguments, None lets the call through, anything else is the response. If `sticky`, the last applies to all further calls.
-    """
+    """A client whose next calls raise, call or return `faults`, in turn, of all operations or by operation; None lets one through. `sticky`: the last lasts."""
 
     def __init__(self, client: Any, clock: ManualClock) -> None:
         self._client = client

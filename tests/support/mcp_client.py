@@ -24,10 +24,7 @@ def talk[Answer](
     python: Path | str = sys.executable,
     cwd: Path = ROOT,
 ) -> Answer:
-    """Start a server for the local stack in a folder, or with other options, shake hands, use it and end it.
-
-    The mode is `legacy` for the handshake of protocols before 2026, `auto` for the newest that both sides speak.
-    """
+    """Start a server, shake hands as protocols before 2026 do (`legacy`), or as the newest that both sides speak (`auto`), use it and end it."""
     parameters = StdioServerParameters(
         command=str(python),
         args=["-m", "ops", "mcp", *(words or ["--local"])],

@@ -1,8 +1,4 @@
-"""An AWS emulator in a separate process, for `sam deploy`.
-
-It runs functions as its own processes, without Docker. It enforces the policies of roles and resources, and uses TLS, because
-our policies deny anything else.
-"""
+"""An AWS emulator for `sam deploy`. It runs functions as its own processes, without Docker, enforces all policies, and uses TLS, because ours demand it."""
 
 import json
 import os
@@ -23,10 +19,7 @@ _START_SECONDS = 60
 
 
 class Ministack:
-    """The emulator on a free port, as a context manager. It writes to a folder, and its caches listen on a local port.
-
-    AWS's tools use it with the variables in `environment` as the account's owner, and with those in `users` as others.
-    """
+    """The emulator on a free port. AWS's tools use it with the variables in `environment` as the account's owner, and with those in `users` as others."""
 
     def __init__(self, folder: Path, cache_port: int = 6379) -> None:
         self._listening = socket.create_server(("127.0.0.1", 0))  # nobody else may take the port

@@ -26,14 +26,7 @@ def answered(service: str, region: str, answer: Callable[[Any, dict[str, Any]], 
 
 
 class Modelled:
-    """Real boto3 clients with scripted answers: botocore validates every parameter.
-
-    Args:
-        answers: by operation. A list is answered in order, and its last item repeats. An operation without an answer fails as not found.
-
-    Attributes:
-        asked: the operations that were called, each with its parameters.
-    """
+    """Clients whose parameters botocore validates. Answers are by operation, a list's in order and its last again; without one, nothing is found."""
 
     def __init__(self, answers: Mapping[str, Any]) -> None:
         self.asked: list[tuple[str, dict[str, Any]]] = []

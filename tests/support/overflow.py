@@ -48,10 +48,7 @@ def an_envelope(
 
 
 class Way:
-    """Everything from the ingest's put to Treasure Data, in memory.
-
-    The `stream` is the ingest's. `kinesis`, its client and the drainer's, can fail; `telemetry` is the last drainer's.
-    """
+    """Everything from the ingest's `stream` to Treasure Data, in memory. `kinesis`, its client and the drainer's, can fail; `telemetry` is the last drainer's."""
 
     def __init__(self) -> None:
         self.delivery = Delivery()

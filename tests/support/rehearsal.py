@@ -19,13 +19,7 @@ _OTHERS = ("StreamName", "OverflowQueueUrl", "OverflowNoticesUrl", "TdApiKeySecr
 
 
 class Rehearsal(DeployedStage):
-    """A stage that accepts every event. Each command gives its answers in order, and its last answer repeats.
-
-    Args:
-        copies: how many rows each event becomes.
-        client: returns a client of one of AWS's services. Default: one whose puts succeed.
-        answers: by command.
-    """
+    """A stage on which every event becomes so many rows. Each command gives its answers in order, and its last again; without a `client`, puts succeed."""
 
     def __init__(
         self, copies: int = 1, client: Callable[[str], Any] | None = None, **answers: list[Any]

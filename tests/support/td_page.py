@@ -58,11 +58,7 @@ class Visit:
         )
 
     def call(self, method: str, *arguments: str) -> Any:
-        """Call a method of the SDK with arguments given as JavaScript. Return what it passes to its success callback.
-
-        Raises:
-            playwright.sync_api.Error: it calls its error callback.
-        """
+        """Call a method of the SDK with arguments given as JavaScript. Return what its success callback gets; its error callback raises."""
         listed = "".join(f"{argument}, " for argument in arguments)
         return self.run(
             "return await new Promise((done, fail) => "
@@ -83,10 +79,7 @@ class Visit:
         self.requests.append((method, target, kind, body))
 
     def sent(self) -> list[tuple[str, dict[str, Any]]]:
-        """Return table and record of each request that sent a record, as the SDK wrote it.
-
-        One of its content types requests the visitor's IP address, which the record itself does not mention.
-        """
+        """Return table and record of each request that sent a record, as the SDK wrote it; one content type asks for the visitor's IP address as well."""
         found = []
         for method, target, kind, body in self.requests:
             parts = urlsplit(target)

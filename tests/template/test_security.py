@@ -1,7 +1,4 @@
-"""Permissions, encryption, and data that must not be logged.
-
-tests/runtime/test_rights.py compares what each function's role allows with the calls that the function makes.
-"""
+"""Permissions, encryption, and data that must not be logged. tests/runtime/test_rights.py compares roles with the calls that functions make."""
 
 import json
 import re

@@ -89,10 +89,7 @@ def sign_in(address: str) -> Iterator[Any]:
 
 
 def test_the_admin_function_writes_thousands_of_accounts_and_the_worker_reads(sign_in: Any) -> None:
-    """The template's users may do all that the functions do with accounts. One round trip for each would outlast the admin function.
-
-    The server counts what it reads: each command that is sent alone, or a part of many.
-    """
+    """The template's users may do all that the functions do with accounts. One round trip for each would outlast the admin function; the server counts."""
     writer, owner = sign_in("Writer"), sign_in("Owner")
     before = owner.info("stats")["total_reads_processed"]
     for number in (4000, 2000):

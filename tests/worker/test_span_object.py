@@ -252,11 +252,7 @@ def test_a_failed_put_is_tried_once_more(made: Made) -> None:
 
 
 class Ordered:
-    """Runs the jobs of these numbers whenever it is asked for a result; None stands for no result in time.
-
-    Attributes:
-        waits: for how many seconds it was asked for each.
-    """
+    """Runs the jobs of these numbers whenever it is asked for a result, for None none in time; `waits` has for how many seconds it was asked."""
 
     def __init__(self, *order: int | None) -> None:
         self.waits: list[float] = []

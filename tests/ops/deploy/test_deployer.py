@@ -83,10 +83,7 @@ def test_each_policy_fits_the_limit_of_a_managed_policy(part: str) -> None:
 
 
 def test_only_the_stacks_secrets_and_functions_are_allowed() -> None:
-    """CloudFormation names a secret after its logical id, so the policies name each of them, beside those that are given.
-
-    Those for `sluice setup` and `sluice certify` have a wildcard only where AWS supports no resource.
-    """
+    """CloudFormation names a secret after its logical id, so the policies name each. Commands have a wildcard only where AWS supports no resource."""
     everything = [(action, one["Resource"]) for action, one in (*ALLOWED, *OTHERS)]
     secrets = [(action, place) for action, place in everything if action.startswith("secretsmanager:")]
     resources = Mode({"Network": "external"}).resources().items()

@@ -34,12 +34,7 @@ def page(*numbers: int, behind: int | None = 0, ended: bool = False) -> dict[str
 
 
 class Kinesis:
-    """A client with reads that follow a script, and the reader of its stream.
-
-    Attributes:
-        calls: the arguments of each GetShardIterator, and the iterator of each GetRecords.
-        times: when each read was made.
-    """
+    """A client with reads that follow a script, and the reader of its stream; `times` has when each read was made."""
 
     def __init__(self, *script: dict[str, Any] | Exception) -> None:
         self.clock = ManualClock()
