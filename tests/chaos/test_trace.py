@@ -16,15 +16,8 @@ from chaos.trouble import Kind
 from chaos.world import World
 
 EVENTS = 120
-RARE = {
-    "claimed",
-    "object lost",
-    "probed",
-    "stream deleted",
-    "tag bound",
-    "ledger restored",
-    "ledger repaired",
-}
+OF_THE_LEDGER = {"claimed", "tag bound", "ledger restored", "ledger repaired"}
+RARE = OF_THE_LEDGER | {"object lost", "probed", "stream deleted"}
 
 
 def seen(seed: int, *kinds: Kind) -> tuple[Trace, deque[Event]]:

@@ -183,9 +183,7 @@ def test_an_event_that_is_not_stored_raises(ingest: FlakyIngest, client: Make) -
     assert 5 == len(ingest.rows())
 
 
-def test_a_client_that_cannot_start_its_threads_holds_nothing(
-    ingest: FlakyIngest, client: Make, tmp_path: Path
-) -> None:
+def test_a_client_without_threads_holds_nothing(ingest: FlakyIngest, client: Make, tmp_path: Path) -> None:
     """The event is not stored, and what earlier processes have left is still there for the next attempt, or for another process."""
     ingest.fault, ingest.retry_after = "unavailable", "0"
     earlier = client()
@@ -357,9 +355,7 @@ _SMALL_DISK = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c")
 
 
 @pytest.mark.parametrize("size", [20, 2000, 100_000])
-def test_a_full_disk_does_not_stop_delivery(
-    ingest: FlakyIngest, program: Program, tmp_path: Path, size: int
-) -> None:
+def test_a_full_disk_stops_nothing(ingest: FlakyIngest, program: Program, tmp_path: Path, size: int) -> None:
     """Once the endpoint is back, every stored event is delivered once; then there is space for others."""
     mounting = [*_SMALL_DISK, "mount -t tmpfs tmpfs /mnt"]
     if subprocess.run(mounting, capture_output=True, check=False).returncode:
@@ -485,9 +481,7 @@ def test_the_command_keeps_events_while_the_endpoint_is_down(
     assert (code, 0, 1) == (first, send(b""), len(ingest.rows()))
 
 
-def test_the_command_sends_what_several_programs_have_left(
-    ingest: FlakyIngest, tmp_path: Path, send: Send
-) -> None:
+def test_the_command_sends_what_programs_have_left(ingest: FlakyIngest, tmp_path: Path, send: Send) -> None:
     """The exit code 0 covers all of it."""
     send(b'{"table": "orders"}')
     [folder] = (tmp_path / "spool").iterdir()

@@ -88,9 +88,7 @@ def test_a_damaged_account_is_shown_until_it_is_applied(stack: FaultyStack, tmp_
 
 
 @pytest.mark.parametrize(("account", "is_noted"), [("shp", True), ("shop", False)])
-def test_a_tail_of_a_mistyped_account_begins_with_a_note(
-    stack: FaultyStack, account: str, *, is_noted: bool
-) -> None:
+def test_a_tail_of_a_mistyped_account_has_a_note(stack: FaultyStack, account: str, *, is_noted: bool) -> None:
     """It goes on, because the stream may have events of one that was removed."""
     result = stack.run(f"tail --for 0s --account {account}")
 

@@ -127,32 +127,28 @@ def test_every_command_can_be_interrupted(tmp_path: Path) -> None:
         assert b"Traceback" not in said, line
 
 
-def test_a_command_can_be_interrupted_while_it_is_imported() -> None:
-    """That takes a second. It ends as later, without a traceback."""
-    find = "lambda name, *_: name == 'ops.cli' and os.kill(os.getpid(), signal.SIGINT) or None"
-    code = f"import os, runpy, signal, sys, types; sys.meta_path.insert(0, types.SimpleNamespace(find_spec={find})); "
-    command = [sys.executable, "-c", code + "runpy.run_module('ops', run_name='__main__')"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False, timeout=60)
-
-    assert (130, b"") == (done.returncode, done.stderr)
+FIND = "lambda name, *_: name == 'ops.cli' and os.kill(os.getpid(), signal.SIGINT) or None"
+INTERRUPTED = f"""import os, runpy, signal, sys, types; sys.meta_path.insert(0, types.SimpleNamespace(find_spec={FIND}))
+runpy.run_module('ops', run_name='__main__')"""
 
 
-def test_standard_input_can_be_closed() -> None:
-    """Then nobody answers: whatever reads it is at its end."""
-    command = f"exec '{sys.executable}' -m ops mcp --local <&-"
-    done = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, check=False, timeout=60)
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        # Ctrl-C while the command is imported, which takes a second
+        ([sys.executable, "-c", INTERRUPTED], 130, b""),
+        # standard input is closed: whatever reads it is at its end
+        (["sh", "-c", f"exec '{sys.executable}' -m ops mcp --local <&-"], 0, b""),
+        # characters that the terminal's encoding lacks are escaped
+        ([sys.executable, "-m", "ops", "certify", "--help"], 0, rb"sluice_certify\u2026"),
+    ],
+)
+def test_a_command_ends_as_usual_whatever_surrounds_it(command: list[str], code: int, said: bytes) -> None:
+    """Without a traceback, and not in the middle of its work."""
+    latin = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(command, cwd=ROOT, env=latin, capture_output=True, check=False, timeout=60)
 
-    assert (0, b"") == (done.returncode, done.stderr)
-
-
-def test_output_is_printed_whatever_the_encoding() -> None:
-    """Characters that the terminal's encoding lacks are escaped: a command does not end in the middle of its work."""
-    line, latin = [sys.executable, "-m", "ops", "certify", "--help"], {"PYTHONIOENCODING": "latin-1"}
-    done = subprocess.run(
-        line, cwd=ROOT, env=os.environ | latin, capture_output=True, check=False, timeout=60
-    )
-
-    assert (0, b"", True) == (done.returncode, done.stderr, rb"sluice_certify\u2026" in done.stdout)
+    assert (code, b"", True) == (done.returncode, done.stderr, said in done.stdout)
 
 
 def test_plans_are_written_and_read_in_utf_8_whatever_the_locale(tmp_path: Path) -> None:

@@ -10,9 +10,7 @@ from ops.failure import Failure
 from ops.stack import announce, home, local, session_in
 
 
-def test_a_relative_home_means_the_folder_it_was_given_in(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_relative_home_is_where_it_was_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """`sluice local` runs the stack in another folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SLUICE_HOME", "data")
@@ -42,9 +40,7 @@ def test_a_stack_of_another_clone_is_named(
 
 @pytest.mark.parametrize("given", [None, "", "eu-central-1"])
 @pytest.mark.parametrize("ours", ["", "us-west-2"])
-def test_an_empty_region_counts_as_none(
-    monkeypatch: pytest.MonkeyPatch, given: str | None, ours: str
-) -> None:
+def test_an_empty_region_is_none(monkeypatch: pytest.MonkeyPatch, given: str | None, ours: str) -> None:
     """The option comes before `AWS_REGION`, and that before `AWS_DEFAULT_REGION`. Without any, the message says what to do."""
     monkeypatch.setenv("AWS_REGION", ours)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "ap-northeast-1")

@@ -46,9 +46,7 @@ def package(function: str) -> str:
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_a_zip_has_only_the_packages_that_its_function_imports(
-    function: str, artifacts: Path, runtime_libraries: Path
-) -> None:
+def test_a_zip_has_only_what_is_imported(function: str, artifacts: Path, runtime_libraries: Path) -> None:
     """A cold start loads nearly all of them; the slow parts of Powertools are not there, and the zip stays small."""
     contents = {path.name.partition(".")[0] for path in (artifacts / function).iterdir()}
     module = str(properties(function)["Handler"]).rpartition(".")[0]

@@ -43,9 +43,7 @@ def test_the_artifact_has_everything_that_a_deploy_needs(content: dict[str, byte
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_each_function_finds_its_handler(
-    content: dict[str, bytes], packaged: dict[str, Any], function: str
-) -> None:
+def test_each_handler_is_found(content: dict[str, bytes], packaged: dict[str, Any], function: str) -> None:
     """The template names the zip, and the zip has the handler's module, which Lambda may read."""
     code = packaged["Resources"][function]["Properties"]["CodeUri"]
     module = properties(function)["Handler"].rpartition(".")[0].replace(".", "/")

@@ -39,9 +39,7 @@ def test_recorded_requests_are_accounted_for(start: Start, aws: Resources) -> No
     assert "autumn tea" in {row.get("campaign") for row in rows}
 
 
-def test_the_next_invocation_delivers_after_a_timeout(
-    start: Start, aws: Resources, treasure_data: TreasureData
-) -> None:
+def test_delivery_goes_on_after_a_timeout(start: Start, aws: Resources, treasure_data: TreasureData) -> None:
     """Lambda kills a worker that hangs and reports it in plain text; a new process delivers the batch once."""
     event = stream_event(aws, an_envelope("r-3", "/three"))
     with TcpProxy(aws.endpoint) as proxy:

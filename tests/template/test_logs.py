@@ -24,9 +24,7 @@ def reaches_the_log(line: dict[str, Any], least: str) -> bool:
 
 @pytest.mark.parametrize("level", LOG_LEVELS)
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_no_log_level_hides_metrics_warnings_or_errors(
-    function: str, level: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_log_level_hides_what_matters(function: str, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Alarms depend on the metrics, and `sluice status` on warnings and errors."""
     properties = Mode({"LogLevel": level}).properties(function)
     least = properties["LoggingConfig"]["ApplicationLogLevel"]

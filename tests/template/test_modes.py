@@ -215,9 +215,7 @@ OWN_ENDPOINTS = {"TdImportEndpoint": "https://in.example", "TdApiEndpoint": "htt
         (OWN_ENDPOINTS, "in.example", "td.example"),
     ],
 )
-def test_td_site_decides_both_endpoints_unless_they_are_given(
-    given: dict[str, str], of_import: str, of_api: str
-) -> None:
+def test_td_site_decides_the_endpoints_not_given(given: dict[str, str], of_import: str, of_api: str) -> None:
     """Every function that calls Treasure Data gets the same."""
     for name in set(FUNCTIONS) - {"IngestFunction", "ScaleFunction"}:
         variables = Mode(given).properties(name)["Environment"]["Variables"]

@@ -107,9 +107,8 @@ def test_no_database_of_a_waiting_span_waits_for_each_other_that_hangs() -> None
     made = delivery(40)
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=500))
     deliver_round(made, 0, 40)
-    made.deliver_each(
-        *(envelope(f"acct_{n}", {"views": [row(f"{n}")]}, request_id=f"{n}") for n in range(30, 40))
-    )
+    later = (envelope(f"acct_{n}", {"views": [row(f"{n}")]}, request_id=f"{n}") for n in range(30, 40))
+    made.deliver_each(*later)
     made.td.faults.clear()
     for number in range(30):
         fault(made, Kind.HANG, f"db_{number}")

@@ -386,9 +386,7 @@ def test_one_query_counts_the_rows_of_many_spans() -> None:
     assert [f"e{n}" for n in range(9)] == sorted(made.ids("shop_db", "views"))
 
 
-def test_few_chunks_that_may_be_there_in_part_are_asked_about_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_few_chunks_that_may_be_there_in_part_are_asked_for_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The others would wait for the answers about many rows. All have their turn in one run."""
     made = in_doubt(9, lands=0.0)
     monkeypatch.setattr("worker.turn._may_be_there_in_part", lambda *_: True)
@@ -876,9 +874,7 @@ def test_a_query_that_takes_too_long_is_repeated_by_a_later_run() -> None:
     assert Report(delivered=2) == made.send()
 
 
-def test_questions_that_there_is_no_time_for_are_asked_by_the_next_run(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_questions_without_time_are_asked_by_the_next_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody would wait for their answers. So they do not become rarer, and what was answered in time is settled."""
     monkeypatch.setattr("worker.inquiry._MOST_ASKED", 1)
     made = in_doubt(9, lands=0.0)

@@ -97,7 +97,7 @@ def test_an_outcome_is_applied_to_what_another_wrote(written: State, outcome: Ou
 
 @pytest.mark.parametrize(("reason", "expected"), [("http_422", "http_422"), ("http_413", "row_too_large")])
 def test_a_chunk_that_is_partly_refused_is_split(reason: str, expected: str) -> None:
-    """Its halves wait without a doubt. A single row dies alone."""
+    """Its halves wait without a doubt. A single row dies alone, as does a chunk whose halves the item cannot hold, or no write would succeed."""
     partly = Outcome(Event.PARTLY_REFUSED, reason, surely_not=True)
     found = Made().settle({KEY: partly, CLICKS: partly})
     halves = {one.path: entry for one, entry in found.entries.items() if one.planned == KEY}
@@ -105,6 +105,8 @@ def test_a_chunk_that_is_partly_refused_is_split(reason: str, expected: str) -> 
     assert ["split", "waiting", "waiting"] == [halves[path].state for path in ("", "0", "1")]
     assert {None} == {entry.since for entry in halves.values()}
     assert (State.DEAD, expected) == (found.entry(CLICKS).state, found.entry(CLICKS).reason)
+    full = Made(copies={"q" * 359_500: Owner(CHAIN, START)})
+    assert State.DEAD is full.settle({KEY: partly}).entry(KEY).state
 
 
 def split(made: Made, parts: int, *, delivered: bool) -> tuple[Span, ChunkKey]:
@@ -148,10 +150,3 @@ def test_halving_is_not_in_vain_if_another_part_is_accepted_with_it() -> None:
     other = next(one for one, _ in made.span.all_leaves() if one != first)
 
     assert State.SPLIT is made.settle({first: PARTLY, other: OK}, first, other).entry(first).state
-
-
-def test_a_chunk_whose_halves_the_item_cannot_hold_dies() -> None:
-    """Otherwise no write of its span would ever succeed."""
-    made = Made(copies={"q" * 359_500: Owner(CHAIN, START)})
-
-    assert State.DEAD is made.settle({KEY: PARTLY}).entry(KEY).state

@@ -286,9 +286,7 @@ refused = partial(Outcome, surely_not=True, words="m")
         ((503, refusal(503)), refused(Event.UNANSWERED, "create_http_503")),
     ],
 )
-def test_only_treasure_data_s_own_answers_decide_a_creation(
-    answer: tuple[int, bytes], expected: Outcome
-) -> None:
+def test_only_treasure_data_s_answers_decide_a_creation(answer: tuple[int, bytes], expected: Outcome) -> None:
     """Any other answer does not show whether a table was created, exists or cannot be created."""
     assert expected == client_of(answering(answer)).create_table("shop_db", "views", 5)
 

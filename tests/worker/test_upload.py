@@ -1,6 +1,5 @@
 """Uploads: lanes that keep one database from delaying another."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -218,41 +217,34 @@ def test_a_database_that_failed_since_the_plan_gets_nothing() -> None:
     assert [] == made.td.imports("db_0")
 
 
-def limit_tables(made: Made) -> None:
-    """Let the account have no table more."""
-    made.delivery.ledger.note_table("acct_0", "old", 1)
-    made.delivery.map(acct_0=Account("db_0", limits=AccountLimits(tables=1)))
-
-
 @pytest.mark.parametrize(
-    ("prepare", "database", "expected"),
+    ("case", "expected"),
     [
         # another account's database is gone, as a listing confirms; without an answer of Redis, it may be the account's own
-        (lambda _: None, "gone", (Event.REFUSED, "no_such_database", True)),
-        (lambda made: made.delivery.redis.flushall(), "gone", (UNANSWERED, "account_unavailable", True)),
+        ("gone", (Event.REFUSED, "no_such_database", True)),
+        ("gone, without Redis", (UNANSWERED, "account_unavailable", True)),
         # a proxy's page proves nothing, so the chunk keeps its doubt
-        (
-            lambda made: made.fault(Kind.STATUS, status=404, body="<html>"),
-            "db_0",
-            (UNANSWERED, "http_404", False),
-        ),
+        ("proxy", (UNANSWERED, "http_404", False)),
         # an account has a limited number of tables, which the ledger counts
-        (limit_tables, "db_0", (Event.REFUSED, "too_many_tables", True)),
-        (
-            lambda made: made.delivery.dynamodb.before.update(query=lambda _: lose_answer()),
-            "db_0",
-            (UNANSWERED, "ledger_unavailable", True),
-        ),
+        ("limit", (Event.REFUSED, "too_many_tables", True)),
+        ("no ledger", (UNANSWERED, "ledger_unavailable", True)),
     ],
 )
-def test_nothing_is_created_that_the_account_may_not_have(
-    prepare: Callable[[Made], Any], database: str, expected: tuple[Event, str, bool]
-) -> None:
+def test_only_what_the_account_may_have_is_created(case: str, expected: tuple[Event, str, bool]) -> None:
     """Neither a table nor a database. Rows are refused only if that is certain."""
     made = Made(1)
-    prepare(made)
+    match case:
+        case "gone, without Redis":
+            made.delivery.redis.flushall()
+        case "proxy":
+            made.fault(Kind.STATUS, status=404, body="<html>")
+        case "limit":
+            made.delivery.ledger.note_table("acct_0", "old", 1)
+            made.delivery.map(acct_0=Account("db_0", limits=AccountLimits(tables=1)))
+        case "no ledger":
+            made.delivery.dynamodb.before["query"] = lambda _: lose_answer()
 
-    assert expected == attempt(made, database=database)
+    assert expected == attempt(made, database="gone" if "gone" in case else "db_0")
     assert {"db_0": {"table_0": 0}} == made.td.counts()
 
 

@@ -386,7 +386,7 @@ def test_the_streams_own_count_is_compared_over_closed_windows(delivery: Deliver
 
 
 @pytest.mark.parametrize("is_known", [True, False])
-def test_a_record_that_was_passed_over_within_a_span_across_a_border_is_lost(
+def test_a_record_passed_over_in_a_span_across_a_border_is_lost(
     delivery: Delivery, *, is_known: bool
 ) -> None:
     """It is not among the span's records, although it lies between them. Without the span's index, nobody can tell."""

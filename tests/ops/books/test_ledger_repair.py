@@ -446,28 +446,9 @@ def test_the_claims_of_the_last_spans_are_made_again(is_taken_over: bool, is_hid
     assert ["a"] == made.ids("shop_db", "views")
 
 
-def test_rows_that_treasure_data_lacks_are_sent_after_a_repair() -> None:
-    """A span was appended after the backup, and Treasure Data was away ever since."""
-    made = restored("more")
-    made.dynamodb.restore(TABLE, items := list(made.dynamodb.items(TABLE)))
-    repairs(made).repair()
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=503))
-    put("lost")(made)
-    made.td.faults.clear()
-    made.clock.sleep(CHECK_SECONDS)
-    made.dynamodb.restore(TABLE, items)
-
-    counts = repairs(made).repair()
-    settle(made)
-
-    assert (1, sorted([*IDS, "lost"])) == (counts["spans"], sorted(made.ids("shop_db", "views")))
-
-
 @pytest.mark.parametrize("status", [429, 500, 415])
 @pytest.mark.parametrize("backup", range(3))
-def test_rows_that_were_sent_to_the_new_database_of_their_account_are_found_there(
-    status: int, backup: int
-) -> None:
+def test_rows_that_were_sent_to_their_account_s_new_database_are_found(status: int, backup: int) -> None:
     """They waited, were in doubt or dead, and the ledger names the database that they were planned for."""
     made = Delivery().map(shop="old_db")
     made.td.create("old_db", "views")
@@ -530,9 +511,7 @@ def damage(made: Delivery, name: str, at: int) -> bytes:
 
 
 @pytest.mark.parametrize("is_restored_too", [False, True])
-def test_objects_that_cannot_be_read_hold_the_stack_until_each_is_restored_or_moved_away(
-    is_restored_too: bool,
-) -> None:
+def test_unreadable_objects_hold_the_stack_until_each_is_restored_or_moved(is_restored_too: bool) -> None:
     """All are named at once. What Treasure Data had of them stays there, and everything else arrives once."""
     made = restored("delivered")
     names = [made.span_objects()[n] for n in (1, 5, -1)]

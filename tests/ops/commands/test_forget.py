@@ -151,9 +151,7 @@ def test_rows_that_are_counted_and_not_shown_are_reported(sluice: Sluice) -> Non
     result = sluice.run("export plate=7 --account app --local")
     sluice.heal()
 
-    said = (
-        "The rows of field_app.export_counted cannot be shown here now. In Treasure Data: field_app: SELECT"
-    )
+    said = "The rows of field_app.export_counted cannot be shown here now. In Treasure Data: field_app: SEL"
     assert (3, True) == (result.exit_code, said in result.stderr)
 
 
@@ -210,9 +208,7 @@ def test_a_damaged_secret_stays_as_it_is(sluice: Sluice, damaged: str, said: str
         (b"user_id=alice\ruser_id=bob\r", "line 1 of"),
     ],
 )
-def test_a_file_that_may_name_others_is_an_error(
-    sluice: Sluice, tmp_path: Path, content: bytes, said: str
-) -> None:
+def test_a_file_that_may_name_others_fails(sluice: Sluice, tmp_path: Path, content: bytes, said: str) -> None:
     """Nobody would be found under names that were read wrongly, and a value's own white space counts."""
     named = tmp_path / "persons"
     named.write_bytes(content)

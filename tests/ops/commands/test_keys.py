@@ -44,9 +44,7 @@ def test_issue_signs_with_the_newest_secret(sluice: Sluice) -> None:
     ],
     ids=["valid", "disabled", "revoked", "unknown", "forged", "of a secret that is gone"],
 )
-def test_verify_checks_the_signature_the_account_and_the_revocation(
-    sluice: Sluice, key: str, said: str
-) -> None:
+def test_verify_checks_signature_account_and_revocation(sluice: Sluice, key: str, said: str) -> None:
     """A key is valid only if its rows are delivered."""
     result = sluice.run(f"keys verify {key} --local")
 

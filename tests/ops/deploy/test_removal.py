@@ -209,9 +209,7 @@ def test_what_the_stack_retains_is_deleted_after_it(lost: set[str]) -> None:
         ({"lost": {"worker"}}, "Read timeout"),
     ],
 )
-def test_a_stack_that_survives_keeps_its_objects_and_runs_again(
-    state: dict[str, Any], why: str, reserved: int | None
-) -> None:
+def test_a_surviving_stack_keeps_its_objects(state: dict[str, Any], why: str, reserved: int | None) -> None:
     """A missing right or network stops the deletion: no object is deleted, and each function has the concurrency that it had."""
     more = RESOURCES | {"Worker": FUNCTION}
     aws = Aws(more, concurrency={"ingest": reserved, "worker": None}, **state)
@@ -312,9 +310,8 @@ def test_the_command_asks_and_says_how_it_ended(
     """Its exit code tells whether everything is gone. --json does not answer its question. The local stack ends with its command."""
     aws: Any = Aws(**state or {})
     functions: Any = {} if state is None else None
-    monkeypatch.setattr(
-        "ops.stack.deployed", lambda *_, **__: Stack("sluice-dev", {}, aws, functions=functions)
-    )
+    stack = Stack("sluice-dev", {}, aws, functions=functions)
+    monkeypatch.setattr("ops.stack.deployed", lambda *_, **__: stack)
     monkeypatch.setattr("ops.commands.remove.SystemClock", ManualClock)
     line = ["remove", "--stack", "sluice-dev", *more]
     result = CliRunner(mix_stderr=False).invoke(main, line, input="n\n")

@@ -190,9 +190,7 @@ def test_edited_rows_are_delivered(sluice: Sluice, edits: Callable[[str], None])
     assert sluice.json("status --local --all")["balance"]["adds_up"]
 
 
-def test_a_rejected_event_can_be_edited_to_fit_the_plan(
-    sluice: Sluice, tmp_path: Path, edits: Callable[[str], None]
-) -> None:
+def test_a_rejected_event_can_be_edited(sluice: Sluice, tmp_path: Path, edits: Callable[[str], None]) -> None:
     """Its message says what was wrong. An edit that the plan would still reject is not sent; one that fits is delivered."""
     accounts = tmp_path / "accounts.yaml"
     accounts.write_text(

@@ -214,9 +214,7 @@ def test_a_search_of_the_overflow_queue_consumes_no_message() -> None:
     ("wanted", "expected"), [("r1", ["a", "b"]), ("r1#1", ["b"]), ("r2", ["c"]), ("r", [])]
 )
 @pytest.mark.parametrize("is_planned", [False, True])
-def test_a_request_is_found_with_all_its_envelopes(
-    wanted: str, expected: list[str], *, is_planned: bool
-) -> None:
+def test_a_request_is_found_with_its_envelopes(wanted: str, expected: list[str], *, is_planned: bool) -> None:
     """The request's id finds them all; the id of one envelope finds only that one. Of a span, only chunks with its rows are read."""
     found = Found(cut=Cut(1, 1 << 20))
     found.put("a", request_id="r1")

@@ -58,7 +58,7 @@ def local(folder: Path, **logs: str) -> Stack:
     ],
     ids=range(11),  # the texts differ from one process to another
 )
-def test_warnings_errors_and_failed_invocations_are_trouble(
+def test_warnings_and_failures_are_trouble(
     tmp_path: Path, text: str, expected: list[tuple[str, str]]
 ) -> None:
     """Other lines, such as metrics, traces and successful reports, are skipped."""
