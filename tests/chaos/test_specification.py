@@ -126,11 +126,8 @@ DEAD_COPY = [
     *marker(S2, 3, 1300, after=2),
 ]
 DELIVERED = [*planned(), *imported(21, WORKER, "imported"), wrote(22, WORKER, 1)]
-SPLIT = [
-    *planned(),
-    *imported(21, WORKER, "refused"),
-    wrote(22, WORKER, 1, a=Entry("split"), a_0=WAITING, a_1=WAITING),
-]
+HALVED = wrote(22, WORKER, 1, a=Entry("split"), a_0=WAITING, a_1=WAITING)
+SPLIT = [*planned(), *imported(21, WORKER, "refused"), HALVED]
 EDITED = Place(Chain("", source="edit a"))
 _NEW = {"chunks": (Chunk("b", 2),), "done": True, "entries": (("b", WAITING),)}
 EDIT = planned(EDITED, replace(RECORD, number=0), at=300, by=OPERATOR, **_NEW)

@@ -73,20 +73,12 @@ def outcome(cloudformation: Any, waiter: str, name: str) -> str:
 @pytest.mark.parametrize(
     ("resource", "statements", "said"),
     [
-        (
-            STREAM,
-            [statement("Allow", "kinesis:*"), statement("Deny", TAGS)],
-            f"not authorized to perform: {TAGS}",
-        ),
+        (STREAM, [statement("Allow", "kinesis:*"), statement("Deny", TAGS)], f"not authorized to perform: {TAGS}"),
         (STREAM, [statement("Allow", "kinesis:*", OTHERS)], "stream/refused-Made"),
-        (
-            FUNCTION,
-            [statement("Allow", "*")],
-            "UnreservedConcurrentExecution below its minimum value of [100]",
-        ),
+        (FUNCTION, [statement("Allow", "*")], "UnreservedConcurrentExecution below its minimum value of [100]"),
     ],
     ids=["right of a handler", "right on another resource", "quota"],
-)
+)  # fmt: skip
 def test_what_aws_refuses_to_create_fails_the_stack(
     stack: Stack, resource: Mapping[str, Any], statements: list[dict[str, str]], said: str
 ) -> None:

@@ -28,10 +28,7 @@ def _sections(page: str) -> dict[str, str]:
         skipped = name in ENGLISH_ONLY if level == "##" else skipped
         if not skipped:
             found[name] = body
-    return {
-        name: re.sub("\0(\\d+)\0", lambda number: fences[int(number[1])], body)
-        for name, body in found.items()
-    }
+    return {name: re.sub("\0(\\d+)\0", lambda one: fences[int(one[1])], body) for name, body in found.items()}
 
 
 @pytest.mark.parametrize(("japanese", "english"), PAGES.items())

@@ -103,10 +103,8 @@ def _get(*keys: dict[str, Value]) -> Call:
 
 
 def _transact(*writes: Call, **token: str) -> Call:
-    actions = [
-        {"Put" if name == "put_item" else "Update": {"TableName": "ledger", **request}}
-        for name, request in writes
-    ]
+    kinds = {"put_item": "Put", "update_item": "Update"}
+    actions = [{kinds[name]: {"TableName": "ledger", **request}} for name, request in writes]
     return "transact_write_items", {"TransactItems": actions, **token}
 
 

@@ -36,13 +36,8 @@ def test_an_event_may_have_three_forms(body: Any, content_type: str) -> None:
     assert (200, {"accepted": 1, "rejected": []}) == (answer.status, answer.json)
     row = site.row()
     assert "7" == row.pop("event_id")[14]
-    assert {
-        "time": NOW,
-        "received_at": NOW * 1000,
-        "td_title": "Home",
-        "td_ip": "192.0.2.7",
-        "td_user_agent": "UA",
-    } == row
+    columns = {"td_title": "Home", "td_ip": "192.0.2.7", "td_user_agent": "UA"}
+    assert columns | {"time": NOW, "received_at": NOW * 1000} == row
 
 
 @pytest.mark.parametrize("batch_id", [None, "b1"])

@@ -431,11 +431,8 @@ def test_redirects_to_other_hosts_are_rejected(target: str) -> None:
 @pytest.mark.parametrize("path", ["/ios/v3/event", "/android/v3/event"])
 def test_old_mobile_sdks_send_several_tables(path: str) -> None:
     """The body is in zlib format and has its own names for id and time; receipts are grouped by table."""
-    site, keen = Site(), {"timestamp": "2025-11-20T00:00:00.000Z"}
-    views = [
-        {"a": 1, "#UUID": "u1", "keen": keen},
-        {"#UUID": "u2", "#SSUT": True, "time": NOW - 9, "keen": keen},
-    ]
+    site, keen = Site(), {"keen": {"timestamp": "2025-11-20T00:00:00.000Z"}}
+    views = [{"a": 1, "#UUID": "u1"} | keen, {"#UUID": "u2", "#SSUT": True, "time": NOW - 9} | keen]
     body = {"shop.pageviews": views, "shop.clicks": [7], "shop.none": []}
 
     headers = {"x_td_write_key": KEY, "content_encoding": "deflate", "content_type": "application/json"}

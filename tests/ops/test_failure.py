@@ -43,14 +43,8 @@ def caused_by(cause: Exception) -> Exception:
             refused("AccessDeniedException", "User: x is not authorized to perform: kinesis:GetRecords."),
             f"your credentials do not allow GetRecords: User: x is not authorized to perform: kinesis:GetRecords. {ASK}",
         ),
-        (
-            refused("ThrottlingException"),
-            "AWS throttles your calls (GetRecords): repeat the command in a minute",
-        ),
-        (
-            refused("NoSuchBucket"),
-            "a resource of the stack is gone (GetRecords: no): run `sam deploy` to recreate it",
-        ),
+        (refused("ThrottlingException"), "AWS throttles your calls (GetRecords): repeat the command in a minute"),
+        (refused("NoSuchBucket"), "a resource of the stack is gone (GetRecords: no): run `sam deploy` to recreate it"),
         (refused("Odd", "two\nlines"), "AWS rejected GetRecords: Odd: two lines"),
         (
             exceptions.EndpointConnectionError(endpoint_url="https://sqs.us-esat-1"),
@@ -64,7 +58,7 @@ def caused_by(cause: Exception) -> Exception:
         (InvalidObjectError("it holds other bytes"), "it holds other bytes"),
         (Failure("a\n b"), "a b"),
     ],
-)
+)  # fmt: skip
 def test_an_error_becomes_one_line(error: Exception, said: str) -> None:
     """The line says what to do next, whatever the command was."""
     assert said == explained(error).message

@@ -168,20 +168,14 @@ screen.write(file, "tables: {{visits: {{description: \\u8cfc}}}}"); accounts_fil
         ("statsu", "No such command 'statsu'. Did you mean status?"),
         ("xyzzy", "No such command 'xyzzy'. Commands: accounts, "),
         ("status --lcal", "No such option: --lcal"),
-        (
-            "dead drop --local",
-            "select what to drop with --account, --table, --reason or --since, or use --all",
-        ),
+        ("dead drop --local", "select what to drop with --account, --table, --reason or --since, or use --all"),
         ("forget email=a --local", "name the account: --account NAME"),
         ("forget --account shop --local", "name a person with COLUMN=VALUE, or many with --from FILE"),
         ("forget nothing --account shop --local", "is not a condition: write COLUMN=VALUE"),
         ("mcp", "name a stack: --stack NAME"),
         ("dead drop --all --waiting --rejected --local", "use either --rejected or --waiting"),
         ("redrive --local --edit --json", "--edit is interactive and works on dead rows"),
-        (
-            "redrive --local --kind rejected",
-            "to repair rejected events, add --edit; `sluice dead drop --rejected` gives them up",
-        ),
+        ("redrive --local --kind rejected", "to repair rejected events, add --edit; `sluice dead drop --rejected` gives them up"),
         ("redrive --local --send --kind again", "--send works only with --kind waiting and --kind dead"),
         ("replay", "name a stack: --stack NAME"),
         ("replay --local --account shop", "work only with --force"),
@@ -201,7 +195,7 @@ screen.write(file, "tables: {{visits: {{description: \\u8cfc}}}}"); accounts_fil
         ("wait --local --account Shop --table pageviews --until 1h", "'Shop' is not a valid account name"),
         ("wait --local --account shop --table p --until 1h", "'p' is not a valid table name"),
     ],
-)
+)  # fmt: skip
 def test_a_mistake_on_the_command_line_gets_a_suggestion(sluice: Sluice, line: str, said: str) -> None:
     """The exit status is 2."""
     result = sluice.run(line)

@@ -38,9 +38,7 @@ class Pages:
     def served(self) -> Iterator[tuple[str, str]]:
         """Serve both and yield their addresses."""
         actions = {"/drop": self._drop, "/redrive": lambda _: {}}
-        events = {
-            "/events.json": lambda asked: EVENTS if asked.get("after") == "0" else EVENTS | {"events": []}
-        }
+        events = {"/events.json": lambda one: EVENTS if one.get("after") == "0" else EVENTS | {"events": []}}
         console = ConsolePage({"/state.json": lambda _: STATE, **events}, actions, token="tok")
         site = Beside(Website("http://127.0.0.1:9", {"shop": "shop.k.m"}))
         local = local_page(site, {"/state.json": lambda _: STATE | LOCAL, **events}, actions, lambda *_: {})

@@ -202,9 +202,7 @@ TABLES: dict[str, Callable[[], str]] = {
 
 def rendered(page: str) -> str:
     """Return the page with each marked table regenerated from the code."""
-    return _MARKED.sub(
-        lambda mark: f"<!-- {mark['name']} -->\n\n{TABLES[mark['name']]()}\n<!-- end -->\n", page
-    )
+    return _MARKED.sub(lambda one: f"<!-- {one['name']} -->\n\n{TABLES[one['name']]()}\n<!-- end -->\n", page)
 
 
 def pages() -> list[Path]:

@@ -17,11 +17,8 @@ from release.wheel import build_wheel
 from tests.support.sam import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-_SDK = {
-    "manifest.json": '{"version": "0.1.0", "files": {}}',
-    "snippet.html": "{{endpoint}}",
-    "sluice.d.ts": "",
-}
+_SDK = {"snippet.html": "{{endpoint}}", "sluice.d.ts": ""}
+_SDK |= {"manifest.json": '{"version": "0.1.0", "files": {}}'}
 
 
 def wheel(folder: Path, artifacts: Mapping[str, bytes]) -> Path:

@@ -30,9 +30,7 @@ class Modelled:
 
     def __init__(self, answers: Mapping[str, Any]) -> None:
         self.asked: list[tuple[str, dict[str, Any]]] = []
-        self._answers = {
-            name: answer if isinstance(answer, list) else [answer] for name, answer in answers.items()
-        }
+        self._answers = {name: one if isinstance(one, list) else [one] for name, one in answers.items()}
 
     def __call__(self, service: str) -> Any:
         """Return a client of a service."""

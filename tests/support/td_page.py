@@ -43,9 +43,7 @@ class Visit:
         self.requests: list[tuple[str, str, str, bytes]] = []
         self.errors: list[str] = []
         self.page = browser.new_context().new_page()
-        self.page.on(
-            "console", lambda message: self.errors.extend([message.text] * (message.type == "error"))
-        )
+        self.page.on("console", lambda said: self.errors.extend([said.text] * (said.type == "error")))
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
 
     def open(self, settings: str) -> None:

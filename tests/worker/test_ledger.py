@@ -264,15 +264,9 @@ def places(one: Ledger, kind: str) -> list[Place]:
         ({"settled": True, "chunks": {KEY: 1, REJECTED: 1}}, "rejected"),
         ({"settled": True, "chunks": {KEY: 1, REJECTED: 1}, "entries": {KEY: DEAD}}, "dead"),
         ({"destinations": {RowSender("shop"): Destination(reason="gone", is_final=True)}}, "dead"),
-        (
-            {
-                "settled": True,
-                "entries": {KEY: Entry(State.SPLIT), KEY.halves[0]: DELIVERED, KEY.halves[1]: WAITING},
-            },
-            "waiting",
-        ),
+        ({"settled": True, "entries": {KEY: Entry(State.SPLIT), KEY.halves[0]: DELIVERED, KEY.halves[1]: WAITING}}, "waiting"),
     ],
-)
+)  # fmt: skip
 @pytest.mark.parametrize("written", [False, True])
 def test_the_worklist_is_complete(client: Any, changes: dict[str, Any], kind: str, written: bool) -> None:
     """The entry is part of the append, so nothing is lost if its worker is killed, and follows every write."""

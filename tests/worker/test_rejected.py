@@ -76,10 +76,8 @@ def test_rejected_events_are_counted_and_kept() -> None:
     made = delivered(rejecting(event(), event("invalid_table", "", b"7"), rows=2))
 
     assert {"shop/views!too_deep": 1, "shop/!invalid_table": 1} == counted(made)
-    assert {
-        "shop/views!too_deep/0": [(AT, ORIGINAL, "why")],
-        "shop/!invalid_table/0": [(AT, b"7", "why")],
-    } == kept(made)
+    originals = {"shop/views!too_deep/0": ORIGINAL, "shop/!invalid_table/0": b"7"}
+    assert {name: [(AT, original, "why")] for name, original in originals.items()} == kept(made)
     assert ["e0", "e1"] == made.ids("shop_db", "views")
     assert {"rejected"} == {one[0] for one in made.chunks().values()}
     [name] = made.span_objects()
@@ -170,10 +168,8 @@ def test_a_failing_bucket_delays_nothing() -> None:
 
     assert made.deliver() is None
     assert made.clock.now() - began < 4
-    assert ([], {"shop/views!too_deep": 1, "shop/!missing_table": 1}) == (
-        made.rejected_objects(),
-        counted(made),
-    )
+    assert {"shop/views!too_deep": 1, "shop/!missing_table": 1} == counted(made)
+    assert [] == made.rejected_objects()
     assert ["e0"] == made.ids("shop_db", "views")
 
 

@@ -918,9 +918,7 @@ def test_without_time_to_look_at_the_worklist_its_first_span_counts() -> None:
     """Thousands that do not count must not keep a run until Lambda ends it, and nobody hears of what waits. Few are read at first."""
     made = shops(TWO)
     asked: list[int] = []
-    made.dynamodb.before["batch_get_item"] = lambda call: asked.append(
-        len(call["RequestItems"][TABLE]["Keys"])
-    )
+    made.dynamodb.before["batch_get_item"] = lambda one: asked.append(len(one["RequestItems"][TABLE]["Keys"]))
     at = milliseconds(made.clock.now())
     for one in range(2000):
         made.ledger.append(spans.span(after=f"{one:03}", planned_at=at))

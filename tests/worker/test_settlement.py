@@ -133,7 +133,7 @@ def split(made: Made, parts: int, *, delivered: bool) -> tuple[Span, ChunkKey]:
     ],
 )
 def test_halving_in_vain_ends(parts: int, delivered: bool, reason: str, state: State) -> None:
-    """If no part is accepted, no few rows are to blame. A chunk that is too large is halved as often as it takes."""
+    """If no part is accepted, before it or with it, no few rows are to blame. A chunk that is too large is halved as often as it takes."""
     made = Made()
     made.span, first = split(made, parts, delivered=delivered)
     found = made.settle({first: Outcome(Event.PARTLY_REFUSED, reason, surely_not=True)}, first)
@@ -141,12 +141,7 @@ def test_halving_in_vain_ends(parts: int, delivered: bool, reason: str, state: S
     assert MOST_VAIN_HALVINGS < MOST_HALVINGS
     assert state is found.entry(first).state
     assert CHAIN == found.chain
-
-
-def test_halving_is_not_in_vain_if_another_part_is_accepted_with_it() -> None:
-    """Whichever of the outcomes comes first."""
     made = Made()
-    made.span, first = split(made, MOST_VAIN_HALVINGS + 1, delivered=False)
+    made.span, first = split(made, parts, delivered=delivered)
     other = next(one for one, _ in made.span.all_leaves() if one != first)
-
     assert State.SPLIT is made.settle({first: PARTLY, other: OK}, first, other).entry(first).state

@@ -179,9 +179,7 @@ def test_a_sweep_goes_on_where_the_last_one_stopped() -> None:
     add(made, 6)
     add(made, 6, 500)
     made.clock.sleep(ROWS_SECONDS)
-    made.dynamodb.before["query"] = lambda asked: made.clock.sleep(
-        60 * ("pk" in asked["KeyConditionExpression"])
-    )
+    made.dynamodb.before["query"] = lambda one: made.clock.sleep(60 * ("pk" in one["KeyConditionExpression"]))
     seen = []
     for _ in range(20):
         answer = made.invoke_sender({"sweep": True})

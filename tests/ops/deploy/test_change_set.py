@@ -42,9 +42,8 @@ def test_a_change_keeps_every_other_parameter_that_the_template_has() -> None:
 def test_a_certification_restores_a_parameter_once_the_deploy_has_ended() -> None:
     """Ctrl-C may have stopped it during the deploy. CloudFormation rejects a change until it has cleaned up after the last one."""
     statuses = ("UPDATE_IN_PROGRESS", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS", "UPDATE_COMPLETE")
-    aws = Modelled(
-        DEPLOYED | {"DescribeStacks": [described(one, LogLevel="WARN")["DescribeStacks"] for one in statuses]}
-    )
+    stacks = [described(one, LogLevel="WARN")["DescribeStacks"] for one in statuses]
+    aws = Modelled(DEPLOYED | {"DescribeStacks": stacks})
     stack: Any = SimpleNamespace(client=aws, name="sluice-dev")
     repairs_of(stack, ManualClock(), EMULATED)["parameter"].restore({"name": "LogLevel", "value": "INFO"})
 
