@@ -33,7 +33,7 @@ def cache(client: Any, clock: ManualClock | None = None) -> AccountCache:
 
 
 def test_answers_are_cached_for_a_minute() -> None:
-    """After that, a change takes effect; one that was unknown is known at the next batch, one that was removed has no rows, even without Redis."""
+    """After that, a change takes effect; an account that was unknown does so at the next batch. One that was removed is not served while Redis fails."""
     client, clock = filled(), ManualClock()
     made = cache(client, clock)
     found = made.resolve(["shop", "blog", "odd", "new"])
