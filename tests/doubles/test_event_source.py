@@ -1,4 +1,4 @@
-"""The event source, as recorded on AWS and as documented, and what fault injection needs. The machine at the end checks that no record is passed over."""
+"""The event source, as recorded on AWS and documented, and what fault injection needs: every record is sent, in order, until it is settled."""
 
 import json
 from collections.abc import Callable

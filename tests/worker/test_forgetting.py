@@ -369,8 +369,9 @@ def test_rows_of_tables_that_are_too_many_are_searched_too() -> None:
     texts = [msgpack.packb(json.dumps({"Email": one}).encode()) for one in (P, "b")]
     chunks = [Chunk(key, [both], [3]), Chunk(original, [b"".join(texts)], [2])]
     encoded = encode(chunks, EMPTY, made.clock.now())
-    planned = {key: 3, original: 2}
-    span = Span(ChainId.edit("x"), *3 * ["000"], AT_MS, planned, object=encoded.ref, settled=True)
+    span = Span(
+        ChainId.edit("x"), "000", "000", "000", AT_MS, {key: 3, original: 2}, object=encoded.ref, settled=True
+    )
     made.objects.put(span, encoded.data)
     made.ledger.append(span)
 
@@ -902,8 +903,9 @@ def stored_spans(draw: st.DrawFn) -> tuple[Span, bytes, dict[ChunkKey, list[dict
             entries |= draw(trees(key, len(found)))
             held[key] = [one | {"owner": owner} for one, owner in zip(found, owners, strict=True)]
     numbers = [number(digit) for digit in "123"]
-    lists = [1, 2, 3], [1, 2, 3], ["a", "b", "c"], [0, 1, 0]
-    index = Index(" ".join(numbers), *lists, frozenset({1}), (), EMPTY.plan)
+    index = Index(
+        " ".join(numbers), [1, 2, 3], [1, 2, 3], ["a", "b", "c"], [0, 1, 0], frozenset({1}), (), EMPTY.plan
+    )
     encoded = encode(chunks, index, 0)
     span = Span(
         chain=ChainId.parse("events@1#shard"),
