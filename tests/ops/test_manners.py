@@ -175,7 +175,7 @@ screen.write(file, "tables: {{visits: {{description: \\u8cfc}}}}"); accounts_fil
         ("mcp", "name a stack: --stack NAME"),
         ("dead drop --all --waiting --rejected --local", "use either --rejected or --waiting"),
         ("redrive --local --edit --json", "--edit is interactive and works on dead rows"),
-        ("redrive --local --kind rejected", "to repair rejected events, add --edit; `sluice dead drop --rejected` gives them up"),
+        ("redrive --local --kind rejected", "to repair rejected events, add --edit; `sluice dead drop --local --rejected` gives them up"),
         ("redrive --local --send --kind again", "--send works only with --kind waiting and --kind dead"),
         ("replay", "name a stack: --stack NAME"),
         ("replay --local --account shop", "work only with --force"),
