@@ -34,7 +34,7 @@ EXIT_CODES = {
     0: "success, or nothing needs attention",
     FAILED: "failed; one line on standard error says why and what to do",
     2: "invalid command line",
-    UNFINISHED: "`status`, `doctor`, `preflight` or `certify` found something that needs attention; `plan diff` found differences; `replay` or `redrive` did not finish everything; `forget` or `export` could not read or delete everything; `keys verify` could check only the signature; `wait`: the table is complete except for dead rows",
+    UNFINISHED: "`status`, `doctor`, `preflight` or `certify` found something that needs attention; `plan diff` found differences; `replay` or `redrive` did not finish everything; `forget`, `export` or `accounts export` could not read or delete everything; `keys verify` could check only the signature; `wait`: the table is complete except for dead rows",
     TIMED_OUT: "`wait`: the table is not complete within --timeout",
     INTERRUPTED: "stopped by Ctrl-C",
     UNREAD: "whoever read the output left before the command ended, as `head` does",

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial, reduce
 from pathlib import Path
+from tempfile import TemporaryFile
 from threading import Event
 from typing import Any, NoReturn, override
 
@@ -110,6 +111,21 @@ def write(file: Path, text: str) -> None:
     except OSError as error:
         hint = "" if file.parent.is_dir() else f": create the folder first, `mkdir -p {file.parent}`"
         raise Failure(f"{file} cannot be written: {error.strerror}{hint}") from error
+
+
+def check_folder(folder: Path) -> None:
+    """Check that files can be written to a folder, which is made if it does not exist.
+
+    Raises:
+        Failure: they cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise Failure(
+            f"no file can be written to {folder}: {error.strerror}. Name another folder with --to"
+        ) from error
 
 
 def put(text: str, file: Path | None, said: str) -> None:

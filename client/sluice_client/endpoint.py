@@ -164,14 +164,11 @@ def meaning(status: int, headers: Mapping[str, str], body: bytes, events: int, n
         return Settled(refused)
     code = headers.get("x-sluice-error", "")
     needs_operator = status < 500 and status not in (408, 425, 429)
+    message = f"HTTP status {status}"
     if code:
-        message = _message(body)
+        message = _message(body) or message
     elif needs_operator:
-        message = (
-            f"the response is not from Sluice: HTTP status {status} {headers.get('location', '')}".rstrip()
-        )
-    else:
-        message = f"HTTP status {status}"
+        message = f"the response is not from Sluice: {message} {headers.get('location', '')}".rstrip()
     if code not in ("", *_CAUSED_ON_THE_WAY) and status in (400, 413):
         return Unacceptable(code, message)
     after = _retry_after(headers.get("retry-after", ""), now)

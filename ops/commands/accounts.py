@@ -10,7 +10,7 @@ import click
 
 from ops import accounts_file, screen
 from ops.command_group import CommandGroup
-from ops.failure import Failure
+from ops.failure import UNFINISHED, Failure
 from ops.known_accounts import (
     differences,
     is_damaged,
@@ -176,6 +176,8 @@ def export(stack: Stack, *, file: Path | None) -> None:
     note_damaged(stack, found)
     said = f"{screen.plural(len(found.accounts), 'account')} in {file}."
     screen.put(accounts_file.text_of(found.accounts), file, said)
+    if found.damaged:
+        raise click.exceptions.Exit(UNFINISHED)
 
 
 @group.command("list")

@@ -94,10 +94,7 @@ def command(
         f"This runs {screen.plural(len(wanted), 'step')} on {stack.name}, for up to an hour and a half, and breaks and restores parts of it. Continue?",
         yes=yes,
     )
-    try:  # not only once an hour has passed
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Failure(f"{folder} cannot be made: {error.strerror}. Name another folder with --to") from error
+    screen.check_folder(folder)  # not only once an hour has passed
     stage = open_stage(stack, account, repairs, clock, endpoint=endpoint)
     is_interrupted = carry_out(stage, [one for one in STEPS if one.name in wanted], hidden=as_json)
     report = _report(stage, endpoint)

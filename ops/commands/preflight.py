@@ -103,7 +103,7 @@ def _next(plan: Deployment) -> str:
     deploy = f"{DEPLOY} with the same options"
     if IS_RELEASE:
         return deploy
-    return f"{deploy} (in a clone, `.venv/bin/sam deploy`), then `sluice setup --stack {plan.stack} --region {plan.region}`"
+    return f"{deploy} (in a clone, `.venv/bin/sam deploy`; its `--stack-name` is `--stack` here), then `sluice setup --stack {plan.stack} --region {plan.region}`"
 
 
 def repeat(faults: int) -> str:

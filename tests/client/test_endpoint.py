@@ -43,7 +43,7 @@ REJECTED = {"index": 1, "code": "too_deep", "message": "m"}
         (413, {}, b"<html>", foreign(413)),
         # rejected as a whole
         (400, {"x-sluice-error": "invalid_json"}, ERROR, Unacceptable("invalid_json", "text")),
-        (413, {"x-sluice-error": "body_too_large"}, ERROR, Unacceptable("body_too_large", "text")),
+        (413, {"x-sluice-error": "body_too_large"}, b"<html>", Unacceptable("body_too_large", "HTTP status 413")),
         # until an operator changes something, perhaps a proxy
         (400, {"x-sluice-error": "unreadable_body"}, ERROR, Unknown("unreadable_body", "text", needs_operator=True)),
         (400, {"x-sluice-error": "unsupported_encoding"}, ERROR, Unknown("unsupported_encoding", "text", needs_operator=True)),

@@ -73,7 +73,7 @@ def test_a_damaged_account_is_shown_until_it_is_applied(stack: FaultyStack, tmp_
     file.write_text("shop: {database: shop_db, status: disabled}")
     for command in ("list", "export", f"apply {file} --yes", "enable shop", "show app"):
         result = stack.run(f"accounts {command}")
-        assert (command == "show app") is (result.exit_code == 1)
+        assert {"export": 3, "show app": 1}.get(command, 0) == result.exit_code
         assert (command == "enable shop") is (
             "app is damaged (its plan cannot be read)" not in result.stdout + result.stderr
         )

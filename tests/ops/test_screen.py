@@ -95,3 +95,9 @@ def test_a_short_number_has_three_digits_and_no_exponent() -> None:
     assert ["0.21", "999", "1 k", "130 k", "1 M", "2.5 G"] == [
         screen.short(number) for number in (0.21, 999.4, 999.6, 129_999, 999_950, 2.5e9)
     ]
+
+
+def test_a_folder_that_takes_no_files_is_named() -> None:
+    """Also one that exists, which a file system may not let anyone write to."""
+    with pytest.raises(Failure, match=r"^no file can be written to /proc: .+ Name another folder with --to$"):
+        screen.check_folder(Path("/proc"))

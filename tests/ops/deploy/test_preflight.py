@@ -429,5 +429,5 @@ def test_the_commands_find_what_a_deploy_needs(
     assert 0 < usd["idle"] < usd["expected"] < usd["worst"]
     assert "cost: About $" in plain.output
     assert "sluice-dev can be deployed.\nNext: `sam deploy` with the same options" in plain.output
-    assert f"then `sluice setup --stack sluice-dev --region {REGION}`." in plain.output
+    assert f"`--stack` here), then `sluice setup --stack sluice-dev --region {REGION}`." in plain.output
     assert TD_KEY not in plain.output
