@@ -21,7 +21,7 @@ SPANS_AT_ONCE = 32
 """How many spans have their turns at once."""
 
 _SHARE = 3
-"""A database gets at most so many times as many spans as there are turns left: one gets 24, two slow ones get 13 each. So spans that do not need
+"""A database gets at most so many times as many spans as there are turns left: one gets 24, two slow ones get 14 each. So spans that do not need
 slow databases do not wait behind all that do."""
 _PROBES_AT_ONCE = 16  # for one span
 _PROBING_SECONDS = 5.0  # after which no more begin in a turn: rows do not wait for hundreds that hang
@@ -146,7 +146,7 @@ class Admission:
         with self._lock:
             known = self._databases[database]
             if outcome.reason == _THROTTLED and outcome.surely_not:
-                known.limit = max(1, known.limit // 2)
+                known.limit = max(1, min(known.limit, known.under_way) // 2)
             elif self._health.note(database, outcome):
                 known.closed = outcome.reason
 
