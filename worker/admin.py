@@ -16,7 +16,6 @@ from shared import json_codec, policy
 from shared.accounts import Account, AccountKeys
 from shared.clock import Clock
 from shared.errors import (
-    InvalidAccountError,
     PolicyContestedError,
     SecretUnavailableError,
     UnavailableError,
@@ -83,7 +82,7 @@ class Admin:
                 "error": "policy_not_published" if is_contested else "accounts_incomplete",
                 "message": str(error),
             }
-        except (InvalidAccountError, ValueError) as error:
+        except ValueError as error:
             return {"error": "invalid_account", "message": str(error)}
 
     def _answer(self, event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
