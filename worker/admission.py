@@ -35,13 +35,13 @@ class _Database:
     Attributes:
         closed: why it gets no more rows in this run; empty while it may, None until it has answered a probe or accepted rows.
         is_probed: a span is probing it.
-        limit: how many spans may send to it at once.
+        limit: how many spans may send to it at once, if no other is slow.
         under_way: how many do.
     """
 
     closed: str | None = None
     is_probed: bool = False
-    limit: int = SPANS_AT_ONCE
+    limit: int = _SHARE * SPANS_AT_ONCE // (_SHARE + 1)
     under_way: int = 0
 
 
@@ -146,7 +146,7 @@ class Admission:
         with self._lock:
             known = self._databases[database]
             if outcome.reason == _THROTTLED and outcome.surely_not:
-                known.limit = max(1, min(known.limit, known.under_way) // 2)
+                known.limit = max(1, known.limit // 2)
             elif self._health.note(database, outcome):
                 known.closed = outcome.reason
 

@@ -345,7 +345,7 @@ def test_throttling_halves_the_rate_and_closes_nothing() -> None:
         admission.admit(names[number % 2], one)
     admission.note("a_db", Outcome(Event.UNANSWERED, "http_429", surely_not=True))
     admission.release(users[0])
-    assert not admission.admit("a_db", set())  # half of those that used it still do
+    assert not admission.admit("a_db", set())  # of the 14 that used it, 13 still do
 
 
 @pytest.mark.parametrize(("status", "report"), [(UNTRIED, Report(dead=2)), (DEAD, Report(kept=2))])
