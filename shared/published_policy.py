@@ -35,7 +35,7 @@ class PublishedPolicy:
 
         Raises:
             PolicyContestedError: others wrote it each time.
-            ClientError, BotoCoreError: S3 failed.
+            what `aws_errors` names: S3 failed.
         """
         for _ in range(_ATTEMPTS):
             current, etag = self._read()

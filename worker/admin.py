@@ -11,12 +11,16 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import redis
-from botocore.exceptions import BotoCoreError, ClientError
 
 from shared import json_codec, policy
 from shared.accounts import Account, AccountKeys
 from shared.clock import Clock
-from shared.errors import InvalidAccountError, PolicyContestedError, SecretUnavailableError, UnavailableError
+from shared.errors import (
+    PolicyContestedError,
+    SecretUnavailableError,
+    UnavailableError,
+    aws_errors,
+)
 from shared.policy import EdgePolicy, PolicyEntry
 from shared.published_policy import PublishedPolicy
 from shared.settings import WorkerSettings
@@ -66,7 +70,7 @@ class Admin:
             was_asked = isinstance(error, redis.RedisError)
             message = f"Redis does not answer: {str(error).rstrip('.')}" if was_asked else str(error)
             return {"error": "redis_unreachable" if was_asked else "no_redis_url", "message": message}
-        except (BotoCoreError, ClientError) as error:
+        except aws_errors() as error:
             reason = str(error).rstrip(".")
             message = (
                 f"Nothing was changed, because the edge policy cannot be written to S3: {reason}. Try again."
@@ -78,7 +82,7 @@ class Admin:
                 "error": "policy_not_published" if is_contested else "accounts_incomplete",
                 "message": str(error),
             }
-        except (InvalidAccountError, ValueError) as error:
+        except ValueError as error:
             return {"error": "invalid_account", "message": str(error)}
 
     def _answer(self, event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:

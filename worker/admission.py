@@ -21,7 +21,7 @@ SPANS_AT_ONCE = 32
 """How many spans have their turns at once."""
 
 _SHARE = 3
-"""A database gets at most so many times as many spans as there are turns left: one gets 24, two slow ones get 13 each. So spans that do not need
+"""A database gets at most so many times as many spans as there are turns left: one gets 24, two slow ones get 14 each. So spans that do not need
 slow databases do not wait behind all that do."""
 _PROBES_AT_ONCE = 16  # for one span
 _PROBING_SECONDS = 5.0  # after which no more begin in a turn: rows do not wait for hundreds that hang
@@ -35,13 +35,13 @@ class _Database:
     Attributes:
         closed: why it gets no more rows in this run; empty while it may, None until it has answered a probe or accepted rows.
         is_probed: a span is probing it.
-        limit: how many spans may send to it at once.
+        limit: how many spans may send to it at once, if no other is slow.
         under_way: how many do.
     """
 
     closed: str | None = None
     is_probed: bool = False
-    limit: int = SPANS_AT_ONCE
+    limit: int = _SHARE * SPANS_AT_ONCE // (_SHARE + 1)
     under_way: int = 0
 
 

@@ -13,6 +13,7 @@ from typing import Any, override
 import certifi
 from urllib3 import PoolManager
 from urllib3.connection import HTTPConnection
+from urllib3.exceptions import LocationParseError
 from urllib3.util import connection
 from urllib3.util.ssl_ import create_urllib3_context
 
@@ -82,7 +83,10 @@ def _connect(address: tuple[str, int], timeout: Any, *args: Any, **options: Any)
         return _create_connection(address, timeout, *args, **options)
     host, port = address
     family = connection.allowed_gai_family()
-    found: list[Any] = socket.getaddrinfo(host.strip("[]"), port, family, socket.SOCK_STREAM)
+    try:
+        found: list[Any] = socket.getaddrinfo(host.strip("[]"), port, family, socket.SOCK_STREAM)
+    except UnicodeError:  # as urllib3 does; it is no OSError
+        raise LocationParseError(f"'{host}', label empty or too long") from None
     until, failure = time.monotonic() + timeout, OSError("the name has no address")
     for number, (*_, place) in enumerate(found):
         left = until - time.monotonic()

@@ -33,6 +33,10 @@ class Deadline:
         """Return the seconds left; negative after the deadline."""
         return self.at - self.clock.now()
 
+    def left_for(self, seconds: float) -> float:
+        """Return the seconds left for a request that may take this many: at least LEAST_SEND_SECONDS."""
+        return max(LEAST_SEND_SECONDS, min(seconds, self.left()))
+
     @property
     def near(self) -> bool:
         """Whether too little time is left for a send."""

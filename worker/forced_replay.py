@@ -165,10 +165,9 @@ class ForcedReplays:
         """Return the rows of a chunk whose records arrived in the range, and their number."""
         index = self._objects.index(span)
         member = index.members[key.planned]
-        is_whole = not member.positions
-        if is_whole and not wanted.has_arrival(span.received_at):
+        if not member.positions and not wanted.has_arrival(span.received_at):
             return b"", 0
-        if is_whole or all(map(wanted.has_arrival, map(index.arrivals.__getitem__, member.positions))):
+        if all(map(wanted.has_arrival, map(index.arrivals.__getitem__, member.positions))):
             return self._objects.payload(span, key), span.rows(key)
         found, number = [], 0
         own = key.within(member.rows)

@@ -65,13 +65,6 @@ class Replacements:
             made.append((table, 1, row))
         return self._replace(span, key, made)
 
-    def resend(self, place: Place, key: ChunkKey) -> Span:
-        """Replace a chunk of rows of tables that were too many with a chunk for each table."""
-        span = self._span(place, key, State.DEAD)
-        if key.group.code != TOO_MANY_TABLES:
-            raise EditRefusedError("this chunk does not hold rows of tables that were too many")
-        return self._replace(span, key, _blocks_of(self._payload(span, key)))
-
     def resend_all(self, selection: Selection, deadline: Deadline) -> int:
         """Replace all selected chunks of rows of tables that were too many, as far as that is possible; return how many rows."""
         total = 0
@@ -84,7 +77,8 @@ class Replacements:
             for key, _ in selection.of(span):
                 if key.group.code == TOO_MANY_TABLES and not key.group.is_rejected:
                     try:
-                        self.resend(place, key)
+                        span = self._span(place, key, State.DEAD)
+                        self._replace(span, key, _blocks_of(self._payload(span, key)))
                         total += span.rows(key)
                     except (EditRefusedError, BucketUnavailableError) as error:
                         self._telemetry.warning("rows cannot be sent again", reason=str(error))

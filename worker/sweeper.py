@@ -90,7 +90,7 @@ class Sweeper:
     def _old(self, after: str) -> Iterator[Stored]:
         """Yield the objects that are old enough for a look, behind the name `after`."""
         for stored in self._objects.listed(after=after):
-            if age(stored.hour, self._clock.now()) < min(self._archive_seconds, UNREFERENCED_SECONDS):
+            if age(stored.hour, self._clock.now()) < UNREFERENCED_SECONDS:
                 return
             yield stored
 

@@ -115,17 +115,14 @@ class Uploader:
         except LedgerUnavailableError:
             return _not_sent(Event.UNANSWERED, "ledger_unavailable")
 
-        def seconds() -> float:
-            return max(LEAST_SEND_SECONDS, min(READ_SECONDS, deadline.left()))
-
-        created = td.create_table(database, key.group.table, seconds())
+        created = td.create_table(database, key.group.table, deadline.left_for(READ_SECONDS))
         if created.lacks_table:
             if account is None:
                 return _not_sent(Event.UNANSWERED, "account_unavailable")
             if isinstance(account, Account) and account.database == database:
-                created = td.create_database(database, seconds())
+                created = td.create_database(database, deadline.left_for(READ_SECONDS))
                 if created.event is Event.ACCEPTED:
-                    created = td.create_table(database, key.group.table, seconds())
+                    created = td.create_table(database, key.group.table, deadline.left_for(READ_SECONDS))
             elif td.missing_databases([database]):
                 return _not_sent(Event.REFUSED, "no_such_database")
         return None if created.event is Event.ACCEPTED else created

@@ -19,7 +19,7 @@ from shared.clock import Clock
 from shared.errors import UnavailableError, aws_errors
 from shared.telemetry import Telemetry
 from worker.account_cache import AccountCache
-from worker.deadline import LEAST_SEND_SECONDS, Deadline
+from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
 from worker.ledger import Ledger
 from worker.rows import compress
@@ -81,15 +81,12 @@ class WatermarkRows:
             f"sluice watermark of {account}\n{database}\n{period}".encode()
         ).hexdigest()[:32]
         body = compress(b"".join(map(msgpack.packb, rows)))
-
-        def seconds() -> float:
-            return max(LEAST_SEND_SECONDS, min(READ_SECONDS, deadline.left()))
-
         for _ in range(2):
-            outcome = self._treasure_data.send(database, self._table, unique_id, body, seconds())
+            seconds = deadline.left_for(READ_SECONDS)
+            outcome = self._treasure_data.send(database, self._table, unique_id, body, seconds)
             if not outcome.lacks_table:
                 break
-            self._treasure_data.create_table(database, self._table, seconds())
+            self._treasure_data.create_table(database, self._table, deadline.left_for(READ_SECONDS))
         is_taken = outcome.event is Event.ACCEPTED
         if not is_taken:
             self._telemetry.warning("a watermark was not written", account=account, reason=outcome.reason)

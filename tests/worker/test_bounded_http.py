@@ -94,6 +94,12 @@ def test_the_addresses_of_a_name_share_the_time_to_connect(monkeypatch: pytest.M
     assert [0.5 * number for number in range(7)] == passed
 
 
+def test_a_name_that_cannot_be_looked_up_fails_like_any_other() -> None:
+    """As of a mistyped endpoint. An unforeseen error would hold the stream, where rows of a database that fails wait."""
+    with pytest.raises(HTTPError):
+        bounded_http.pool(1).request("GET", "http://api..td", timeout=3.0, retries=False)
+
+
 def test_aws_responses_end_at_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     """boto3 builds its connections on the same class."""
     began = time.monotonic()

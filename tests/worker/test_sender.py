@@ -338,6 +338,14 @@ def test_throttling_halves_the_rate_and_closes_nothing() -> None:
 
     assert (5, 1) == _shown(made.send())[:2]
     assert Report(delivered=1) == made.send()
+    admission, names = Admission(made.sender_wiring.health, InlineExecutor, made.deadline()), ["a_db", "b_db"]
+    admission.probe_untried(names)
+    users = [set[str]() for _ in range(SPANS_AT_ONCE)]
+    for number, one in enumerate(users):
+        admission.admit(names[number % 2], one)
+    admission.note("a_db", Outcome(Event.UNANSWERED, "http_429", surely_not=True))
+    admission.release(users[0])
+    assert not admission.admit("a_db", set())  # of the 14 that used it, 13 still do
 
 
 @pytest.mark.parametrize(("status", "report"), [(UNTRIED, Report(dead=2)), (DEAD, Report(kept=2))])
