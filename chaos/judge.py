@@ -422,7 +422,8 @@ class Judge:
         self.items = {item.place: item for item in event.items}
         entries = {(one.place, key): entry_of(one, key) for one in event.items for key in keys_of(one)}
         self._repaired = {at: entry.generation for at, entry in entries.items() if entry.since is not None}
-        self._purged = {one.place for one in event.items if one.object and one.object not in self._objects}
+        gone = [one for one in event.items if one.object not in self._objects]
+        self._purged = {one.place for one in gone if one.object or one.place in self._purged}
         for places in self._first.values():
             places &= self._purged  # noqa: PLW2901 -- in place
         for item in sorted(event.items, key=lambda one: one.place.after):

@@ -1,7 +1,6 @@
 """The ledger's table is deleted, restored from a backup, and repaired: the operator does what docs/operations.md#restore says.
 
-The backup's items are not of one moment. Whoever was at work when the table was deleted is over when it is there again, but function
-instances stay warm. While the table is away, and from its restore to the repair, they are invoked as ever.
+The backup's items are of different moments. Whoever was at work at the deletion is over, but function instances stay warm, and are invoked as ever.
 """
 
 import random
@@ -63,7 +62,8 @@ class Restoring:
         world.bring_back()  # what is deleted: nobody could know of it
         until, skew = window.begin - chance.choice(_AGES), chance.random()
         # so that it often has only a part of what was written together with a claim
-        self.since = min(until, world.table.changed(TABLE, "put#", until) + chance.random() * _APART_SECONDS)
+        claimed = world.table.changed(TABLE, "put#", until) + chance.random() * _APART_SECONDS
+        self.since = max(until - _AGES[-1], min(until, claimed))
         items = world.table.backup(
             TABLE, lambda place: self.since - random.Random(f"{skew}/{place}").random() * _APART_SECONDS
         )

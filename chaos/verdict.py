@@ -175,9 +175,8 @@ def _delivered(pipeline: Pipeline, verdict: Verdict) -> dict[int, list[str]]:
 def _is_overlooked(pipeline: Pipeline, row: Mapping[str, Any], table: str, at: float) -> bool:
     """Return whether a watermark had overlooked a row.
 
-    Watermarks are only as accurate as arrival times; the rows of another producer's record have one as their `received_at`. And they assume
-    that the event source passes over no records of a shard, and that what was dropped does not come back with a backup. Which rows are dead
-    is not known while their objects are away.
+    Watermarks are only as accurate as arrival times, which another producer's records have as `received_at`. They assume that the event source
+    passes over no records, and that no backup brings back what was dropped. Which rows are dead is unknown while their objects are away.
     """
     number = int(row["n"])
     sent = pipeline.sent[number]
