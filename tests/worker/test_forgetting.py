@@ -312,6 +312,19 @@ def test_what_the_key_may_not_delete_is_told_before_the_rows_leave() -> None:
     assert [[deletes % one] for one in ("p1", "b")] == [one["statements"] for one in found]
 
 
+@pytest.mark.parametrize(("is_listed", "statements"), [(False, 0), (True, 1)])
+def test_rows_in_a_database_that_is_gone_are_gone(is_listed: bool, statements: int) -> None:
+    """Nobody has to delete them any more. If Treasure Data still lists the database, somebody must look."""
+    made = delivered(envelope("shop", {"views": rows("a", "p1")}))
+    del made.td._log._counts["shop_db"]
+    if is_listed:
+        listed = '{"databases": [{"name": "shop_db"}]}'
+        made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.LIST, status=200, body=listed))
+
+    assert {"delivered": 1} == forget(made)
+    assert (statements, {}) == (len(receipt(made)["statements"]), receipt(made)["treasure_data"])
+
+
 def test_a_hashed_column_is_recognised_by_the_same_value() -> None:
     """HashedColumns keeps a keyed hash in the row."""
     hashed = hmac.digest(HASH_KEY.encode(), P.encode(), "sha256")[:16].hex()

@@ -36,6 +36,7 @@ from worker.rejected_events import events
 from worker.rows import compress, decompress
 from worker.span_object import Stored, parse
 from worker.sweeper import judged, referring
+from worker.treasure_data.question import Question
 from worker.treasure_data.statement import End, Statements
 
 SHOWN_SECONDS = 3600.0
@@ -239,6 +240,8 @@ class ForgetSearch:
     def delete(self, database: str, table: str, condition: str, deadline: Deadline) -> tuple[End, int]:
         """Delete rows in Treasure Data; return SUCCESS once a count finds none, UNKNOWN if that is not certain yet, and how many it has deleted.
 
+        A database that is gone has none; a table that is gone may have been renamed.
+
         A job may take longer than this invocation, so the count comes first: it may have ended since an earlier one. It gets half of the time.
         """
         number, half = 0, deadline.within(deadline.left() / 2)
@@ -246,6 +249,9 @@ class ForgetSearch:
             counted = self._statements.run(database, counting(table, condition), half)
             if counted.count == 0 or counted.end is End.FORBIDDEN:
                 return counted.end, 0
+            if counted.end is End.MISSING:
+                question = Question(self._statements, database, table, deadline, 0.0)
+                return (End.SUCCESS if question.is_gone(End.MISSING) else End.MISSING), 0
             job = self._statements.run(database, deleting(table, condition), deadline)
             if job.end is not End.SUCCESS:
                 return job.end, 0
