@@ -15,6 +15,7 @@ from botocore.exceptions import (
     TokenRetrievalError,
     UnauthorizedSSOTokenError,
 )
+from botocore.parsers import ResponseParserError
 
 from ops.help_page import DEPLOY, RIGHTS
 from shared.errors import HeldError, InvalidObjectError, SluiceError, UnavailableError
@@ -40,7 +41,7 @@ EXIT_CODES = {
     UNREAD: "whoever read the output left before the command ended, as `head` does",
 }
 
-FORESEEN = (BotoCoreError, ClientError, UnavailableError, HeldError, InvalidObjectError)
+FORESEEN = (BotoCoreError, ClientError, ResponseParserError, UnavailableError, HeldError, InvalidObjectError)
 """Errors that any call that reaches AWS, or reads what is stored there, may raise; docstrings do not repeat them. `explained` turns them into
 messages."""
 
@@ -133,6 +134,10 @@ def explained(error: Exception, rights: str = RIGHTS) -> Failure:
         case exceptions.ConnectionError() | HTTPClientError():
             return Failure(
                 f"{_plain(cause)}: check your network and the region, and with --local, that the local stack is running (`sluice local`)"
+            )
+        case ResponseParserError():
+            return Failure(
+                "something else than AWS has answered, perhaps a proxy: check your network and AWS_ENDPOINT_URL, and repeat the command"
             )
     if isinstance(error, SluiceError):
         return Failure(_plain(error))

@@ -7,6 +7,7 @@ import boto3
 import pytest
 from botocore import exceptions
 from botocore.exceptions import ClientError
+from botocore.parsers import ResponseParserError
 from click.testing import CliRunner
 
 from doubles.aws_errors import client_error
@@ -18,6 +19,7 @@ from ops.stack import Stack
 from shared.errors import BucketUnavailableError, IndexDamagedError, InvalidObjectError
 
 NEW = "log in again (`aws sso login`, or new keys in the environment) and repeat the command"
+NOT_AWS = "something else than AWS has answered, perhaps a proxy: check your network and AWS_ENDPOINT_URL, and repeat the command"
 ASK = "Ask your AWS administrator for this permission (docs/commands.md#iam-permissions)"
 
 
@@ -54,6 +56,8 @@ def caused_by(cause: Exception) -> Exception:
             exceptions.NoCredentialsError(),
             "no AWS credentials were found: set a profile up (`aws configure`, or `aws configure sso`), and repeat the command",
         ),
+        (ResponseParserError("b'<html>'"), NOT_AWS),
+        (caused_by(ResponseParserError("b'<html>'")), NOT_AWS),
         (IndexDamagedError("the index of a span cannot be read"), "the index of a span cannot be read"),
         (InvalidObjectError("it holds other bytes"), "it holds other bytes"),
         (Failure("a\n b"), "a b"),
