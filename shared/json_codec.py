@@ -17,9 +17,8 @@ from shared.errors import InvalidJsonError, TooDeepError
 MAX_DEPTH = 254
 """Maximum nesting of one value."""
 
-_KEPT_LEVELS = (
-    2 * MAX_DEPTH
-)  # of a document that is too deep to parse: enough for its values to be too deep still
+# of a document that is too deep to parse: enough for its values to be too deep still
+_KEPT_LEVELS = 2 * MAX_DEPTH
 _AS_ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _20_DIGITS, _NEGATIVE_19_DIGITS = b"0" * 20, b"-" + b"0" * 19
 _SURROGATES = re.compile("[\ud800-\udfff]")

@@ -15,12 +15,7 @@ import redis
 from shared import json_codec, policy
 from shared.accounts import Account, AccountKeys
 from shared.clock import Clock
-from shared.errors import (
-    PolicyContestedError,
-    SecretUnavailableError,
-    UnavailableError,
-    aws_errors,
-)
+from shared.errors import PolicyContestedError, SecretUnavailableError, UnavailableError, aws_errors
 from shared.policy import EdgePolicy, PolicyEntry
 from shared.published_policy import PublishedPolicy
 from shared.settings import WorkerSettings
@@ -100,11 +95,11 @@ class Admin:
                 self._publish(wanted, event)
                 account_store.apply(self._connect(), self._keys, wanted(), self._clock.now())
             case {"do": "change", "account": name, "fields": fields}:
-                changed = {name: Account.from_fields(fields)}
-                account_store.check(changed)
-                self._publish(lambda: self._complete() | changed, event)
-                count = len(self._complete() | changed)
-                account_store.change(self._connect(), self._keys, name, changed[name], count)
+                account = Account.from_fields(fields)
+                account_store.check([name])
+                self._publish(lambda: self._complete() | {name: account}, event)
+                count = len({name, *self._complete()})
+                account_store.change(self._connect(), self._keys, name, account, count)
             case {"do": "publish"}:
                 self._publish(self._complete, event)
             case {"do": "check"}:
