@@ -17,7 +17,7 @@ from local.accounts import ACCOUNTS, KEYS
 from local.interrupt import exit_on_signals
 from local.reconciliation import Reconciliation
 from local.recording import REQUESTS, RecordedRequest, RecordingError, read
-from local.report import meter, print_table, show
+from local.report import meter, show
 from local.sender import Exchange, send
 from local.stack import LocalStack, PartError
 from ops import screen
@@ -130,7 +130,7 @@ def show_drifts(drifts: Drifts, console: Console) -> None:
         for drift, extent in drifts.sorted()
     ]
     if found:
-        print_table(screen.table(columns, found), console)
+        screen.print_table(screen.table(columns, found), console)
 
 
 def run(

@@ -66,7 +66,7 @@ class Reconciliation:
     delivered: Counter[TablePlace] = field(default_factory=Counter)
     undelivered: Counter[TablePlace] = field(default_factory=Counter)
     dead: Counter[str] = field(default_factory=Counter)
-    unsettled: dict[str, int] = field(default_factory=dict)
+    unsettled: Counter[str] = field(default_factory=Counter)
     _accepted_ids: Counter[tuple[TablePlace, str]] = field(default_factory=Counter)
     _outcome_ids: Counter[tuple[TablePlace, str]] = field(default_factory=Counter)
 
@@ -106,7 +106,7 @@ class Reconciliation:
                     self.dead[outcome.reason] += len(outcome.event_ids)
                 elif outcome.kind:
                     coming[f"rows {outcome.kind}"] += len(outcome.event_ids)
-        self.unsettled = dict(coming)
+        self.unsettled = +coming
 
     @property
     def places(self) -> list[TablePlace]:
@@ -135,7 +135,7 @@ class Reconciliation:
     @property
     def settled(self) -> bool:
         """Whether nothing waits or is in flight."""
-        return not any(self.unsettled.values())
+        return not self.unsettled
 
     @property
     def adds_up(self) -> bool:

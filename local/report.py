@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from local.reconciliation import Reconciliation
+from ops import screen
 
 _SHOWN = 10
 
@@ -34,21 +35,10 @@ def meter(console: Console, name: str, total: int) -> Iterator[Callable[[int], N
 def show(reconciliation: Reconciliation, console: Console) -> None:
     """Print the tables: rows by database and table, then the totals."""
     console.print()
-    print_table(_places(reconciliation), console)
-    print_table(_totals(reconciliation), console)
+    screen.print_table(_places(reconciliation), console)
+    screen.print_table(_totals(reconciliation), console)
     for line in _conclusion(reconciliation):
         console.print(line, soft_wrap=True)
-
-
-def print_table(table: Table, console: Console) -> None:
-    """Print a table; in a pipe or a file, without the blanks that fill its lines."""
-    if console.is_terminal:
-        console.print(table)
-        return
-    with console.capture() as captured:
-        console.print(table)
-    for line in captured.get().splitlines():
-        console.out(line.rstrip())
 
 
 def _places(reconciliation: Reconciliation) -> Table:
@@ -101,8 +91,9 @@ def _totals(reconciliation: Reconciliation) -> Table:
     table.add_section()
     table.add_row("delivered", f"{reconciliation.delivered.total():,}", "rows in the simulated Treasure Data")
     table.add_row("dead rows", f"{reconciliation.dead.total():,}", _codes(reconciliation.dead))
-    unsettled = {name: count for name, count in reconciliation.unsettled.items() if count}
-    table.add_row("waiting, in flight", f"{sum(unsettled.values()):,}", _codes(unsettled))
+    table.add_row(
+        "waiting, in flight", f"{reconciliation.unsettled.total():,}", _codes(reconciliation.unsettled)
+    )
     return table
 
 
@@ -122,8 +113,7 @@ def _conclusion(reconciliation: Reconciliation) -> list[str]:
     if len(reconciliation.mismatched_ids) > _SHOWN:
         lines.append(f"… and {len(reconciliation.mismatched_ids) - _SHOWN:,} more events")
     if not reconciliation.settled:
-        unsettled = {name: count for name, count in reconciliation.unsettled.items() if count}
-        lines.append(f"Still waiting or in flight: {_codes(unsettled)}")
+        lines.append(f"Still waiting or in flight: {_codes(reconciliation.unsettled)}")
     return lines
 
 

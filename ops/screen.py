@@ -203,10 +203,20 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None
     if not rows:
         return
     out = _Console(highlight=False)
+    if not out.is_terminal:
+        out.width = _WIDEST
+    print_table(table(columns, rows, folds=out.is_terminal), out)
+
+
+def print_table(made: Table, out: Console) -> None:
+    """Print a table; in a pipe or a file, without the blanks that fill its lines."""
     if out.is_terminal:
-        out.print(table(columns, rows, folds=True))
-    else:
-        _Console(highlight=False, width=_WIDEST).print(table(columns, rows), no_wrap=True, crop=False)
+        out.print(made)
+        return
+    with out.capture() as captured:
+        out.print(made, no_wrap=True, crop=False)
+    for line in captured.get().splitlines():
+        out.out(line.rstrip())
 
 
 def confirm(question: str, *, yes: bool) -> None:

@@ -101,3 +101,11 @@ def test_a_folder_that_takes_no_files_is_named() -> None:
     """Also one that exists, which a file system may not let anyone write to."""
     with pytest.raises(Failure, match=r"^no file can be written to /proc: .+ Name another folder with --to$"):
         screen.check_folder(Path("/proc"))
+
+
+def test_a_table_in_a_pipe_has_no_blanks_behind_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    """It has its full width, however wide that is."""
+    name = "k" * 100
+    screen.show_table(["sku", "note"], [[name, ""], ["a", "b"]])
+
+    assert [f"sku{' ' * 99}note", name, f"a{' ' * 101}b"] == capsys.readouterr().out.splitlines()
