@@ -88,4 +88,4 @@ class Overflow:
         except aws_errors() as error:
             self._telemetry.warning("the overflow queue did not store an envelope", code=error_code(error))
             return False
-        return "MessageId" in answer
+        return bool(answer.get("MessageId"))

@@ -7,18 +7,17 @@ import re
 from collections.abc import Callable, Container, Mapping
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, NamedTuple
-from urllib.parse import unquote_plus
 
 from ingest import cookie
 from ingest.proxies import address_of
-from ingest.request import Request
+from ingest.request import Request, unquoted
 from ingest.user_agent import bot_name
 from shared.person_hash import hashed_column
 from shared.rows import column_name
 from shared.settings import IngestSettings
 from shared.tracking_plan import Personal
 
-IDENTIFYING = (
+IDENTIFYING = {
     "td_ip",
     "td_client_id",
     "td_session_id",
@@ -30,7 +29,7 @@ IDENTIFYING = (
     *("shbts", "ds_user_id", "ig_did", "utag_main", "yj_r", "_ycl_yjad", "_yjr_yjad", "_yjsu_yjad"),
     *("li_fat_id", "rdt_cid", "irclickid", "mc_eid", "mkt_tok", "vero_id", "_hsenc"),
     *("oly_anon_id", "oly_enc_id"),
-)
+}
 """Columns removed from the rows of visitors who asked not to be identified: addresses, ids, ad click ids. `_gcl` stands for
 all columns whose names begin like that: td-js-sdk sends every cookie of Google's with such a name."""
 
@@ -197,7 +196,10 @@ def _without_identifying(address: str) -> str:
 
 
 def _is_identifying(parameter: str) -> bool:
-    return _name_among(IDENTIFYING, column_name(unquote_plus(parameter))) in IDENTIFYING
+    if len(parameter) < 3:  # no such name is so short, and a URL may have a million parameters
+        return False
+    name = unquoted(parameter) if "%" in parameter else parameter
+    return _name_among(IDENTIFYING, column_name(name)) in IDENTIFYING
 
 
 def _network(address: Any) -> Any:

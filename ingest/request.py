@@ -166,14 +166,14 @@ def parse_query(text: str) -> tuple[tuple[str, str], ...]:
         if part:
             name, _, value = part.partition("=")
             if "%" in name:
-                name = _unquoted(name)
+                name = unquoted(name)
             if "%" in value:
-                value = _unquoted(value)
+                value = unquoted(value)
             parameters.append((name, value))
     return tuple(parameters)
 
 
-def _unquoted(text: str) -> str:
+def unquoted(text: str) -> str:
     """Return the same as urllib's `unquote`, but for ASCII text skip its search for other characters, which is slow."""
     return unquote_to_bytes(text).decode(errors="replace") if text.isascii() else unquote(text)
 

@@ -48,7 +48,7 @@ def _send(stack: Stack, event: Mapping[str, Any], tell: Callable[[int], None]) -
         report = stack.invoke("SenderFunction", event)
         if "error" in report:
             raise Failure(
-                f"nothing was sent or dropped: {report['message']}; `sluice doctor {stack.option}` says what to do"
+                f"the sender does nothing now: {report['message']}; `sluice doctor {stack.option}` says what to do"
             )
         replaced = totals.get("replaced", 0) + report.get("replaced", 0)
         totals = {name: totals[name] + report[name] for name in OUTCOMES} | {"kept": report["kept"]}

@@ -7,7 +7,8 @@ bits (orjson rounds them to floats), numbers beyond a float's range, and escaped
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -67,29 +68,35 @@ def items(text: bytes, name: str) -> list[bytes]:
         text: an object or an array that `parse` accepts.
         name: the object's member that is the array; if it is repeated, the last one counts.
     """
-    source = text.decode("latin-1")  # a character for each byte
+    source, starts = _members(text)
+    start = starts.get(name, starts[None])
+    return [text[begin:end] for begin, end in _items(source, start)]
+
+
+@lru_cache(maxsize=1)  # a body may have twenty arrays with items to find
+def _members(text: bytes) -> tuple[str, Mapping[str | None, int]]:
+    """Return a document, a character for each byte, and where the values of its members begin; that of None is its own."""
+    source = text.decode("latin-1")
     try:
-        spans = _spans(source, name)
+        return source, _starts(source)
     except RecursionError:
-        spans = _spans(_shallow(source), name)
-    return [text[start:end] for start, end in spans]
+        source = _shallow(source)
+        return source, _starts(source)
 
 
-def _spans(source: str, name: str) -> list[tuple[int, int]]:
-    """Return where each item of the array starts and ends."""
-    found: list[tuple[int, int]] = []
+def _starts(source: str) -> dict[str | None, int]:
     position = _next(source, 0)
+    starts: dict[str | None, int] = {None: position}
     if source[position : position + 1] == "[":
-        return list(_items(source, position))
+        _SCANNER.raw_decode(source, position)  # to know whether it is too deep
+        return starts
     position += 1
     while source[position := _next(source, position)] != "}":
         member, end = _SCANNER.raw_decode(source, position)
-        start = _next(source, _next(source, end) + 1)
-        if member == name:
-            found = list(_items(source, start))
+        starts[member] = start = _next(source, _next(source, end) + 1)
         position = _next(source, _SCANNER.raw_decode(source, start)[1])
         position += source[position] == ","
-    return found
+    return starts
 
 
 def _items(source: str, start: int) -> Iterator[tuple[int, int]]:

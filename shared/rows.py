@@ -116,13 +116,15 @@ def table_of(event: object, default: object = None) -> str:
 def text_of(event: object) -> str:
     """Return an event as compact JSON; the same event always gives the same text.
 
-    If a value is nested to the limit, the event around it is one level too deep. Its members are then written line by line.
+    If a value is nested to the limit, the event around it is one level too deep. Its members are then written one by one.
     """
     try:
         return json_codec.dump(event)
     except TooDeepError:
-        members = event.items() if isinstance(event, dict) else [("", event)]
-        return "\n".join(f"{name}\n{_text_of_value(value)}" for name, value in members)
+        if not isinstance(event, dict):
+            return _text_of_value(event)
+        members = (f"{json_codec.dump(name)}:{_text_of_value(value)}" for name, value in event.items())
+        return f"{{{','.join(members)}}}"
 
 
 def _text_of_value(value: object) -> str:
@@ -130,9 +132,10 @@ def _text_of_value(value: object) -> str:
         return json_codec.dump(value)
     except TooDeepError:
         try:
-            return json.dumps(value, check_circular=False)  # `repr` and the check take quadratic time
-        except RecursionError:
-            return ""
+            # `repr` and the check take quadratic time
+            return json.dumps(value, check_circular=False, allow_nan=False)
+        except (RecursionError, ValueError):
+            return "null"
 
 
 def encode(

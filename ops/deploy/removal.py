@@ -181,7 +181,7 @@ class Removal:
         client = self.stack.client("lambda")
         for name, reserved in stopped.items():
             try:
-                if reserved is None:
+                if not reserved:  # none, or 0 since a removal that was interrupted
                     client.delete_function_concurrency(FunctionName=name)
                 else:
                     client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=reserved)

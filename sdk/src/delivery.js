@@ -39,7 +39,7 @@ let retrying;
  */
 const ahead = (time) => {
   const wait = time - Date.now();
-  return wait < HOUR_MS && wait > 0 ? wait : 0;
+  return wait > 0 && wait < HOUR_MS ? wait : 0;
 };
 
 const pause = () => ahead(/** @type {any} */ (read(keyOf('pause'))));
@@ -80,7 +80,7 @@ const send = async (key) => {
       keepalive: text.length < MAX_CHARACTERS,
       signal: controller.signal,
     });
-    const { status, headers } = answer;
+    const { headers, status } = answer;
     wait = 1000 * /** @type {any} */ (headers.get('retry-after')) || 0;
     const { error, accepted, rejected = [] } = await answer.json();
     // Only Sluice's responses account for every event, or name their error in a header. A batch that is unreadable, unwanted or

@@ -57,13 +57,14 @@ suite('chrome', (visit) => {
         <button id="buy" data-sluice-event="buy" data-sluice-item-id="k7" data-sluice-price="7800">Buy <i id="icon">!</i></button>
         <form id="search" action="/find"><input name="id" value="secret"><input name="q" value="secret"></form>
         <i id="failing" onfocus="Promise.reject(new Error('another one')); throw new Error('a mistake of the page')"></i>
-        <script>document.addEventListener('click', (event) => {
+        <script>for (const type of ['click', 'auxclick']) document.addEventListener(type, (event) => {
           event.stopPropagation();
           event.preventDefault();
         }, true)</script>`;
       const tab = await visitor.open();
       for (const selector of ['#inner', '#in', '#file', '#saved', '#mail', '#icon'])
         await click(tab, selector);
+      for (const button of ['middle', 'right']) await tab.click('#out', { button });
       await tab.evaluate(() => {
         const form = document.querySelector('form');
         form.addEventListener('submit', (event) => event.preventDefault());
@@ -82,6 +83,7 @@ suite('chrome', (visit) => {
           ['download', `${site.origin}/price-list.pdf`, 'Prices'],
           ['download', '/list', 'Save'],
           ['buy', 'k7', '7800'],
+          ['outbound', 'http://127.0.0.1:1/else?x=1', 'Elsewhere'],
           ['submit', 'search', '/find'],
           ['error', 'Uncaught Error: a mistake of the page'],
           ['error', 'Error: another one'],

@@ -62,8 +62,8 @@ def test_a_message_has_everything_that_the_drainer_needs(
         (ClientError({}, "SendMessage"), "Unknown"),
         (ReadTimeoutError(endpoint_url=QUEUE_URL), "ReadTimeoutError"),
         (NoCredentialsError(), "NoCredentialsError"),
-        ({}, None),
         ({"message": "<html>"}, None),
+        ({"MessageId": None}, None),
     ],
     ids=repr,
 )

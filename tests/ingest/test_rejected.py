@@ -25,15 +25,14 @@ def test_rejected_events_are_part_of_the_envelope() -> None:
 
 
 def test_privacy_settings_apply_to_rejected_events() -> None:
-    """A value that would not be stored in a row is not in the copy either."""
-    site = Site(dropped_columns=("email",), visitor_ip="truncate")
+    """A value that would not be stored in a row is not in the copy either, which is JSON however deep: else nobody is found in it."""
+    site, deep = Site(dropped_columns=("email",), visitor_ip="truncate"), "[" * 255 + "]" * 255
 
     site.post([{"Email": "a@b.example", "td_ip": "198.51.100.77", "td_client_id": "c1", "a": 1}])
-    site.post([{"td_client_id": "c1", "a": 1}, 7], sec_gpc="1")
+    site.post([{"td_client_id": "c1", "a": 1}, 7, {"email": 1, "a": json.loads(deep)}], sec_gpc="1")
 
-    assert [b'{"td_ip":"198.51.100.0","td_client_id":"c1","a":1}', b'{"a":1}', b""] == [
-        one.original for one in site.rejected()
-    ]
+    ordinary = [b'{"td_ip":"198.51.100.0","td_client_id":"c1","a":1}', b'{"a":1}', b""]
+    assert [*ordinary, b'{"a":%b}' % deep.encode()] == [one.original for one in site.rejected()]
 
 
 def test_the_copy_of_a_hashed_object_has_the_hash_of_its_row() -> None:

@@ -252,14 +252,11 @@ def test_deep_events_have_distinct_texts() -> None:
     """A batch's identity depends on its rejected events too."""
     deep = json.loads("[" * 300 + "true" + "]" * 300)
 
-    texts = {rows.text_of(event) for event in ({"a": deep}, {"a": [deep]}, {"b": deep}, deep, [deep])}
-
-    assert 5 == len(texts)
-    assert f"a\n{json.dumps(deep)}\nb\n1" == rows.text_of({"a": deep, "b": 1})
-    assert f"\n{json.dumps(deep)}" == rows.text_of(deep)
+    assert 5 == len({rows.text_of(one) for one in ({"a": deep}, {"a": [deep]}, {"b": deep}, deep, [deep])})
+    assert f'{{"a":{json.dumps(deep)},"b":1}}' == rows.text_of({"a": deep, "b": 1})
     for _ in range(100_000):
         deep = [deep]
-    assert "\n" == rows.text_of(deep)  # Python itself cannot write this one
+    assert "null" == rows.text_of(deep)  # Python itself cannot write this one
 
 
 @given(st.text(max_size=200), json_values.values)

@@ -4,8 +4,7 @@ import { on } from '../safe.js';
 /** Records which form is submitted, never what was filled in. */
 export const forms = () =>
   on(window, 'submit', ({ target }) => {
-    const form = /** @type {HTMLFormElement} */ (target);
     // Not form.id: that is the field named `id`, if the form has one.
-    const [id, name, action] = ['id', 'name', 'action'].map((attribute) => form.getAttribute(attribute));
-    notice('submit', { form: id || name, action });
+    const of = (/** @type {string} */ name) => /** @type {HTMLFormElement} */ (target).getAttribute(name);
+    notice('submit', { form: of('id') || of('name'), action: of('action') });
   });

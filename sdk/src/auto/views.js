@@ -34,7 +34,7 @@ export const views = () => {
     };
   }
   on(window, 'popstate', look);
-  on(window, 'pageshow', (/** @type {PageTransitionEvent} */ event) => event.persisted && page());
+  on(window, 'pageshow', (/** @type {PageTransitionEvent} */ { persisted }) => persisted && page());
   if (document.prerendering) on(document, 'prerenderingchange', () => page());
   else page();
 };

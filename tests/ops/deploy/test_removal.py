@@ -195,7 +195,7 @@ def test_what_the_stack_retains_is_deleted_after_it(lost: set[str]) -> None:
     assert set() == aws.there
 
 
-@pytest.mark.parametrize("reserved", [None, 7])
+@pytest.mark.parametrize("reserved", [None, 7, 0])
 @pytest.mark.parametrize(
     ("state", "why"),
     [
@@ -210,13 +210,13 @@ def test_what_the_stack_retains_is_deleted_after_it(lost: set[str]) -> None:
     ],
 )
 def test_a_surviving_stack_keeps_its_objects(state: dict[str, Any], why: str, reserved: int | None) -> None:
-    """A missing right or network stops the deletion: no object is deleted, and each function has the concurrency that it had."""
+    """A missing right or network stops the deletion: no object is deleted, and each function runs as before, even if an interrupted attempt had stopped it."""
     more = RESOURCES | {"Worker": FUNCTION}
     aws = Aws(more, concurrency={"ingest": reserved, "worker": None}, **state)
 
     assert why in aws.failed()
     assert {"aside": 3} == aws.objects
-    assert {"ingest": reserved, "worker": None} == aws.concurrency
+    assert {"ingest": (reserved or None) if aws.log else reserved, "worker": None} == aws.concurrency
     assert state.keys() != {"is_protected"} or [] == aws.log  # nothing was stopped either
 
 
