@@ -343,7 +343,7 @@ def test_throttling_halves_the_rate_and_closes_nothing() -> None:
     users = [set[str]() for _ in range(SPANS_AT_ONCE)]
     for number, one in enumerate(users):
         admission.admit(names[number % 2], one)
-    admission.note("a_db", Outcome(Event.UNANSWERED, "http_429", surely_not=True))
+    admission.note("a_db", Outcome(Event.UNANSWERED, "http_429", surely_not=True), 0.0)
     admission.release(users[0])
     assert not admission.admit("a_db", set())  # of the 14 that used it, 13 still do
 
