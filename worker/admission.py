@@ -14,6 +14,7 @@ from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
 from worker.health import SENDER_PROBE_SECONDS, DatabaseHealth
 from worker.treasure_data.client import UNSENT, Outcome
+from worker.upload import Upload
 
 MOST_VAIN_PROBES = 32
 """After so many, and no success, a run probes no other database that has failed here."""
@@ -25,6 +26,7 @@ _SHARE = 3
 slow databases do not wait behind all that do."""
 _PROBES_AT_ONCE = 16  # for one span
 _PROBING_SECONDS = 5.0  # after which no more begin in a turn: rows do not wait for hundreds that hang
+_SLOW_SECONDS = 2.0  # for an import
 _THROTTLED = "http_429"
 
 
@@ -37,12 +39,14 @@ class _Database:
         is_probed: a span is probing it.
         limit: how many spans may send to it at once, if no other is slow.
         under_way: how many do.
+        is_slow: an import has taken long.
     """
 
     closed: str | None = None
     is_probed: bool = False
     limit: int = _SHARE * SPANS_AT_ONCE // (_SHARE + 1)
     under_way: int = 0
+    is_slow: bool = False
 
 
 @dataclass(eq=False)
@@ -93,8 +97,6 @@ class Admission:
         Those that have failed here are the last. They count as being probed at once, so that in an outage few are. Until the probe of another
         begins, any span may make it. For what no time is left, the span's next turn does.
         """
-        if self._deadline.near:
-            return
         begin_by = self._deadline.within(_PROBING_SECONDS)
         with self._lock:
             untried = [name for name in databases if name and self._is_untried(name)]
@@ -141,10 +143,22 @@ class Admission:
             return UNSENT.reason
         return self._health.probe(database, min(SENDER_PROBE_SECONDS, self._deadline.left()))
 
-    def note(self, database: str, outcome: Outcome) -> None:
-        """Note the outcome of an import."""
+    def next_of(self, uploads: list[Upload], admitted: set[str]) -> Upload:
+        """Take a span's next upload, those to slow databases last. Once only these are left, other spans get its place at all other databases."""
+        with self._lock:
+            found = min(uploads, key=lambda one: self._databases[one.database].is_slow)
+            uploads.remove(found)
+            if self._databases[found.database].is_slow:
+                for name in [name for name in admitted if not self._databases[name].is_slow]:
+                    admitted.remove(name)
+                    self._databases[name].under_way -= 1
+            return found
+
+    def note(self, database: str, outcome: Outcome, seconds: float) -> None:
+        """Note the outcome of an import, which took so long."""
         with self._lock:
             known = self._databases[database]
+            known.is_slow |= seconds >= _SLOW_SECONDS
             if outcome.reason == _THROTTLED and outcome.surely_not:
                 known.limit = max(1, known.limit // 2)
             elif self._health.note(database, outcome):

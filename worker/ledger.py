@@ -268,18 +268,23 @@ class Ledger:
             | {":version": {"N": str(span.version)}},
         }
 
-    def worklist(self, kind: str, number: int) -> Iterator[Place]:
-        """Yield the spans of one key of the worklist, the oldest first. The index may lag.
+    def worklist(self, kind: str, number: int, since: float = 0.0) -> Iterator[Place]:
+        """Yield the spans of one key of the worklist, the oldest first, but those planned since then (UNIX seconds) before others. The index may lag.
 
         `kind` is `waiting`, `dead` or `rejected`, and `number` 0 to WORKLIST_KEYS - 1; for rejected events, it is the day.
         """
-        for item in self._items(
-            self._dynamodb.query,
-            IndexName=WORKLIST,
-            KeyConditionExpression="wk = :key",
-            ExpressionAttributeValues={":key": {"S": f"{kind}#{number}"}},
-        ):
-            yield Place.parse(item["pk"]["S"], item["sk"]["S"])
+        for operator in (">=", "<")[: 1 + bool(since)]:
+            for item in self._items(
+                self._dynamodb.query,
+                IndexName=WORKLIST,
+                KeyConditionExpression=f"wk = :key AND #at {operator} :since",
+                ExpressionAttributeNames={"#at": "at"},
+                ExpressionAttributeValues={
+                    ":key": {"S": f"{kind}#{number}"},
+                    ":since": _time(milliseconds(since)),
+                },
+            ):
+                yield Place.parse(item["pk"]["S"], item["sk"]["S"])
 
     def work(self, kind: str, number: int) -> Iterator[Span]:
         """Yield what `worklist` does, but each span as it is in the ledger now. First reads a few, because many callers need no more."""

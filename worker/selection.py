@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 from worker.ledger import WORKLIST_KEYS, Ledger
@@ -55,18 +56,19 @@ class Selection:
     def places(self, ledger: Ledger, now: float) -> Iterator[Place]:
         """Yield the spans to look in; `now` is UNIX seconds. The ledger's index, which lists them, may lag.
 
-        Runs that begin in different minutes begin with different keys of the index, so that several work side by side.
+        Runs that begin in different minutes begin with different keys of the index, so that several work side by side, and at different ages: some
+        reach the spans of other databases, although more than a run can read wait for one that has failed for days.
         """
         if self.chunks is not None:
             yield from self.chunks
             return
-        first = int(now // 60)
+        first, since = int(now // 60), now - 60.0 * 200_000 ** Random(now).random()  # noqa: S311 -- the order is no secret
         kinds = ["waiting"]
         if State.DEAD in self.states or State.REJECTED in self.states:
             kinds.append("dead")
         for kind in kinds:
             for number in range(WORKLIST_KEYS):
-                yield from ledger.worklist(kind, (first + number) % WORKLIST_KEYS)
+                yield from ledger.worklist(kind, (first + number) % WORKLIST_KEYS, since)
         if State.REJECTED in self.states:
             yield from ledger.rejected(max(self.since or 0.0, now - REJECTED_SECONDS), now)
 

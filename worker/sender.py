@@ -145,10 +145,10 @@ class Sender:
                 under_way -= done is not None
                 if isinstance(done, Turn):
                     end(done)
-                    if not done.waits_for:  # databases may have room now
-                        ready.extend(_with_room(progress.run.admission, waiting))
                 elif done is not None:
                     ready.extend(done)
+                if not isinstance(done, Turn) or done.selected or not done.waits_for:
+                    ready.extend(_with_room(progress.run.admission, waiting, is_idle=done is None))
 
     def _next_job(
         self,
@@ -223,11 +223,16 @@ def _popped(turns: deque[Turn]) -> Iterator[Turn]:
         yield turns.popleft()
 
 
-def _with_room(admission: Admission, waiting: dict[str, deque[Turn]]) -> Iterator[Turn]:
-    """Yield turns that waited for databases that others may use now: two of each, so that soon many have their turns at once."""
+def _with_room(admission: Admission, waiting: dict[str, deque[Turn]], *, is_idle: bool) -> Iterator[Turn]:
+    """Yield turns that waited for databases that others may use now: two of each, so that soon many have their turns at once.
+
+    If nothing has happened for a second, yield two of each in any case: another database of theirs may have room.
+    """
     for database, turns in list(waiting.items()):
-        if not admission.is_busy(database):
-            yield from islice(_popped(turns), 2)
+        if is_idle or not admission.is_busy(database):
+            for turn in islice(_popped(turns), 2):
+                turn.waits_for = turn.waits_for if not is_idle else ""
+                yield turn
         if not turns:
             del waiting[database]
 

@@ -1,7 +1,7 @@
 """One span's turn in a run of the sender: decide about all its chunks at once, write what is about to be sent, send, and settle."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from copy import replace
 from dataclasses import dataclass, field
 from functools import partial
@@ -76,7 +76,7 @@ class _Work:
     """What a turn is about to do with its span: the entries to write first, then the chunks to send, each with its database and body.
 
     Attributes:
-        admitted: databases that its turn counts against, in all its rounds.
+        admitted: databases that its turn counts against, in all its rounds, but for those that it leaves to others while it sends to slow ones.
         until: when it prepares no more chunks: those that it has read must be sent.
         closed: the databases that may get nothing, by the chunks that are left for that.
         forgets: a chunk has rows of a person, and must be cut before it is sent.
@@ -377,25 +377,27 @@ class Turns:
         turn, span = work.turn, work.turn.span
         if not work.sends:
             return
-        lanes: defaultdict[str, list[Callable[[], tuple[ChunkKey, Outcome]]]] = defaultdict(list)
+        lanes: defaultdict[str, list[Upload]] = defaultdict(list)
         for key, (to, body) in work.sends.items():
-            upload = Upload(key, to, span.unique_id(key, to), body)
-            lanes[to].append(partial(self._attempt, turn.run, span, upload))
+            lanes[to].append(Upload(key, to, span.unique_id(key, to), body))
         # databases take turns, so that none waits for another's hundreds of chunks
-        jobs = [job for some in zip_longest(*lanes.values()) for job in some if job is not None]
+        uploads = [one for some in zip_longest(*lanes.values()) for one in some if one is not None]
+        jobs = [partial(self._attempt, work, span, uploads)] * len(uploads)
         outcomes = dict(run_parallel(self._executors, jobs, _SENDS_AT_ONCE))
         opened = {key for key in work.sends if work.span.entry(key).since is None}
         turn.span = span = self._settlement.settle(span, opened, outcomes)
         turn.complete &= all(span.entry(key).state not in UNSETTLED for key in work.sends)
 
-    def _attempt(self, run: Run, span: Span, upload: Upload) -> tuple[ChunkKey, Outcome]:
-        closed = run.admission.reason(upload.database)
+    def _attempt(self, work: _Work, span: Span, uploads: list[Upload]) -> tuple[ChunkKey, Outcome]:
+        run = work.turn.run
+        upload = run.admission.next_of(uploads, work.admitted)
+        closed, began = run.admission.reason(upload.database), self._clock.now()
         since, outcome = span.entry(upload.key).since, UNSENT
         if closed:
             return upload.key, Outcome(Event.UNANSWERED, closed, surely_not=True)
         if since is not None and self._rules.may_repeat(since, self._clock.now()):
             outcome = self._uploader.attempt(upload, run.deadline)
-        run.admission.note(upload.database, outcome)
+        run.admission.note(upload.database, outcome, self._clock.now() - began)
         return upload.key, outcome
 
 

@@ -303,6 +303,20 @@ def test_an_outage_is_not_probed_for_each_database_in_each_run() -> None:
     assert Report(delivered=count) == made.send()
 
 
+def test_a_database_that_fails_for_days_hides_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More spans may wait for it than a run can read, and than an instance remembers."""
+    monkeypatch.setattr("worker.sender._MOST_LEFT", 50)
+    monkeypatch.setattr("worker.turn._SHUFFLED", 2)
+    made = failed(UNTRIED, envelope("blog", {"views": [row("b1")]}))
+    for n in range(1600):
+        old = spans.span(after=f"{n:03}", planned_at=milliseconds(made.clock.now()) - n * 160_000)
+        made.ledger.append(old.with_entries({CHUNK: Entry()}, settled=True))
+    made.fail(503, database="shop_db")
+    made.dynamodb.before["get_item"] = lambda _: made.clock.sleep(1)
+
+    assert 1 == sum(made.send().delivered for _ in range(20))
+
+
 def test_redis_is_asked_once_for_all_spans_while_it_is_away() -> None:
     """Spans that wait for it are not read again in each run; once it is back, their rows are sent."""
     made = Delivery().map(shop="shop_db")
@@ -343,7 +357,7 @@ def test_throttling_halves_the_rate_and_closes_nothing() -> None:
     users = [set[str]() for _ in range(SPANS_AT_ONCE)]
     for number, one in enumerate(users):
         admission.admit(names[number % 2], one)
-    admission.note("a_db", Outcome(Event.UNANSWERED, "http_429", surely_not=True))
+    admission.note("a_db", Outcome(Event.UNANSWERED, "http_429", surely_not=True), 0.0)
     admission.release(users[0])
     assert not admission.admit("a_db", set())  # of the 14 that used it, 13 still do
 

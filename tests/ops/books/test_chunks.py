@@ -87,8 +87,8 @@ def test_rows_without_a_reason_are_selected_by_the_word_that_is_shown_for_them()
 def test_a_span_that_the_worklist_names_twice_counts_once(made: Delivery) -> None:
     """This happens if a span moves to the dead ones while the worklist is read."""
 
-    def worklist(kind: str, number: int) -> Any:
-        return [*made.ledger.worklist("waiting", number), *made.ledger.worklist(kind, number)]
+    def worklist(kind: str, number: int, since: float) -> Any:
+        return [*made.ledger.worklist("waiting", number, since), *made.ledger.worklist(kind, number)]
 
     calls = {"get_all": made.ledger.get_all, "rejected": made.ledger.rejected, "worklist": worklist}
     ledger: Any = SimpleNamespace(**calls)
