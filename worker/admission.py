@@ -36,14 +36,12 @@ class _Database:
 
     Attributes:
         closed: why it gets no more rows in this run; empty while it may, None until it has answered a probe or accepted rows.
-        is_probed: a span is probing it.
         limit: how many spans may send to it at once, if no other is slow.
         under_way: how many do.
         is_slow: an import has taken long.
     """
 
     closed: str | None = None
-    is_probed: bool = False
     limit: int = _SHARE * SPANS_AT_ONCE // (_SHARE + 1)
     under_way: int = 0
     is_slow: bool = False
@@ -56,9 +54,12 @@ class Admission:
     _health: DatabaseHealth
     _executors: Executors
     _deadline: Deadline
+    _bits: dict[str, int] = field(default_factory=dict)  # of databases in a mask; other runs use the same
     _databases: defaultdict[str, _Database] = field(
         default_factory=partial(defaultdict, _Database), init=False
     )
+    _closed: int = field(default=0, init=False)  # the mask of those that are closed
+    _probed: int = field(default=0, init=False)  # and of those that a span is probing
     _spans: int = field(default=0, init=False)  # that are admitted to a database
     _vain_probes: int = field(default=0, init=False)  # without an answer, while no database has answered one
     _lock: Lock = field(default_factory=Lock, init=False)
@@ -75,21 +76,26 @@ class Admission:
     def close(self, name: str, reason: str) -> None:
         """Close a database, or what stands for one that is unknown."""
         with self._lock:
-            self._databases[name].closed = self._databases[name].closed or reason
+            self._set(name, self._databases[name].closed or reason)
 
     def is_busy(self, database: str) -> bool:
         """Return whether a span must wait for a database, because others are using it."""
         with self._lock:
             known = self._databases[database]
-            return not known.closed and (known.is_probed or not self._has_room(known))
+            return not known.closed and (self._is_probed(database) or not self._has_room(known))
 
-    def awaited(self, databases: Collection[str]) -> str | None:
+    def mask(self, databases: Iterable[str]) -> int:
+        """Return databases as a number with a bit for each: a set of 500 names takes 32 KB, and very many spans wait in an outage."""
+        with self._lock:
+            return sum(self._bit(name) for name in set(databases))
+
+    def awaited(self, mask: int) -> str | None:
         """Return one of the databases that is being probed, or an empty string if all are closed; None if another may get rows."""
         with self._lock:
-            known = {name: self._databases[name] for name in databases}
-        if not all(one.closed or one.is_probed for one in known.values()):
-            return None
-        return next((name for name, one in known.items() if one.is_probed), "")
+            probed = mask & self._probed
+            if mask & ~self._closed & ~probed:
+                return None
+            return next(name for name, bit in self._bits.items() if bit & probed) if probed else ""
 
     def probe_untried(self, databases: Iterable[str]) -> None:
         """Probe the databases that nobody has tried in this run, side by side: those that answer wait for no others for long.
@@ -101,16 +107,15 @@ class Admission:
         with self._lock:
             untried = [name for name in databases if name and self._is_untried(name)]
             failing = {name for name in untried if self._health.reason(name)}
-            for name in failing:
-                self._databases[name].is_probed = True
+            ours = sum(map(self._bit, failing))
+            self._probed |= ours
         untried.sort(key=failing.__contains__)
         jobs = [partial(self._try, name, begin_by, is_ours=name in failing) for name in untried]
         try:
             run_parallel(self._executors, jobs, _PROBES_AT_ONCE)
         finally:  # a surprise may have kept some from being probed: another span does that
             with self._lock:
-                for name in failing:
-                    self._databases[name].is_probed = False
+                self._probed &= ~ours
 
     def admit(self, database: str, admitted: set[str]) -> bool:
         """Admit a span to a database, and add it to those that the span is `admitted` to; return whether it may send to it now.
@@ -162,12 +167,24 @@ class Admission:
             if outcome.reason == _THROTTLED and outcome.surely_not:
                 known.limit = max(1, known.limit // 2)
             elif self._health.note(database, outcome):
-                known.closed = outcome.reason
+                self._set(database, outcome.reason)
+
+    def _bit(self, name: str) -> int:
+        return self._bits.setdefault(name, 1 << len(self._bits))
+
+    def _set(self, name: str, closed: str) -> None:
+        """Note why a database is closed; empty if it is not."""
+        bit = self._bit(name)
+        self._databases[name].closed = closed
+        self._closed = self._closed & ~bit | bit * bool(closed)
+
+    def _is_probed(self, name: str) -> bool:
+        return bool(self._probed & self._bit(name))
 
     def _is_untried(self, database: str) -> bool:
         """Return whether a database must be probed before it gets rows; note if it need not be."""
         known = self._databases[database]
-        if known.is_probed:
+        if self._is_probed(database):
             return False
         if known.closed is None and self._health.works(database):
             known.closed = ""
@@ -177,15 +194,16 @@ class Admission:
         """Probe a database, unless another span does by now, or so many others have failed since that this would be in vain."""
         if begin_by.near:
             return
-        known, failure = self._databases[database], "unforeseen"
+        failure = "unforeseen"
         with self._lock:
             if not is_ours and not self._is_untried(database):
                 return
-            known.is_probed = True
+            self._probed |= self._bit(database)
             failed = self._health.reason(database) if self._vain_probes >= MOST_VAIN_PROBES else ""
         try:
             failure = failed or self.probe(database)
         finally:
             with self._lock:
-                known.is_probed, known.closed = False, failure
+                self._probed &= ~self._bit(database)
+                self._set(database, failure)
                 self._vain_probes = self._vain_probes + 1 if failure and self._vain_probes >= 0 else -1

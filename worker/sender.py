@@ -84,13 +84,14 @@ class Sender:
     _executors: Executors
     _clock: Clock
     _telemetry: Telemetry
-    # until when a span waits, and for which databases
-    _left: dict[Place, tuple[float, frozenset[str]]] = field(default_factory=dict, init=False)
+    # until when a span waits, and the mask of the databases that it waits for
+    _left: dict[Place, tuple[float, int]] = field(default_factory=dict, init=False)
+    _bits: dict[str, int] = field(default_factory=dict, init=False)
 
     def run(self, deadline: Deadline, selection: Selection | None = None) -> Report:
         """Handle every selected chunk, as far as the time allows; by default those that wait."""
         selection, now = selection or Selection(), self._clock.now()
-        admission = Admission(self._health, self._executors, deadline)
+        admission = Admission(self._health, self._executors, deadline, self._bits)
         run = Run(deadline, selection, self._forgetting.persons(), admission)
         progress = _Progress(run)
         places = shuffled(selection.places(self._ledger, now), now)
@@ -199,7 +200,7 @@ class Sender:
 
     def _is_left(self, turn: Turn) -> bool:
         """Return whether all chunks of a span wait for databases that are closed or being probed, as far as this instance knows."""
-        until, left = self._left.get(turn.place, (0.0, frozenset()))
+        until, left = self._left.get(turn.place, (0.0, 0))
         if self._clock.now() >= until or turn.run.selection != Selection():
             return False
         awaited = turn.run.admission.awaited(left)
@@ -215,7 +216,8 @@ class Sender:
         if turn.closed and turn.run.selection == Selection():
             if len(self._left) >= _MOST_LEFT:
                 self._left.clear()
-            self._left[turn.place] = self._clock.now() + LEFT_SECONDS, turn.closed
+            mask = turn.run.admission.mask(turn.closed)
+            self._left[turn.place] = self._clock.now() + LEFT_SECONDS, mask
 
 
 def _popped(turns: deque[Turn]) -> Iterator[Turn]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection
 from copy import replace
+from sys import getsizeof
 from typing import Any, ClassVar, override
 
 import pytest
@@ -298,6 +299,8 @@ def test_an_outage_is_not_probed_for_each_database_in_each_run() -> None:
     first = len(probed)
     made.send()
     assert (count, MOST_VAIN_PROBES) == (first, len(probed) - first)
+    [(_, left)] = made.sender_wiring.sender._left.values()  # a span takes few bytes there
+    assert getsizeof(left) < count
     made.td.faults.clear()
 
     assert Report(delivered=count) == made.send()
