@@ -211,14 +211,4 @@ def run(report: Report) -> None:
                 auto_usd = found.usd
             else:
                 report.ratio(f"scaling_{name.split(':')[0].replace(' ', '_')}", auto_usd / found.usd)
-    report.table(
-        (
-            "traffic",
-            "stream",
-            "shards",
-            "$ a month",
-            "overflowed",
-            "longest wait, s",
-        ),
-        rows,
-    )
+    report.table(("traffic", "stream", "shards", "$ a month", "overflowed", "longest wait, s"), rows)

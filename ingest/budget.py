@@ -203,13 +203,7 @@ class Budgets:
         telemetry: logs failures.
     """
 
-    def __init__(
-        self,
-        client: "DynamoDbClient",
-        table: str,
-        clock: Clock,
-        telemetry: Telemetry,
-    ) -> None:
+    def __init__(self, client: "DynamoDbClient", table: str, clock: Clock, telemetry: Telemetry) -> None:
         self._client = client
         self._table = table
         self._clock = clock

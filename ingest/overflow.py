@@ -41,12 +41,7 @@ class Overflow:
     """
 
     def __init__(
-        self,
-        client: "SqsClient",
-        queue_url: str,
-        notices_url: str,
-        clock: Clock,
-        telemetry: Telemetry,
+        self, client: "SqsClient", queue_url: str, notices_url: str, clock: Clock, telemetry: Telemetry
     ) -> None:
         self._client = client
         self._queue_url = queue_url

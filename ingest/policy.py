@@ -61,12 +61,7 @@ class PolicyReader:
     """
 
     def __init__(
-        self,
-        client: "S3Client",
-        bucket: str,
-        clock: Clock,
-        telemetry: Telemetry,
-        start: Start,
+        self, client: "S3Client", bucket: str, clock: Clock, telemetry: Telemetry, start: Start
     ) -> None:
         self._client = client
         self._bucket = bucket

@@ -8,16 +8,7 @@ from typing import Any
 from shared.rows import column_name
 
 COLUMNS = frozenset(
-    (
-        "td_ip",
-        "td_client_id",
-        "td_global_id",
-        "td_user_agent",
-        "td_referrer",
-        "td_url",
-        "user_id",
-        "email",
-    )
+    ("td_ip", "td_client_id", "td_global_id", "td_user_agent", "td_referrer", "td_url", "user_id", "email")
 )
 """Columns that hold personal data."""
 

@@ -53,12 +53,7 @@ class Backlog:
     """
 
     def __init__(
-        self,
-        sqs: "SQSClient",
-        queue_url: str,
-        published: PublishedPolicy,
-        clock: Clock,
-        telemetry: Telemetry,
+        self, sqs: "SQSClient", queue_url: str, published: PublishedPolicy, clock: Clock, telemetry: Telemetry
     ) -> None:
         self._sqs = sqs
         self._queue_url = queue_url

@@ -160,10 +160,7 @@ class IngestSettings(_Settings):
         "DROPPED_COLUMNS", "Columns to remove from every row, separated by commas", (), columns
     )
     hashed_columns: tuple[str, ...] = _setting(
-        "HASHED_COLUMNS",
-        "Columns to replace with a keyed hash, separated by commas",
-        (),
-        columns,
+        "HASHED_COLUMNS", "Columns to replace with a keyed hash, separated by commas", (), columns
     )
     bots: str = _setting(
         "BOTS",

@@ -62,8 +62,7 @@ INGEST_COUNTERS: Mapping[str, Counter] = {
     "RequestsFailed": Counter(FAILED, "requests that failed, 5xx"),
     "NotReady": Counter(NOT_READY, "health checks answered with 503: events would not become durable"),
     "EnvelopesNotStored": Counter(
-        DEPENDENCY,
-        "envelopes that neither the stream nor the queue stored; their events are not accepted",
+        DEPENDENCY, "envelopes that neither the stream nor the queue stored; their events are not accepted"
     ),
     "KeyringFailures": Counter(DEPENDENCY, "failed attempts to read the signing secrets"),
     "UnforeseenErrors": Counter(

@@ -270,6 +270,5 @@ def _from_json(data: bytes, shard: str, empty: Record) -> Record | None:
     if sum(not label.startswith("-") for label in blocks) > MAX_BLOCKS:
         return None
     return empty._replace(
-        account=account,
-        blocks=tuple((label, len(parts), b"".join(parts)) for label, parts in blocks.items()),
+        account=account, blocks=tuple((label, len(parts), b"".join(parts)) for label, parts in blocks.items())
     )

@@ -239,12 +239,7 @@ def _with_room(admission: Admission, waiting: dict[str, deque[Turn]], *, is_idle
             del waiting[database]
 
 
-_COUNTED = {
-    State.DELIVERED: "delivered",
-    State.DEAD: "dead",
-    State.DROPPED: "dropped",
-    State.COPY: "copies",
-}
+_COUNTED = {State.DELIVERED: "delivered", State.DEAD: "dead", State.DROPPED: "dropped", State.COPY: "copies"}
 
 
 def _count(turn: Turn, report: Report) -> None:

@@ -139,14 +139,7 @@ class Wiring:
         tables = Tables(ledger)
         self.settlement = settlement = Settlement(ledger, rules, clock, telemetry)
         self.uploader = uploader = make(Uploader)(
-            td,
-            accounts,
-            health,
-            tables,
-            settings.uploads_per_database,
-            executors,
-            clock,
-            telemetry,
+            td, accounts, health, tables, settings.uploads_per_database, executors, clock, telemetry
         )
         self.worker = make(Worker)(
             shards,
@@ -202,14 +195,7 @@ class Wiring:
             clock,
         )
         self.watermark_rows = WatermarkRows(
-            ledger,
-            self.watermarks,
-            accounts,
-            td,
-            settings.watermark_table,
-            executors,
-            clock,
-            telemetry,
+            ledger, self.watermarks, accounts, td, settings.watermark_table, executors, clock, telemetry
         )
         self.replacements = make(Replacements)(ledger, objects, rules, clock, telemetry)
         self.forced_replays = make(ForcedReplays)(ledger, objects, executors, clock)

@@ -179,10 +179,7 @@ class Api:
         seen = now - settings.query_delay
         shown = seen - settings.schema_delay
         tables = {
-            table: (
-                self._visible(database, table, seen),
-                self._columns(database, table, shown),
-            )
+            table: (self._visible(database, table, seen), self._columns(database, table, shown))
             for table in self._log.counts()[database]
             if table in query
         }

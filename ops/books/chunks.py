@@ -12,12 +12,7 @@ from worker.selection import Selection, reason_of
 from worker.span import ChunkKey, Span
 from worker.states import Entry, State
 
-KINDS = {
-    "waiting": State.WAITING,
-    "again": State.AGAIN,
-    "dead": State.DEAD,
-    "rejected": State.REJECTED,
-}
+KINDS = {"waiting": State.WAITING, "again": State.AGAIN, "dead": State.DEAD, "rejected": State.REJECTED}
 """States by their name on the command line."""
 NAMES = {state: name for name, state in KINDS.items()}
 

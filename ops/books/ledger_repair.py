@@ -38,15 +38,7 @@ from worker.record import number as as_number
 from worker.restored import written_in
 from worker.rows import decompress
 from worker.selection import Selection
-from worker.span import (
-    SECONDS_KEPT,
-    ChunkKey,
-    ObjectRef,
-    Place,
-    Span,
-    digest_of_numbers,
-    milliseconds,
-)
+from worker.span import SECONDS_KEPT, ChunkKey, ObjectRef, Place, Span, digest_of_numbers, milliseconds
 from worker.span_object import SpanObjects, Stored, hour_of, name_of
 from worker.states import (
     DEFAULT_MEMORY_SECONDS,

@@ -9,11 +9,7 @@ import click
 from ops import screen
 from ops.commands import doctor
 from ops.deploy.certify.certification import carry_out
-from ops.deploy.certify.certification_report import (
-    PROMISES,
-    CertificationReport,
-    conclude,
-)
+from ops.deploy.certify.certification_report import PROMISES, CertificationReport, conclude
 from ops.deploy.certify.opening import check_stage, open_stage
 from ops.deploy.certify.restore import Repairs
 from ops.deploy.certify.stage import EMULATED, ON_AWS, DeployedStage

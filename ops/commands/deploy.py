@@ -36,13 +36,7 @@ _EMULATED_POLL_SECONDS = 0.3
 @setup.answers_options
 @screen.yes_option
 @screen.json_option
-def command(
-    *,
-    plan: Deployment,
-    answers: SetupAnswers,
-    yes: bool,
-    as_json: bool,
-) -> None:
+def command(*, plan: Deployment, answers: SetupAnswers, yes: bool, as_json: bool) -> None:
     """Create or update a stack with this version of Sluice, without its repository, and lead it to its first row.
 
     It checks what would make the deploy fail, shows what it will create and what that costs, and asks. Then it uploads the code to a

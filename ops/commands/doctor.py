@@ -31,13 +31,7 @@ account_option = click.option(
 @screen.yes_option
 @screen.json_option
 def command(
-    stack: Stack,
-    *,
-    account: str | None,
-    no_event: bool,
-    repair_ledger: bool,
-    yes: bool,
-    as_json: bool,
+    stack: Stack, *, account: str | None, no_event: bool, repair_ledger: bool, yes: bool, as_json: bool
 ) -> None:
     """Check a stack from the outside in, and report problems with their fixes. `sluice status` reports the same ones.
 

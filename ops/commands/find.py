@@ -38,11 +38,7 @@ _FORBIDDEN = (
     "Treasure Data answers 403: the API key may not import into {database}. To have it sent automatically, grant it, or correct the "
     "account's database in accounts.yaml and apply that."
 )
-_WHERE = {
-    QUEUED: "the overflow queue",
-    ON_STREAM: "the stream",
-    State.DELIVERED: "Treasure Data",
-}
+_WHERE = {QUEUED: "the overflow queue", ON_STREAM: "the stream", State.DELIVERED: "Treasure Data"}
 
 
 @click.command("find")
@@ -62,12 +58,7 @@ _WHERE = {
     help="Search from this time on. Default: the time in the id, else a day ago, or an hour ago for columns.",
 )
 @click.option(
-    "--for",
-    "seconds",
-    type=LENGTH,
-    default="5min",
-    show_default=True,
-    help="Stop searching after this long.",
+    "--for", "seconds", type=LENGTH, default="5min", show_default=True, help="Stop searching after this long."
 )
 @click.option("--details", is_flag=True, help="Also show its span, its chunk and the id of its import.")
 @click.option("--raw", is_flag=True, help="Show personal data such as addresses and visitor ids.")

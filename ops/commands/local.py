@@ -23,9 +23,7 @@ _SECONDS = 15.0
 
 @click.group("local", cls=CommandGroup, invoke_without_command=True)
 @click.option(
-    "--port",
-    type=click.IntRange(1024, 65_000),
-    help="First of the ports to use; remembered. Default: 8700.",
+    "--port", type=click.IntRange(1024, 65_000), help="First of the ports to use; remembered. Default: 8700."
 )
 @click.option("--reload", is_flag=True, help="Restart the functions when the code changes.")
 @click.option(

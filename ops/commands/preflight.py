@@ -43,11 +43,7 @@ def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )
     @click.option("--region", default="", help="AWS region. Default: the section's, or your profile's.")
     @click.option(
-        "--stack",
-        "name",
-        default="",
-        metavar="NAME",
-        help="Name of the stack. Default: the section's.",
+        "--stack", "name", default="", metavar="NAME", help="Name of the stack. Default: the section's."
     )
     @functools.wraps(command)
     def wrapped(

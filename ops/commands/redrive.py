@@ -109,11 +109,7 @@ def carry_out(
     as_json: bool,
 ) -> int:
     """Have the sender send or drop exactly what was shown, whatever has come into these states meanwhile; return the exit code."""
-    event = {
-        "kinds": [state.value for state in states],
-        "chunks": [one.name for one in opened],
-        **decision,
-    }
+    event = {"kinds": [state.value for state in states], "chunks": [one.name for one in opened], **decision}
     with screen.progress("sending", hidden=as_json, unit="rows delivered") as show:
         sent = send(stack, event, lambda delivered: show(description="sending", completed=delivered))
     totals = balanced(sum(one.rows for one in opened), sent)

@@ -74,14 +74,7 @@ def answers_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @answers_options
 @screen.yes_option
 @screen.json_option
-def command(
-    *,
-    plan: Deployment,
-    before: bool,
-    answers: SetupAnswers,
-    yes: bool,
-    as_json: bool,
-) -> None:
+def command(*, plan: Deployment, before: bool, answers: SetupAnswers, yes: bool, as_json: bool) -> None:
     """Lead a stack to its first row: store the Treasure Data key, apply accounts.yaml, send an event, find its row.
 
     It asks for what it needs, prints a write key with code to paste, and can be stopped and run again at any point. With --before

@@ -42,13 +42,7 @@ Section = tuple[str, tuple[str, ...], list[tuple[object, ...]]]
 )
 @screen.json_option
 def command(
-    stack: Stack,
-    *,
-    since: float | None,
-    until: float | None,
-    everything: bool,
-    complete: bool,
-    as_json: bool,
+    stack: Stack, *, since: float | None, until: float | None, everything: bool, complete: bool, as_json: bool
 ) -> None:
     """Show the state of a stack: backlog, rate, rows that wait or are dead, and recent errors.
 

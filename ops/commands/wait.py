@@ -28,13 +28,7 @@ from worker.watermark import Completeness
 )
 @screen.json_option
 def command(
-    stack: Stack,
-    *,
-    account: str,
-    table: str,
-    until: float,
-    timeout: float | None,
-    as_json: bool,
+    stack: Stack, *, account: str, table: str, until: float, timeout: float | None, as_json: bool
 ) -> None:
     """Wait until a table is complete up to a time: all rows received before it are in Treasure Data.
 

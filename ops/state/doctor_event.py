@@ -26,10 +26,7 @@ def send_test_event(stack: Stack, key: str) -> Finding:
     event = {"table": TEST_TABLE, "event_id": mark}
     try:
         answer = stack.http().post(
-            f"{url}/v1/events",
-            json={"events": [event]},
-            headers={"x-write-key": key},
-            timeout=_CLOCK_SECONDS,
+            f"{url}/v1/events", json={"events": [event]}, headers={"x-write-key": key}, timeout=_CLOCK_SECONDS
         )
     except requests.RequestException as error:
         return fault("test event", f"it could not be sent: {type(error).__name__}")

@@ -72,11 +72,7 @@ class Replay:
         return progress
 
     def _pass_on(
-        self,
-        batch: list[Read],
-        shard: str,
-        progress: Progressing,
-        settled: Callable[[Progressing], None],
+        self, batch: list[Read], shard: str, progress: Progressing, settled: Callable[[Progressing], None]
     ) -> None:
         pause, until = _FIRST_PAUSE_SECONDS, self.clock.now() + PATIENCE_SECONDS
         while batch:

@@ -80,7 +80,7 @@ _UNUSED: Mapping[str, Mapping[str, str]] = {
         _NONE: """
             lambda:PutFunctionScalingConfig lambda:PutProvisionedConcurrencyConfig
             lambda:PutRuntimeManagementConfig
-        """,
+        """
     },
     "AWS::Logs::LogGroup": {
         "a group always has a retention": "logs:*etentionPolicy",

@@ -486,8 +486,7 @@ def test_a_put_that_is_repeated_after_it_succeeded_counts_nothing_twice() -> Non
 
 
 @pytest.mark.parametrize(
-    ("counted", "other", "gone"),
-    [(1, "p2", {"delivered": 1}), (3, "p2", {"delivered": 1}), (3, "c", {})],
+    ("counted", "other", "gone"), [(1, "p2", {"delivered": 1}), (3, "p2", {"delivered": 1}), (3, "c", {})]
 )
 def test_rows_with_a_wrong_count_do_not_end_a_search(counted: int, other: str, gone: dict[str, int]) -> None:
     """Which of them would stay is unknown. Their chunk is left, and reported; others of the same object are cut."""

@@ -13,14 +13,7 @@ from worker.claims import Decided
 from worker.ledger import Gap
 from worker.plan import Cut, Plan, plan
 from worker.record import START, Record, Records, decode, number
-from worker.span import (
-    MAX_PLAN_BYTES,
-    TOO_MANY_TABLES,
-    Destination,
-    RowSender,
-    digest_of_numbers,
-    plan_bytes,
-)
+from worker.span import MAX_PLAN_BYTES, TOO_MANY_TABLES, Destination, RowSender, digest_of_numbers, plan_bytes
 
 STAMP = 1_700_000_000.0
 UNCUT = Cut(1_000_000, 1 << 30)

@@ -23,13 +23,7 @@ from worker.chain import Owner
 from worker.ledger import BEHIND_ALL, WORKLIST_KEYS
 from worker.passing import CLOCK_SECONDS, MARGIN_SECONDS
 from worker.states import State
-from worker.watermark import (
-    ALL_TABLES,
-    COUNTED_SECONDS,
-    INDEX_SECONDS,
-    INGEST_SECONDS,
-    Completeness,
-)
+from worker.watermark import ALL_TABLES, COUNTED_SECONDS, INDEX_SECONDS, INGEST_SECONDS, Completeness
 from worker.wiring import Wiring
 
 SHOP = ("shop", "pageviews")

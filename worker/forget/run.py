@@ -27,14 +27,7 @@ from worker.claims import QUEUED_SECONDS
 from worker.deadline import Deadline
 from worker.forget.requests import DAY, ForgetRequest, ForgetRequests, RequestDocument
 from worker.forget.search import ForgetSearch
-from worker.forget.sql import (
-    SHARED,
-    by_value,
-    columns_of_tables,
-    counting_each,
-    deleting,
-    selecting,
-)
+from worker.forget.sql import SHARED, by_value, columns_of_tables, counting_each, deleting, selecting
 from worker.rejected_events import PREFIX as REJECTED
 from worker.shards import Shards
 from worker.span import milliseconds

@@ -195,11 +195,7 @@ class ForgetSearch:
             return error
 
     def _delete_delivered(
-        self,
-        cuts: Iterable[PersonRows],
-        seen: Mapping[str, float],
-        searched: Findings,
-        deadline: Deadline,
+        self, cuts: Iterable[PersonRows], seen: Mapping[str, float], searched: Findings, deadline: Deadline
     ) -> frozenset[Delivered]:
         """Delete delivered rows in Treasure Data; return those that need not be remembered. What somebody else must run is noted first."""
         statements: dict[tuple[str, str], None] = {}

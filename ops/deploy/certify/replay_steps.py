@@ -27,8 +27,7 @@ def replayed(stage: DeployedStage) -> StepFinding:
         raise Failure(f"a replay sent {said['rows']['sent']} rows that were already delivered")
     _check_single(stage)
     return StepFinding(
-        f"{said['records']} records reread, no row sent twice.",
-        {"records": said["records"]} | said["rows"],
+        f"{said['records']} records reread, no row sent twice.", {"records": said["records"]} | said["rows"]
     )
 
 

@@ -57,11 +57,7 @@ class Pace:
     metrics: float = 600.0
 
     def until[Found](
-        self,
-        look: Callable[[], Found],
-        is_right: Callable[[Found], bool],
-        clock: Clock,
-        seconds: float,
+        self, look: Callable[[], Found], is_right: Callable[[Found], bool], clock: Clock, seconds: float
     ) -> Found:
         """Poll until a result is right, or once more after the time limit in seconds; return the last result.
 

@@ -184,8 +184,7 @@ def repairs_of(stack: Stack, clock: Clock, pace: Pace) -> dict[str, Repair]:
             ),
         ),
         "parameter": Repair(
-            partial(_restore_parameter, change),
-            lambda how: f"sam deploy (with {how['name']}={how['value']})",
+            partial(_restore_parameter, change), lambda how: f"sam deploy (with {how['name']}={how['value']})"
         ),
         "account": Repair(
             partial(_restore_account, stack),
