@@ -169,7 +169,7 @@ TOLD = [
     ({"content-type": "multipart/form-data; boundary=x"}, b"--x", "invalid_json", "it is multipart/form-data; send JSON or"),
     ({}, b'{"table": "views"}\n{"table": "views"}\n', "invalid_json", "(char 19); send several events as an array"),
     ({"content-encoding": "deflate"}, DEFLATE.compress(b"[{}]" * 9) + DEFLATE.flush(), "invalid_json", "deflate means the zlib format"),
-    *[({}, b"{%b}" % member, "missing_table", "Several events belong in an array named `events`") for member in (b'"events":{}', b'"events":null', b'"event":[{}]', b'"Events":[]')],
+    ({}, b'{"event":[{}]}', "missing_table", "Several events belong in an array named `events`"),
     *[({"x-write-key": key}, b"{}", "invalid_key", "begins or ends with white space") for key in (f" {KEY}", f"{KEY}\t")],
     ({"x-write-key": "", "authorization": KEY}, b"[]", "missing_key", "send it as `authorization: Bearer KEY`, `x-write-key: KEY`, the"),
 ]  # fmt: skip

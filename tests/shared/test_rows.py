@@ -137,7 +137,15 @@ ILLEGAL = ("invalid_table", "use 3 to 128 characters of a-z, 0-9 and _")
         ({"table": None}, "default", "default"),
         ({}, "default", "default"),
         ({"table": "a" * 128}, None, "a" * 128),
-        ({}, None, ("missing_table", "set its field `table`")),
+        ({"events": 1}, None, ("missing_table", "set its field `table`$")),
+        *[
+            (
+                {name: value},
+                None,
+                ("missing_table", "`table`. Several events belong in an array named `events`$"),
+            )
+            for name, value in {"events": {}, "Events": [], "event": [{}], "Event": None}.items()
+        ],
         *[({"table": text}, "default", ILLEGAL) for text in ("a" * 129, "ab", "", "Views", "views\n", 123)],
         ({}, ["pageviews"], ILLEGAL),
         *[
@@ -254,6 +262,7 @@ def test_deep_events_have_distinct_texts() -> None:
 
     assert 5 == len({rows.text_of(one) for one in ({"a": deep}, {"a": [deep]}, {"b": deep}, deep, [deep])})
     assert f'{{"a":{json.dumps(deep)},"b":1}}' == rows.text_of({"a": deep, "b": 1})
+    assert '{"a":null}' == rows.text_of({"a": [deep, math.inf]})
     for _ in range(100_000):
         deep = [deep]
     assert "null" == rows.text_of(deep)  # Python itself cannot write this one
